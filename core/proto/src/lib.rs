@@ -1,0 +1,39 @@
+//! What node and broker say to each other, and the words they use for it.
+//!
+//! Plain data: ids, keys, names, endpoints, the netmap and its deltas, the requests and replies of
+//! the control session. Everything is JSON on the wire; unknown fields are ignored, missing ones
+//! take a documented default, so that a newer side can talk to an older one. [`PROTOCOL`] counts
+//! the steps; the golden files in `tests/golden` only grow.
+
+mod endpoint;
+mod id;
+mod join_link;
+mod key;
+mod message;
+mod name;
+mod netmap;
+
+pub use endpoint::{
+    Endpoint, EndpointKind, MAX_ENDPOINTS, MappingBehaviour, NatReport, is_usable_endpoint,
+};
+pub use id::{AccountId, DeviceId, JoinKeyId, ParseIdError};
+pub use join_link::{JoinLink, ParseJoinLinkError, Pin};
+pub use key::{ParseKeyError, PublicKey};
+pub use message::{
+    Challenge, CheckIn, CheckInReply, CheckInState, ConnectRequest, ConnectSignal, ErrorCode,
+    Problem, Register, Registered, SessionEvent, possession_message,
+};
+pub use name::{DeviceName, InvalidName, MAX_NAME};
+pub use netmap::{
+    Apply, Change, Delta, DnsConfig, MapVersion, Netmap, ParseVersionError, Peer, SelfEntry,
+};
+
+/// The version of the node-broker protocol that this build speaks.
+///
+/// | version | date | what it added |
+/// | --- | --- | --- |
+/// | 1 | 2026-11-21 | registration by join link, check-in, netmap, deltas, connect signals |
+pub const PROTOCOL: u32 = 1;
+
+/// The oldest protocol version that this build's broker still serves.
+pub const OLDEST_PROTOCOL: u32 = 1;

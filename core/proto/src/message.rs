@@ -1,0 +1,185 @@
+//! Requests and replies of the control session. The routes are listed in `docs/protocol.md`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AccountId, Delta, DeviceId, DeviceName, Endpoint, MapVersion, NatReport, Netmap, PublicKey,
+};
+
+/// `GET /v1/node/challenge`: what a device must answer to prove that it holds its private key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// The broker's X25519 key of this process, for [`possession_message`].
+    pub broker_key: PublicKey,
+    /// Opaque, base64url; valid for a few minutes; the broker keeps no state for it.
+    pub challenge: String,
+    /// The broker's protocol version.
+    pub protocol: u32,
+}
+
+/// `POST /v1/node/register`: a device asks to join.
+///
+/// Idempotent by public key: repeated after a crash, with the same (even if by now used) one-time
+/// join key, it returns the same device with a fresh token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// The node's protocol version.
+    pub protocol: u32,
+    /// The secret out of the join link.
+    pub join_key: String,
+    /// The device's public key.
+    pub key: PublicKey,
+    /// [`Challenge::challenge`], as received.
+    pub challenge: String,
+    /// [`possession_message`], in base64url without padding.
+    pub proof: String,
+    /// What the device calls itself, as free text.
+    pub name: String,
+    /// Its operating system, e.g. `linux`.
+    #[serde(default)]
+    pub os: String,
+    /// Its software's version.
+    #[serde(default)]
+    pub software: String,
+}
+
+/// What a device must know to start after joining.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// The device's id.
+    pub device: DeviceId,
+    /// The account it has joined.
+    pub account: AccountId,
+    /// The account's name.
+    pub account_name: DeviceName,
+    /// The name that the device got.
+    pub name: DeviceName,
+    /// Bearer token for every later request. Stored 0600; the broker keeps a hash.
+    pub token: String,
+}
+
+/// `POST /v1/node/check-in`: what the node sees of itself. An empty JSON object means 'as before'.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckIn {
+    /// Its state, if it differs from what this broker process was told before.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub state: Option<CheckInState>,
+}
+
+/// The node's own state in a [`CheckIn`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckInState {
+    /// All of its endpoints, the most promising first; at most [`crate::MAX_ENDPOINTS`].
+    pub endpoints: Vec<Endpoint>,
+    /// What it knows of the NATs in front of it.
+    #[serde(default)]
+    pub nat: NatReport,
+    /// What it can do beyond this protocol's first version.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+}
+
+/// The broker's answer to a [`CheckIn`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckInReply {
+    /// This broker process doesn't know the node's state: send it in full.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resend: bool,
+}
+
+/// `POST /v1/node/connect`: the sender is about to probe `peer`, and asks that `peer` probes too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectRequest {
+    /// Whom to tell.
+    pub peer: DeviceId,
+    /// The sender's endpoints at this moment.
+    pub endpoints: Vec<Endpoint>,
+    /// The sender's NAT report.
+    #[serde(default)]
+    pub nat: NatReport,
+}
+
+/// The broker's word to the other side of a [`ConnectRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectSignal {
+    /// Who is about to probe.
+    pub from: DeviceId,
+    /// Its endpoints at this moment.
+    pub endpoints: Vec<Endpoint>,
+    /// Its NAT report.
+    #[serde(default)]
+    pub nat: NatReport,
+}
+
+/// One event of the control session's stream (`GET /v1/node/events`, server-sent events).
+///
+/// The event's name is the variant in kebab case, its data the content in JSON. `netmap` and
+/// `delta` carry the map's version as their id, which `Last-Event-ID` brings back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// The whole map: at the start of a session, or when deltas can't bridge the gap.
+    Netmap(Box<Netmap>),
+    /// What changed since the map or delta sent before.
+    Delta(Delta),
+    /// The map that the node resumed with is still the newest.
+    Current(MapVersion),
+    /// A peer is about to probe this node.
+    Connect(ConnectSignal),
+    /// The device was removed or expired: it must join again. The stream ends.
+    Revoked,
+}
+
+/// Why a request failed, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The join key is unknown, or was deleted.
+    JoinKeyUnknown,
+    /// The one-time join key has been used by another device.
+    JoinKeyUsed,
+    /// The join key has expired.
+    JoinKeyExpired,
+    /// The proof of possession was wrong, or its challenge too old.
+    ProofFailed,
+    /// The token is unknown: the device was removed, or must join again.
+    Revoked,
+    /// The node's protocol is older than the broker serves.
+    UpgradeRequired,
+    /// The account is full (addresses, devices).
+    AccountFull,
+    /// Too many requests; try again later.
+    RateLimited,
+    /// The request is malformed.
+    Invalid,
+    /// No such thing.
+    NotFound,
+    /// It exists already.
+    Conflict,
+    /// The broker can't do it now (disk full, shutting down).
+    Unavailable,
+    /// From a newer version.
+    #[serde(other)]
+    Other,
+}
+
+/// Problem details (RFC 9457) as the broker sends them, `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong and what to do next, for people.
+    pub title: String,
+    /// What went wrong, for programs.
+    pub code: ErrorCode,
+}
+
+/// The bytes over which a device proves possession of its private key: HMAC-SHA-256, keyed with
+/// X25519(device, broker), over this.
+pub fn possession_message(challenge: &str, key: &PublicKey, join_key: &str) -> Vec<u8> {
+    let mut message = b"warren register v1\0".to_vec();
+    for part in [challenge.as_bytes(), &key.0, join_key.as_bytes()] {
+        message.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        message.extend_from_slice(part);
+    }
+    message
+}

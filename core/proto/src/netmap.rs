@@ -1,0 +1,237 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{AccountId, DeviceId, DeviceName, Endpoint, NatReport, Pin, PublicKey};
+
+/// A netmap version was not `epoch-sequence`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a netmap version is <epoch>-<sequence>")]
+pub struct ParseVersionError;
+
+/// Which netmap: the epoch changes whenever a broker process takes the account over, the sequence
+/// grows by one with every change of the account. Written `<epoch in hex>-<sequence>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MapVersion {
+    /// Which broker process's view this is.
+    pub epoch: u64,
+    /// How many changes that view has seen.
+    pub sequence: u64,
+}
+
+impl fmt::Display for MapVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}", self.epoch, self.sequence)
+    }
+}
+
+impl FromStr for MapVersion {
+    type Err = ParseVersionError;
+
+    fn from_str(s: &str) -> Result<Self, ParseVersionError> {
+        let (epoch, sequence) = s.split_once('-').ok_or(ParseVersionError)?;
+        Ok(Self {
+            epoch: u64::from_str_radix(epoch, 16).map_err(|_| ParseVersionError)?,
+            sequence: sequence.parse().map_err(|_| ParseVersionError)?,
+        })
+    }
+}
+
+impl TryFrom<String> for MapVersion {
+    type Error = ParseVersionError;
+
+    fn try_from(s: String) -> Result<Self, ParseVersionError> {
+        s.parse()
+    }
+}
+
+impl From<MapVersion> for String {
+    fn from(version: MapVersion) -> Self {
+        version.to_string()
+    }
+}
+
+/// The device that a netmap was made for, as the broker knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfEntry {
+    /// The device.
+    pub id: DeviceId,
+    /// Its name, unique in the account.
+    pub name: DeviceName,
+    /// Its mesh IPv4 address, for life.
+    pub ipv4: Ipv4Addr,
+    /// Its mesh IPv6 address, for life.
+    pub ipv6: Ipv6Addr,
+    /// The endpoint that an admin set, if any; to be published beside the measured ones.
+    #[serde(default)]
+    pub static_endpoint: Option<SocketAddr>,
+}
+
+/// Another device of the account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The device.
+    pub id: DeviceId,
+    /// Its name, unique in the account.
+    pub name: DeviceName,
+    /// Its WireGuard public key.
+    pub key: PublicKey,
+    /// Its mesh IPv4 address.
+    pub ipv4: Ipv4Addr,
+    /// Its mesh IPv6 address.
+    pub ipv6: Ipv6Addr,
+    /// Where it may be reached, as of its last check-in; at most [`crate::MAX_ENDPOINTS`].
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
+    /// What it knows of the NATs in front of it.
+    #[serde(default)]
+    pub nat: NatReport,
+    /// Whether it has a control session with the broker.
+    #[serde(default)]
+    pub online: bool,
+    /// What it can do beyond this protocol's first version; unknown words are ignored.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Reserved for a signature over id and key by the account's own lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+/// Names in the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsConfig {
+    /// The account's domain, without a trailing dot: `<account>.<suffix>`.
+    pub domain: String,
+}
+
+/// Everything that one device is told about its account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Netmap {
+    /// Which map this is.
+    pub version: MapVersion,
+    /// The account.
+    pub account: AccountId,
+    /// The account's name.
+    pub account_name: DeviceName,
+    /// The account's IPv4 range, a /16 of 100.64.0.0/10 unless the operator chose otherwise.
+    pub ipv4_range: Ipv4Net,
+    /// The account's IPv6 range, a ULA /48.
+    pub ipv6_range: Ipv6Net,
+    /// This device.
+    #[serde(rename = "self")]
+    pub this: SelfEntry,
+    /// The devices that this one may see, by id.
+    pub peers: Vec<Peer>,
+    /// Where to ask how the outside sees us. The first of a family is asked regularly, two
+    /// different ones tell the mapping behaviour. Never derived from the broker's URL.
+    #[serde(default)]
+    pub stun: Vec<SocketAddr>,
+    /// Names in the mesh.
+    pub dns: DnsConfig,
+    /// The pin that will replace the present one, announced ahead of the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_pin: Option<Pin>,
+}
+
+/// One thing that changed in a netmap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "change")]
+pub enum Change {
+    /// A peer is new, or its durable part changed.
+    Peer {
+        /// The whole entry.
+        peer: Peer,
+    },
+    /// A peer may no longer be seen: cut it off.
+    Removed {
+        /// Which one.
+        id: DeviceId,
+    },
+    /// A peer's soft part changed.
+    Presence {
+        /// Which one.
+        id: DeviceId,
+        /// Whether it has a control session.
+        online: bool,
+        /// Its endpoints, all of them.
+        endpoints: Vec<Endpoint>,
+        /// Its NAT report.
+        nat: NatReport,
+    },
+    /// This device's own entry changed.
+    This {
+        /// The whole entry.
+        this: SelfEntry,
+    },
+    /// The STUN servers changed.
+    Stun {
+        /// All of them.
+        stun: Vec<SocketAddr>,
+    },
+    /// The pin will change.
+    NextPin {
+        /// The next pin.
+        pin: Pin,
+    },
+}
+
+/// What changed between two netmaps of one device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The version of the last map or delta that was sent to this device.
+    pub base: MapVersion,
+    /// The version that the map has afterwards.
+    pub version: MapVersion,
+    /// What changed, to be applied in order.
+    pub changes: Vec<Change>,
+}
+
+/// What became of a delta.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Apply {
+    /// It was applied.
+    Applied,
+    /// Its base is another map than ours: fetch the whole map.
+    BaseMismatch,
+}
+
+impl Netmap {
+    /// Applies a delta, or leaves the map as it was if the delta isn't for this version.
+    pub fn apply(&mut self, delta: &Delta) -> Apply {
+        if delta.base != self.version {
+            return Apply::BaseMismatch;
+        }
+        let mut peers: BTreeMap<DeviceId, Peer> =
+            std::mem::take(&mut self.peers).into_iter().map(|peer| (peer.id, peer)).collect();
+        for change in &delta.changes {
+            match change {
+                Change::Peer { peer } => {
+                    peers.insert(peer.id, peer.clone());
+                }
+                Change::Removed { id } => {
+                    peers.remove(id);
+                }
+                Change::Presence { id, online, endpoints, nat } => {
+                    if let Some(peer) = peers.get_mut(id) {
+                        peer.online = *online;
+                        peer.endpoints.clone_from(endpoints);
+                        peer.nat = *nat;
+                    }
+                }
+                Change::This { this } => self.this = this.clone(),
+                Change::Stun { stun } => self.stun.clone_from(stun),
+                Change::NextPin { pin } => self.next_pin = Some(*pin),
+            }
+        }
+        self.peers = peers.into_values().collect();
+        self.version = delta.version;
+        Apply::Applied
+    }
+}

@@ -1,0 +1,1 @@
+//! WireGuard: handshake, sessions, replay window, cookies, timers.

@@ -1,0 +1,1 @@
+//! The broker: HTTPS API, control sessions, STUN, admin socket.

@@ -1,0 +1,1 @@
+//! The node daemon: event loop, control session, names.

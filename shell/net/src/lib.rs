@@ -1,0 +1,1 @@
+//! TUN, batched UDP, interface and route changes, port mapping, DNS wiring.

@@ -1,0 +1,1 @@
+//! Load and commit an account's state against SQLite.

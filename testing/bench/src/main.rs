@@ -1,0 +1,2 @@
+//! Side-by-side benchmarks against named peers.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Namespaces, kernel NATs and a userspace wire around the real binary.
