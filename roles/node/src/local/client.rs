@@ -1,0 +1,217 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use super::message::{
+    DebugCounters, FailureCode, ListenPort, ListenPortChange, NetcheckReport, PingReport,
+    PingRequest, Reply, Request,
+};
+use super::status::Status;
+
+/// The daemon could not be asked, or said no.
+#[derive(Debug, Error)]
+pub enum LocalError {
+    /// No daemon listens there.
+    #[error(
+        "no warren node is running (nothing listens at {path}); start one with 'warren node' or install it with 'warren service install'"
+    )]
+    NoDaemon {
+        /// The socket that was tried.
+        path: PathBuf,
+    },
+    /// The socket may not be used by this user.
+    #[error("no permission for {path}; use sudo, or become a member of the group 'warren'")]
+    Permission {
+        /// The socket that was tried.
+        path: PathBuf,
+    },
+    /// The connection broke.
+    #[error("the daemon went away: {0}")]
+    Io(#[from] io::Error),
+    /// The daemon sent something else than expected: another version.
+    #[error("the daemon's answer was not understood; is it of another version? ({0})")]
+    Protocol(String),
+    /// The daemon refused, or failed.
+    #[error("{text}")]
+    Refused {
+        /// Why, for programs.
+        code: FailureCode,
+        /// Why and what to do next, for people.
+        text: String,
+    },
+}
+
+/// A connection to a node's daemon; one request each.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// The replies of one streaming request.
+#[derive(Debug)]
+pub struct Replies {
+    lines: tokio::io::Lines<BufReader<UnixStream>>,
+}
+
+impl Client {
+    /// A client of the daemon whose state folder is `state`. Connects with each request.
+    pub fn new(state: &Path) -> Self {
+        Self { socket: socket_path(state) }
+    }
+
+    /// Whether a daemon answers at all.
+    pub async fn is_running(&self) -> bool {
+        UnixStream::connect(&self.socket).await.is_ok()
+    }
+
+    /// [`Request::Status`].
+    ///
+    /// # Errors
+    /// See [`LocalError`]; so for all the others.
+    pub async fn status(&self) -> Result<Status, LocalError> {
+        match self.ask(&Request::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// [`Request::Up`]: connects, joining first with a link.
+    pub async fn up(
+        &self,
+        join: Option<String>,
+        name: Option<String>,
+    ) -> Result<Status, LocalError> {
+        match self.ask(&Request::Up { join, name }).await? {
+            Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// [`Request::Down`].
+    pub async fn down(&self) -> Result<(), LocalError> {
+        self.ask_done(&Request::Down).await
+    }
+
+    /// [`Request::Logout`].
+    pub async fn logout(&self, new_identity: bool) -> Result<(), LocalError> {
+        self.ask_done(&Request::Logout { new_identity }).await
+    }
+
+    /// [`Request::Netcheck`].
+    pub async fn netcheck(&self) -> Result<NetcheckReport, LocalError> {
+        match self.ask(&Request::Netcheck).await? {
+            Reply::Netcheck(report) => Ok(report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// [`Request::ListenPort`].
+    pub async fn listen_port(
+        &self,
+        set: Option<ListenPort>,
+    ) -> Result<ListenPortChange, LocalError> {
+        match self.ask(&Request::ListenPort { set }).await? {
+            Reply::ListenPort(change) => Ok(change),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// [`Request::Counters`].
+    pub async fn counters(&self) -> Result<DebugCounters, LocalError> {
+        match self.ask(&Request::Counters).await? {
+            Reply::Counters(counters) => Ok(counters),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// [`Request::Log`].
+    pub async fn log(&self, filter: impl Into<String>) -> Result<(), LocalError> {
+        self.ask_done(&Request::Log { filter: filter.into() }).await
+    }
+
+    /// [`Request::Ping`]: read with [`Replies::next_ping`].
+    pub async fn ping(&self, request: PingRequest) -> Result<Replies, LocalError> {
+        self.send(&Request::Ping(request)).await
+    }
+
+    /// [`Request::Watch`]: read with [`Replies::next_status`].
+    pub async fn watch(&self) -> Result<Replies, LocalError> {
+        self.send(&Request::Watch).await
+    }
+
+    /// Sends any request and returns its first reply; a refusal becomes an error.
+    pub async fn ask(&self, request: &Request) -> Result<Reply, LocalError> {
+        match self.send(request).await?.next().await? {
+            Some(reply) => Ok(reply),
+            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        }
+    }
+
+    async fn ask_done(&self, request: &Request) -> Result<(), LocalError> {
+        match self.ask(request).await? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Sends any request and returns the stream of its replies.
+    pub async fn send(&self, request: &Request) -> Result<Replies, LocalError> {
+        let mut stream = UnixStream::connect(&self.socket).await.map_err(|error| {
+            let path = self.socket.clone();
+            match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    LocalError::NoDaemon { path }
+                }
+                io::ErrorKind::PermissionDenied => LocalError::Permission { path },
+                _ => LocalError::Io(error),
+            }
+        })?;
+        let mut line = serde_json::to_vec(request)
+            .map_err(|error| LocalError::Protocol(error.to_string()))?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        Ok(Replies { lines: BufReader::new(stream).lines() })
+    }
+}
+
+impl Replies {
+    /// The next reply; `None` at the end of the stream. A refusal becomes an error.
+    pub async fn next(&mut self) -> Result<Option<Reply>, LocalError> {
+        let Some(line) = self.lines.next_line().await? else { return Ok(None) };
+        match serde_json::from_str(&line) {
+            Ok(Reply::Error { code, text }) => Err(LocalError::Refused { code, text }),
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) => Err(LocalError::Protocol(error.to_string())),
+        }
+    }
+
+    /// The next attempt of a ping; `None` after the last.
+    pub async fn next_ping(&mut self) -> Result<Option<PingReport>, LocalError> {
+        match self.next().await? {
+            Some(Reply::Ping(report)) => Ok(Some(report)),
+            Some(Reply::Done) | None => Ok(None),
+            Some(other) => Err(unexpected(&other)),
+        }
+    }
+
+    /// The next status of a watch; `None` when the daemon ends.
+    pub async fn next_status(&mut self) -> Result<Option<Status>, LocalError> {
+        match self.next().await? {
+            Some(Reply::Status(status)) => Ok(Some(*status)),
+            Some(Reply::Done) | None => Ok(None),
+            Some(other) => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Where the daemon with the state folder `state` listens.
+pub(crate) fn socket_path(state: &Path) -> PathBuf {
+    state.join("node.sock")
+}
+
+fn unexpected(reply: &Reply) -> LocalError {
+    LocalError::Protocol(format!("unexpected {reply:?}"))
+}

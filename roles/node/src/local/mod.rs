@@ -1,0 +1,20 @@
+//! The node's local socket: what the command line says to the daemon.
+//!
+//! `<state>/node.sock`, mode 0600, or 0660 for the group `warren` where that group exists. One
+//! request per connection: a line of JSON; one or more lines of JSON come back, the last of a
+//! stream being [`Reply::Done`] or [`Reply::Error`]. Unknown fields are ignored. `docs/protocol.md`
+//! ('The node's local socket') lists what travels.
+
+mod client;
+mod message;
+mod status;
+
+
+pub use client::{Client, LocalError, Replies};
+pub use message::{
+    DebugCounters, FailureCode, ListenPort, ListenPortChange, MappingReport, NetcheckReport,
+    PingReport, PingRequest, Reply, Request, StunReport,
+};
+pub use status::{
+    BrokerStatus, Health, HealthCode, NodeState, NodeStatus, PathKind, PeerStatus, SCHEMA, Status,
+};
