@@ -69,3 +69,9 @@ id! {
     /// Names a join key without being it: safe to show and log.
     JoinKeyId
 }
+id! {
+    /// Names one run of a node: drawn anew each time the process starts, sent in
+    /// [`crate::INSTANCE_HEADER`]. An instance that comes back after another one took its place
+    /// betrays two machines with one identity.
+    InstanceId
+}

@@ -6,6 +6,7 @@
 //! the steps; the golden files in `tests/golden` only grow.
 
 mod endpoint;
+mod event_codec;
 mod id;
 mod join_link;
 mod key;
@@ -16,7 +17,8 @@ mod netmap;
 pub use endpoint::{
     Endpoint, EndpointKind, MAX_ENDPOINTS, MappingBehaviour, NatReport, is_usable_endpoint,
 };
-pub use id::{AccountId, DeviceId, JoinKeyId, ParseIdError};
+pub use event_codec::ParseEventError;
+pub use id::{AccountId, DeviceId, InstanceId, JoinKeyId, ParseIdError};
 pub use join_link::{JoinLink, ParseJoinLinkError, Pin};
 pub use key::{ParseKeyError, PublicKey};
 pub use message::{
@@ -37,3 +39,6 @@ pub const PROTOCOL: u32 = 1;
 
 /// The oldest protocol version that this build's broker still serves.
 pub const OLDEST_PROTOCOL: u32 = 1;
+
+/// The request header of `GET /v1/node/events` that carries the node's [`InstanceId`].
+pub const INSTANCE_HEADER: &str = "warren-instance";

@@ -174,10 +174,16 @@ pub enum Change {
         /// All of them.
         stun: Vec<SocketAddr>,
     },
-    /// The pin will change.
+    /// The pin will change, or (without one) it has changed and no further change is announced.
     NextPin {
         /// The next pin.
-        pin: Pin,
+        #[serde(default)]
+        pin: Option<Pin>,
+    },
+    /// The names changed.
+    Dns {
+        /// All about them.
+        dns: DnsConfig,
     },
 }
 
@@ -198,15 +204,27 @@ pub struct Delta {
 pub enum Apply {
     /// It was applied.
     Applied,
-    /// Its base is another map than ours: fetch the whole map.
+    /// It builds on a map that we don't have: fetch the whole map.
     BaseMismatch,
 }
 
 impl Netmap {
-    /// Applies a delta, or leaves the map as it was if the delta isn't for this version.
+    /// Applies a delta, or leaves the map as it was if the delta builds on a newer map or one of
+    /// another epoch.
+    ///
+    /// Changes carry whole entries as they are at [`Delta::version`], so a delta is right for every
+    /// map between its base and its version: the whole map may be fetched while deltas are under
+    /// way. One that brings nothing newer is passed over.
     pub fn apply(&mut self, delta: &Delta) -> Apply {
-        if delta.base != self.version {
+        let (base, ours) = (delta.base, self.version);
+        if base.epoch != ours.epoch
+            || delta.version.epoch != ours.epoch
+            || base.sequence > ours.sequence
+        {
             return Apply::BaseMismatch;
+        }
+        if delta.version.sequence <= ours.sequence {
+            return Apply::Applied;
         }
         let mut peers: BTreeMap<DeviceId, Peer> =
             std::mem::take(&mut self.peers).into_iter().map(|peer| (peer.id, peer)).collect();
@@ -227,7 +245,8 @@ impl Netmap {
                 }
                 Change::This { this } => self.this = this.clone(),
                 Change::Stun { stun } => self.stun.clone_from(stun),
-                Change::NextPin { pin } => self.next_pin = Some(*pin),
+                Change::NextPin { pin } => self.next_pin = *pin,
+                Change::Dns { dns } => self.dns.clone_from(dns),
             }
         }
         self.peers = peers.into_values().collect();
