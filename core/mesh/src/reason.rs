@@ -1,0 +1,42 @@
+use std::fmt;
+
+/// Why a pair has no path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// No STUN server answered this device over UDP.
+    UdpBlockedHere,
+    /// The peer has no control session with the broker, and didn't answer either.
+    PeerOffline,
+    /// No STUN server answered the peer over UDP.
+    UdpBlockedThere,
+    /// The peer has published no endpoint that this device could use.
+    NoUsableEndpoint,
+    /// Both NATs make a mapping of their own for each destination, so neither side can know the
+    /// other's.
+    BothMapPerDestination,
+    /// None of the peer's endpoints answered.
+    NoAnswer {
+        /// How many probes were sent.
+        probes: u32,
+        /// To how many endpoints.
+        endpoints: u32,
+    },
+    /// A path answers, but the tunnel's handshake doesn't complete.
+    NoHandshake,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UdpBlockedHere => f.write_str("UDP is blocked here: no STUN server answered"),
+            Self::PeerOffline => f.write_str("the peer is offline"),
+            Self::UdpBlockedThere => f.write_str("UDP is blocked at the peer"),
+            Self::NoUsableEndpoint => f.write_str("the peer has no endpoint usable from here"),
+            Self::BothMapPerDestination => f.write_str("both NATs map per destination"),
+            Self::NoAnswer { probes, endpoints } => {
+                write!(f, "no answer to {probes} probes on {endpoints} endpoints")
+            }
+            Self::NoHandshake => f.write_str("a path answers, but the handshake doesn't complete"),
+        }
+    }
+}
