@@ -132,6 +132,7 @@ impl Bucket {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test starts at some instant")]
 mod tests {
     use super::*;
 

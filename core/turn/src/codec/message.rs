@@ -111,7 +111,8 @@ impl<'a> Message<'a> {
             }
             AttributeType::MESSAGE_INTEGRITY_SHA256 => {
                 self.sha256.get_or_insert(Located { at, len });
-                (Sha256Key::MIN_TAG_LEN..=Sha256Key::TAG_LEN).contains(&len) && len % 4 == 0
+                (Sha256Key::MIN_TAG_LEN..=Sha256Key::TAG_LEN).contains(&len)
+                    && len.is_multiple_of(4)
             }
             AttributeType::FINGERPRINT => {
                 self.fingerprint = Some(at);
