@@ -26,9 +26,22 @@
 //! - A responder that still sends 165 s into a session initiates too, as the initiator would.
 
 mod constants;
+mod cookie;
+mod crypto;
+mod indices;
 mod interface;
+mod keypair;
+mod load;
+mod message;
+mod noise;
+mod peer;
+mod replay;
 mod sealer;
 mod stats;
+mod tai64n;
+#[cfg(test)]
+mod testing;
+mod timers;
 
 pub use interface::{Destination, Event, Interface, PeerConfig, PeerIndex, Received, Transmit};
 pub use sealer::Sealer;
