@@ -1,2 +1,116 @@
 //! The one binary: command line and configuration.
-fn main() {}
+
+#[cfg(feature = "broker")]
+mod admin;
+mod cli;
+mod config_file;
+#[cfg(feature = "demo")]
+mod demo;
+mod logging;
+#[cfg(feature = "node")]
+mod node;
+mod output;
+#[cfg(feature = "broker")]
+mod serve;
+mod service;
+#[cfg(any(feature = "node", feature = "broker"))]
+mod shutdown;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let command = match config_file::apply(Cli::command(), &args) {
+        Ok(command) => command,
+        Err(error) => return usage_error(&error),
+    };
+    let parsed = command.try_get_matches_from(args).and_then(|found| Cli::from_arg_matches(&found));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        // Help and version go to standard output with 0, mistakes to standard error with 2.
+        Err(error) => error.exit(),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("warren: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage_error(error: &anyhow::Error) -> ExitCode {
+    eprintln!("warren: {error:#}");
+    ExitCode::from(2)
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let global = cli.global;
+    match cli.command {
+        #[cfg(feature = "broker")]
+        Command::Serve(args) => {
+            let _set_filter = logging::start(&global.log)?;
+            on_all_cores(serve::serve(args))
+        }
+        #[cfg(feature = "broker")]
+        Command::Admin(args) => on_one_thread(admin::run(&global, args)),
+        #[cfg(feature = "node")]
+        Command::Node(args) => {
+            let set_filter = logging::start(&global.log)?;
+            on_one_thread(node::run(&global, args, set_filter))
+        }
+        #[cfg(feature = "node")]
+        Command::Up(args) => on_one_thread(node::up(&global, args)),
+        #[cfg(feature = "node")]
+        Command::Down => on_one_thread(node::down(&global)),
+        #[cfg(feature = "node")]
+        Command::Logout(args) => on_one_thread(node::logout(&global, &args)),
+        #[cfg(feature = "node")]
+        Command::Status(args) => on_one_thread(node::status(&global, &args)),
+        #[cfg(feature = "node")]
+        Command::Ping(args) => on_one_thread(node::ping(&global, &args)),
+        #[cfg(feature = "node")]
+        Command::Netcheck => on_one_thread(node::netcheck(&global)),
+        #[cfg(feature = "node")]
+        Command::Lport(args) => on_one_thread(node::lport(&global, &args)),
+        Command::Service(command) => service::run(command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { folder } => man(&folder),
+    }
+}
+
+/// Everything but the broker fits one thread: less memory, and nothing to hand over.
+fn on_one_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the event loop")?
+        .block_on(work)
+}
+
+#[cfg(feature = "broker")]
+fn on_all_cores(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("can't start the event loop")?
+        .block_on(work)
+}
+
+fn man(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("can't make the folder {}", folder.display()))?;
+    clap_mangen::generate_to(Cli::command(), folder)
+        .with_context(|| format!("can't write the man pages into {}", folder.display()))
+}

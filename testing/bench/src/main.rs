@@ -1,2 +1,0 @@
-//! Side-by-side benchmarks against named peers.
-fn main() {}

@@ -1,0 +1,106 @@
+//! `warren admin`: the broker's local socket, from the command line.
+
+mod account;
+mod device;
+mod join_key;
+
+use std::future::Future;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, bail};
+use warren_broker::admin::Client;
+
+use crate::cli::{Admin, AdminCommand, Global, Pins};
+use crate::output::{self, say};
+use crate::serve::data_folder;
+
+pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
+    let data = data_folder(admin.data)?;
+    let client = Client::new(&data);
+    let json = global.json;
+    match admin.command {
+        AdminCommand::Accounts(command) => account::run(&client, command, json).await,
+        AdminCommand::JoinKeys(command) => join_key::run(&client, command, json).await,
+        AdminCommand::Devices(command) => device::run(&client, command, json).await,
+        AdminCommand::Status => status(&client, json).await,
+        AdminCommand::Pins(command) => pins(&client, command, json).await,
+        AdminCommand::Backup { file } => {
+            let written = client.backup(&file).await?;
+            say!("{} ({})", file.display(), output::bytes(written));
+            Ok(())
+        }
+        AdminCommand::Restore { file } => {
+            warren_broker::restore(&file, &data)
+                .await
+                .with_context(|| format!("can't restore {}", file.display()))?;
+            say!("Restored into {}. Next: warren serve --data {}", data.display(), data.display());
+            Ok(())
+        }
+    }
+}
+
+async fn status(client: &Client, json: bool) -> anyhow::Result<()> {
+    let status = client.status().await?;
+    if json {
+        return output::json(&status);
+    }
+    say!("warren {} at {}", status.version, status.url);
+    say!("  HTTPS     {}", status.listen);
+    for (number, addr) in status.stun.iter().enumerate() {
+        say!("  {:<9} {addr}", if number == 0 { "STUN" } else { "" });
+    }
+    say!("  data      {}", status.data.display());
+    say!("  accounts  {}", status.accounts);
+    say!("  devices   {} ({} online)", status.devices, status.online);
+    Ok(())
+}
+
+async fn pins(client: &Client, command: Pins, json: bool) -> anyhow::Result<()> {
+    let pins = match command {
+        Pins::Show => client.pins().await?,
+        Pins::Prepare => client.prepare_pin().await?,
+        Pins::Activate => client.activate_pin().await?,
+    };
+    if json {
+        return output::json(&pins);
+    }
+    say!("In use:  {}", pins.current);
+    match pins.next {
+        None => say!("Next:    none (`warren admin pins prepare` makes one)"),
+        Some(next) => say!("Next:    {next} (announced; `warren admin pins activate` uses it)"),
+    }
+    Ok(())
+}
+
+/// Asks before something that can't be undone; without a terminal it must be said by `--yes`.
+fn confirm(question: &str, yes: bool) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        bail!("{question} Say so with --yes");
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush().context("can't ask")?;
+    let mut answer = String::new();
+    stdin.lock().read_line(&mut answer).context("can't read the answer")?;
+    if !answer.trim().eq_ignore_ascii_case("y") {
+        bail!("nothing was changed");
+    }
+    Ok(())
+}
+
+/// Prints one thing as JSON or as text.
+async fn show<T: serde::Serialize>(
+    thing: impl Future<Output = Result<T, warren_broker::admin::Error>>,
+    json: bool,
+    text: impl FnOnce(&T),
+) -> anyhow::Result<()> {
+    let thing = thing.await?;
+    if json {
+        return output::json(&thing);
+    }
+    text(&thing);
+    Ok(())
+}

@@ -1,0 +1,105 @@
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use warren_broker::admin::{Client, Device, DeviceChange};
+
+use crate::cli::Devices;
+use crate::output::{self, say};
+
+pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow::Result<()> {
+    match command {
+        Devices::List(account) => {
+            super::show(client.devices(&account.account), json, |devices| list(devices)).await
+        }
+        Devices::Show { account, name } => {
+            super::show(client.device(&account.account, &name), json, one).await
+        }
+        Devices::Set { account, name, rename, static_endpoint, tags } => {
+            let change = DeviceChange {
+                name: rename,
+                static_endpoint: static_endpoint.as_deref().map(parse_endpoint).transpose()?,
+                tags: tags.map(|tags| tags.into_iter().filter(|tag| !tag.is_empty()).collect()),
+            };
+            super::show(client.change_device(&account.account, &name, &change), json, one).await
+        }
+        Devices::Expire { account, name } => {
+            let expired = client.expire_device(&account.account, &name);
+            super::show(expired, json, |device| {
+                say!("{} is cut off until it joins again with a new join key.", device.name);
+            })
+            .await
+        }
+        Devices::Remove { account, name } => {
+            client.remove_device(&account.account, &name).await?;
+            say!("{name} is removed and cut off everywhere.");
+            Ok(())
+        }
+    }
+}
+
+fn parse_endpoint(text: &str) -> anyhow::Result<Option<SocketAddr>> {
+    if text == "none" {
+        return Ok(None);
+    }
+    text.parse().map(Some).with_context(|| {
+        format!("--static-endpoint {text} isn't ADDR:PORT (203.0.113.7:51820, [2001:db8::7]:51820) or `none`")
+    })
+}
+
+fn state(device: &Device) -> &'static str {
+    match (device.expired, device.cloned, device.online) {
+        (true, _, _) => "expired",
+        (false, true, _) => "used by two machines",
+        (false, false, true) => "online",
+        (false, false, false) => "offline",
+    }
+}
+
+fn last_seen(device: &Device) -> String {
+    match (device.online, device.last_seen) {
+        (true, _) => "now".to_owned(),
+        (false, Some(time)) => time.to_string(),
+        (false, None) => "never".to_owned(),
+    }
+}
+
+fn list(devices: &[Device]) {
+    let mut table = output::table(&["DEVICE", "ADDRESS", "STATE", "LAST SEEN", "SYSTEM", "TAGS"]);
+    for device in devices {
+        table.add_row([
+            device.name.to_string(),
+            device.ipv4.to_string(),
+            state(device).to_owned(),
+            last_seen(device),
+            device.os.clone(),
+            device.tags.iter().cloned().collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    output::print_table(&table);
+}
+
+fn one(device: &Device) {
+    say!("{}  {}", device.name, state(device));
+    say!("  id         {}", device.id);
+    say!("  name       {}", device.dns_name);
+    say!("  addresses  {}, {}", device.ipv4, device.ipv6);
+    say!("  key        {}", device.key);
+    say!("  system     {} (warren {})", device.os, device.software);
+    say!("  joined     {}", device.created);
+    say!("  last seen  {}", last_seen(device));
+    if let Some(endpoint) = device.static_endpoint {
+        say!("  static     {endpoint}");
+    }
+    for endpoint in &device.endpoints {
+        say!("  endpoint   {}", endpoint.addr);
+    }
+    if !device.tags.is_empty() {
+        say!("  tags       {}", device.tags.iter().cloned().collect::<Vec<_>>().join(", "));
+    }
+    if device.cloned {
+        say!(
+            "  ! two machines use this identity (a copied disk?): on one of them run \
+             `warren logout --new-identity` and join again"
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! Flags out of a TOML file: a table for each command, keys named as the flags.
+//!
+//! What the file says becomes a flag's default, so flags and the environment win over it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Arg, Command};
+
+/// Puts the defaults of the file that `--config` or `WARREN_CONFIG` names into the command.
+///
+/// # Errors
+/// If the file can't be read, isn't TOML, or names a command or flag that doesn't exist.
+pub(crate) fn apply(command: Command, args: &[OsString]) -> anyhow::Result<Command> {
+    let Some(path) = config_path(args) else { return Ok(command) };
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("can't read the configuration file {}", path.display()))?;
+    let table: toml::Table =
+        text.parse().with_context(|| format!("{} isn't valid TOML", path.display()))?;
+    table.into_iter().try_fold(command, |command, (key, value)| apply_key(command, &key, value, &path))
+}
+
+fn config_path(args: &[OsString]) -> Option<PathBuf> {
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        if arg == "--config" {
+            return args.next().map(PathBuf::from);
+        }
+        if let Some(path) = arg.to_str().and_then(|arg| arg.strip_prefix("--config=")) {
+            return Some(PathBuf::from(path));
+        }
+    }
+    std::env::var_os("WARREN_CONFIG").map(PathBuf::from)
+}
+
+fn apply_key(
+    command: Command,
+    key: &str,
+    value: toml::Value,
+    path: &Path,
+) -> anyhow::Result<Command> {
+    match value {
+        toml::Value::Table(table) => {
+            if command.find_subcommand(key).is_none() {
+                bail!("{}: there is no command '{key}'", path.display());
+            }
+            let mut outcome = Ok(());
+            let changed = command.mut_subcommand(key.to_owned(), |mut subcommand| {
+                for (key, value) in table {
+                    match apply_key(subcommand.clone(), &key, value, path) {
+                        Ok(changed) => subcommand = changed,
+                        Err(error) => outcome = Err(error),
+                    }
+                }
+                subcommand
+            });
+            outcome.map(|()| changed)
+        }
+        value => {
+            let id = key.replace('-', "_");
+            let is_flag = |arg: &Arg| arg.get_id().as_str() == id && arg.get_long().is_some();
+            if !command.get_arguments().any(is_flag) {
+                bail!("{}: '{}' has no flag '--{key}'", path.display(), command.get_name());
+            }
+            let values = texts(value)
+                .with_context(|| format!("{}: '{key}' has no simple value", path.display()))?;
+            Ok(command.mut_arg(id, |arg| arg.default_values(values)))
+        }
+    }
+}
+
+fn texts(value: toml::Value) -> anyhow::Result<Vec<String>> {
+    Ok(match value {
+        toml::Value::String(text) => vec![text],
+        toml::Value::Integer(number) => vec![number.to_string()],
+        toml::Value::Float(number) => vec![number.to_string()],
+        toml::Value::Boolean(flag) => vec![flag.to_string()],
+        toml::Value::Array(items) => items
+            .into_iter()
+            .map(texts)
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect(),
+        toml::Value::Datetime(_) | toml::Value::Table(_) => bail!("neither text nor number nor flag"),
+    })
+}

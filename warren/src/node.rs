@@ -1,0 +1,132 @@
+//! The node's commands: the daemon, and what talks to it.
+
+mod lport;
+mod netcheck;
+mod ping;
+mod status;
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use warren_node::local::{Client, NodeState, Status};
+use warren_node::{DnsMode, NodeConfig};
+
+use crate::cli::{self, Dns, Global, Join};
+use crate::logging::SetFilter;
+use crate::output::say;
+use crate::shutdown;
+
+pub(crate) use lport::lport;
+pub(crate) use netcheck::netcheck;
+pub(crate) use ping::ping;
+pub(crate) use status::status;
+
+/// Where this machine's node keeps its things unless `--state` says otherwise.
+pub(crate) fn state_folder(global: &Global) -> PathBuf {
+    if let Some(folder) = &global.state {
+        return folder.clone();
+    }
+    PathBuf::from("/var/lib/warren/node")
+}
+
+pub(crate) fn client(global: &Global) -> Client {
+    Client::new(&state_folder(global))
+}
+
+/// `warren node`.
+pub(crate) async fn run(
+    global: &Global,
+    args: cli::Node,
+    set_log_filter: SetFilter,
+) -> anyhow::Result<()> {
+    let config = NodeConfig {
+        state: state_folder(global),
+        join: join_text(&args.join)?,
+        name: args.join.name,
+        listen_port: args.listen_port,
+        tun: Some(args.tun),
+        mtu: args.mtu,
+        dns: match args.dns {
+            Dns::Auto => DnsMode::Auto,
+            Dns::Off => DnsMode::Off,
+        },
+        set_log_filter: Some(set_log_filter),
+    };
+    warren_node::run(config, shutdown::signal()?).await
+}
+
+/// `warren up`.
+pub(crate) async fn up(global: &Global, args: cli::Up) -> anyhow::Result<()> {
+    let client = client(global);
+    let join = join_text(&args.join)?;
+    let status = client.up(join, args.join.name).await?;
+    if global.json {
+        return crate::output::json(&status);
+    }
+    match status.node.state {
+        NodeState::NotJoined => bail!(
+            "this device has joined no account yet: warren up --join LINK   (the broker's admin gets \
+             a link with `warren admin join-keys create`)"
+        ),
+        NodeState::MustJoinAgain => bail!(
+            "this device was removed from its account: warren up --join LINK with a new link"
+        ),
+        NodeState::Connected
+        | NodeState::Offline
+        | NodeState::Connecting
+        | NodeState::Joining
+        | NodeState::Down => print_up(&status),
+    }
+    Ok(())
+}
+
+fn print_up(status: &Status) {
+    let node = &status.node;
+    let address = node.ipv4.map_or_else(|| "no address yet".to_owned(), |ip| ip.to_string());
+    say!("{} is up: {address}", node.name);
+    if let Some(dns_name) = &node.dns_name {
+        say!("Name: {dns_name}");
+    }
+    for health in &status.health {
+        say!("Note: {}", health.text);
+    }
+}
+
+/// `warren down`.
+pub(crate) async fn down(global: &Global) -> anyhow::Result<()> {
+    client(global).down().await?;
+    say!("Disconnected. `warren up` connects again.");
+    Ok(())
+}
+
+/// `warren logout`.
+pub(crate) async fn logout(global: &Global, args: &cli::Logout) -> anyhow::Result<()> {
+    client(global).logout(args.new_identity).await?;
+    say!("This device has left its account. `warren up --join LINK` joins one.");
+    Ok(())
+}
+
+/// The join link, from wherever it was given, without showing it.
+fn join_text(join: &Join) -> anyhow::Result<Option<String>> {
+    let text = match (&join.join, &join.join_file) {
+        (Some(dash), _) if dash == "-" => {
+            let mut text = String::new();
+            std::io::stdin()
+                .take(4096)
+                .read_to_string(&mut text)
+                .context("can't read the join link from standard input")?;
+            text
+        }
+        (Some(link), _) => link.clone(),
+        (None, Some(file)) => read_link_file(file)?,
+        (None, None) => return Ok(None),
+    };
+    let link: warren_proto::JoinLink = text.trim().parse()?;
+    Ok(Some(link.to_string()))
+}
+
+fn read_link_file(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file)
+        .with_context(|| format!("can't read the join link from {}", file.display()))
+}

@@ -1,0 +1,58 @@
+use std::net::SocketAddr;
+
+use warren_node::local::NetcheckReport;
+
+use crate::cli::Global;
+use crate::output::{self, say};
+
+/// `warren netcheck`.
+pub(crate) async fn netcheck(global: &Global) -> anyhow::Result<()> {
+    let report = super::client(global).netcheck().await?;
+    if global.json {
+        return output::json(&report);
+    }
+    print(&report);
+    Ok(())
+}
+
+fn print(report: &NetcheckReport) {
+    let udp = match report.nat.udp {
+        Some(true) => "yes",
+        Some(false) => "no answer over UDP from any STUN server",
+        None => "not known yet",
+    };
+    say!("UDP:           {udp}");
+    say!("IPv4:          {}", family(report.ipv4, report.public_ipv4, &report.mapping_ipv4));
+    say!("IPv6:          {}", family(report.ipv6, report.public_ipv6, &report.mapping_ipv6));
+    match (report.mappings.as_slice(), &report.mapping_note) {
+        ([], Some(note)) => say!("Port mapping:  none: {note}"),
+        ([], None) => say!("Port mapping:  none"),
+        (mappings, _) => {
+            for mapping in mappings {
+                say!("Port mapping:  {} by {}", mapping.external, mapping.protocol);
+            }
+        }
+    }
+    for stun in &report.stun {
+        let outcome = match (stun.mapped, stun.rtt_ms) {
+            (Some(mapped), Some(rtt)) => format!("{rtt:.1} ms, sees {mapped}"),
+            (Some(mapped), None) => format!("sees {mapped}"),
+            (None, _) => "no answer".to_owned(),
+        };
+        say!("STUN server:   {}: {outcome}", stun.server);
+    }
+    if let Some(rtt) = report.broker_rtt_ms {
+        say!("Broker:        {rtt:.1} ms");
+    }
+    for note in &report.notes {
+        say!("Note: {note}");
+    }
+}
+
+fn family(has_address: bool, public: Option<SocketAddr>, mapping: &str) -> String {
+    match (has_address, public) {
+        (false, _) => "no".to_owned(),
+        (true, None) => "no public address seen".to_owned(),
+        (true, Some(public)) => format!("{public}, {mapping}"),
+    }
+}

@@ -1,0 +1,48 @@
+//! `warren serve`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use warren_broker::{AcmeConfig, ServeConfig, TlsMode};
+
+use crate::cli::{Serve, Tls};
+use crate::shutdown;
+
+/// Where the broker keeps its things unless `--data` says otherwise.
+pub(crate) fn data_folder(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(folder) = given {
+        return Ok(folder);
+    }
+    let system = PathBuf::from("/var/lib/warren/broker");
+    if std::fs::create_dir_all(&system).is_ok() {
+        return Ok(system);
+    }
+    let home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(|| {
+        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"))
+    });
+    let home = home.context("there is no home folder for the broker's data: give --data DIR")?;
+    Ok(home.join("warren/broker"))
+}
+
+pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
+    let mut config = ServeConfig::new(data_folder(args.data)?);
+    config.listen = args.listen;
+    config.public_url = args.public_url;
+    config.stun = args.stun;
+    config.stun_public = args.stun_public;
+    config.trusted_proxies = args.trusted_proxy;
+    config.dns_suffix = Some(args.suffix);
+    config.tls = match args.tls {
+        Tls::SelfSigned => TlsMode::SelfSigned,
+        Tls::Off => TlsMode::Off,
+        Tls::Acme => {
+            let mut acme =
+                AcmeConfig { root: args.acme_root, email: args.acme_email, ..AcmeConfig::default() };
+            if let Some(directory) = args.acme_directory {
+                acme.directory = directory;
+            }
+            TlsMode::Acme(acme)
+        }
+    };
+    warren_broker::serve(config, shutdown::signal()?).await
+}
