@@ -42,3 +42,6 @@ pub const OLDEST_PROTOCOL: u32 = 1;
 
 /// The request header of `GET /v1/node/events` that carries the node's [`InstanceId`].
 pub const INSTANCE_HEADER: &str = "warren-instance";
+
+/// The request header in which a node says which protocol it speaks. Absent: the first one.
+pub const PROTOCOL_HEADER: &str = "warren-protocol";
