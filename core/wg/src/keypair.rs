@@ -172,3 +172,23 @@ impl Keypairs {
         [&mut self.current, &mut self.next, newer, older]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+    use crate::peer::Peer;
+
+    #[test]
+    fn a_peer_with_its_session_takes_under_4_kib_besides_the_replay_window() {
+        let session = size_of::<Keypair>() - size_of::<ReplayWindow>();
+        println!(
+            "peer {}, session {session}, window {}",
+            size_of::<Peer>(),
+            size_of::<ReplayWindow>()
+        );
+        // A rekey's two sessions, the handshake's state, and the maps' entries at their worst.
+        assert!(size_of::<Peer>() + 2 * session + 512 < 4096);
+    }
+}

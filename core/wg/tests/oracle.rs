@@ -1,4 +1,5 @@
 //! boringtun as the other side.
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "these are tests")]
 
 mod common;
 
