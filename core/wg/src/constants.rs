@@ -37,5 +37,8 @@ pub(crate) const INITIATIONS_PER_SECOND: u32 = 128;
 pub(crate) const INITIATIONS_PER_SOURCE: u8 = 20;
 /// How many sources are told apart within a second of load; others wait for the next.
 pub(crate) const MAX_SOURCES: usize = 4096;
+/// How many forged responses to one initiation are looked at: each costs two Diffie-Hellmans, and
+/// who is on the path knows the index to aim at. The next initiation has another index.
+pub(crate) const MAX_FORGED_RESPONSES: u32 = 64;
 /// How many packets one sealer seals at most.
 pub(crate) const SEALER_PACKETS: u64 = 1 << 16;

@@ -8,7 +8,7 @@ use chacha20poly1305::{Tag as XTag, XChaCha20Poly1305, XNonce};
 use hmac::SimpleHmac;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A secret of 32 bytes that is wiped when dropped.
 pub(crate) type Secret = Zeroizing<[u8; 32]>;
@@ -126,8 +126,9 @@ pub(crate) fn open_cookie(
 pub(crate) struct Random(Secret);
 
 impl Random {
-    pub(crate) fn new(seed: [u8; 32]) -> Self {
+    pub(crate) fn new(mut seed: [u8; 32]) -> Self {
         let [state] = kdf(&seed, b"warren wg random v1");
+        seed.zeroize();
         Self(state)
     }
 

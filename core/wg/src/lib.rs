@@ -24,6 +24,10 @@
 //! - When both sides initiate at once, both sessions are kept for receiving, and the one initiated
 //!   by the side with the higher public key is sent with.
 //! - A responder that still sends 165 s into a session initiates too, as the initiator would.
+//!
+//! Secrets are wiped when they are dropped, but for the session keys inside `ring`, which leaves
+//! them in freed memory; and randomness is drawn by a ratchet, so that memory read later doesn't
+//! betray earlier ephemeral keys.
 
 mod constants;
 mod cookie;

@@ -8,7 +8,7 @@
 //! Nothing here knows of peers, indices or time: bytes and keys in, bytes and keys out.
 
 use x25519_dalek::{PublicKey, StaticSecret};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::{Secret, hash, kdf, open_once, seal_once};
 use crate::message::{self, INITIATION_LEN, RESPONSE_LEN, array, initiation, response};
@@ -24,8 +24,9 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn new(private: [u8; 32]) -> Self {
-        let private = StaticSecret::from(private);
+    pub(crate) fn new(mut bytes: [u8; 32]) -> Self {
+        let private = StaticSecret::from(bytes);
+        bytes.zeroize();
         let public = PublicKey::from(&private).to_bytes();
         Self { private, public }
     }

@@ -29,6 +29,8 @@ pub(crate) struct Pending {
     pub(crate) local: u32,
     pub(crate) sent_at: Instant,
     pub(crate) sent: SentInitiation,
+    /// How many responses to it were forged.
+    pub(crate) forged: u32,
 }
 
 pub(crate) struct Peer {

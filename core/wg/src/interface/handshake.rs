@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use super::{Destination, Event, Interface, PeerIndex, Received, Transmit};
 use crate::DropReason;
-use crate::constants::{INITIATION_FLOOD_GAP, INITIATION_GAP, MAX_JITTER, REKEY_TIMEOUT};
+use crate::constants::{
+    INITIATION_FLOOD_GAP, INITIATION_GAP, MAX_FORGED_RESPONSES, MAX_JITTER, REKEY_TIMEOUT,
+};
 use crate::keypair::{Keypair, Role};
 use crate::message::{
     COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN, array, cookie_reply, initiation, response,
@@ -72,7 +74,7 @@ impl Interface {
         peer.macs.write(&mut message, now);
         peer.last_initiation_sent = Some(now);
         peer.last_stamp_sent = stamp;
-        attempt.pending = Some(Pending { local, sent_at: now, sent });
+        attempt.pending = Some(Pending { local, sent_at: now, sent, forged: 0 });
 
         peer.jitter = self.random.up_to(MAX_JITTER);
         let jitter = peer.jitter.min(attempt.interval / 8);
@@ -186,11 +188,15 @@ impl Interface {
         let local = u32_at(&message, response::RECEIVER);
         let index = self.indices.peer(local).ok_or(DropReason::UnknownIndex)?;
         let peer = self.peers.get_mut(index).ok_or(DropReason::UnknownIndex)?;
-        let pending = peer.attempt.as_mut().and_then(|attempt| attempt.pending.as_ref());
-        let pending =
-            pending.filter(|pending| pending.local == local).ok_or(DropReason::Unexpected)?;
-        let keys = noise::read_response(&message, &pending.sent, &self.identity, &peer.preshared)
-            .ok_or(DropReason::HandshakeCrypto)?;
+        let pending = peer.attempt.as_mut().and_then(|attempt| attempt.pending.as_mut());
+        let pending = pending
+            .filter(|pending| pending.local == local && pending.forged < MAX_FORGED_RESPONSES)
+            .ok_or(DropReason::Unexpected)?;
+        let keys = noise::read_response(&message, &pending.sent, &self.identity, &peer.preshared);
+        let Some(keys) = keys else {
+            pending.forged += 1;
+            return Err(DropReason::HandshakeCrypto);
+        };
         let sent_at = pending.sent_at;
 
         // The initiation's index becomes the session's, so it must not be freed with the attempt.
