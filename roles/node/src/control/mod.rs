@@ -1,0 +1,22 @@
+//! The control session: one HTTP/2 connection to the broker, kept for as long as the mesh is up.
+//!
+//! [`register`] joins; [`Session`] follows the stream of events, checks in each minute and on every
+//! change, and comes back with full jitter whenever the connection breaks or falls silent.
+
+mod connect;
+mod error;
+mod http;
+mod register;
+mod session;
+pub mod sse;
+mod tls;
+mod url;
+
+pub(crate) use error::ControlError;
+pub(crate) use register::register;
+pub(crate) use session::{Command, Event, Session, SessionConfig};
+pub(crate) use tls::Pins;
+pub(crate) use url::BrokerUrl;
+
+#[cfg(test)]
+mod tests;

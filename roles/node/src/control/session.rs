@@ -1,0 +1,416 @@
+//! Following the broker: connect, listen, check in, come back.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use rand::RngExt as _;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use warren_proto::{
+    CheckIn, CheckInReply, CheckInState, ConnectRequest, INSTANCE_HEADER, InstanceId, MapVersion,
+    Netmap, ParseEventError, SessionEvent,
+};
+
+use super::error::ControlError;
+use super::http::{Answer, Http, REQUEST_TIMEOUT};
+use super::sse::SseParser;
+use super::tls::{Pins, client_config};
+use super::url::BrokerUrl;
+use crate::state::BrokerAddresses;
+
+/// A silent stream is a dead stream: the broker's heartbeat comes each 25 s.
+const WATCHDOG: Duration = Duration::from_secs(60);
+const CHECK_IN_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a check-in may take just after the network changed: a dead connection must show soon.
+const IMPATIENT: Duration = Duration::from_secs(3);
+/// How long after a change of the network [`IMPATIENT`] holds.
+const UNSETTLED: Duration = Duration::from_secs(10);
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// A session that lasted this long starts the back-off anew.
+const STABLE: Duration = Duration::from_secs(30);
+const CONNECTS_AT_ONCE: usize = 32;
+
+/// What a [`Session`] reports.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The stream is open.
+    Connected { rtt: Duration, addresses: BrokerAddresses },
+    /// The broker answered a check-in.
+    CheckedIn { rtt: Duration, unix: Option<Duration> },
+    /// Something for the mesh.
+    Session(SessionEvent),
+    /// The stream has ended; the next attempt follows within moments.
+    Disconnected { error: ControlError },
+    /// The broker is out of reach: silent for too long, or an attempt to connect failed.
+    Lost { error: ControlError },
+    /// The membership is over. The session has ended for good.
+    Revoked,
+}
+
+/// What a [`Session`] is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The node's state changed: check in at once.
+    CheckIn(CheckInState),
+    /// Ask the broker to signal a peer.
+    Connect(ConnectRequest),
+    /// A delta didn't fit: fetch the whole map.
+    FetchNetmap,
+    /// The host's addresses are now these: a connection from another one is dead.
+    NetworkChanged(Vec<IpAddr>),
+}
+
+/// What a [`Session`] needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionConfig {
+    pub(crate) url: BrokerUrl,
+    pub(crate) pins: Pins,
+    pub(crate) token: String,
+    pub(crate) instance: InstanceId,
+    /// The version of the map that the mesh has from the cache.
+    pub(crate) version: Option<MapVersion>,
+    pub(crate) known: BrokerAddresses,
+}
+
+/// A control session that lasts until it is dropped or revoked.
+#[derive(Debug)]
+pub(crate) struct Session {
+    config: SessionConfig,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    /// What to check in with; known once the mesh has looked around.
+    state: Option<CheckInState>,
+    /// When the host's addresses last changed.
+    changed: Option<Instant>,
+    failures: u32,
+}
+
+/// Why one connection is over.
+enum End {
+    Failed(ControlError),
+    Revoked,
+    /// Whoever held the session is gone.
+    Dropped,
+}
+
+impl From<ControlError> for End {
+    fn from(error: ControlError) -> Self {
+        if error.is_revoked() { Self::Revoked } else { Self::Failed(error) }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        config: SessionConfig,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { config, commands, events, state: None, changed: None, failures: 0 }
+    }
+
+    /// Runs until the other ends of the channels are dropped, or the membership is revoked.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let begun = Instant::now();
+            let mut connected = false;
+            let error = match self.connection(&mut connected).await {
+                End::Dropped => return,
+                End::Revoked => {
+                    let _ = self.events.send(Event::Revoked).await;
+                    return;
+                }
+                End::Failed(error) => error,
+            };
+            tracing::debug!(%error, connected, "the control session broke");
+            let at_once = matches!(error, ControlError::NetworkChanged);
+            if connected && begun.elapsed() >= STABLE {
+                self.failures = 0;
+            }
+            let silent = matches!(error, ControlError::Silent(_));
+            let event = if connected && !silent {
+                Event::Disconnected { error }
+            } else {
+                Event::Lost { error }
+            };
+            if self.events.send(event).await.is_err() {
+                return;
+            }
+            if !at_once && !self.back_off().await {
+                return;
+            }
+        }
+    }
+
+    /// Waits with full jitter; a change of the network ends the wait. False when all is over.
+    async fn back_off(&mut self) -> bool {
+        let cap = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(LONGEST_BACKOFF);
+        self.failures = self.failures.saturating_add(1);
+        let wait = rand::rng().random_range(Duration::ZERO..=cap);
+        let wake = sleep(wait);
+        tokio::pin!(wake);
+        loop {
+            tokio::select! {
+                () = &mut wake => return true,
+                command = self.commands.recv() => match command {
+                    None => return false,
+                    Some(Command::CheckIn(state)) => self.state = Some(state),
+                    Some(Command::NetworkChanged(_)) => {
+                        self.changed = Some(Instant::now());
+                        self.failures = 0;
+                        return true;
+                    }
+                    // The mesh repeats itself, and the map comes with the next session anyway.
+                    Some(Command::Connect(_) | Command::FetchNetmap) => {}
+                },
+            }
+        }
+    }
+
+    /// One connection, from the first SYN to its end.
+    async fn connection(&mut self, connected: &mut bool) -> End {
+        let url = self.config.url.clone();
+        let tls = match client_config(&self.config.pins) {
+            Ok(tls) => Arc::new(tls),
+            Err(error) => {
+                let authority = url.authority();
+                return End::Failed(ControlError::Tls { authority, reason: error.to_string() });
+            }
+        };
+        let known = if self.config.known.authority == url.authority() {
+            self.config.known.addresses.clone()
+        } else {
+            Vec::new()
+        };
+        let token = self.config.token.clone();
+        let opening = async {
+            let http = Http::connect(&url, &tls, &known, Some(&token)).await?;
+            let mut headers = vec![(INSTANCE_HEADER, self.config.instance.to_string())];
+            if let Some(version) = self.config.version {
+                headers.push(("last-event-id", version.to_string()));
+            }
+            let stream = http.stream("/v1/node/events", &headers).await?;
+            Ok::<_, ControlError>((http, stream.into_body()))
+        };
+        let opened = tokio::select! {
+            opened = opening => opened,
+            () = self.events.closed() => return End::Dropped,
+        };
+        let (http, stream) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return error.into(),
+        };
+        *connected = true;
+        let addresses =
+            BrokerAddresses { authority: url.authority(), addresses: http.addresses.clone() };
+        self.config.known = addresses.clone();
+        if self.events.send(Event::Connected { rtt: http.rtt, addresses }).await.is_err() {
+            return End::Dropped;
+        }
+        match self.follow(http, stream).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        http: Http,
+        mut stream: Incoming,
+    ) -> Result<std::convert::Infallible, End> {
+        let mut parser = SseParser::new();
+        let mut requests = Requests::new(http);
+        let mut tick =
+            interval_at(Instant::now() + CHECK_IN_INTERVAL, CHECK_IN_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        requests.check_in(self.state.clone(), self.patience());
+        loop {
+            tokio::select! {
+                frame = timeout(WATCHDOG, stream.frame()) => match frame {
+                    Err(_) => return Err(ControlError::Silent(WATCHDOG.as_secs()).into()),
+                    Ok(None) => return Err(ControlError::Ended.into()),
+                    Ok(Some(Err(error))) => return Err(ControlError::Http(error).into()),
+                    Ok(Some(Ok(frame))) => {
+                        if let Some(bytes) = frame.data_ref() {
+                            self.take_bytes(&mut parser, bytes).await?;
+                        }
+                    }
+                },
+                _ = tick.tick() => requests.check_in(None, self.patience()),
+                command = self.commands.recv() => match command {
+                    None => return Err(End::Dropped),
+                    Some(command) => self.obey(command, &mut requests)?,
+                },
+                Some(done) = requests.next() => self.take_answer(done, &mut requests).await?,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command, requests: &mut Requests) -> Result<(), End> {
+        match command {
+            Command::CheckIn(state) => {
+                self.state = Some(state.clone());
+                requests.check_in(Some(state), self.patience());
+            }
+            Command::Connect(request) => requests.connect(request),
+            Command::FetchNetmap => requests.fetch_netmap(),
+            Command::NetworkChanged(addresses) => {
+                self.changed = Some(Instant::now());
+                let local = requests.http.local.ip();
+                if !local.is_loopback() && !addresses.contains(&local) {
+                    return Err(ControlError::NetworkChanged.into());
+                }
+                // The route may lead elsewhere though the address is still there: ask.
+                requests.check_in(None, self.patience());
+            }
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        match self.changed {
+            Some(changed) if changed.elapsed() < UNSETTLED => IMPATIENT,
+            Some(_) | None => REQUEST_TIMEOUT,
+        }
+    }
+
+    async fn take_bytes(&mut self, parser: &mut SseParser, bytes: &[u8]) -> Result<(), End> {
+        let mut raw = Vec::new();
+        parser
+            .push(bytes, |event| raw.push(event))
+            .map_err(|error| ControlError::Protocol(error.to_string()))?;
+        for event in raw {
+            let event = match SessionEvent::parse(&event.name, &event.data) {
+                Ok(event) => event,
+                Err(ParseEventError::Unknown(name)) => {
+                    tracing::debug!(name, "an event of a newer broker is ignored");
+                    continue;
+                }
+                Err(error @ ParseEventError::Data { .. }) => {
+                    return Err(ControlError::Protocol(error.to_string()).into());
+                }
+            };
+            if event == SessionEvent::Revoked {
+                return Err(End::Revoked);
+            }
+            if let Some(version) = event.version() {
+                self.config.version = Some(version);
+            }
+            self.send(Event::Session(event)).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_answer(&mut self, done: Done, requests: &mut Requests) -> Result<(), End> {
+        match done {
+            Done::CheckIn(Ok(answer)) => {
+                requests.checked_in();
+                if answer.body.resend && self.state.is_some() {
+                    requests.check_in(self.state.clone(), self.patience());
+                }
+                let (rtt, unix) = (answer.took, answer.unix);
+                self.send(Event::CheckedIn { rtt, unix }).await
+            }
+            Done::Netmap(Ok(answer)) => {
+                self.config.version = Some(answer.body.version);
+                self.send(Event::Session(SessionEvent::Netmap(Box::new(answer.body)))).await
+            }
+            Done::CheckIn(Err(error)) | Done::Netmap(Err(error)) => Err(error.into()),
+            Done::Connect(Ok(())) => Ok(()),
+            Done::Connect(Err(error)) if error.is_revoked() => Err(End::Revoked),
+            Done::Connect(Err(error)) => {
+                tracing::debug!(%error, "a connect request failed");
+                Ok(())
+            }
+        }
+    }
+
+    async fn send(&self, event: Event) -> Result<(), End> {
+        self.events.send(event).await.map_err(|_| End::Dropped)
+    }
+}
+
+/// A request that has ended.
+enum Done {
+    CheckIn(Result<Answer<CheckInReply>, ControlError>),
+    Netmap(Result<Answer<Netmap>, ControlError>),
+    Connect(Result<(), ControlError>),
+}
+
+/// The requests under way beside the stream: one check-in at a time, the latest state wins.
+struct Requests {
+    http: Http,
+    tasks: JoinSet<Done>,
+    connects: Arc<Semaphore>,
+    checking_in: bool,
+    /// Check in once more when the present one is answered.
+    again: Option<(Option<CheckInState>, Duration)>,
+}
+
+impl Requests {
+    fn new(http: Http) -> Self {
+        let connects = Arc::new(Semaphore::new(CONNECTS_AT_ONCE));
+        Self { http, tasks: JoinSet::new(), connects, checking_in: false, again: None }
+    }
+
+    /// Checks in; without a state, 'as before'.
+    fn check_in(&mut self, state: Option<CheckInState>, patience: Duration) {
+        if self.checking_in {
+            let pending = self.again.take().and_then(|(state, _)| state);
+            self.again = Some((state.or(pending), patience));
+            return;
+        }
+        self.checking_in = true;
+        let http = self.http.clone();
+        self.tasks.spawn(async move {
+            let body = CheckIn { state };
+            Done::CheckIn(http.json(Method::POST, "/v1/node/check-in", Some(&body), patience).await)
+        });
+    }
+
+    fn checked_in(&mut self) {
+        self.checking_in = false;
+        if let Some((state, patience)) = self.again.take() {
+            self.check_in(state, patience);
+        }
+    }
+
+    fn fetch_netmap(&mut self) {
+        let http = self.http.clone();
+        self.tasks.spawn(async move {
+            let path = "/v1/node/netmap";
+            Done::Netmap(http.json(Method::GET, path, None::<&()>, REQUEST_TIMEOUT).await)
+        });
+    }
+
+    fn connect(&mut self, request: ConnectRequest) {
+        let Ok(permit) = Arc::clone(&self.connects).try_acquire_owned() else {
+            tracing::debug!("too many connect requests at once; the mesh will repeat this one");
+            return;
+        };
+        let http = self.http.clone();
+        self.tasks.spawn(async move {
+            let path = "/v1/node/connect";
+            let answer = http
+                .json::<serde_json::Value>(Method::POST, path, Some(&request), REQUEST_TIMEOUT)
+                .await;
+            drop(permit);
+            Done::Connect(answer.map(|_| ()))
+        });
+    }
+
+    /// The next request that has ended; `None` while there is none under way.
+    async fn next(&mut self) -> Option<Done> {
+        match self.tasks.join_next().await? {
+            Ok(done) => Some(done),
+            Err(error) => {
+                Some(Done::Connect(Err(ControlError::Protocol(format!("a request: {error}")))))
+            }
+        }
+    }
+}

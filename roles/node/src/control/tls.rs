@@ -1,0 +1,145 @@
+//! Whom to believe: the holder of the pinned key, or the system's authorities.
+//!
+//! Under a pin, one certificate of the presented chain must carry the pinned key, and must have
+//! signed the leaf (or be it). Names and dates are not looked at: the pin says more than a name,
+//! and a device without a clock couldn't judge a date. Signatures are all checked.
+
+use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use warren_proto::Pin;
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+/// The keys that may speak for the broker: the present pin, and the announced next one. Empty: the
+/// system's authorities decide.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Pins(pub(crate) Vec<Pin>);
+
+/// A TLS client that believes `pins`, or the system's authorities if there are none.
+pub(crate) fn client_config(pins: &Pins) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = if pins.0.is_empty() {
+        let roots = Arc::new(system_roots());
+        WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+    } else {
+        Arc::new(PinVerifier { pins: pins.clone(), provider: Arc::clone(&provider) })
+    };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(2);
+    Ok(config)
+}
+
+/// The system's authorities, or Mozilla's where the system keeps none.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
+#[derive(Debug)]
+struct PinVerifier {
+    pins: Pins,
+    provider: Arc<CryptoProvider>,
+}
+
+impl PinVerifier {
+    fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
+        let Ok(parsed) = EndEntityCert::try_from(certificate) else { return false };
+        let spki = parsed.subject_public_key_info();
+        let hash = digest(&SHA256, spki.as_ref());
+        self.pins.0.iter().any(|pin| pin.0 == hash.as_ref())
+    }
+
+    /// Whether `authority` has signed `leaf`, whenever that is or was valid.
+    fn has_signed(
+        &self,
+        authority: &CertificateDer<'_>,
+        leaf: &EndEntityCert<'_>,
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        let anchors = [anchor_from_trusted_cert(authority)?];
+        let verify = |time| {
+            leaf.verify_for_usage(
+                self.provider.signature_verification_algorithms.all,
+                &anchors,
+                &[],
+                time,
+                KeyUsage::server_auth(),
+                None,
+                None,
+            )
+            .map(|_| ())
+        };
+        match verify(now) {
+            Err(webpki::Error::CertExpired { not_after, .. }) => verify(not_after),
+            Err(webpki::Error::CertNotValidYet { not_before, .. }) => verify(not_before),
+            other => other,
+        }
+    }
+}
+
+impl ServerCertVerifier for PinVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.is_pinned(end_entity) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let leaf = EndEntityCert::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+        let signed = intermediates
+            .iter()
+            .filter(|certificate| self.is_pinned(certificate))
+            .any(|authority| self.has_signed(authority, &leaf, now).is_ok());
+        if signed {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
