@@ -1,0 +1,24 @@
+//! What talks to Linux.
+
+mod host;
+mod limits;
+mod netlink;
+mod tun;
+mod udp;
+mod watch;
+
+pub use host::HostNetwork;
+pub use limits::raise_open_file_limit;
+pub use tun::{Tun, TunReader};
+pub use udp::{Received, UdpReceiver, UdpSockets};
+pub use watch::NetworkWatch;
+
+/// Turns -1 into the calling thread's error.
+fn check(result: libc::c_int) -> std::io::Result<libc::c_int> {
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Turns -1 into the calling thread's error.
+fn check_len(result: libc::ssize_t) -> std::io::Result<usize> {
+    usize::try_from(result).map_err(|_| std::io::Error::last_os_error())
+}
