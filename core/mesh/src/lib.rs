@@ -34,15 +34,29 @@
 //! A packet costs one hash look-up out, and none in. Timers, transactions, candidates and queues
 //! are bounded; nothing scans the peers for each packet or wake-up.
 
+mod candidates;
+mod clock;
 mod config;
+mod counters;
+mod demux;
 mod event;
+mod icmp;
+mod ip;
 mod mesh;
+mod mtu;
 mod outcome;
+mod outside;
 mod path;
+mod peer;
+mod probe;
+mod queue;
+mod random;
 mod reason;
 mod status;
+mod timers;
 
 pub use config::{BrokerState, Config, LocalAddress, MapSource};
+pub use counters::Counters;
 pub use event::Event;
 pub use mesh::Mesh;
 pub use outcome::{
@@ -52,3 +66,14 @@ pub use outcome::{
 pub use path::{Path, Rank, Via};
 pub use reason::Reason;
 pub use status::{Netcheck, PathState, PeerStatus, StunStatus};
+pub use warren_turn::Mapping;
+
+#[cfg(test)]
+mod testing {
+    use std::time::Instant;
+
+    #[expect(clippy::disallowed_methods, reason = "a test's instants count from any instant")]
+    pub(crate) fn start() -> Instant {
+        Instant::now()
+    }
+}

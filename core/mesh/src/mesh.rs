@@ -1,62 +1,156 @@
-use std::net::SocketAddr;
+//! The state machine's struct, its public API, and the dispatch of its timers.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use warren_proto::{Apply, CheckInState, ConnectSignal, Delta, DeviceId, Netmap};
+use ipnet::{Ipv4Net, Ipv6Net};
+use warren_proto::{CheckInState, DeviceId, Netmap};
+use warren_wg::Interface;
+use x25519_dalek::{PublicKey, StaticSecret};
 
+use crate::clock::Clock;
+use crate::icmp::{self, Problem};
+use crate::mtu::BASE;
+use crate::outside::Outside;
+use crate::peer::PeerTable;
+use crate::probe::budget::{Bucket, Budget};
+use crate::probe::transactions::Transactions;
+use crate::queue::Queues;
+use crate::random::{Random, Seeded, derive_seed};
+use crate::timers::{PeerTimer, Timer, Timers};
 use crate::{
-    BrokerState, Config, Event, Inbound, LocalAddress, MapSource, Netcheck, Outbound, PeerHandle,
-    PeerStatus, Transmit,
+    BrokerState, Config, Counters, Event, LocalAddress, MapSource, OutboundDrop, Transmit,
 };
+
+mod cold;
+mod exchange;
+mod inbound;
+mod netmap;
+mod outbound;
+mod report;
+mod roam;
+mod seek;
+mod size;
+mod tunnel;
+mod verify;
+
+/// WireGuard's first repetition of a handshake (protocols.md §4); it doubles from there.
+const HANDSHAKE_RETRY: Duration = Duration::from_millis(250);
 
 /// One node. See the crate's documentation.
 #[derive(Debug)]
-pub struct Mesh {}
+pub struct Mesh {
+    secret: Secret,
+    public: [u8; 32],
+    clock: Clock,
+    random: Random,
+    wg: Interface,
+    netmap: Option<Netmap>,
+    source: Option<MapSource>,
+    ranges: Ranges,
+    peers: PeerTable,
+    outside: Outside,
+    broker: Option<BrokerState>,
+    /// Where the round through all peers, without the broker, goes on.
+    cold_cursor: Option<DeviceId>,
+    published: Option<CheckInState>,
+    transactions: Transactions,
+    timers: Timers,
+    queues: Queues,
+    budget: Budget,
+    icmp_limit: Bucket,
+    fixed_mtu: bool,
+    mtu: u16,
+    counters: Counters,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    tun: VecDeque<Vec<u8>>,
+}
+
+/// The device's private key, which no debug output shows.
+struct Secret(StaticSecret);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The account's own addresses, where no endpoint can be.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ranges {
+    v4: Option<Ipv4Net>,
+    v6: Option<Ipv6Net>,
+}
+
+impl Ranges {
+    fn contain(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => self.v4.is_some_and(|range| range.contains(&ip)),
+            IpAddr::V6(ip) => self.v6.is_some_and(|range| range.contains(&ip)),
+        }
+    }
+}
 
 impl Mesh {
     /// Creates a node that knows nothing yet.
+    #[expect(clippy::needless_pass_by_value, reason = "it holds a private key: not to be kept")]
     pub fn new(config: Config, now: Instant) -> Self {
-        let _ = (config, now);
-        unimplemented!()
+        let Config { private_key, seed, unix, mtu } = config;
+        let secret = StaticSecret::from(private_key);
+        let mut random = Random::new(&derive_seed(&seed, "mesh"));
+        let hasher = Seeded::new(&mut random);
+        let mut wg = Interface::new(private_key, derive_seed(&seed, "wireguard"), now, unix);
+        wg.set_handshake_retry(HANDSHAKE_RETRY);
+        Self {
+            public: PublicKey::from(&secret).to_bytes(),
+            secret: Secret(secret),
+            clock: Clock::new(now, unix),
+            random,
+            wg,
+            netmap: None,
+            source: None,
+            ranges: Ranges::default(),
+            peers: PeerTable::new(hasher),
+            outside: Outside::new(derive_seed(&seed, "stun")),
+            broker: None,
+            cold_cursor: None,
+            published: None,
+            transactions: Transactions::new(hasher),
+            timers: Timers::default(),
+            queues: Queues::default(),
+            budget: Budget::new(now),
+            icmp_limit: Bucket::new(icmp::LIMIT, now),
+            fixed_mtu: mtu.is_some(),
+            mtu: mtu.unwrap_or(BASE),
+            counters: Counters::default(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            tun: VecDeque::new(),
+        }
+    }
+
+    /// The device's public key.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.public
     }
 
     /// Tells that the wall clock at `now` is at least `unix` (the broker's time, for a device
     /// without a clock). A clock that went back is ignored.
     pub fn raise_clock(&mut self, unix: Duration, now: Instant) {
-        let _ = (unix, now);
+        let day = self.clock.day(now);
+        self.clock.raise(unix, now);
+        self.wg.raise_clock(now, unix);
+        if self.clock.day(now) != day {
+            self.renew_tags(now);
+        }
     }
 
     /// What the wall clock is at least, as the time since 1970; to be persisted and given, plus one
     /// second, to [`Config::unix`] after a restart.
     pub fn clock(&self, now: Instant) -> Duration {
-        let _ = now;
-        unimplemented!()
-    }
-
-    /// Takes a whole netmap; only what differs from the one before acts. A cached one is ignored
-    /// once the broker has sent one.
-    pub fn handle_netmap(&mut self, netmap: Netmap, source: MapSource, now: Instant) {
-        let _ = (netmap, source, now);
-    }
-
-    /// Takes a delta. Emits [`Event::FetchNetmap`] when it doesn't fit.
-    pub fn handle_delta(&mut self, delta: &Delta, now: Instant) -> Apply {
-        let _ = (delta, now);
-        Apply::BaseMismatch
-    }
-
-    /// The netmap as it is, deltas applied; to be kept on disk.
-    pub fn netmap(&self) -> Option<&Netmap> {
-        None
-    }
-
-    /// The broker says that a peer is about to probe this device.
-    pub fn handle_connect(&mut self, signal: &ConnectSignal, now: Instant) {
-        let _ = (signal, now);
-    }
-
-    /// The control session came up or was lost.
-    pub fn handle_broker(&mut self, state: BrokerState, now: Instant) {
-        let _ = (state, now);
+        self.wg.clock(now).max(self.clock.unix(now))
     }
 
     /// The host's addresses (without those of the mesh's own interface) and the UDP port that the
@@ -67,97 +161,127 @@ impl Mesh {
         listen_port: u16,
         now: Instant,
     ) {
-        let _ = (addresses, listen_port, now);
+        self.change_local_addresses(addresses, listen_port, now);
+        self.pump(now);
     }
 
     /// What the port mapper has open in the router, all of it; empty when nothing.
     pub fn handle_mapping(&mut self, mapped: &[SocketAddr], now: Instant) {
-        let _ = (mapped, now);
+        self.outside.port_mapped = mapped.to_vec();
+        self.publish_changes(now);
+        self.pump(now);
     }
 
     /// Seeks a path to a peer and builds the tunnel, without a packet (`warren ping`).
     /// Unknown peers are ignored.
     pub fn connect(&mut self, peer: DeviceId, now: Instant) {
-        let _ = (peer, now);
-    }
-
-    /// Says where an IP packet from the own host goes: the hot path out.
-    ///
-    /// Only the header is read. `segment` is the length of the longest IP packet that it will be
-    /// cut into (its own length, if it is no super-packet): one that the peer's path doesn't carry
-    /// is refused with an ICMP 'too big' in [`Self::poll_tun`].
-    pub fn handle_outbound(&mut self, packet: &[u8], segment: usize, now: Instant) -> Outbound<'_> {
-        let _ = (packet, segment, now);
-        unimplemented!()
-    }
-
-    /// Keeps a packet that [`Outbound::Wait`] was said of until the tunnel stands: at most
-    /// [`crate::QUEUE_PER_PEER`], the oldest is dropped. It is sealed into
-    /// [`Self::poll_transmit`] then.
-    pub fn enqueue(&mut self, peer: PeerHandle, packet: &[u8], now: Instant) {
-        let _ = (peer, packet, now);
-    }
-
-    /// Takes a datagram from the data socket (one segment of a GRO batch) and decrypts it in
-    /// place: the hot path in.
-    pub fn handle_datagram(
-        &mut self,
-        remote: SocketAddr,
-        datagram: &mut [u8],
-        now: Instant,
-    ) -> Inbound {
-        let _ = (remote, datagram, now);
-        unimplemented!()
+        if let Some(handle) = self.peers.by_id(peer) {
+            self.connect_peer(handle, now);
+            self.pump(now);
+        }
     }
 
     /// Runs every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        self.wg.handle_timeout(now);
+        self.outside.stun.handle_timeout(now);
+        self.transactions.expire(now);
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Peer(peer, timer) => self.handle_peer_timer(peer, timer, now),
+                Timer::CheckIn => self.publish(now),
+                Timer::Day => self.renew_tags(now),
+                Timer::Derive => self.derive_some(now),
+                Timer::Cold => self.cold_round(now),
+            }
+        }
+        self.pump(now);
+    }
+
+    fn handle_peer_timer(&mut self, peer: crate::PeerHandle, timer: PeerTimer, now: Instant) {
+        match timer {
+            PeerTimer::Seek => self.seek_round(peer, now),
+            PeerTimer::Verify => self.verify_again(peer, now),
+            PeerTimer::Silence => self.judge_silence(peer, now),
+            PeerTimer::Refresh => self.refresh_path(peer, now),
+            PeerTimer::Glare => self.initiate_after_glare(peer, now),
+            PeerTimer::HandshakeLimit => self.give_handshake_up(peer, now),
+            PeerTimer::Mtu => self.mtu_timed_out(peer, now),
+        }
     }
 
     /// When to call [`Self::handle_timeout`], and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        None
+        let own = self.timers.next().map(|(due, timer)| (due, timer.reason()));
+        [own, self.wg.poll_timeout(), self.outside.stun.poll_timeout()].into_iter().flatten().min()
     }
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        None
+        if self.transmits.is_empty() {
+            self.pump_wireguard_transmits();
+        }
+        self.transmits.pop_front()
     }
 
     /// The next thing that the shell should do or know.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
     }
 
     /// The next IP packet for the own host: ICMP errors.
     pub fn poll_tun(&mut self) -> Option<Vec<u8>> {
-        None
+        self.tun.pop_front()
     }
 
-    /// All peers of the netmap, by id.
-    pub fn peers(&self) -> impl Iterator<Item = PeerStatus> {
-        std::iter::empty()
+    /// Takes over what the parts have queued.
+    fn pump(&mut self, now: Instant) {
+        self.pump_stun(now);
+        self.pump_wireguard(now);
     }
 
-    /// One peer.
-    pub fn peer(&self, id: DeviceId) -> Option<PeerStatus> {
-        let _ = id;
-        None
+    fn pump_stun(&mut self, now: Instant) {
+        while let Some(transmit) = self.outside.stun.poll_transmit() {
+            self.send(transmit.to, transmit.contents);
+        }
+        let mut changed = false;
+        while let Some(warren_turn::ClientEvent::Changed(_)) = self.outside.stun.poll_event() {
+            changed = true;
+        }
+        if changed {
+            self.outside.update();
+            self.publish_changes(now);
+        }
     }
 
-    /// What this device would check in with at this moment.
-    pub fn check_in_state(&self) -> CheckInState {
-        unimplemented!()
+    fn send(&mut self, remote: SocketAddr, contents: Vec<u8>) {
+        self.transmits.push_back(Transmit { remote, contents, dont_fragment: false });
     }
 
-    /// What is known of the own way out.
-    pub fn netcheck(&self) -> Netcheck {
-        unimplemented!()
+    /// Counts a dropped packet and tells the own host of it.
+    fn refuse(&mut self, packet: &[u8], reason: OutboundDrop, now: Instant) {
+        let problem = match reason {
+            OutboundDrop::UnknownDestination | OutboundDrop::Unreachable => Problem::Unreachable,
+            OutboundDrop::Malformed
+            | OutboundDrop::ForeignSource
+            | OutboundDrop::Multicast
+            | OutboundDrop::OwnAddress
+            | OutboundDrop::TooBig
+            | OutboundDrop::QueueFull => {
+                self.counters.drop_outbound(reason, 1);
+                return;
+            }
+        };
+        self.counters.drop_outbound(reason, 1);
+        self.tell_host(packet, problem, now);
     }
 
-    /// The interface's MTU as it should be: fixed, or as discovered.
-    pub fn mtu(&self) -> u16 {
-        1280
+    fn tell_host(&mut self, packet: &[u8], problem: Problem, now: Instant) {
+        let Some(error) = icmp::error(packet, problem) else { return };
+        if self.icmp_limit.take(now) {
+            self.tun.push_back(error);
+        } else {
+            self.counters.icmp_withheld += 1;
+        }
     }
 }

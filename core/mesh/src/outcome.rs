@@ -64,8 +64,22 @@ pub enum OutboundDrop {
     Unreachable,
     /// A segment is longer than the peer's path carries.
     TooBig,
-    /// The peer it waited for is gone, or the queue was full and this was the oldest.
+    /// It waited for a tunnel as the oldest in a full queue, or its peer was removed.
     QueueFull,
+}
+
+impl OutboundDrop {
+    /// All reasons, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Malformed,
+        Self::ForeignSource,
+        Self::Multicast,
+        Self::OwnAddress,
+        Self::UnknownDestination,
+        Self::Unreachable,
+        Self::TooBig,
+        Self::QueueFull,
+    ];
 }
 
 /// What became of an incoming datagram.
@@ -112,6 +126,25 @@ pub enum InboundDrop {
     ForeignSource,
     /// Decrypted, but its destination isn't this device.
     ForeignDestination,
+}
+
+impl InboundDrop {
+    /// All reasons, in order.
+    pub const ALL: [Self; 13] = [
+        Self::Unknown,
+        Self::MalformedStun,
+        Self::UnknownTransaction,
+        Self::NotAProbe,
+        Self::UnknownTag,
+        Self::BadIntegrity,
+        Self::UnusableSource,
+        Self::ProbeRate,
+        Self::NoRelay,
+        Self::WireGuard,
+        Self::MalformedPacket,
+        Self::ForeignSource,
+        Self::ForeignDestination,
+    ];
 }
 
 /// A datagram that the core wants sent: the cold path.

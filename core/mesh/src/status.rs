@@ -2,6 +2,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use warren_proto::{DeviceId, DeviceName, NatReport};
+use warren_turn::Mapping;
 
 use crate::{Path, Rank, Reason};
 
@@ -74,6 +75,10 @@ pub struct Netcheck {
     pub mapped_ipv4: Option<SocketAddr>,
     /// The public address of the data socket over IPv6.
     pub mapped_ipv6: Option<SocketAddr>,
+    /// How the NATs map over IPv4, as far as the servers can tell.
+    pub mapping_ipv4: Mapping,
+    /// How the NATs map over IPv6, as far as the servers can tell.
+    pub mapping_ipv6: Mapping,
     /// Every STUN server of the netmap.
     pub servers: Vec<StunStatus>,
     /// Endpoints that the port mapper opened.

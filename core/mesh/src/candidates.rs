@@ -1,0 +1,184 @@
+//! The addresses at which a peer might be reached, and what each has answered so far.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use warren_proto::{Endpoint, EndpointKind, MAX_ENDPOINTS};
+
+/// The most addresses of a peer that only its own probes showed, and that have answered none of
+/// ours: whoever replays such a probe from many addresses gains nothing.
+const MAX_OBSERVED: usize = 4;
+
+/// One address of a peer.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) kind: EndpointKind,
+    pub(crate) added: Instant,
+    /// When our last probe left.
+    pub(crate) asked: Option<Instant>,
+    /// When one of our probes was answered last.
+    pub(crate) answered: Option<Instant>,
+    /// Smoothed as in RFC 6298: 7/8 old, 1/8 new.
+    pub(crate) rtt: Option<Duration>,
+    /// The longest IP packet that it was seen to carry, from an earlier use.
+    pub(crate) mtu: Option<u16>,
+}
+
+impl Candidate {
+    fn new(kind: EndpointKind, now: Instant) -> Self {
+        Self { kind, added: now, asked: None, answered: None, rtt: None, mtu: None }
+    }
+
+    pub(crate) fn measure(&mut self, rtt: Duration, now: Instant) {
+        self.answered = Some(now);
+        self.rtt = Some(match self.rtt {
+            Some(smoothed) => (smoothed * 7 + rtt) / 8,
+            None => rtt,
+        });
+    }
+}
+
+/// All candidates of a peer: at most [`MAX_ENDPOINTS`] published, [`MAX_OBSERVED`] observed, and
+/// those that have answered.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    by_address: BTreeMap<SocketAddr, Candidate>,
+}
+
+impl Candidates {
+    /// Takes the published endpoints; forgets earlier ones that are gone and never answered.
+    /// Returns whether there is a new one.
+    pub(crate) fn publish(
+        &mut self,
+        endpoints: &[Endpoint],
+        usable: impl Fn(SocketAddr) -> bool,
+        in_use: Option<SocketAddr>,
+        now: Instant,
+    ) -> bool {
+        let published: Vec<Endpoint> = endpoints
+            .iter()
+            .take(MAX_ENDPOINTS)
+            .map(|endpoint| Endpoint { addr: canonical(endpoint.addr), ..*endpoint })
+            .filter(|endpoint| usable(endpoint.addr))
+            .collect();
+        self.by_address.retain(|addr, candidate| {
+            candidate.kind == EndpointKind::Observed
+                || in_use == Some(*addr)
+                || published.iter().any(|endpoint| endpoint.addr == *addr)
+        });
+        let mut new = false;
+        for endpoint in published {
+            let candidate = self.by_address.entry(endpoint.addr).or_insert_with(|| {
+                new = true;
+                Candidate::new(endpoint.kind, now)
+            });
+            candidate.kind = endpoint.kind;
+        }
+        new
+    }
+
+    /// Takes an address that a valid probe or an authenticated packet came from. Returns whether it
+    /// is new.
+    pub(crate) fn observe(&mut self, addr: SocketAddr, now: Instant) -> bool {
+        if self.by_address.contains_key(&addr) {
+            return false;
+        }
+        let unproven = |candidate: &Candidate| {
+            candidate.kind == EndpointKind::Observed && candidate.answered.is_none()
+        };
+        if self.by_address.values().filter(|candidate| unproven(candidate)).count() >= MAX_OBSERVED
+        {
+            let oldest = self
+                .by_address
+                .iter()
+                .filter(|(_, candidate)| unproven(candidate))
+                .min_by_key(|(addr, candidate)| (candidate.added, **addr))
+                .map(|(addr, _)| *addr);
+            if let Some(oldest) = oldest {
+                self.by_address.remove(&oldest);
+            }
+        }
+        self.by_address.insert(addr, Candidate::new(EndpointKind::Observed, now));
+        true
+    }
+
+    pub(crate) fn get(&self, addr: &SocketAddr) -> Option<&Candidate> {
+        self.by_address.get(addr)
+    }
+
+    pub(crate) fn get_mut(&mut self, addr: &SocketAddr) -> Option<&mut Candidate> {
+        self.by_address.get_mut(addr)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SocketAddr, &Candidate)> {
+        self.by_address.iter().map(|(addr, candidate)| (*addr, candidate))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_address.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.by_address.clear();
+    }
+
+    /// Forgets all observed addresses but those in use or heard lately.
+    pub(crate) fn forget_stale(&mut self, in_use: Option<SocketAddr>, now: Instant, age: Duration) {
+        self.by_address.retain(|addr, candidate| {
+            candidate.kind != EndpointKind::Observed
+                || in_use == Some(*addr)
+                || candidate
+                    .answered
+                    .is_some_and(|answered| now.saturating_duration_since(answered) < age)
+                || now.saturating_duration_since(candidate.added) < age
+        });
+    }
+}
+
+/// An address as it is compared: IPv4-mapped IPv6 is IPv4; flow and scope are no part of it.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::start;
+
+    fn endpoint(addr: &str) -> Endpoint {
+        Endpoint { addr: addr.parse().unwrap(), kind: EndpointKind::Host }
+    }
+
+    #[test]
+    fn published_endpoints_come_and_go_with_the_list() {
+        let mut candidates = Candidates::default();
+        let (a, b) = (endpoint("10.0.0.1:1"), endpoint("10.0.0.2:1"));
+        assert!(candidates.publish(&[a, b], |_| true, None, start()));
+        assert!(!candidates.publish(&[a], |_| true, None, start()));
+        assert_eq!(candidates.len(), 1);
+        candidates.publish(&[], |_| true, Some(a.addr), start());
+        assert_eq!(candidates.len(), 1, "the one in use stays");
+        candidates.publish(&[b], |addr| addr != b.addr, None, start());
+        assert_eq!(candidates.len(), 0, "an unusable one is not taken");
+    }
+
+    #[test]
+    fn no_more_than_twelve_published_endpoints_are_taken() {
+        let endpoints: Vec<_> = (1..100).map(|i| endpoint(&format!("10.0.0.{i}:1"))).collect();
+        let mut candidates = Candidates::default();
+        candidates.publish(&endpoints, |_| true, None, start());
+        assert_eq!(candidates.len(), MAX_ENDPOINTS);
+    }
+
+    #[test]
+    fn observed_addresses_that_answered_nothing_push_one_another_out() {
+        let mut candidates = Candidates::default();
+        for i in 0..100 {
+            let addr = format!("10.0.0.{i}:1").parse().unwrap();
+            assert!(candidates.observe(addr, start() + Duration::from_millis(i)));
+            assert!(candidates.len() <= MAX_OBSERVED);
+        }
+        assert!(candidates.get(&"10.0.0.99:1".parse().unwrap()).is_some());
+    }
+}

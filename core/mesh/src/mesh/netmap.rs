@@ -1,0 +1,202 @@
+//! Taking over netmaps and deltas: only what differs acts.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use warren_proto::{
+    Apply, Change, Delta, DeviceId, Endpoint, NatReport, Netmap, Peer as Entry, SelfEntry,
+};
+
+use super::{Mesh, Ranges};
+use crate::{Event, MapSource, OutboundDrop, PeerHandle};
+
+impl Mesh {
+    /// Takes a whole netmap; only what differs from the one before acts. A cached one is ignored
+    /// once the broker has sent one.
+    pub fn handle_netmap(&mut self, netmap: Netmap, source: MapSource, now: Instant) {
+        match (source, self.source) {
+            (MapSource::Cache, Some(MapSource::Broker)) => return,
+            (MapSource::Broker | MapSource::Cache, _) => self.source = Some(source),
+        }
+        let mut netmap = netmap;
+        netmap.peers.sort_by_key(|peer| peer.id);
+        netmap.peers.dedup_by_key(|peer| peer.id);
+        netmap.peers.retain(|peer| peer.id != netmap.this.id && peer.key.0 != self.public);
+
+        self.ranges = Ranges { v4: Some(netmap.ipv4_range), v6: Some(netmap.ipv6_range) };
+        let present: BTreeSet<DeviceId> = netmap.peers.iter().map(|peer| peer.id).collect();
+        let gone: Vec<PeerHandle> = self
+            .peers
+            .ids()
+            .filter(|(id, _)| !present.contains(id))
+            .map(|(_, handle)| handle)
+            .collect();
+        for handle in gone {
+            self.remove_peer(handle);
+        }
+        for entry in &netmap.peers {
+            self.take_entry(entry, now);
+        }
+        let (this, stun) = (netmap.this.clone(), netmap.stun.clone());
+        self.netmap = Some(netmap);
+        self.take_self(&this, now);
+        self.outside.set_servers(&stun, now);
+        self.schedule_tags(now);
+        self.pump(now);
+    }
+
+    /// Takes a delta. Emits [`Event::FetchNetmap`] when it doesn't fit.
+    pub fn handle_delta(&mut self, delta: &Delta, now: Instant) -> Apply {
+        if self.netmap.as_ref().is_none_or(|netmap| netmap.version != delta.base) {
+            if !self.events.contains(&Event::FetchNetmap) {
+                self.events.push_back(Event::FetchNetmap);
+            }
+            return Apply::BaseMismatch;
+        }
+        for change in &delta.changes {
+            self.apply(change, now);
+        }
+        if let Some(netmap) = &mut self.netmap {
+            netmap.version = delta.version;
+        }
+        self.pump(now);
+        Apply::Applied
+    }
+
+    /// The netmap as it is, deltas applied; to be kept on disk.
+    pub fn netmap(&self) -> Option<&Netmap> {
+        self.netmap.as_ref()
+    }
+
+    fn apply(&mut self, change: &Change, now: Instant) {
+        match change {
+            Change::Peer { peer } => {
+                if self.is_own_entry(peer) {
+                    return;
+                }
+                self.put_entry(peer);
+                self.take_entry(peer, now);
+            }
+            Change::Removed { id } => {
+                if let Some(netmap) = &mut self.netmap
+                    && let Ok(at) = netmap.peers.binary_search_by_key(id, |peer| peer.id)
+                {
+                    netmap.peers.remove(at);
+                }
+                if let Some(handle) = self.peers.by_id(*id) {
+                    self.remove_peer(handle);
+                }
+            }
+            Change::Presence { id, online, endpoints, nat } => {
+                if let Some(entry) = self.entry_mut(*id) {
+                    entry.online = *online;
+                    entry.endpoints.clone_from(endpoints);
+                    entry.nat = *nat;
+                }
+                if let Some(handle) = self.peers.by_id(*id) {
+                    self.take_presence(handle, endpoints, *nat, *online, now);
+                }
+            }
+            Change::This { this } => {
+                if let Some(netmap) = &mut self.netmap {
+                    netmap.this = this.clone();
+                }
+                self.take_self(this, now);
+            }
+            Change::Stun { stun } => {
+                if let Some(netmap) = &mut self.netmap {
+                    netmap.stun.clone_from(stun);
+                }
+                self.outside.set_servers(stun, now);
+            }
+            Change::Dns { dns } => {
+                if let Some(netmap) = &mut self.netmap {
+                    netmap.dns = dns.clone();
+                }
+            }
+            Change::NextPin { pin } => {
+                if let Some(netmap) = &mut self.netmap {
+                    netmap.next_pin = *pin;
+                }
+            }
+        }
+    }
+
+    fn is_own_entry(&self, entry: &Entry) -> bool {
+        entry.key.0 == self.public
+            || self.netmap.as_ref().is_some_and(|netmap| netmap.this.id == entry.id)
+    }
+
+    fn entry_mut(&mut self, id: DeviceId) -> Option<&mut Entry> {
+        let netmap = self.netmap.as_mut()?;
+        let at = netmap.peers.binary_search_by_key(&id, |peer| peer.id).ok()?;
+        netmap.peers.get_mut(at)
+    }
+
+    fn put_entry(&mut self, entry: &Entry) {
+        let Some(netmap) = &mut self.netmap else { return };
+        match netmap.peers.binary_search_by_key(&entry.id, |peer| peer.id) {
+            Ok(at) => netmap.peers[at] = entry.clone(),
+            Err(at) => netmap.peers.insert(at, entry.clone()),
+        }
+    }
+
+    /// Adds a peer, or brings it up to date. Another key or address makes it another peer.
+    fn take_entry(&mut self, entry: &Entry, now: Instant) {
+        if let Some(handle) = self.peers.by_id(entry.id) {
+            let same = self.peers.get(handle).is_some_and(|peer| {
+                (peer.key, peer.ipv4, peer.ipv6) == (entry.key.0, entry.ipv4, entry.ipv6)
+            });
+            if same {
+                self.take_presence(handle, &entry.endpoints, entry.nat, entry.online, now);
+                return;
+            }
+            self.remove_peer(handle);
+        }
+        self.peers.insert(entry, now);
+    }
+
+    /// Takes the soft part of a peer.
+    fn take_presence(
+        &mut self,
+        handle: PeerHandle,
+        endpoints: &[Endpoint],
+        nat: NatReport,
+        online: bool,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        let came_online = online && !peer.online;
+        peer.online = online;
+        peer.nat = nat;
+        let moved = peer.endpoints != endpoints;
+        if moved {
+            peer.endpoints = endpoints.to_vec();
+        }
+        if moved || came_online {
+            self.peer_moved(handle, now);
+        }
+    }
+
+    fn take_self(&mut self, this: &SelfEntry, now: Instant) {
+        if self.outside.static_endpoint != this.static_endpoint {
+            self.outside.static_endpoint = this.static_endpoint;
+            self.publish_changes(now);
+        }
+    }
+
+    /// Cuts a peer off: its tunnel, its queue, everything.
+    fn remove_peer(&mut self, handle: PeerHandle) {
+        let Some(peer) = self.peers.remove(handle) else { return };
+        if let Some(tunnel) = peer.tunnel {
+            self.wg.remove_peer(tunnel);
+        }
+        while self.queues.pop(handle).is_some() {
+            self.counters.drop_outbound(OutboundDrop::QueueFull, 1);
+        }
+        self.timers.clear_peer(handle);
+        if peer.path.is_some() {
+            self.events.push_back(Event::PathChanged { peer: peer.id, path: None });
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! From a packet of the own host to a tunnel.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::Mesh;
+use crate::icmp::Problem;
+use crate::ip::{self, Header};
+use crate::path::Via;
+use crate::peer::Wish;
+use crate::timers::{PeerTimer, Timer};
+use crate::{Outbound, OutboundDrop, PeerHandle};
+
+impl Mesh {
+    /// Says where an IP packet from the own host goes: the hot path out.
+    ///
+    /// Only the header is read. `segment` is the length of the longest IP packet that it will be
+    /// cut into (its own length, if it is no super-packet): one that the peer's path doesn't carry
+    /// is refused with an ICMP 'too big' in [`Self::poll_tun`].
+    pub fn handle_outbound(&mut self, packet: &[u8], segment: usize, now: Instant) -> Outbound<'_> {
+        let handle = match self.route(packet) {
+            Ok(handle) => handle,
+            Err(reason) => {
+                self.refuse(packet, reason, now);
+                return Outbound::Dropped(reason);
+            }
+        };
+        let Some(peer) = self.peers.get_mut(handle) else {
+            return Outbound::Dropped(OutboundDrop::UnknownDestination);
+        };
+        peer.wanted = Some(now);
+        peer.traffic = Some(now);
+        let rtt = peer.rtt_or_assumed();
+        let path = peer.path.as_mut().filter(|path| !path.dead);
+        let (true, Some(tunnel), Some(path)) = (peer.established, peer.tunnel, path) else {
+            return self.wake(handle, packet, now);
+        };
+        if !self.fixed_mtu && path.mtu.is_settled() && segment > usize::from(path.mtu.confirmed()) {
+            let limit = path.mtu.confirmed();
+            self.counters.drop_outbound(OutboundDrop::TooBig, 1);
+            self.tell_host(packet, Problem::TooBig(limit), now);
+            return Outbound::Dropped(OutboundDrop::TooBig);
+        }
+        let remote = path.remote;
+        if let Some(due) = path.note_sent(rtt, now) {
+            self.timers.set(Timer::Peer(handle, PeerTimer::Silence), due);
+        }
+        match self.wg.sealer(tunnel, now) {
+            Some(sealer) => {
+                self.counters.sealed += 1;
+                Outbound::Seal { remote, headroom: Via::Direct.headroom(), sealer }
+            }
+            None => Outbound::Wait(handle),
+        }
+    }
+
+    /// Keeps a packet that [`Outbound::Wait`] was said of until the tunnel stands: at most
+    /// [`crate::QUEUE_PER_PEER`], the oldest is dropped. It is sealed into
+    /// [`Self::poll_transmit`] then.
+    pub fn enqueue(&mut self, peer: PeerHandle, packet: &[u8], now: Instant) {
+        if self.peers.get(peer).is_none() {
+            self.counters.drop_outbound(OutboundDrop::QueueFull, 1);
+            return;
+        }
+        let dropped = self.queues.push(peer, packet);
+        self.counters.drop_outbound(OutboundDrop::QueueFull, dropped);
+        if let Some(peer) = self.peers.get_mut(peer)
+            && let Some(tunnel) = peer.tunnel
+            && self.wg.stats(tunnel).is_none_or(|stats| !stats.has_session)
+        {
+            peer.established = false;
+        }
+        self.flush(peer, now);
+        self.begin_handshake_if_idle(peer, now);
+        self.pump(now);
+    }
+
+    /// Which peer a packet is for.
+    fn route(&self, packet: &[u8]) -> Result<PeerHandle, OutboundDrop> {
+        let header = ip::parse(packet).ok_or(OutboundDrop::Malformed)?;
+        if let Some(handle) = self.peers.by_address(header.destination) {
+            return if self.is_self(header.source) {
+                Ok(handle)
+            } else {
+                Err(OutboundDrop::ForeignSource)
+            };
+        }
+        Err(self.unroutable(&header))
+    }
+
+    fn unroutable(&self, header: &Header) -> OutboundDrop {
+        let destination = header.destination;
+        if self.is_multicast(destination) {
+            OutboundDrop::Multicast
+        } else if self.is_self(destination) {
+            OutboundDrop::OwnAddress
+        } else {
+            OutboundDrop::UnknownDestination
+        }
+    }
+
+    fn is_multicast(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => {
+                ip.is_multicast()
+                    || ip.is_broadcast()
+                    || self
+                        .ranges
+                        .v4
+                        .is_some_and(|range| ip == range.broadcast() || ip == range.network())
+            }
+            IpAddr::V6(ip) => ip.is_multicast(),
+        }
+    }
+
+    pub(super) fn is_self(&self, ip: IpAddr) -> bool {
+        let Some(netmap) = &self.netmap else { return false };
+        match ip {
+            IpAddr::V4(ip) => ip == netmap.this.ipv4,
+            IpAddr::V6(ip) => ip == netmap.this.ipv6,
+        }
+    }
+
+    /// A packet wants a peer that has no tunnel: seeks what is missing.
+    fn wake(&mut self, handle: PeerHandle, packet: &[u8], now: Instant) -> Outbound<'_> {
+        let Some(peer) = self.peers.get(handle) else {
+            return Outbound::Dropped(OutboundDrop::UnknownDestination);
+        };
+        if peer.failure.is_some_and(|failure| now < failure.retry) {
+            self.refuse(packet, OutboundDrop::Unreachable, now);
+            return Outbound::Dropped(OutboundDrop::Unreachable);
+        }
+        if peer.live_path().is_none() {
+            if peer.seek.is_none_or(|seek| seek.wish == Wish::Theirs) {
+                self.seek(handle, Wish::Ours, now);
+            }
+        } else {
+            self.begin_handshake_if_idle(handle, now);
+        }
+        Outbound::Wait(handle)
+    }
+
+    /// Begins a handshake unless one goes on.
+    fn begin_handshake_if_idle(&mut self, handle: PeerHandle, now: Instant) {
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        let Some(tunnel) = peer.tunnel else { return };
+        if !self.wg.stats(tunnel).is_some_and(|stats| stats.initiating) {
+            if peer.failure.is_some_and(|failure| failure.retry <= now) {
+                peer.failure = None;
+            }
+            self.begin_handshake(handle, now);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What people are shown.
+
+use warren_proto::{CheckInState, DeviceId, Peer as Entry};
+use warren_turn::Family;
+
+use super::Mesh;
+use crate::path::Path;
+use crate::peer::Peer;
+use crate::{Counters, Netcheck, PathState, PeerStatus, StunStatus};
+
+impl Mesh {
+    /// All peers of the netmap, by id.
+    pub fn peers(&self) -> impl Iterator<Item = PeerStatus> {
+        self.netmap.iter().flat_map(|netmap| &netmap.peers).filter_map(|entry| self.status(entry))
+    }
+
+    /// One peer.
+    pub fn peer(&self, id: DeviceId) -> Option<PeerStatus> {
+        let netmap = self.netmap.as_ref()?;
+        let at = netmap.peers.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        self.status(netmap.peers.get(at)?)
+    }
+
+    fn status(&self, entry: &Entry) -> Option<PeerStatus> {
+        let peer = self.peers.get(self.peers.by_id(entry.id)?)?;
+        let stats = peer.tunnel.and_then(|tunnel| self.wg.stats(tunnel)).unwrap_or_default();
+        let path = self.path_state(peer);
+        Some(PeerStatus {
+            id: entry.id,
+            name: entry.name.clone(),
+            ipv4: entry.ipv4,
+            ipv6: entry.ipv6,
+            online: peer.online,
+            reason: peer.failure.map(|failure| failure.reason),
+            rtt: peer.rtt(),
+            rx_bytes: stats.rx_bytes,
+            tx_bytes: stats.tx_bytes,
+            last_handshake: stats.last_handshake,
+            established: peer.established,
+            mtu: peer.path.as_ref().map_or(self.mtu, |path| path.mtu.confirmed()),
+            path,
+        })
+    }
+
+    fn path_state(&self, peer: &Peer) -> PathState {
+        if let Some(path) = peer.live_path() {
+            let path = Path::direct(path.remote);
+            PathState::Direct { path, rank: path.rank(&self.outside.local) }
+        } else if peer.seek.is_some() {
+            PathState::Connecting
+        } else if peer.failure.is_some() {
+            PathState::Unreachable
+        } else {
+            PathState::Idle
+        }
+    }
+
+    /// What this device would check in with at this moment.
+    pub fn check_in_state(&self) -> CheckInState {
+        self.outside.check_in_state()
+    }
+
+    /// What is known of the own way out.
+    pub fn netcheck(&self) -> Netcheck {
+        let servers = self.outside.stun.servers().map(|status| StunStatus {
+            server: status.server,
+            rtt: status.rtt,
+            mapped: status.mapped.map(|mapped| mapped.addr),
+        });
+        Netcheck {
+            nat: self.outside.nat(),
+            mapped_ipv4: self.outside.mapped(Family::V4),
+            mapped_ipv6: self.outside.mapped(Family::V6),
+            mapping_ipv4: self.outside.stun.mapping(Family::V4),
+            mapping_ipv6: self.outside.stun.mapping(Family::V6),
+            servers: servers.collect(),
+            port_mapped: self.outside.port_mapped.clone(),
+        }
+    }
+
+    /// The interface's MTU as it should be: fixed, or as discovered.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// Totals, and drops by reason.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// WireGuard's totals, and drops by reason.
+    pub fn wireguard_counters(&self) -> &warren_wg::Counters {
+        self.wg.counters()
+    }
+}

@@ -1,0 +1,121 @@
+//! The own addresses change: what is published, and what paths must be looked at.
+
+use std::time::{Duration, Instant};
+
+use super::Mesh;
+use crate::peer::{Wish, is_recent};
+use crate::timers::Timer;
+use crate::{BrokerState, Event, LocalAddress, PeerHandle};
+
+/// How long a change waits for STUN's word, so that one roam is published once.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The same, once one of STUN's answers is there.
+const SETTLE_REST: Duration = Duration::from_millis(300);
+
+/// STUN isn't asked anew more often than this, whatever dies.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
+
+impl Mesh {
+    /// The control session came up or was lost.
+    pub fn handle_broker(&mut self, state: BrokerState, now: Instant) {
+        let before = self.broker.replace(state);
+        match state {
+            BrokerState::Connected { .. } => self.timers.clear(Timer::Cold),
+            BrokerState::Lost if before != Some(BrokerState::Lost) => {
+                self.cold_cursor = None;
+                self.cold_round(now);
+            }
+            BrokerState::Lost => {}
+        }
+        self.pump(now);
+    }
+
+    pub(super) fn change_local_addresses(
+        &mut self,
+        addresses: &[LocalAddress],
+        listen_port: u16,
+        now: Instant,
+    ) {
+        let mut local: Vec<LocalAddress> =
+            addresses.iter().copied().filter(|address| !self.ranges.contain(address.ip)).collect();
+        local.sort_unstable();
+        local.dedup();
+        if !self.outside.set_local(local, listen_port, now) {
+            return;
+        }
+        self.outside.update();
+        for handle in self.peers.active() {
+            self.own_side_moved(handle, now);
+        }
+        self.publish_changes(now);
+    }
+
+    /// The own addresses or endpoints changed while a peer was in use.
+    fn own_side_moved(&mut self, handle: PeerHandle, now: Instant) {
+        let Some(peer) = self.peers.get(handle) else { return };
+        let wanted = is_recent(peer.wanted, super::seek::WISH, now);
+        if peer.live_path().is_some() {
+            self.probe_beside(handle, now);
+            self.suspect(handle, false, now);
+        } else if peer.failure.is_some() && wanted {
+            self.seek(handle, Wish::Ours, now);
+        } else if peer.seek.is_some() {
+            self.publish_candidates(handle, now);
+        }
+    }
+
+    /// A path died: perhaps because the own address changed, without the host noticing.
+    pub(super) fn refresh_outside(&mut self, now: Instant) {
+        if is_recent(self.outside.refreshed, ASK_PAUSE, now) {
+            return;
+        }
+        self.outside.refreshed = Some(now);
+        self.outside.stun.refresh(now);
+    }
+
+    /// Publishes the own state if it changed: at once when STUN has said all it will, or soon.
+    pub(super) fn publish_changes(&mut self, now: Instant) {
+        let differs = self.published.as_ref() != Some(&self.outside.check_in_state());
+        if !differs {
+            self.timers.clear(Timer::CheckIn);
+        } else if self.outside.is_resolved() {
+            self.publish(now);
+        } else if self.outside.is_partly_resolved() {
+            self.timers.set_if_earlier(Timer::CheckIn, now + SETTLE_REST);
+        } else {
+            self.timers.set_if_earlier(Timer::CheckIn, now + SETTLE);
+        }
+    }
+
+    pub(super) fn publish(&mut self, now: Instant) {
+        self.timers.clear(Timer::CheckIn);
+        let state = self.outside.check_in_state();
+        if self.published.as_ref() == Some(&state) {
+            return;
+        }
+        let moved =
+            self.published.as_ref().is_none_or(|before| before.endpoints != state.endpoints);
+        self.published = Some(state.clone());
+        self.events.retain(|event| !matches!(event, Event::CheckIn(_)));
+        self.events.push_back(Event::CheckIn(state));
+        if moved {
+            self.tell_peers(now);
+        }
+    }
+
+    /// Those who are sought, or whose path is in doubt, need the new endpoints at once.
+    fn tell_peers(&mut self, now: Instant) {
+        for handle in self.peers.active() {
+            let Some(peer) = self.peers.get(handle) else { continue };
+            let sought =
+                peer.seek.is_some_and(|seek| seek.found.is_none() && seek.wish == Wish::Ours);
+            let doubtful = peer.path.as_ref().is_some_and(|path| {
+                path.dead || path.suspicion.is_some_and(|suspicion| !suspicion.gentle)
+            });
+            if sought || doubtful {
+                self.signal(handle, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Looking for a path: both sides probe all endpoints of the other, often at first, then less.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use warren_proto::{ConnectRequest, ConnectSignal, MappingBehaviour};
+
+use super::Mesh;
+use crate::path::{Path, is_better};
+use crate::peer::{InUse, Seek, Wish, is_recent};
+use crate::probe::transactions::Purpose;
+use crate::timers::{PeerTimer, Timer};
+use crate::{BrokerState, Event, OutboundDrop, PeerHandle, Reason};
+
+/// How long a path is looked for.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How long, when the broker says that the peer is offline.
+const LIMIT_OFFLINE: Duration = Duration::from_secs(2);
+
+/// How long a better path is looked for after the first one answered.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// When the broker is asked once more to tell the peer: the first word may have been lost.
+const SIGNAL_AGAIN: Duration = Duration::from_secs(2);
+
+/// The broker isn't asked about one peer more often than this.
+const SIGNAL_PAUSE: Duration = Duration::from_millis(100);
+
+/// After a search in vain, traffic starts the next one no sooner than this (protocols.md §4).
+pub(super) const RETRY: Duration = Duration::from_secs(25);
+
+/// A wish of the own host counts for so long without being repeated.
+pub(super) const WISH: Duration = Duration::from_secs(25);
+
+/// Data that came lately from an answering address of the same class draws the side with the lower
+/// key there, so that both sides end up on one path.
+const FOLLOW: Duration = Duration::from_secs(2);
+
+/// How long after a round the next one follows: 100 ms ten times, 200 ms five times, then 500 ms.
+fn interval(round: u32) -> Duration {
+    Duration::from_millis(match round {
+        0..=9 => 100,
+        10..=14 => 200,
+        _ => 500,
+    })
+}
+
+impl Mesh {
+    /// The broker says that a peer is about to probe this device.
+    pub fn handle_connect(&mut self, signal: &ConnectSignal, now: Instant) {
+        let Some(handle) = self.peers.by_id(signal.from) else {
+            self.counters.signals_ignored += 1;
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        peer.endpoints.clone_from(&signal.endpoints);
+        peer.nat = signal.nat;
+        peer.online = true;
+        peer.wanted_there = Some(now);
+        if peer.live_path().is_some() {
+            self.probe_beside(handle, now);
+            self.suspect(handle, false, now);
+        } else {
+            self.seek(handle, Wish::Theirs, now);
+        }
+        self.pump(now);
+    }
+
+    pub(super) fn connect_peer(&mut self, handle: PeerHandle, now: Instant) {
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        peer.wanted = Some(now);
+        peer.traffic = Some(now);
+        match peer.live_path().map(|path| path.remote) {
+            Some(remote) => {
+                self.send_probe(handle, remote, Purpose::Path, now);
+                self.begin_handshake(handle, now);
+            }
+            None => self.seek(handle, Wish::Ours, now),
+        }
+    }
+
+    /// Starts to look for a path, or goes on with more reason.
+    pub(super) fn seek(&mut self, handle: PeerHandle, wish: Wish, now: Instant) {
+        self.publish_candidates(handle, now);
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        let fresh = match &mut peer.seek {
+            Some(seek) if seek.found.is_none() => {
+                let more = wish > seek.wish;
+                seek.wish = seek.wish.max(wish);
+                // The peer begins anew, so its holes open now: so do ours.
+                if more || wish == Wish::Theirs {
+                    seek.round = 0;
+                    seek.started = now;
+                }
+                more
+            }
+            Some(_) | None => {
+                let seek = Seek { wish, started: now, round: 0, probes: 0, found: None };
+                peer.seek = Some(seek);
+                true
+            }
+        };
+        if wish == Wish::Ours {
+            peer.failure = None;
+        }
+        self.peers.note_activity(handle);
+        if fresh && wish == Wish::Ours {
+            self.signal(handle, now);
+        }
+        self.timers.set(Timer::Peer(handle, PeerTimer::Seek), now + interval(0));
+        self.probe_round(handle, now);
+    }
+
+    /// Looks for a better path beside the one in use.
+    pub(super) fn probe_beside(&mut self, handle: PeerHandle, now: Instant) {
+        self.publish_candidates(handle, now);
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        if peer.seek.is_some_and(|seek| seek.found.is_none()) {
+            return;
+        }
+        let seek = Seek { wish: Wish::Theirs, started: now, round: 0, probes: 0, found: Some(now) };
+        peer.seek = Some(seek);
+        self.timers.set(Timer::Peer(handle, PeerTimer::Seek), now + interval(0));
+        self.probe_round(handle, now);
+    }
+
+    /// Asks the broker to tell a peer that it is to be probed, with the own endpoints.
+    pub(super) fn signal(&mut self, handle: PeerHandle, now: Instant) {
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        if self.broker == Some(BrokerState::Lost) || is_recent(peer.signalled, SIGNAL_PAUSE, now) {
+            return;
+        }
+        peer.signalled = Some(now);
+        self.events.push_back(Event::Connect(ConnectRequest {
+            peer: peer.id,
+            endpoints: self.outside.endpoints(),
+            nat: self.outside.nat(),
+        }));
+    }
+
+    pub(super) fn seek_round(&mut self, handle: PeerHandle, now: Instant) {
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        let Some(seek) = &mut peer.seek else { return };
+        let elapsed = now.saturating_duration_since(seek.started);
+        if let Some(found) = seek.found {
+            if now.saturating_duration_since(found) >= SETTLE {
+                self.end_seek(handle);
+                return;
+            }
+        } else {
+            let offline =
+                !peer.online && matches!(self.broker, Some(BrokerState::Connected { .. }));
+            if elapsed >= if offline { LIMIT_OFFLINE } else { LIMIT } {
+                self.give_seek_up(handle, now);
+                return;
+            }
+        }
+        seek.round += 1;
+        let next = now + interval(seek.round);
+        let signal_again = seek.found.is_none() && seek.wish == Wish::Ours;
+        if signal_again && elapsed >= SIGNAL_AGAIN && !is_recent(peer.signalled, SIGNAL_AGAIN, now)
+        {
+            self.signal(handle, now);
+        }
+        self.timers.set(Timer::Peer(handle, PeerTimer::Seek), next);
+        self.probe_round(handle, now);
+    }
+
+    /// Probes every candidate that could be of use.
+    fn probe_round(&mut self, handle: PeerHandle, now: Instant) {
+        let local = &self.outside.local;
+        let Some(peer) = self.peers.get(handle) else { return };
+        let present = peer.live_path().map(|path| path.remote);
+        let rank = present.map(|remote| Path::direct(remote).rank(local));
+        let useful = |addr: SocketAddr| {
+            Some(addr) != present && rank.is_none_or(|rank| Path::direct(addr).rank(local) <= rank)
+        };
+        let targets: Vec<SocketAddr> =
+            peer.candidates.iter().map(|(addr, _)| addr).filter(|addr| useful(*addr)).collect();
+        let mut sent = 0;
+        for target in targets {
+            sent += u32::from(self.send_probe(handle, target, Purpose::Path, now));
+        }
+        if let Some(seek) = self.peers.get_mut(handle).and_then(|peer| peer.seek.as_mut()) {
+            seek.probes += sent;
+        }
+    }
+
+    pub(super) fn end_seek(&mut self, handle: PeerHandle) {
+        if let Some(peer) = self.peers.get_mut(handle) {
+            peer.seek = None;
+        }
+        self.timers.clear(Timer::Peer(handle, PeerTimer::Seek));
+        self.peers.note_activity(handle);
+    }
+
+    /// Nothing has answered.
+    fn give_seek_up(&mut self, handle: PeerHandle, now: Instant) {
+        let reason = self.reason(handle);
+        self.end_seek(handle);
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        let wanted = is_recent(peer.wanted, WISH, now);
+        if peer.path.is_some() {
+            self.drop_path(handle, now);
+        }
+        if wanted {
+            self.fail(handle, reason, now);
+        }
+    }
+
+    /// Tells whoever waits that the peer can't be reached.
+    pub(super) fn fail(&mut self, handle: PeerHandle, reason: Reason, now: Instant) {
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        peer.failure = Some(crate::peer::Failure { reason, retry: now + RETRY });
+        if let Some(tunnel) = peer.tunnel {
+            self.wg.cancel_initiation(tunnel);
+        }
+        self.events.push_back(Event::Unreachable { peer: peer.id, reason });
+        self.peers.note_activity(handle);
+        while let Some(packet) = self.queues.pop(handle) {
+            self.refuse(&packet, OutboundDrop::Unreachable, now);
+        }
+    }
+
+    fn reason(&self, handle: PeerHandle) -> Reason {
+        let Some(peer) = self.peers.get(handle) else { return Reason::PeerOffline };
+        let own = self.outside.nat();
+        let map_per_destination = |ours: MappingBehaviour, theirs: MappingBehaviour| {
+            ours == MappingBehaviour::AddressDependent && theirs == ours
+        };
+        let endpoints = u32::try_from(peer.candidates.len()).unwrap_or(u32::MAX);
+        if own.udp == Some(false) {
+            Reason::UdpBlockedHere
+        } else if !peer.online && matches!(self.broker, Some(BrokerState::Connected { .. })) {
+            Reason::PeerOffline
+        } else if peer.nat.udp == Some(false) {
+            Reason::UdpBlockedThere
+        } else if endpoints == 0 {
+            Reason::NoUsableEndpoint
+        } else if map_per_destination(own.ipv4, peer.nat.ipv4)
+            || map_per_destination(own.ipv6, peer.nat.ipv6)
+        {
+            Reason::BothMapPerDestination
+        } else {
+            Reason::NoAnswer { probes: peer.seek.map_or(0, |seek| seek.probes), endpoints }
+        }
+    }
+
+    /// One of our probes was answered: is that the path to use?
+    pub(super) fn path_answered(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
+        self.heard_answer(handle, remote, now);
+        let Some(peer) = self.peers.get(handle) else { return };
+        let Some(present) = peer.live_path().map(|path| path.remote) else {
+            self.use_path(handle, remote, now);
+            return;
+        };
+        if present == remote {
+            return;
+        }
+        let local = &self.outside.local;
+        let figures = |addr: SocketAddr| {
+            let rtt = peer.candidates.get(&addr).and_then(|candidate| candidate.rtt);
+            (Path::direct(addr).rank(local), rtt.unwrap_or(Duration::MAX))
+        };
+        let (new, old) = (figures(remote), figures(present));
+        let follow = new.0 == old.0
+            && self.public < peer.key
+            && peer
+                .elsewhere
+                .is_some_and(|(addr, at)| addr == remote && is_recent(Some(at), FOLLOW, now));
+        if follow || is_better(new, old) {
+            self.use_path(handle, remote, now);
+        }
+    }
+
+    /// Takes a path into use: the first, a better one, or one that lives.
+    fn use_path(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        if let Some(old) = &peer.path
+            && let Some(candidate) = peer.candidates.get_mut(&old.remote)
+        {
+            candidate.mtu = Some(old.mtu.confirmed());
+        }
+        let known = peer.candidates.get(&remote).and_then(|candidate| candidate.mtu);
+        peer.path = Some(InUse::new(remote, known, now));
+        peer.failure = None;
+        peer.elsewhere = None;
+        if let Some(seek) = &mut peer.seek {
+            seek.found = Some(now);
+        }
+        let held = peer.held.take();
+        self.events
+            .push_back(Event::PathChanged { peer: peer.id, path: Some(Path::direct(remote)) });
+        self.timers.clear(Timer::Peer(handle, PeerTimer::Verify));
+        self.timers.clear(Timer::Peer(handle, PeerTimer::Silence));
+        self.timers.clear(Timer::Peer(handle, PeerTimer::Mtu));
+        self.schedule_refresh(handle, now);
+        self.peers.note_activity(handle);
+        if let Some(contents) = held {
+            self.send(remote, contents);
+        }
+        self.ensure_tunnel(handle, now);
+        self.begin_handshake(handle, now);
+        self.flush(handle, now);
+        self.begin_mtu_search(handle, now);
+    }
+
+    /// A peer's endpoints changed, or it came online.
+    pub(super) fn peer_moved(&mut self, handle: PeerHandle, now: Instant) {
+        let Some(peer) = self.peers.get(handle) else { return };
+        let wanted = is_recent(peer.wanted, WISH, now);
+        if peer.live_path().is_some() {
+            self.probe_beside(handle, now);
+        } else if peer.failure.is_some() && wanted {
+            self.seek(handle, Wish::Ours, now);
+        } else if peer.seek.is_some() && self.publish_candidates(handle, now) {
+            self.probe_round(handle, now);
+        }
+    }
+}
