@@ -1,1 +1,56 @@
 //! The broker's state machine: registry, addresses, presence, deltas.
+//!
+//! Driven as `docs/sans-io.md` says. One [`Account`] is one private network; a [`Directory`] finds
+//! the account that a token or join key belongs to; a [`Gatekeeper`] makes devices prove that they
+//! hold their private keys.
+//!
+//! # Durable and soft
+//!
+//! What must survive a crash moves in three steps, so that nothing is acknowledged before it is
+//! safe:
+//!
+//! ```text
+//! let prepared = account.prepare_register(&proven, &ctx)?;          // decides, changes nothing
+//! store.commit(account_id, lease_epoch, &prepared.changes).await?;  // fenced by the lease
+//! directory.apply(account_id, &prepared.changes);
+//! let reply = account.apply(prepared, now);                         // only after the commit
+//! ```
+//!
+//! The shell does these steps of **one account one after the other** (what is prepared is right
+//! only as long as no other durable change comes between); soft calls (`handle_*`, `open_session`,
+//! `poll_*`) may run in between. When the commit fails, the shell drops the [`Prepared`]: nothing
+//! has happened. Endpoints, presence and sessions are soft: they live in memory and end with the
+//! process, which is why each process serves its maps under an epoch of its own ([`LeaseEpoch`]).
+//!
+//! # Driving an account
+//!
+//! After each call, drain [`Account::poll_event`] to `None`, write it to the sessions' streams, and
+//! sleep until [`Account::poll_timeout`]. After [`Account::handle_timeout`], besides, commit and
+//! apply what [`Account::poll_housekeeping`] returns. A session whose stream doesn't keep up is
+//! reported with [`Account::handle_overflow`] and gets the whole map after
+//! [`Account::handle_drained`].
+
+mod account;
+mod address;
+mod challenge;
+mod change;
+mod context;
+mod directory;
+mod limit;
+mod name;
+mod refused;
+mod secret;
+mod snapshot;
+
+pub use account::{
+    Account, COALESCE_WINDOW, DeviceView, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL, JoinKeyCreated,
+    JoinKeyStatus, JoinKeyView, NewJoinKey, OFFLINE_GRACE, Opened, SessionId,
+};
+pub use address::{InvalidRange, SERVICE_ADDRESSES, check_range};
+pub use challenge::{CHALLENGE_LIFETIME, Gatekeeper, Proven, prove};
+pub use change::{Change, Prepared};
+pub use context::{BrokerSettings, Ctx, LeaseEpoch, UnixTime};
+pub use directory::{AccountEntry, Directory};
+pub use refused::Refused;
+pub use secret::SecretHash;
+pub use snapshot::{AccountRecord, DeviceRecord, InvalidTag, JoinKeyRecord, Snapshot, Tag};

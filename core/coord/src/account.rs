@@ -1,0 +1,283 @@
+//! One account: its devices, join keys, presence and sessions.
+
+mod check_in;
+mod connect;
+mod delta;
+mod device;
+mod housekeeping;
+mod join_key;
+mod presence;
+mod register;
+mod session;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use warren_proto::{
+    AccountId, DeviceId, DeviceName, DnsConfig, JoinKeyId, MapVersion, Netmap, Peer, PublicKey,
+    SelfEntry,
+};
+
+use self::check_in::Reported;
+use self::delta::{Digest, Log, Subject};
+use self::device::Device;
+use self::presence::Timer;
+use self::session::Session;
+use crate::{
+    AccountRecord, BrokerSettings, Change, JoinKeyRecord, LeaseEpoch, Prepared, Refused,
+    SecretHash, Snapshot,
+};
+
+pub use self::join_key::{JoinKeyCreated, NewJoinKey};
+pub use self::session::{Opened, SessionId};
+pub use self::view::{DeviceView, JoinKeyStatus, JoinKeyView};
+
+/// How long after a delta further changes are collected for the next one.
+pub const COALESCE_WINDOW: Duration = Duration::from_millis(50);
+
+/// How long a device without a session still counts as online: a reconnect in this time is seen by
+/// nobody.
+pub const OFFLINE_GRACE: Duration = Duration::from_secs(3);
+
+/// How long an ephemeral device may be offline before it is removed.
+pub const EPHEMERAL_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// How often what is durable but not urgent (when devices were last seen) is written.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// The state machine of one account. See the crate's documentation for how to drive it.
+#[derive(Debug)]
+pub struct Account {
+    record: AccountRecord,
+    epoch: LeaseEpoch,
+    settings: BrokerSettings,
+    devices: BTreeMap<DeviceId, Device>,
+    device_by_key: BTreeMap<PublicKey, DeviceId>,
+    device_by_name: BTreeMap<DeviceName, DeviceId>,
+    device_by_ipv4: BTreeMap<Ipv4Addr, DeviceId>,
+    join_keys: BTreeMap<JoinKeyId, JoinKeyRecord>,
+    join_key_by_hash: BTreeMap<SecretHash, JoinKeyId>,
+    log: Log,
+    digest: Option<Digest>,
+    /// The sequence up to which every session may be told.
+    published: u64,
+    window_ends: Option<Instant>,
+    sessions: BTreeMap<SessionId, Session>,
+    next_session: u64,
+    ready: BTreeSet<SessionId>,
+    revoked: VecDeque<SessionId>,
+    timers: BTreeSet<(Instant, Timer)>,
+    seen_since_housekeeping: BTreeSet<DeviceId>,
+    ephemeral_due: BTreeSet<DeviceId>,
+    housekeeping_due: bool,
+}
+
+impl Account {
+    /// Takes an account over as it was stored, under the lease that the caller has taken.
+    pub fn new(
+        snapshot: Snapshot,
+        epoch: LeaseEpoch,
+        settings: &BrokerSettings,
+        now: Instant,
+    ) -> Self {
+        let mut account = Self {
+            record: snapshot.account,
+            epoch,
+            settings: settings.clone(),
+            devices: BTreeMap::new(),
+            device_by_key: BTreeMap::new(),
+            device_by_name: BTreeMap::new(),
+            device_by_ipv4: BTreeMap::new(),
+            join_keys: BTreeMap::new(),
+            join_key_by_hash: BTreeMap::new(),
+            log: Log::default(),
+            digest: None,
+            published: 0,
+            window_ends: None,
+            sessions: BTreeMap::new(),
+            next_session: 0,
+            ready: BTreeSet::new(),
+            revoked: VecDeque::new(),
+            timers: BTreeSet::from([(now + HOUSEKEEPING_INTERVAL, Timer::Housekeeping)]),
+            seen_since_housekeeping: BTreeSet::new(),
+            ephemeral_due: BTreeSet::new(),
+            housekeeping_due: false,
+        };
+        for device in snapshot.devices {
+            let id = device.id;
+            account.store_device(device);
+            account.watch_ephemeral(id, now);
+        }
+        for key in snapshot.join_keys {
+            account.put_join_key(key);
+        }
+        account
+    }
+
+    /// The account's id.
+    pub fn id(&self) -> AccountId {
+        self.record.id
+    }
+
+    /// The account as it is stored.
+    pub fn record(&self) -> &AccountRecord {
+        &self.record
+    }
+
+    /// The lease under which this process owns the account.
+    pub fn epoch(&self) -> LeaseEpoch {
+        self.epoch
+    }
+
+    /// The version of the newest map.
+    pub fn version(&self) -> MapVersion {
+        MapVersion { epoch: self.epoch.0, sequence: self.log.sequence() }
+    }
+
+    /// All that is durable, as a store would load it.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            account: self.record.clone(),
+            devices: self.devices.values().map(|device| device.record.clone()).collect(),
+            join_keys: self.join_keys.values().cloned().collect(),
+        }
+    }
+
+    /// Carries out a decision whose changes have been committed.
+    pub fn apply<R>(&mut self, prepared: Prepared<R>, now: Instant) -> R {
+        for change in prepared.changes {
+            match change {
+                Change::Account(record) => self.record = record,
+                Change::Device(device) => self.put_device(device, now),
+                Change::DeviceRemoved(id) => self.drop_device(id, now),
+                Change::LastSeen { device, at } => {
+                    self.seen_since_housekeeping.remove(&device);
+                    if let Some(device) = self.devices.get_mut(&device) {
+                        device.record.last_seen = Some(at);
+                    }
+                }
+                Change::JoinKey(key) => self.put_join_key(key),
+                Change::JoinKeyRemoved(id) => self.drop_join_key(id),
+            }
+        }
+        prepared.reply
+    }
+
+    /// Takes new broker-wide settings over and tells every session what changed for it.
+    pub fn handle_settings(&mut self, settings: &BrokerSettings, now: Instant) {
+        let old = std::mem::replace(&mut self.settings, settings.clone());
+        if old.stun != settings.stun {
+            self.touch(Subject::Stun, now);
+        }
+        if old.next_pin != settings.next_pin {
+            self.touch(Subject::NextPin, now);
+        }
+        if old.dns_suffix != settings.dns_suffix {
+            self.touch(Subject::Dns, now);
+        }
+    }
+
+    /// The whole map as one device may see it.
+    ///
+    /// # Errors
+    /// [`Refused::Revoked`] if the device is gone or must join again.
+    pub fn netmap(&self, device: DeviceId) -> Result<Netmap, Refused> {
+        let viewer = self.active(device)?;
+        Ok(Netmap {
+            version: self.version(),
+            account: self.record.id,
+            account_name: self.record.name.clone(),
+            ipv4_range: self.record.ipv4_range,
+            ipv6_range: self.record.ipv6_range,
+            this: self_entry(viewer),
+            peers: self
+                .devices
+                .values()
+                .filter(|subject| may_see(viewer, subject))
+                .map(peer_entry)
+                .collect(),
+            stun: self.settings.stun.clone(),
+            dns: self.dns(),
+            next_pin: self.settings.next_pin,
+        })
+    }
+
+    /// Ends all sessions with a revocation: the account itself is being removed.
+    pub fn revoke_all(&mut self, now: Instant) {
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.close_session(session, now);
+            self.revoked.push_back(session);
+        }
+    }
+
+    fn dns(&self) -> DnsConfig {
+        DnsConfig { domain: format!("{}.{}", self.record.name, self.settings.dns_suffix) }
+    }
+
+    fn active(&self, device: DeviceId) -> Result<&Device, Refused> {
+        self.devices.get(&device).filter(|device| device.is_active()).ok_or(Refused::Revoked)
+    }
+
+    fn active_mut(&mut self, device: DeviceId) -> Result<&mut Device, Refused> {
+        self.devices.get_mut(&device).filter(|device| device.is_active()).ok_or(Refused::Revoked)
+    }
+}
+
+/// Whether one device is told of another. The account's policy will decide here.
+fn may_see(viewer: &Device, subject: &Device) -> bool {
+    subject.record.id != viewer.record.id && subject.is_active()
+}
+
+fn self_entry(device: &Device) -> SelfEntry {
+    SelfEntry {
+        id: device.record.id,
+        name: device.record.name.clone(),
+        ipv4: device.record.ipv4,
+        ipv6: device.record.ipv6,
+        static_endpoint: device.record.static_endpoint,
+    }
+}
+
+fn peer_entry(device: &Device) -> Peer {
+    let DeviceFace { endpoints, reported } = DeviceFace::of(device);
+    Peer {
+        id: device.record.id,
+        name: device.record.name.clone(),
+        key: device.record.key,
+        ipv4: device.record.ipv4,
+        ipv6: device.record.ipv6,
+        endpoints,
+        nat: reported.map(|reported| reported.nat).unwrap_or_default(),
+        online: device.online,
+        capabilities: reported.map(|reported| reported.capabilities.clone()).unwrap_or_default(),
+        signature: None,
+    }
+}
+
+/// The soft part of what others see of a device.
+struct DeviceFace<'a> {
+    endpoints: Vec<warren_proto::Endpoint>,
+    reported: Option<&'a Reported>,
+}
+
+impl<'a> DeviceFace<'a> {
+    fn of(device: &'a Device) -> Self {
+        let reported = device.reported.as_ref();
+        let measured = reported.map_or(&[][..], |reported| &reported.endpoints);
+        Self { endpoints: with_static(device.record.static_endpoint, measured), reported }
+    }
+}
+
+/// Puts the endpoint that an admin set before the measured ones.
+fn with_static(
+    fixed: Option<SocketAddr>,
+    measured: &[warren_proto::Endpoint],
+) -> Vec<warren_proto::Endpoint> {
+    use warren_proto::{Endpoint, EndpointKind, MAX_ENDPOINTS};
+    let fixed = fixed.map(|addr| Endpoint { addr, kind: EndpointKind::Static });
+    let others = measured.iter().filter(|e| fixed.is_none_or(|fixed| fixed.addr != e.addr));
+    fixed.iter().chain(others).copied().take(MAX_ENDPOINTS).collect()
+}

@@ -1,0 +1,100 @@
+//! What a device says of itself: its endpoints, its NATs, what it can do.
+
+use std::time::{Duration, Instant};
+
+use warren_proto::{
+    CheckIn, CheckInReply, CheckInState, DeviceId, Endpoint, EndpointKind, MAX_ENDPOINTS,
+    NatReport, is_usable_endpoint,
+};
+
+use super::{Account, Subject};
+use crate::{AccountRecord, Refused};
+
+const MAX_CAPABILITIES: usize = 16;
+const MAX_CAPABILITY: usize = 32;
+
+/// A device that changes its state more often than this is told to wait: each change costs a delta
+/// to everybody.
+const CHANGES_AT_ONCE: u32 = 30;
+const CHANGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A device's own state, cleaned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reported {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) nat: NatReport,
+    pub(super) capabilities: Vec<String>,
+}
+
+impl Account {
+    /// Takes a device's check-in; what changed goes out to the peers.
+    ///
+    /// # Errors
+    /// [`Refused::Revoked`], or [`Refused::RateLimited`] when the state changes too often; it must
+    /// be sent again then.
+    pub fn handle_check_in(
+        &mut self,
+        device: DeviceId,
+        check_in: &CheckIn,
+        now: Instant,
+    ) -> Result<CheckInReply, Refused> {
+        self.active(device)?;
+        self.note_seen(device, now);
+        let state = check_in.state.as_ref().map(|state| clean(&self.record, state));
+        let known = self.active_mut(device)?;
+        let Some(state) = state else {
+            return Ok(CheckInReply { resend: known.resend || known.reported.is_none() });
+        };
+        known.resend = false;
+        if known.reported.as_ref() == Some(&state) {
+            return Ok(CheckInReply::default());
+        }
+        if !known.changes.take(CHANGES_AT_ONCE, CHANGE_INTERVAL, now) {
+            known.resend = true;
+            return Err(Refused::RateLimited);
+        }
+        let new_capabilities = match &known.reported {
+            Some(old) => old.capabilities != state.capabilities,
+            None => !state.capabilities.is_empty(),
+        };
+        known.reported = Some(state);
+        let whole = Subject::Device { id: device, whole: new_capabilities };
+        self.touch(whole, now);
+        Ok(CheckInReply::default())
+    }
+}
+
+fn clean(account: &AccountRecord, state: &CheckInState) -> Reported {
+    let mut capabilities: Vec<String> = state
+        .capabilities
+        .iter()
+        .filter(|word| (1..=MAX_CAPABILITY).contains(&word.len()))
+        .take(MAX_CAPABILITIES)
+        .cloned()
+        .collect();
+    capabilities.dedup();
+    Reported { endpoints: clean_endpoints(account, &state.endpoints), nat: state.nat, capabilities }
+}
+
+/// Drops what no peer should ever send to: unusable addresses, the account's own mesh addresses,
+/// duplicates, and what is too much.
+pub(super) fn clean_endpoints(account: &AccountRecord, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+    let mut clean: Vec<Endpoint> = Vec::new();
+    for endpoint in endpoints {
+        let mut addr = endpoint.addr;
+        addr.set_ip(addr.ip().to_canonical());
+        let mesh = match addr.ip() {
+            std::net::IpAddr::V4(ip) => account.ipv4_range.contains(&ip),
+            std::net::IpAddr::V6(ip) => account.ipv6_range.contains(&ip),
+        };
+        let known = clean.iter().any(|other| other.addr == addr);
+        let learned = endpoint.kind == EndpointKind::Observed;
+        if is_usable_endpoint(&addr) && !mesh && !known && !learned {
+            clean.push(Endpoint { addr, kind: endpoint.kind });
+        }
+        if clean.len() == MAX_ENDPOINTS {
+            break;
+        }
+    }
+    clean
+}

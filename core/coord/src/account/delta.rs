@@ -1,0 +1,194 @@
+//! What changed, and what of it each session is told.
+//!
+//! The log remembers *which* things changed, not how: a delta is made of what they are when it is
+//! sent. So ten changes of one device are one entry, a device that came and went is a `Removed`,
+//! and whoever applies all of its deltas has exactly the present map.
+//!
+//! The first change after a silence goes out at once; those in the [`COALESCE_WINDOW`] after it go
+//! out together at its end. What a change means is worked out once for all sessions that are
+//! equally far (nearly always all of them); each then takes what it may see.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use warren_proto::{Change, Delta, DeviceId, MapVersion};
+
+use super::session::SessionId;
+use super::{Account, COALESCE_WINDOW, DeviceFace, Timer, may_see, peer_entry, self_entry};
+
+/// How many changes the log holds. A session that is further behind gets the whole map.
+const LOG_CAPACITY: usize = 4096;
+
+/// A thing that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    /// A device: its whole entry, or its presence alone.
+    Device {
+        id: DeviceId,
+        whole: bool,
+    },
+    Stun,
+    NextPin,
+    Dns,
+}
+
+/// The last changes, each with its sequence number.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    sequence: u64,
+    subjects: VecDeque<Subject>,
+}
+
+impl Log {
+    /// The number of the newest change.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    fn push(&mut self, subject: Subject) {
+        if self.subjects.len() == LOG_CAPACITY {
+            self.subjects.pop_front();
+        }
+        self.subjects.push_back(subject);
+        self.sequence += 1;
+    }
+
+    /// Whether everything after `sequence` is still there.
+    pub(super) fn reaches(&self, sequence: u64) -> bool {
+        self.behind(sequence).is_some()
+    }
+
+    fn behind(&self, sequence: u64) -> Option<usize> {
+        let behind = usize::try_from(self.sequence.checked_sub(sequence)?).ok()?;
+        (behind <= self.subjects.len()).then_some(behind)
+    }
+
+    fn since(&self, sequence: u64) -> Option<impl Iterator<Item = Subject>> {
+        let behind = self.behind(sequence)?;
+        Some(self.subjects.range(self.subjects.len() - behind..).copied())
+    }
+}
+
+/// What the changes between two sequence numbers mean, for everybody.
+#[derive(Debug)]
+pub(super) struct Digest {
+    from: u64,
+    to: u64,
+    devices: Vec<DeviceChange>,
+    common: Vec<Change>,
+}
+
+#[derive(Debug)]
+struct DeviceChange {
+    id: DeviceId,
+    whole: bool,
+    /// For those who may see the device.
+    seen: Option<Change>,
+}
+
+impl Account {
+    /// Notes that something changed; the sessions are told at once or at the window's end.
+    pub(super) fn touch(&mut self, subject: Subject, now: Instant) {
+        self.log.push(subject);
+        match self.window_ends {
+            Some(end) if now < end => {
+                self.timers.insert((end, Timer::Publish));
+            }
+            Some(_) | None => self.publish(now),
+        }
+    }
+
+    /// Lets every session be told of all changes up to here.
+    pub(super) fn publish(&mut self, now: Instant) {
+        if self.published == self.log.sequence() {
+            return;
+        }
+        self.published = self.log.sequence();
+        self.window_ends = Some(now + COALESCE_WINDOW);
+        self.ready.extend(self.sessions.keys().copied());
+    }
+
+    /// Makes the delta that brings a session up to date, and notes that it has been.
+    ///
+    /// `Ok(None)`: nothing that it may see has changed. `Err`: only the whole map will do.
+    pub(super) fn take_delta(&mut self, id: SessionId) -> Result<Option<Delta>, NeedsWholeMap> {
+        let version = self.version();
+        let Some(session) = self.sessions.get(&id) else { return Ok(None) };
+        let (viewer, seen, base) = (session.device, session.seen, session.sent);
+        let changes = self.changes_since(viewer, seen)?;
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(None) };
+        session.seen = version.sequence;
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        session.sent = version.sequence;
+        let base = MapVersion { epoch: version.epoch, sequence: base };
+        Ok(Some(Delta { base, version, changes }))
+    }
+
+    fn changes_since(&mut self, viewer: DeviceId, seen: u64) -> Result<Vec<Change>, NeedsWholeMap> {
+        let to = self.log.sequence();
+        if self.digest.as_ref().is_none_or(|digest| (digest.from, digest.to) != (seen, to)) {
+            self.digest = Some(self.digest_since(seen).ok_or(NeedsWholeMap)?);
+        }
+        let Some(digest) = &self.digest else { return Err(NeedsWholeMap) };
+        let Some(viewer) = self.devices.get(&viewer) else { return Err(NeedsWholeMap) };
+        let mut changes = Vec::new();
+        for change in &digest.devices {
+            if change.id == viewer.record.id {
+                if change.whole {
+                    changes.push(Change::This { this: self_entry(viewer) });
+                }
+                continue;
+            }
+            let visible = self.devices.get(&change.id).is_some_and(|it| may_see(viewer, it));
+            match &change.seen {
+                Some(seen) if visible => changes.push(seen.clone()),
+                Some(_) | None => changes.push(Change::Removed { id: change.id }),
+            }
+        }
+        changes.extend(digest.common.iter().cloned());
+        Ok(changes)
+    }
+
+    fn digest_since(&self, from: u64) -> Option<Digest> {
+        let mut whole_by_device: BTreeMap<DeviceId, bool> = BTreeMap::new();
+        let (mut stun, mut next_pin, mut dns) = (false, false, false);
+        for subject in self.log.since(from)? {
+            match subject {
+                Subject::Device { id, whole } => *whole_by_device.entry(id).or_default() |= whole,
+                Subject::Stun => stun = true,
+                Subject::NextPin => next_pin = true,
+                Subject::Dns => dns = true,
+            }
+        }
+        let devices = whole_by_device
+            .into_iter()
+            .map(|(id, whole)| DeviceChange { id, whole, seen: self.device_change(id, whole) })
+            .collect();
+        let mut common = Vec::new();
+        if stun {
+            common.push(Change::Stun { stun: self.settings.stun.clone() });
+        }
+        if next_pin {
+            common.push(Change::NextPin { pin: self.settings.next_pin });
+        }
+        if dns {
+            common.push(Change::Dns { dns: self.dns() });
+        }
+        Some(Digest { from, to: self.log.sequence(), devices, common })
+    }
+
+    fn device_change(&self, id: DeviceId, whole: bool) -> Option<Change> {
+        let device = self.devices.get(&id).filter(|device| device.is_active())?;
+        if whole {
+            return Some(Change::Peer { peer: peer_entry(device) });
+        }
+        let DeviceFace { endpoints, reported } = DeviceFace::of(device);
+        let nat = reported.map(|reported| reported.nat).unwrap_or_default();
+        Some(Change::Presence { id, online: device.online, endpoints, nat })
+    }
+}
+
+/// Deltas can't bridge the gap.
+pub(super) struct NeedsWholeMap;

@@ -1,0 +1,223 @@
+//! Devices as an admin changes them: rename, expire, remove, tag, pin an endpoint.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use warren_proto::{DeviceId, DeviceName, is_usable_endpoint};
+
+use super::check_in::Reported;
+use super::presence::{Instances, Timer};
+use super::session::SessionId;
+use super::{Account, Subject};
+use crate::limit::Bucket;
+use crate::{Change, DeviceRecord, Prepared, Refused, Tag};
+
+const MAX_TAGS: usize = 16;
+
+/// A device: what is stored, and what this process knows besides.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) record: DeviceRecord,
+    pub(super) session: Option<SessionId>,
+    /// Whether the peers are told that it is online.
+    pub(super) online: bool,
+    pub(super) reported: Option<Reported>,
+    /// The next check-in must bring the state again.
+    pub(super) resend: bool,
+    pub(super) seen: Option<Instant>,
+    pub(super) timer: Option<(Instant, Timer)>,
+    pub(super) instances: Instances,
+    pub(super) changes: Bucket,
+    pub(super) signals: Bucket,
+    pub(super) opens: Bucket,
+}
+
+impl Device {
+    fn new(record: DeviceRecord) -> Self {
+        Self {
+            record,
+            session: None,
+            online: false,
+            reported: None,
+            resend: false,
+            seen: None,
+            timer: None,
+            instances: Instances::default(),
+            changes: Bucket::full(),
+            signals: Bucket::full(),
+            opens: Bucket::full(),
+        }
+    }
+
+    /// Whether it belongs to the mesh: it has a token, that is, it need not join again.
+    pub(super) fn is_active(&self) -> bool {
+        self.record.token.is_some()
+    }
+}
+
+impl Account {
+    /// Gives a device another name.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`] or [`Refused::NameTaken`].
+    pub fn prepare_rename(
+        &self,
+        device: DeviceId,
+        name: DeviceName,
+    ) -> Result<Prepared<()>, Refused> {
+        if self.device_by_name.get(&name).is_some_and(|other| *other != device) {
+            return Err(Refused::NameTaken(name));
+        }
+        self.prepare_edit(device, |record| record.name = name)
+    }
+
+    /// Sets or clears the endpoint that is published for a device beside the measured ones.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`], or [`Refused::Invalid`] for an address that no peer could send to.
+    pub fn prepare_static_endpoint(
+        &self,
+        device: DeviceId,
+        endpoint: Option<SocketAddr>,
+    ) -> Result<Prepared<()>, Refused> {
+        if let Some(addr) = endpoint {
+            let mesh = match addr.ip().to_canonical() {
+                IpAddr::V4(ip) => self.record.ipv4_range.contains(&ip),
+                IpAddr::V6(ip) => self.record.ipv6_range.contains(&ip),
+            };
+            if mesh || !is_usable_endpoint(&addr) {
+                return Err(Refused::Invalid(
+                    "a static endpoint is a unicast address and port outside the mesh",
+                ));
+            }
+        }
+        self.prepare_edit(device, |record| record.static_endpoint = endpoint)
+    }
+
+    /// Replaces a device's tags.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`], or [`Refused::Invalid`] for more than 16.
+    pub fn prepare_tags(
+        &self,
+        device: DeviceId,
+        tags: BTreeSet<Tag>,
+    ) -> Result<Prepared<()>, Refused> {
+        check_tags(&tags)?;
+        self.prepare_edit(device, |record| record.tags = tags)
+    }
+
+    /// Expires a device: it is cut off, keeps its name and addresses, and must join again with a
+    /// join key that it may use.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`].
+    pub fn prepare_expire(&self, device: DeviceId) -> Result<Prepared<()>, Refused> {
+        self.prepare_edit(device, |record| record.token = None)
+    }
+
+    /// Removes a device: it is cut off and forgotten; its key would join as a new device.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`].
+    pub fn prepare_remove(&self, device: DeviceId) -> Result<Prepared<()>, Refused> {
+        if !self.devices.contains_key(&device) {
+            return Err(Refused::NotFound("device"));
+        }
+        Ok(Prepared { changes: vec![Change::DeviceRemoved(device)], reply: () })
+    }
+
+    /// The device leaves by itself: as if expired, and removed if it is ephemeral.
+    ///
+    /// # Errors
+    /// [`Refused::Revoked`] if it has left already.
+    pub fn prepare_logout(&self, device: DeviceId) -> Result<Prepared<()>, Refused> {
+        if self.active(device)?.record.ephemeral {
+            return self.prepare_remove(device);
+        }
+        self.prepare_expire(device)
+    }
+
+    fn prepare_edit(
+        &self,
+        device: DeviceId,
+        edit: impl FnOnce(&mut DeviceRecord),
+    ) -> Result<Prepared<()>, Refused> {
+        let device = self.devices.get(&device).ok_or(Refused::NotFound("device"))?;
+        let mut record = device.record.clone();
+        edit(&mut record);
+        let changed = record != device.record;
+        let changes = if changed { vec![Change::Device(record)] } else { Vec::new() };
+        Ok(Prepared { changes, reply: () })
+    }
+
+    pub(super) fn put_device(&mut self, record: DeviceRecord, now: Instant) {
+        let id = record.id;
+        let touched = match self.devices.get(&id) {
+            Some(old) => face(&old.record) != face(&record),
+            None => true,
+        };
+        let expired = record.token.is_none();
+        self.store_device(record);
+        if expired {
+            self.cut_off(id);
+        }
+        self.watch_ephemeral(id, now);
+        if touched {
+            self.touch(Subject::Device { id, whole: true }, now);
+        }
+    }
+
+    pub(super) fn store_device(&mut self, record: DeviceRecord) {
+        let id = record.id;
+        if let Some(old) = self.devices.get(&id) {
+            self.device_by_name.remove(&old.record.name);
+        }
+        self.device_by_name.insert(record.name.clone(), id);
+        self.device_by_key.insert(record.key, id);
+        self.device_by_ipv4.insert(record.ipv4, id);
+        match self.devices.get_mut(&id) {
+            Some(device) => device.record = record,
+            None => {
+                self.devices.insert(id, Device::new(record));
+            }
+        }
+    }
+
+    pub(super) fn drop_device(&mut self, id: DeviceId, now: Instant) {
+        self.cut_off(id);
+        let Some(device) = self.devices.remove(&id) else { return };
+        self.device_by_name.remove(&device.record.name);
+        self.device_by_key.remove(&device.record.key);
+        self.device_by_ipv4.remove(&device.record.ipv4);
+        self.seen_since_housekeeping.remove(&id);
+        self.ephemeral_due.remove(&id);
+        self.touch(Subject::Device { id, whole: true }, now);
+    }
+
+    /// Ends the device's session with a revocation and forgets its soft state.
+    fn cut_off(&mut self, id: DeviceId) {
+        self.cancel_timer(id);
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        device.online = false;
+        device.reported = None;
+        if let Some(session) = device.session.take() {
+            self.sessions.remove(&session);
+            self.ready.remove(&session);
+            self.revoked.push_back(session);
+        }
+    }
+}
+
+/// What of a stored device others, or it itself, are told.
+fn face(record: &DeviceRecord) -> impl PartialEq + '_ {
+    (record.token.is_some(), &record.name, record.ipv4, record.ipv6, record.static_endpoint)
+}
+
+pub(super) fn check_tags(tags: &BTreeSet<Tag>) -> Result<(), Refused> {
+    if tags.len() > MAX_TAGS {
+        return Err(Refused::Invalid("at most 16 tags"));
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! What is durable but not urgent: when devices were last seen, and ephemeral devices that are due.
+
+use std::time::Duration;
+
+use warren_proto::DeviceId;
+
+use super::Account;
+use crate::{Change, Ctx, Prepared, UnixTime};
+
+impl Account {
+    /// What fell due with the last [`Account::handle_timeout`], to be committed and applied. If the
+    /// commit fails, it comes again with the next housekeeping.
+    pub fn poll_housekeeping(&mut self, ctx: &Ctx) -> Option<Prepared<()>> {
+        if !std::mem::take(&mut self.housekeeping_due) {
+            return None;
+        }
+        let prepared = self.prepare_housekeeping(ctx);
+        (!prepared.changes.is_empty()).then_some(prepared)
+    }
+
+    /// All that housekeeping would write: call it before the process ends, too.
+    pub fn prepare_housekeeping(&self, ctx: &Ctx) -> Prepared<()> {
+        let gone = self.ephemeral_due.iter().filter(|id| self.is_stale(**id));
+        let mut changes: Vec<Change> = gone.map(|id| Change::DeviceRemoved(*id)).collect();
+        for id in &self.seen_since_housekeeping {
+            if let Some(at) = self.last_seen(*id, ctx)
+                && !self.ephemeral_due.contains(id)
+            {
+                changes.push(Change::LastSeen { device: *id, at });
+            }
+        }
+        Prepared { changes, reply: () }
+    }
+
+    fn is_stale(&self, id: DeviceId) -> bool {
+        self.devices.get(&id).is_some_and(|device| device.record.ephemeral && !device.online)
+    }
+
+    fn last_seen(&self, id: DeviceId, ctx: &Ctx) -> Option<UnixTime> {
+        let seen = self.devices.get(&id)?.seen?;
+        Some(wall_clock(ctx.unix, ctx.now.duration_since(seen)))
+    }
+}
+
+pub(super) fn wall_clock(unix: Duration, ago: Duration) -> UnixTime {
+    UnixTime(unix.saturating_sub(ago).as_secs())
+}

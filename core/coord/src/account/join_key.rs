@@ -1,0 +1,131 @@
+//! Join keys: who may join, how often and until when.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use warren_proto::JoinKeyId;
+
+use super::Account;
+use super::device::check_tags;
+use crate::secret::secret_text;
+use crate::{Change, Ctx, JoinKeyRecord, Prepared, Refused, SecretHash, Tag, UnixTime};
+
+const MAX_JOIN_KEYS: usize = 1000;
+
+/// How long a key that nobody can join with any more is still listed.
+const LISTED_AFTER_DEATH: u64 = 30 * 24 * 60 * 60;
+
+/// What a new join key is to be. By default it is one-time and does not expire.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewJoinKey {
+    /// Whether any number of devices may join with it.
+    pub reusable: bool,
+    /// Whether the devices that join with it are removed when they have been offline for a while.
+    pub ephemeral: bool,
+    /// How long it may be used, in seconds.
+    #[serde(rename = "expires_in_s")]
+    pub expires_in: Option<u64>,
+    /// The tags that devices get from it; at most 16.
+    pub tags: BTreeSet<Tag>,
+}
+
+/// A new join key. The secret exists nowhere else.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinKeyCreated {
+    /// Its id.
+    pub id: JoinKeyId,
+    /// The secret, for a [`warren_proto::JoinLink`].
+    pub secret: String,
+    /// From when on it is no longer accepted.
+    pub expires: Option<UnixTime>,
+}
+
+impl fmt::Debug for JoinKeyCreated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinKeyCreated({})", self.id)
+    }
+}
+
+impl JoinKeyRecord {
+    /// Whether a device may join with the key now.
+    ///
+    /// # Errors
+    /// [`Refused::JoinKeyUsed`] or [`Refused::JoinKeyExpired`].
+    pub fn admits(&self, now: UnixTime) -> Result<(), Refused> {
+        if !self.reusable && self.uses > 0 {
+            return Err(Refused::JoinKeyUsed);
+        }
+        if self.expires.is_some_and(|expires| expires <= now) {
+            return Err(Refused::JoinKeyExpired);
+        }
+        Ok(())
+    }
+
+    fn died(&self, now: UnixTime) -> Option<UnixTime> {
+        match self.admits(now) {
+            Ok(()) => None,
+            Err(_) => self.last_used.max(self.expires.filter(|expires| *expires <= now)),
+        }
+    }
+}
+
+impl Account {
+    /// Makes a join key. Keys that have been dead for 30 days are swept away with it.
+    ///
+    /// # Errors
+    /// [`Refused::Invalid`] for more than 16 tags, or when there are 1,000 keys.
+    pub fn prepare_join_key(
+        &self,
+        new: NewJoinKey,
+        ctx: &Ctx,
+    ) -> Result<Prepared<JoinKeyCreated>, Refused> {
+        check_tags(&new.tags)?;
+        let now = ctx.unix_time();
+        let old = |at: UnixTime| at.0 + LISTED_AFTER_DEATH < now.0;
+        let swept = self.join_keys.values().filter(|key| key.died(now).is_some_and(old));
+        let mut changes: Vec<Change> = swept.map(|key| Change::JoinKeyRemoved(key.id)).collect();
+        if self.join_keys.len() - changes.len() >= MAX_JOIN_KEYS {
+            return Err(Refused::Invalid("the account has 1,000 join keys; remove some"));
+        }
+        let id = ctx.fresh_id("join key id", |id| self.join_keys.contains_key(&JoinKeyId(id)));
+        let secret = secret_text(&ctx.bytes("join key secret")[..24]);
+        let expires = new.expires_in.map(|lifetime| UnixTime(now.0.saturating_add(lifetime)));
+        let record = JoinKeyRecord {
+            id: JoinKeyId(id),
+            hash: SecretHash::of(&secret),
+            reusable: new.reusable,
+            ephemeral: new.ephemeral,
+            tags: new.tags,
+            created: now,
+            expires,
+            last_used: None,
+            uses: 0,
+        };
+        changes.push(Change::JoinKey(record));
+        Ok(Prepared { changes, reply: JoinKeyCreated { id: JoinKeyId(id), secret, expires } })
+    }
+
+    /// Deletes a join key. Devices that joined with it stay.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`].
+    pub fn prepare_remove_join_key(&self, key: JoinKeyId) -> Result<Prepared<()>, Refused> {
+        if !self.join_keys.contains_key(&key) {
+            return Err(Refused::NotFound("join key"));
+        }
+        Ok(Prepared { changes: vec![Change::JoinKeyRemoved(key)], reply: () })
+    }
+
+    pub(super) fn put_join_key(&mut self, key: JoinKeyRecord) {
+        self.join_key_by_hash.insert(key.hash, key.id);
+        self.join_keys.insert(key.id, key);
+    }
+
+    pub(super) fn drop_join_key(&mut self, id: JoinKeyId) {
+        if let Some(key) = self.join_keys.remove(&id) {
+            self.join_key_by_hash.remove(&key.hash);
+        }
+    }
+}

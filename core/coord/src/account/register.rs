@@ -1,0 +1,135 @@
+//! Joining: a device with a join key becomes one of the account's.
+
+use warren_proto::{DeviceId, Register, Registered};
+
+use super::Account;
+use super::device::Device;
+use crate::address::{allocate, ipv4, ipv6};
+use crate::name::unique_name;
+use crate::secret::secret_text;
+use crate::{
+    AccountRecord, Change, Ctx, DeviceRecord, JoinKeyRecord, Prepared, Proven, Refused, SecretHash,
+};
+
+const MAX_TEXT: usize = 64;
+
+impl Account {
+    /// Lets a device join, or join again.
+    ///
+    /// A device is its public key. One that the account knows keeps its id, name and addresses. It
+    /// may repeat the join key that it joined with (a crash may have lost the reply), unless it has
+    /// been expired since: then only a key that anybody could use will do.
+    ///
+    /// # Errors
+    /// [`Refused::JoinKeyUnknown`], [`Refused::JoinKeyUsed`], [`Refused::JoinKeyExpired`] or
+    /// [`Refused::AccountFull`].
+    pub fn prepare_register(
+        &self,
+        proven: &Proven,
+        ctx: &Ctx,
+    ) -> Result<Prepared<Registered>, Refused> {
+        let register = proven.register();
+        let key = self
+            .join_key_by_hash
+            .get(&SecretHash::of(&register.join_key))
+            .and_then(|id| self.join_keys.get(id))
+            .ok_or(Refused::JoinKeyUnknown)?;
+        let token = secret_text(&ctx.bytes("device token"));
+        let mut changes = Vec::new();
+        let known = self.device_by_key.get(&register.key).and_then(|id| self.devices.get(id));
+        let record = match known {
+            Some(device) => self.rejoin(device, key, ctx, &mut changes)?,
+            None => self.join(register, key, ctx, &mut changes)?,
+        };
+        let record = DeviceRecord {
+            token: Some(SecretHash::of(&token)),
+            joined_by: Some(key.id),
+            os: short(&register.os),
+            software: short(&register.software),
+            last_seen: Some(ctx.unix_time()),
+            ..record
+        };
+        let reply = Registered {
+            device: record.id,
+            account: self.record.id,
+            account_name: self.record.name.clone(),
+            name: record.name.clone(),
+            token,
+        };
+        changes.push(Change::Device(record));
+        Ok(Prepared { changes, reply })
+    }
+
+    fn rejoin(
+        &self,
+        device: &Device,
+        key: &JoinKeyRecord,
+        ctx: &Ctx,
+        changes: &mut Vec<Change>,
+    ) -> Result<DeviceRecord, Refused> {
+        if device.is_active() && device.record.joined_by == Some(key.id) {
+            return Ok(device.record.clone());
+        }
+        key.admits(ctx.unix_time())?;
+        changes.push(Change::JoinKey(used(key, ctx)));
+        let mut record = device.record.clone();
+        record.ephemeral = key.ephemeral;
+        if !key.tags.is_empty() {
+            record.tags.clone_from(&key.tags);
+        }
+        Ok(record)
+    }
+
+    fn join(
+        &self,
+        register: &Register,
+        key: &JoinKeyRecord,
+        ctx: &Ctx,
+        changes: &mut Vec<Change>,
+    ) -> Result<DeviceRecord, Refused> {
+        key.admits(ctx.unix_time())?;
+        let is_taken = |ip| self.device_by_ipv4.contains_key(&ip);
+        let range = self.record.ipv4_range;
+        let (offset, next_host) =
+            allocate(range, self.record.next_host, is_taken).ok_or(Refused::AccountFull)?;
+        changes.push(Change::JoinKey(used(key, ctx)));
+        changes.push(Change::Account(AccountRecord { next_host, ..self.record.clone() }));
+        let id = ctx.fresh_id("device id", |id| self.devices.contains_key(&DeviceId(id)));
+        Ok(DeviceRecord {
+            id: DeviceId(id),
+            key: register.key,
+            name: unique_name(&register.name, |name| self.device_by_name.contains_key(name)),
+            ipv4: ipv4(range, offset),
+            ipv6: ipv6(self.record.ipv6_range, offset),
+            token: None,
+            joined_by: None,
+            ephemeral: key.ephemeral,
+            tags: key.tags.clone(),
+            static_endpoint: None,
+            os: String::new(),
+            software: String::new(),
+            created: ctx.unix_time(),
+            last_seen: None,
+        })
+    }
+}
+
+fn used(key: &JoinKeyRecord, ctx: &Ctx) -> JoinKeyRecord {
+    JoinKeyRecord {
+        uses: key.uses.saturating_add(1),
+        last_used: Some(ctx.unix_time()),
+        ..key.clone()
+    }
+}
+
+/// A device's own words, without what could disturb a terminal or a log.
+fn short(text: &str) -> String {
+    let mut short = String::new();
+    for c in text.chars().filter(|c| !c.is_control()) {
+        if short.len() + c.len_utf8() > MAX_TEXT {
+            break;
+        }
+        short.push(c);
+    }
+    short
+}

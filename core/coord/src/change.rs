@@ -1,0 +1,36 @@
+use warren_proto::{DeviceId, JoinKeyId};
+
+use crate::{AccountRecord, DeviceRecord, JoinKeyRecord, UnixTime};
+
+/// One durable change of an account. Records are whole: written in place of what was there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The account itself.
+    Account(AccountRecord),
+    /// A device is new or has changed.
+    Device(DeviceRecord),
+    /// A device is gone.
+    DeviceRemoved(DeviceId),
+    /// A device was heard of.
+    LastSeen {
+        /// Which one.
+        device: DeviceId,
+        /// When.
+        at: UnixTime,
+    },
+    /// A join key is new or has changed.
+    JoinKey(JoinKeyRecord),
+    /// A join key is gone.
+    JoinKeyRemoved(JoinKeyId),
+}
+
+/// A decision that takes effect once its changes are committed: give it to
+/// [`crate::Account::apply`] then, and drop it if the commit failed.
+#[derive(Debug)]
+#[must_use = "a decision takes effect when its changes are committed and applied"]
+pub struct Prepared<R> {
+    /// What to commit, in one transaction, in this order. May be empty: then there is nothing to
+    /// commit.
+    pub changes: Vec<Change>,
+    pub(crate) reply: R,
+}

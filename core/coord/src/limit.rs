@@ -1,0 +1,44 @@
+use std::time::{Duration, Instant};
+
+/// A token bucket: `burst` at once, one more each `interval`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bucket {
+    /// The moment at which the bucket is full again; the further ahead, the emptier it is.
+    full_at: Option<Instant>,
+}
+
+impl Bucket {
+    pub(crate) fn full() -> Self {
+        Self { full_at: None }
+    }
+
+    /// Takes one token, or says that there is none.
+    pub(crate) fn take(&mut self, burst: u32, interval: Duration, now: Instant) -> bool {
+        let full_at = self.full_at.map_or(now, |at| at.max(now));
+        if full_at.duration_since(now) + interval > interval * burst {
+            return false;
+        }
+        self.full_at = Some(full_at + interval);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let mut now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut bucket = Bucket::full();
+        let taken =
+            |bucket: &mut Bucket, now| (0..9).filter(|_| bucket.take(3, second, now)).count();
+        assert_eq!(taken(&mut bucket, now), 3);
+        now += second * 2;
+        assert_eq!(taken(&mut bucket, now), 2);
+        now += second * 100;
+        assert_eq!(taken(&mut bucket, now), 3);
+    }
+}

@@ -1,0 +1,71 @@
+use thiserror::Error;
+use warren_proto::{DeviceName, ErrorCode};
+
+/// Why a request was not granted. The text is for people and says what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// The join key is unknown, or was deleted.
+    #[error("this join key is unknown or was deleted; ask for a new join link")]
+    JoinKeyUnknown,
+    /// The one-time join key has been used by another device, or before this one was expired.
+    #[error("this one-time join key has been used; ask for a new join link")]
+    JoinKeyUsed,
+    /// The join key has expired.
+    #[error("this join key has expired; ask for a new join link")]
+    JoinKeyExpired,
+    /// The proof of possession was wrong.
+    #[error("the device did not prove that it holds its private key")]
+    ProofFailed,
+    /// The challenge is too old, or another broker process's.
+    #[error("the challenge is no longer valid; fetch a new one and try again")]
+    ChallengeExpired,
+    /// The device was removed or expired.
+    #[error("this device was removed from its account, or must join again with a new join link")]
+    Revoked,
+    /// The node's protocol is older than the broker serves.
+    #[error("this node is too old for the broker; upgrade it")]
+    UpgradeRequired,
+    /// No address is left.
+    #[error("the account has no mesh address left; remove devices that are no longer used")]
+    AccountFull,
+    /// Too many requests.
+    #[error("too many requests; try again later")]
+    RateLimited,
+    /// The peer is not reachable through the broker at the moment.
+    #[error("the peer is offline")]
+    PeerOffline,
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// The address range is not one for an account.
+    #[error("{0}")]
+    InvalidRange(#[from] crate::InvalidRange),
+    /// No such thing.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// The name belongs to another device or account.
+    #[error("the name '{0}' is taken; choose another one")]
+    NameTaken(DeviceName),
+    /// The address range belongs to another account.
+    #[error("the address range overlaps that of account '{0}'; choose another one")]
+    RangeTaken(DeviceName),
+}
+
+impl Refused {
+    /// The reason as programs see it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::JoinKeyUnknown => ErrorCode::JoinKeyUnknown,
+            Self::JoinKeyUsed => ErrorCode::JoinKeyUsed,
+            Self::JoinKeyExpired => ErrorCode::JoinKeyExpired,
+            Self::ProofFailed | Self::ChallengeExpired => ErrorCode::ProofFailed,
+            Self::Revoked => ErrorCode::Revoked,
+            Self::UpgradeRequired => ErrorCode::UpgradeRequired,
+            Self::AccountFull => ErrorCode::AccountFull,
+            Self::RateLimited => ErrorCode::RateLimited,
+            Self::Invalid(_) | Self::InvalidRange(_) => ErrorCode::Invalid,
+            Self::NotFound(_) | Self::PeerOffline => ErrorCode::NotFound,
+            Self::NameTaken(_) | Self::RangeTaken(_) => ErrorCode::Conflict,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, PublicKey};
+
+use crate::{SecretHash, UnixTime};
+
+/// A tag was not a usable word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a tag has 1 to 32 lower-case letters, digits and inner hyphens")]
+pub struct InvalidTag;
+
+/// A word that marks devices of a kind, e.g. `server`: 1 to 32 lower-case letters, digits and
+/// inner hyphens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Tag(String);
+
+impl Tag {
+    /// The tag as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Tag {
+    type Err = InvalidTag;
+
+    fn from_str(s: &str) -> Result<Self, InvalidTag> {
+        let fits = (1..=32).contains(&s.len())
+            && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !s.starts_with('-')
+            && !s.ends_with('-');
+        if fits { Ok(Self(s.to_owned())) } else { Err(InvalidTag) }
+    }
+}
+
+impl TryFrom<String> for Tag {
+    type Error = InvalidTag;
+
+    fn try_from(s: String) -> Result<Self, InvalidTag> {
+        s.parse()
+    }
+}
+
+impl From<Tag> for String {
+    fn from(tag: Tag) -> Self {
+        tag.0
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An account as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountRecord {
+    /// Its id.
+    pub id: AccountId,
+    /// Its name, unique at the broker: a label of its devices' DNS names.
+    pub name: DeviceName,
+    /// The range that its devices' IPv4 addresses come from.
+    pub ipv4_range: Ipv4Net,
+    /// The ULA /48 that its devices' IPv6 addresses come from (RFC 4193).
+    pub ipv6_range: Ipv6Net,
+    /// The high-water mark of addresses: the lowest offset into the range that no device ever had.
+    pub next_host: u32,
+    /// When it was created.
+    pub created: UnixTime,
+}
+
+/// A device as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRecord {
+    /// Its id, for life.
+    pub id: DeviceId,
+    /// Its public key, for life: a new key is a new device.
+    pub key: PublicKey,
+    /// Its name, unique in the account.
+    pub name: DeviceName,
+    /// Its mesh IPv4 address, for life.
+    pub ipv4: Ipv4Addr,
+    /// Its mesh IPv6 address, for life.
+    pub ipv6: Ipv6Addr,
+    /// The hash of its bearer token; `None`: it was expired and must join again.
+    pub token: Option<SecretHash>,
+    /// The join key that it joined with last.
+    pub joined_by: Option<JoinKeyId>,
+    /// Whether it is removed when it has been offline for [`crate::EPHEMERAL_AFTER`].
+    pub ephemeral: bool,
+    /// Its tags.
+    pub tags: BTreeSet<Tag>,
+    /// The endpoint that an admin set.
+    pub static_endpoint: Option<SocketAddr>,
+    /// Its operating system, as it said when it joined; at most 64 bytes.
+    pub os: String,
+    /// Its software's version, as it said when it joined; at most 64 bytes.
+    pub software: String,
+    /// When it joined first.
+    pub created: UnixTime,
+    /// When it was heard of last; written in batches, so it may lag by
+    /// [`crate::HOUSEKEEPING_INTERVAL`].
+    pub last_seen: Option<UnixTime>,
+}
+
+/// A join key as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinKeyRecord {
+    /// Its id, which is safe to show.
+    pub id: JoinKeyId,
+    /// The hash of the secret.
+    pub hash: SecretHash,
+    /// Whether any number of devices may join with it.
+    pub reusable: bool,
+    /// Whether the devices that join with it are ephemeral.
+    pub ephemeral: bool,
+    /// The tags that devices get from it.
+    pub tags: BTreeSet<Tag>,
+    /// When it was created.
+    pub created: UnixTime,
+    /// From when on it is no longer accepted.
+    pub expires: Option<UnixTime>,
+    /// When a device last joined with it.
+    pub last_used: Option<UnixTime>,
+    /// How many joins were granted by it.
+    pub uses: u32,
+}
+
+/// All of an account that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The account itself.
+    pub account: AccountRecord,
+    /// Its devices.
+    pub devices: Vec<DeviceRecord>,
+    /// Its join keys.
+    pub join_keys: Vec<JoinKeyRecord>,
+}
+
+impl Snapshot {
+    /// A new account's: without devices or join keys.
+    pub fn empty(account: AccountRecord) -> Self {
+        Self { account, devices: Vec::new(), join_keys: Vec::new() }
+    }
+
+    /// What the snapshot is after a commit of `changes`: the meaning that every store gives them.
+    pub fn apply(&mut self, changes: &[crate::Change]) {
+        use crate::Change;
+        for change in changes {
+            match change {
+                Change::Account(account) => self.account = account.clone(),
+                Change::Device(device) => {
+                    self.devices.retain(|other| other.id != device.id);
+                    self.devices.push(device.clone());
+                }
+                Change::DeviceRemoved(id) => self.devices.retain(|device| device.id != *id),
+                Change::LastSeen { device: id, at } => {
+                    for device in self.devices.iter_mut().filter(|device| device.id == *id) {
+                        device.last_seen = Some(*at);
+                    }
+                }
+                Change::JoinKey(key) => {
+                    self.join_keys.retain(|other| other.id != key.id);
+                    self.join_keys.push(key.clone());
+                }
+                Change::JoinKeyRemoved(id) => self.join_keys.retain(|key| key.id != *id),
+            }
+        }
+        self.devices.sort_by_key(|device| device.id);
+        self.join_keys.sort_by_key(|key| key.id);
+    }
+}
