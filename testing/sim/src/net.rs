@@ -106,6 +106,23 @@ pub struct HostCounters {
     pub rx_bytes: u64,
 }
 
+/// What lies between a host and the middle of the internet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PathToCore {
+    /// One way.
+    pub latency: Duration,
+    /// The share of packets that is lost, 0 to 1.
+    pub loss: f64,
+}
+
+impl PathToCore {
+    fn add(&mut self, link: Link) -> Option<()> {
+        self.latency += link.latency + link.jitter / 2;
+        self.loss = 1.0 - (1.0 - self.loss) * (1.0 - link.loss);
+        (link.loss < 1.0).then_some(())
+    }
+}
+
 #[derive(Debug)]
 struct Segment {
     ifaces: BTreeSet<IfaceId>,
@@ -238,20 +255,20 @@ impl Network {
             .flat_map(|iface| self.ifaces[iface.0].addrs.iter().copied())
     }
 
-    /// The way from a host to the edge of the internet: latencies of its links and of the routers
-    /// before it, one way; `None` while it is attached to nothing.
-    pub fn latency_to_core(&self, host: HostId) -> Option<Duration> {
-        let mut total = Duration::ZERO;
+    /// The way from a host to the edge of the internet, through its links and the routers before
+    /// it; `None` while it is attached to nothing or something on the way is cut.
+    pub fn path_to_core(&self, host: HostId) -> Option<PathToCore> {
+        let mut path = PathToCore { latency: Duration::ZERO, loss: 0.0 };
         let mut iface = *self.hosts[host.0].ifaces.first()?;
         for _ in 0..8 {
             let here = &self.ifaces[iface.0];
-            total += here.link.latency;
+            path.add(here.link)?;
             let Some(gateway) = self.segments[here.segment.0].gateway else { break };
             let Owner::Inside(router) = self.ifaces[gateway.0].owner else { break };
-            total += self.ifaces[gateway.0].link.latency;
+            path.add(self.ifaces[gateway.0].link)?;
             iface = self.routers[router.index()].outside;
         }
-        Some(total)
+        Some(path)
     }
 
     /// What a host has sent and received.

@@ -1,0 +1,355 @@
+//! Everything together, on one virtual clock.
+//!
+//! [`World`] owns the network, the STUN server, the broker and the nodes, and a heap of what is to
+//! happen when. [`World::step`] takes the earliest thing and lets it happen, drains whoever was
+//! touched, and asks it when it wants to be woken. All chance comes from the seed.
+
+mod apps;
+mod broker;
+mod links;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use warren_coord::{BrokerSettings, NewJoinKey};
+use warren_proto::DeviceId;
+
+use crate::broker::Broker;
+use crate::control::{ConnId, Connection, Direction};
+use crate::net::{HostId, Link, Network};
+use crate::node::{Node, Want};
+use crate::site::{Nat, SiteConfig, SiteId, Sites};
+use crate::stun::StunHost;
+
+use apps::{Ping, Stream};
+pub use apps::{PingId, StreamId, StreamReport};
+
+/// A node of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    /// The first message of a lane arrives.
+    Arrival(ConnId, Direction),
+    /// A connection attempt has come through, or fails.
+    Dialled(ConnId),
+    Heartbeat(ConnId),
+    /// A node learns that its connection was reset.
+    Reset(ConnId),
+    Wake(NodeId),
+    WakeBroker,
+    /// The next packet of a stream is due.
+    Pace(usize),
+}
+
+/// The simulation.
+#[derive(Debug)]
+pub struct World {
+    /// The network.
+    pub network: Network,
+    /// Where nodes can stand.
+    pub sites: Sites,
+    /// The broker.
+    pub broker: Broker,
+    /// The STUN server: two addresses, two ports, each family.
+    pub stun: StunHost,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    node_by_host: BTreeMap<HostId, NodeId>,
+    seed: u64,
+    start: Instant,
+    now: Instant,
+    rng: StdRng,
+    heap: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
+    sequence: u64,
+    conns: BTreeMap<ConnId, Connection>,
+    /// Connections that stand at the broker.
+    accepted: BTreeSet<ConnId>,
+    next_conn: u64,
+    broker_wake: Option<Instant>,
+    join_key: String,
+    pings: Vec<Ping>,
+    streams: Vec<Stream>,
+    steps: u64,
+}
+
+impl World {
+    /// An internet with a broker and a STUN server on it, each 20 ms away, and nobody else.
+    pub fn new(seed: u64) -> Self {
+        Self::with_leg(seed, Link::ACCESS)
+    }
+
+    /// The same with another line for broker and STUN server.
+    pub fn with_leg(seed: u64, leg: Link) -> Self {
+        let start = Instant::now();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut network = Network::new(rng.next_u64(), start);
+        let internet = network.add_segment();
+        let nets = |texts: &[&str]| -> Vec<ipnet::IpNet> {
+            texts.iter().map(|text| text.parse().expect("a network")).collect()
+        };
+        let stun_host = network.add_host();
+        let addrs =
+            nets(&["203.0.113.1/32", "203.0.113.2/32", "2001:db8::1/128", "2001:db8::2/128"]);
+        network.attach(stun_host, internet, &addrs, leg);
+        let stun = StunHost::new(&network, stun_host, start);
+        let broker_host = network.add_host();
+        network.attach(broker_host, internet, &nets(&["203.0.113.9/32", "2001:db8::9/128"]), leg);
+        let settings = BrokerSettings {
+            stun: [0, 2, 4, 6].map(|i| stun.sockets[i]).to_vec(),
+            next_pin: None,
+            dns_suffix: "warren.internal".to_owned(),
+        };
+        let broker_rng = StdRng::seed_from_u64(rng.next_u64());
+        let mut broker = Broker::new(broker_host, settings, broker_rng, start);
+        let reusable = NewJoinKey { reusable: true, ..NewJoinKey::default() };
+        let join_key = broker.create_join_key(reusable, start).secret;
+        Self {
+            network,
+            sites: Sites::new(internet),
+            broker,
+            stun,
+            nodes: Vec::new(),
+            node_by_host: BTreeMap::new(),
+            seed,
+            start,
+            now: start,
+            rng,
+            heap: BinaryHeap::new(),
+            sequence: 0,
+            conns: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            next_conn: 0,
+            broker_wake: None,
+            join_key,
+            pings: Vec::new(),
+            streams: Vec::new(),
+            steps: 0,
+        }
+    }
+
+    /// The seed that this world was made of.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Virtual time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// Virtual time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// How many things have happened.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// A number below `below`, by the seed: for tests that want chance of their own.
+    pub fn chance(&mut self, below: u64) -> u64 {
+        self.rng.random_range(0..below.max(1))
+    }
+
+    /// Adds a site.
+    pub fn add_site(&mut self, config: SiteConfig) -> SiteId {
+        self.sites.add(&mut self.network, config)
+    }
+
+    /// Adds a node that has joined but not started, in a site.
+    pub fn add_node(&mut self, name: &str, site: SiteId) -> NodeId {
+        let host = self.network.add_host();
+        self.sites.attach(&mut self.network, host, site);
+        let mut private_key = [0; 32];
+        self.rng.fill_bytes(&mut private_key);
+        let id = NodeId(self.nodes.len());
+        let registered = self
+            .broker
+            .register(&private_key, name, &self.join_key, self.now)
+            .expect("the account has room");
+        self.nodes.push(Node {
+            id,
+            host,
+            name: name.to_owned(),
+            port: self.rng.random_range(40_000..60_000),
+            private_key,
+            registered: Some(registered),
+            cache: None,
+            daemon: None,
+            events: std::collections::VecDeque::new(),
+            deltas: 0,
+            mismatches: 0,
+            netmaps: 0,
+            control_bytes: 0,
+            icmp: 0,
+            scheduled: None,
+        });
+        self.node_by_host.insert(host, id);
+        self.settle_broker();
+        id
+    }
+
+    /// Adds a node behind a NAT of its own, and starts it.
+    pub fn add_home(&mut self, name: &str, nat: Nat) -> NodeId {
+        let site = self.add_site(SiteConfig::new(nat));
+        let node = self.add_node(name, site);
+        self.start_node(node);
+        node
+    }
+
+    /// Starts a node's daemon.
+    pub fn start_node(&mut self, node: NodeId) {
+        let (start, now) = (self.start, self.now);
+        self.nodes[node.0].start(&self.network, &mut self.rng, start, now);
+        self.settle(node, Vec::new());
+    }
+
+    /// Kills a node's daemon; its kernel closes the connection.
+    pub fn stop_node(&mut self, node: NodeId) {
+        if let Some(conn) = self.conn_of(node) {
+            self.hang_up(conn);
+        }
+        self.nodes[node.0].stop();
+    }
+
+    /// Moves a node's host to another site: new addresses, new NAT, the old ones gone.
+    pub fn roam(&mut self, node: NodeId, site: SiteId) {
+        let host = self.nodes[node.0].host;
+        self.network.detach(host);
+        self.sites.attach(&mut self.network, host, site);
+        let mut wants = Vec::new();
+        self.nodes[node.0].tell_addresses(&self.network, self.now);
+        self.nodes[node.0].handle_network_change(&mut wants, self.now);
+        self.settle(node, wants);
+    }
+
+    /// One node.
+    pub fn node(&self, node: NodeId) -> &Node {
+        &self.nodes[node.0]
+    }
+
+    /// The node of a device.
+    pub fn node_of(&self, device: DeviceId) -> Option<NodeId> {
+        self.nodes.iter().find(|node| node.device() == device).map(|node| node.id)
+    }
+
+    /// Lets the next thing happen, if it does by `until`.
+    pub fn step(&mut self, until: Instant) -> bool {
+        let network = self.network.poll_timeout();
+        let own = self.heap.peek().map(|Reverse((at, ..))| *at);
+        let next = match (network, own) {
+            (Some(network), Some(own)) => network.min(own),
+            (Some(at), None) | (None, Some(at)) => at,
+            (None, None) => return false,
+        };
+        if next > until {
+            return false;
+        }
+        assert!(next >= self.now, "time goes backwards");
+        self.now = next;
+        self.steps += 1;
+        if network == Some(next) {
+            if let Some(delivery) = self.network.handle_timeout(next) {
+                self.deliver(delivery);
+            }
+        } else if let Some(Reverse((_, _, happening))) = self.heap.pop() {
+            self.happen(happening);
+        }
+        true
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    /// Lets time pass until something is so; how long that took, or `None` if it isn't so within
+    /// `limit`.
+    pub fn run_until(
+        &mut self,
+        limit: Duration,
+        mut is_so: impl FnMut(&Self) -> bool,
+    ) -> Option<Duration> {
+        let (begin, until) = (self.now, self.now + limit);
+        while !is_so(self) {
+            if !self.step(until) {
+                self.now = until;
+                return is_so(self).then_some(limit);
+            }
+        }
+        Some(self.now - begin)
+    }
+
+    fn at(&mut self, at: Instant, happening: Happening) {
+        self.sequence += 1;
+        self.heap.push(Reverse((at, self.sequence, happening)));
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Arrival(conn, direction) => self.arrive(conn, direction),
+            Happening::Dialled(conn) => self.dialled(conn),
+            Happening::Heartbeat(conn) => self.heartbeat(conn),
+            Happening::Reset(conn) => self.reset(conn),
+            Happening::Wake(node) => self.wake(node),
+            Happening::WakeBroker => self.wake_broker(),
+            Happening::Pace(stream) => self.pace(stream),
+        }
+    }
+
+    fn wake(&mut self, node: NodeId) {
+        let now = self.now;
+        if self.nodes[node.0].scheduled != Some(now) {
+            return;
+        }
+        self.nodes[node.0].scheduled = None;
+        self.network.note("wake", node.0 as u64);
+        let mut wants = Vec::new();
+        self.nodes[node.0].handle_timeout(&mut wants, now);
+        self.settle(node, wants);
+    }
+
+    fn deliver(&mut self, delivery: crate::net::Delivery) {
+        let now = self.now;
+        if delivery.host == self.stun.host {
+            self.stun.handle_delivery(&delivery, &mut self.network, now);
+            return;
+        }
+        let Some(id) = self.node_by_host.get(&delivery.host).copied() else { return };
+        let node = &mut self.nodes[id.0];
+        if delivery.to.port() != node.port {
+            return;
+        }
+        let mut wants = Vec::new();
+        node.handle_datagram(delivery.from, delivery.payload, &mut wants, now);
+        self.settle(id, wants);
+    }
+
+    /// Drains a node, does what it wants, and notes when it is to be woken.
+    fn settle(&mut self, node: NodeId, mut wants: Vec<Want>) {
+        let now = self.now;
+        self.nodes[node.0].drain(&mut self.network, &mut wants, now);
+        for want in wants {
+            match want {
+                Want::Dial => self.dial(node),
+                Want::Say(conn, up) => self.say(conn, up),
+                Want::Hang(conn) => self.hang_up(conn),
+                Want::Deliver(packet) => self.delivered(node, &packet),
+            }
+        }
+        let due = self.nodes[node.0].poll_timeout().map(|(due, _)| due);
+        let Some(due) = due else { return };
+        if self.nodes[node.0].scheduled.is_none_or(|scheduled| due < scheduled || scheduled < now) {
+            self.nodes[node.0].scheduled = Some(due);
+            self.at(due, Happening::Wake(node));
+        }
+    }
+}

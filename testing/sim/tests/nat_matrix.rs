@@ -1,0 +1,81 @@
+//! NAT × NAT: direct or not, and how fast. Writes `docs/nat-matrix.md`.
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use warren_sim::matrix::{Measured, attempt, expectations, page, percentile};
+use warren_sim::replay::for_seeds;
+
+const TABLE: &str = include_str!("../../expectations/nat-matrix.tsv");
+const SEEDS: u64 = 12;
+
+#[test]
+fn the_table_names_each_pair_once() {
+    let mut pairs: Vec<_> = expectations(TABLE)
+        .iter()
+        .map(|row| (row.left.min(row.right), row.left.max(row.right)))
+        .collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    assert_eq!(pairs.len(), 28);
+}
+
+#[test]
+fn the_nat_matrix_is_as_rfc_4787_allows_and_its_page_is_current() {
+    let mut rows = Vec::new();
+    let mut all = Vec::new();
+    for expected in expectations(TABLE) {
+        let (left, right) = (expected.left, expected.right);
+        let (mut times, mut reason) = (Vec::new(), None);
+        for_seeds("the_nat_matrix", 0..SEEDS, |seed| {
+            for (from, to) in [(left, right), (right, left)] {
+                let attempt = attempt(seed, from, to);
+                assert_eq!(
+                    attempt.direct.is_some(),
+                    expected.direct,
+                    "seed {seed}: {from} to {to}, {attempt:?}: {}",
+                    expected.why
+                );
+                times.extend(attempt.direct);
+                if !expected.direct {
+                    assert!(attempt.reason.is_some(), "{from} to {to}: no reason is given");
+                    reason = attempt.reason;
+                }
+            }
+        });
+        times.sort_unstable();
+        all.extend_from_slice(&times);
+        rows.push(Measured { expected, times, reason });
+    }
+    all.sort_unstable();
+    let (p50, p95) = (percentile(&all, 0.5).unwrap(), percentile(&all, 0.95).unwrap());
+    println!("time to first reply: p50 {p50:?}, p95 {p95:?} over {} attempts", all.len());
+    assert!(p50 <= Duration::from_millis(700), "p50 {p50:?}");
+    assert!(p95 <= Duration::from_millis(1000), "p95 {p95:?}");
+    if std::env::var_os("SIM_SEED").is_none() {
+        compare(&page(&rows, usize::try_from(SEEDS).unwrap()));
+    }
+}
+
+fn compare(page: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/nat-matrix.md");
+    if std::env::var_os("SIM_WRITE").is_some() {
+        std::fs::write(&path, page).unwrap();
+        return;
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == page,
+        "docs/nat-matrix.md is stale; write it anew: \
+         SIM_WRITE=1 cargo nextest run -p warren-sim the_nat_matrix\n{page}"
+    );
+}
+
+#[test]
+fn one_seed_gives_one_trace() {
+    use warren_sim::Nat::{Cgnat, EimAdf};
+    let first = attempt(1, EimAdf, Cgnat);
+    assert_eq!(attempt(1, EimAdf, Cgnat), first);
+    assert_ne!(attempt(2, EimAdf, Cgnat).trace, first.trace);
+}
