@@ -1,1 +1,190 @@
-//! Load and commit an account's state against SQLite.
+//! Loads and commits the broker's durable state against SQLite.
+//!
+//! One file, in WAL mode with `synchronous=FULL`: when [`Store::commit`] returns, the changes are on
+//! the disk. Every commit is fenced: it names the lease ([`LeaseEpoch`]) under which its process
+//! owns the account, and is refused in the same transaction if another process has taken the
+//! account over. A lease's epoch is at least the wall clock in milliseconds, so that it never
+//! repeats, not even after an older database was restored; netmaps are served under it.
+//!
+//! The tables are plain (`migrations/`), so that PostgreSQL can hold them as well.
+
+mod backup;
+mod commit;
+mod error;
+mod load;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sqlx::Row as _;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use warren_coord::{AccountRecord, LeaseEpoch};
+use warren_proto::AccountId;
+
+pub use error::StoreError;
+
+/// A database that is open. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: SqlitePool,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens a database, or makes one (readable by its owner alone), checks it and brings its
+    /// schema up to date. The folder must exist.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::NewerSchema`], [`StoreError::DiskFull`], or another
+    /// reason why the file can't be used.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        create_private(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5));
+        let store = Self { pool: connect(options, path).await?, path: path.to_owned() };
+        match store.prepare().await {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                store.pool.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        schema::check_integrity(&self.pool, &self.path).await?;
+        schema::migrate(&self.pool, &self.path).await
+    }
+
+    /// Where the database is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Finishes what is under way, folds the log into the database file and closes it.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+
+    /// Stores a new account.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if its id, name or IPv6 range is taken, or as [`Store::commit`].
+    pub async fn create_account(&self, account: &AccountRecord) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO accounts (id, name, ipv4_range, ipv6_range, next_host, created) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(account.id.to_string())
+        .bind(account.name.as_str())
+        .bind(account.ipv4_range.to_string())
+        .bind(account.ipv6_range.to_string())
+        .bind(i64::from(account.next_host))
+        .bind(commit::seconds(account.created))
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Deletes an account with all that belongs to it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`], [`StoreError::NoAccount`], or as [`Store::commit`].
+    pub async fn remove_account(
+        &self,
+        account: AccountId,
+        lease: LeaseEpoch,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        commit::fence(&mut transaction, account, lease).await?;
+        sqlx::query("DELETE FROM accounts WHERE id = $1")
+            .bind(account.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Takes an account over: from here on commits under its earlier leases are refused.
+    ///
+    /// # Errors
+    /// [`StoreError::NoAccount`], or as [`Store::commit`].
+    pub async fn take_lease(&self, account: AccountId) -> Result<LeaseEpoch, StoreError> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let clock = i64::try_from(since_epoch.as_millis()).unwrap_or(0);
+        let row = sqlx::query(
+            "UPDATE accounts SET lease_epoch = \
+             CASE WHEN lease_epoch + 1 > $2 THEN lease_epoch + 1 ELSE $2 END \
+             WHERE id = $1 RETURNING lease_epoch",
+        )
+        .bind(account.to_string())
+        .bind(clock)
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(StoreError::NoAccount)?;
+        let epoch: i64 = row.try_get(0)?;
+        u64::try_from(epoch).map(LeaseEpoch).map_err(|_| StoreError::nonsense("lease epoch"))
+    }
+
+    /// A broker-wide setting.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT value FROM settings WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// Sets a broker-wide setting.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn set_setting(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO settings (name, value) VALUES ($1, $2) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        )
+        .bind(name)
+        .bind(value)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
+
+async fn connect(options: SqliteConnectOptions, path: &Path) -> Result<SqlitePool, StoreError> {
+    // One connection writes; the second lets a backup read meanwhile.
+    SqlitePoolOptions::new()
+        .max_connections(2)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await
+        .map_err(|error| StoreError::from(error).at(path))
+}
+
+/// Makes the file if there is none: it holds hashes of secrets, and who is in which account.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(file) => {
+            file.sync_all().map_err(|error| StoreError::io(path, error))?;
+            backup::sync_folder(path)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::io(path, error)),
+    }
+}

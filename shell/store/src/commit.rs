@@ -1,0 +1,238 @@
+//! Writing an account's changes, fenced, in one transaction.
+
+use std::collections::BTreeSet;
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Row as _, Sqlite, Transaction};
+use warren_coord::{
+    AccountRecord, Change, DeviceRecord, JoinKeyRecord, LeaseEpoch, SecretHash, Tag, UnixTime,
+};
+use warren_proto::{AccountId, DeviceId, JoinKeyId};
+
+use crate::{Store, StoreError};
+
+impl Store {
+    /// Commits an account's changes: all or none. When it returns, they are on the disk.
+    ///
+    /// Don't drop the future before it is done: the changes may have been committed by then, and
+    /// the state machine must be told.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if another process has taken the account over,
+    /// [`StoreError::DiskFull`], [`StoreError::Conflict`], [`StoreError::NoAccount`], or another
+    /// failure of the database. Nothing was kept then.
+    pub async fn commit(
+        &self,
+        account: AccountId,
+        lease: LeaseEpoch,
+        changes: &[Change],
+    ) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        fence(&mut transaction, account, lease).await?;
+        let id = account.to_string();
+        for change in changes {
+            write(&mut transaction, &id, change).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// Refuses a commit under any lease but the newest.
+pub(crate) async fn fence(
+    transaction: &mut Transaction<'_, Sqlite>,
+    account: AccountId,
+    lease: LeaseEpoch,
+) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT lease_epoch FROM accounts WHERE id = $1")
+        .bind(account.to_string())
+        .fetch_optional(&mut **transaction)
+        .await?
+        .ok_or(StoreError::NoAccount)?;
+    let newest: i64 = row.try_get(0)?;
+    if i64::try_from(lease.0) == Ok(newest) { Ok(()) } else { Err(StoreError::Fenced) }
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    account: &str,
+    change: &Change,
+) -> Result<(), StoreError> {
+    match change {
+        Change::Account(record) => write_account(connection, account, record).await,
+        Change::Device(record) => {
+            write_device(connection, account, record).await?;
+            write_tags(connection, DEVICE_TAGS, account, &record.id.to_string(), &record.tags).await
+        }
+        Change::DeviceRemoved(id) => delete_device(connection, account, *id).await,
+        Change::LastSeen { device, at } => {
+            sqlx::query("UPDATE devices SET last_seen = $3 WHERE account_id = $1 AND id = $2")
+                .bind(account)
+                .bind(device.to_string())
+                .bind(seconds(*at))
+                .execute(connection)
+                .await?;
+            Ok(())
+        }
+        Change::JoinKey(record) => {
+            write_join_key(connection, account, record).await?;
+            let id = record.id.to_string();
+            write_tags(connection, JOIN_KEY_TAGS, account, &id, &record.tags).await
+        }
+        Change::JoinKeyRemoved(id) => delete_join_key(connection, account, *id).await,
+    }
+}
+
+async fn write_account(
+    connection: &mut SqliteConnection,
+    account: &str,
+    record: &AccountRecord,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE accounts SET name = $2, ipv4_range = $3, ipv6_range = $4, next_host = $5, \
+         created = $6 WHERE id = $1",
+    )
+    .bind(account)
+    .bind(record.name.as_str())
+    .bind(record.ipv4_range.to_string())
+    .bind(record.ipv6_range.to_string())
+    .bind(i64::from(record.next_host))
+    .bind(seconds(record.created))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn write_device(
+    connection: &mut SqliteConnection,
+    account: &str,
+    device: &DeviceRecord,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO devices (account_id, id, public_key, name, ipv4, ipv6, token_hash, \
+         joined_by, ephemeral, static_endpoint, os, software, created, last_seen) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+         ON CONFLICT (account_id, id) DO UPDATE SET public_key = excluded.public_key, \
+         name = excluded.name, ipv4 = excluded.ipv4, ipv6 = excluded.ipv6, \
+         token_hash = excluded.token_hash, joined_by = excluded.joined_by, \
+         ephemeral = excluded.ephemeral, static_endpoint = excluded.static_endpoint, \
+         os = excluded.os, software = excluded.software, created = excluded.created, \
+         last_seen = excluded.last_seen",
+    )
+    .bind(account)
+    .bind(device.id.to_string())
+    .bind(device.key.to_string())
+    .bind(device.name.as_str())
+    .bind(device.ipv4.to_string())
+    .bind(device.ipv6.to_string())
+    .bind(device.token.as_ref().map(hex))
+    .bind(device.joined_by.map(|key| key.to_string()))
+    .bind(device.ephemeral)
+    .bind(device.static_endpoint.map(|endpoint| endpoint.to_string()))
+    .bind(&device.os)
+    .bind(&device.software)
+    .bind(seconds(device.created))
+    .bind(device.last_seen.map(seconds))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn delete_device(
+    connection: &mut SqliteConnection,
+    account: &str,
+    device: DeviceId,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM devices WHERE account_id = $1 AND id = $2")
+        .bind(account)
+        .bind(device.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn write_join_key(
+    connection: &mut SqliteConnection,
+    account: &str,
+    key: &JoinKeyRecord,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO join_keys (account_id, id, secret_hash, reusable, ephemeral, created, \
+         expires, last_used, uses) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+         ON CONFLICT (account_id, id) DO UPDATE SET secret_hash = excluded.secret_hash, \
+         reusable = excluded.reusable, ephemeral = excluded.ephemeral, \
+         created = excluded.created, expires = excluded.expires, \
+         last_used = excluded.last_used, uses = excluded.uses",
+    )
+    .bind(account)
+    .bind(key.id.to_string())
+    .bind(hex(&key.hash))
+    .bind(key.reusable)
+    .bind(key.ephemeral)
+    .bind(seconds(key.created))
+    .bind(key.expires.map(seconds))
+    .bind(key.last_used.map(seconds))
+    .bind(i64::from(key.uses))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn delete_join_key(
+    connection: &mut SqliteConnection,
+    account: &str,
+    key: JoinKeyId,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM join_keys WHERE account_id = $1 AND id = $2")
+        .bind(account)
+        .bind(key.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// How tags of one kind are replaced: all are deleted, then each is inserted.
+struct TagStatements {
+    delete: &'static str,
+    insert: &'static str,
+}
+
+const DEVICE_TAGS: TagStatements = TagStatements {
+    delete: "DELETE FROM device_tags WHERE account_id = $1 AND device_id = $2",
+    insert: "INSERT INTO device_tags (account_id, device_id, tag) VALUES ($1, $2, $3)",
+};
+
+const JOIN_KEY_TAGS: TagStatements = TagStatements {
+    delete: "DELETE FROM join_key_tags WHERE account_id = $1 AND join_key_id = $2",
+    insert: "INSERT INTO join_key_tags (account_id, join_key_id, tag) VALUES ($1, $2, $3)",
+};
+
+async fn write_tags(
+    connection: &mut SqliteConnection,
+    statements: TagStatements,
+    account: &str,
+    owner: &str,
+    tags: &BTreeSet<Tag>,
+) -> Result<(), StoreError> {
+    sqlx::query(statements.delete).bind(account).bind(owner).execute(&mut *connection).await?;
+    for tag in tags {
+        sqlx::query(statements.insert)
+            .bind(account)
+            .bind(owner)
+            .bind(tag.as_str())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Seconds since the Unix epoch as the database holds them.
+pub(crate) fn seconds(at: UnixTime) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}
+
+fn hex(hash: &SecretHash) -> String {
+    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
