@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::net::SocketAddr;
+
 use common::*;
-use warren_mesh::{Event, PathState};
+use warren_mesh::{BrokerState, Event, PathState, Rank, Reason};
 
 #[test]
 fn the_first_packet_arrives_after_probe_and_handshake() {
@@ -17,6 +19,18 @@ fn the_first_packet_arrives_after_probe_and_handshake() {
 }
 
 #[test]
+fn behind_firewalls_on_both_sides_the_first_packet_waits_for_the_signal() {
+    let mut world = World::new(2);
+    for node in &mut world.nodes {
+        node.firewall = true;
+    }
+    world.send(0, 1, b"ping");
+    let took = world.run_until(secs(1), |world| !world.nodes[1].received.is_empty());
+    // 40 ms until the peer knows, its own probe, then the next round of ours at most 100 ms later.
+    assert!(took <= DELAY * 7 + ms(100), "{took:?}");
+}
+
+#[test]
 fn a_packet_asks_the_broker_to_tell_the_peer_at_once() {
     let mut world = World::new(2);
     world.nodes[0].events.clear();
@@ -26,4 +40,327 @@ fn a_packet_asks_the_broker_to_tell_the_peer_at_once() {
     };
     assert_eq!((*at, request.peer), (world.now, id(1)));
     assert_eq!(request.endpoints[0].addr, world.nodes[0].addr);
+}
+
+#[test]
+fn connect_builds_a_tunnel_without_a_packet() {
+    let mut world = World::new(2);
+    world.nodes[0].mesh.connect(id(1), world.now);
+    world.drain(0);
+    world.run_until(secs(1), |world| world.nodes[0].mesh.peer(id(1)).unwrap().established);
+    assert_eq!(world.send(0, 1, b"at once"), None);
+    world.run(DELAY);
+    assert_eq!(world.payloads(1), [b"at once".to_vec()]);
+}
+
+#[test]
+fn when_both_sides_want_to_talk_at_once_both_get_through() {
+    for (first, second) in [(0, 1), (1, 0)] {
+        let mut world = World::new(2);
+        for node in &mut world.nodes {
+            node.firewall = true;
+        }
+        world.send(first, second, b"a");
+        world.run(ms(5));
+        world.send(second, first, b"b");
+        let took = world
+            .run_until(secs(1), |world| world.nodes.iter().all(|node| node.received.len() == 1));
+        assert!(took <= ms(500), "{took:?}");
+    }
+}
+
+#[test]
+fn one_lost_probe_or_handshake_costs_little() {
+    for lost in 0..12 {
+        let mut world = World::new(2);
+        let mut count = 0;
+        world.filter = Box::new(move |mail| {
+            match mail {
+                // A packet itself is nobody's to repeat.
+                Mail::Datagram(_, _, contents, _) if contents[0] != 4 => {
+                    count += 1;
+                    count != lost + 1
+                }
+                Mail::Datagram(..) | Mail::Signal(..) | Mail::Presence(_) => true,
+            }
+        });
+        world.send(0, 1, b"ping");
+        let took = world.run_until(secs(2), |world| !world.nodes[1].received.is_empty());
+        assert!(took <= ms(450), "datagram {lost} lost: {took:?}");
+    }
+}
+
+#[test]
+fn nothing_is_sent_without_traffic() {
+    let mut world = World::new(3);
+    let before: Vec<usize> = world.nodes.iter().map(|node| node.sent).collect();
+    world.log.clear();
+    world.run(secs(24 * 3600));
+    let servers: Vec<SocketAddr> = STUN.iter().map(|addr| addr.parse().unwrap()).collect();
+    assert!(world.log.iter().all(|(_, _, to, _)| servers.contains(to)));
+    // One STUN request each 25 s.
+    for (node, before) in world.nodes.iter().zip(before) {
+        assert!(node.sent - before <= 24 * 3600 / 25 + 1, "{}", node.sent - before);
+    }
+}
+
+#[test]
+fn a_pair_falls_silent_after_traffic_ends_and_wakes_again() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    world.run(secs(330));
+    assert_eq!(world.path(0, 1), PathState::Idle);
+    assert_eq!(world.path(1, 0), PathState::Idle);
+    world.log.clear();
+    world.run(secs(3600));
+    let between = world.log.iter().filter(|(_, from, to, _)| from.ip() != to.ip());
+    let servers: Vec<SocketAddr> = STUN.iter().map(|addr| addr.parse().unwrap()).collect();
+    assert_eq!(between.filter(|(_, _, to, _)| !servers.contains(to)).count(), 0);
+    world.join(1, 0);
+}
+
+#[test]
+fn a_path_in_use_is_probed_each_20_seconds_from_both_ends() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    world.run(secs(20));
+    for node in 0..2 {
+        let before = world.nodes[node].mesh.counters().probes_sent;
+        world.run(secs(100));
+        let probes = world.nodes[node].mesh.counters().probes_sent - before;
+        assert!((5..=6).contains(&probes), "{probes}");
+    }
+}
+
+#[test]
+fn a_roam_of_one_side_is_healed_and_published_once() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    world.nodes[1].events.clear();
+    world.nodes[0].events.clear();
+    world.set_address(0, "203.0.113.9:4000");
+    world.send(0, 1, b"from my new place");
+    world.send(1, 0, b"where are you");
+    let took = world.run_until(secs(3), |world| {
+        world.remote(1, 0) == Some("203.0.113.9:4000".parse().unwrap())
+    });
+    assert!(took <= ms(300), "{took:?}");
+    world.run(secs(5));
+    let check_ins = world.nodes[0].events.iter();
+    assert_eq!(check_ins.filter(|(_, event)| matches!(event, Event::CheckIn(_))).count(), 1);
+    world.send(1, 0, b"there you are");
+    world.run(DELAY);
+    assert!(world.payloads(0).contains(&b"there you are".to_vec()));
+}
+
+#[test]
+fn a_roam_heals_behind_firewalls_with_the_brokers_help() {
+    let mut world = World::new(2);
+    for node in &mut world.nodes {
+        node.firewall = true;
+    }
+    world.join(0, 1);
+    world.set_address(0, "203.0.113.9:4000");
+    let took = world.run_until(secs(3), |world| {
+        world.remote(1, 0) == Some("203.0.113.9:4000".parse().unwrap())
+    });
+    assert!(took <= ms(1500), "{took:?}");
+}
+
+#[test]
+fn a_roam_that_the_host_does_not_notice_heals_within_a_second_and_a_half() {
+    for firewall in [false, true] {
+        let mut world = World::new(2);
+        for node in &mut world.nodes {
+            node.firewall = firewall;
+        }
+        world.join(0, 1);
+        // The NAT in front of it got a new address: only the outside sees it.
+        let new: SocketAddr = "203.0.113.9:4000".parse().unwrap();
+        world.nodes[0].addr = new;
+        let begin = world.now;
+        while world.remote(1, 0) != Some(new) || world.nodes[1].received.len() < 3 {
+            assert!(world.now - begin < ms(1500), "not healed");
+            world.send(0, 1, b"data");
+            world.send(1, 0, b"data");
+            world.run(ms(50));
+        }
+    }
+}
+
+#[test]
+fn both_sides_roam_at_once() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    world.set_address(0, "203.0.113.9:4000");
+    world.set_address(1, "203.0.113.10:4000");
+    world.send(0, 1, b"x");
+    let took = world.run_until(secs(3), |world| {
+        world.remote(1, 0) == Some("203.0.113.9:4000".parse().unwrap())
+            && world.remote(0, 1) == Some("203.0.113.10:4000".parse().unwrap())
+    });
+    assert!(took <= ms(1500), "{took:?}");
+}
+
+#[test]
+fn packets_of_the_stall_arrive_in_order_once_the_path_is_healed() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    let new: SocketAddr = "203.0.113.9:4000".parse().unwrap();
+    world.nodes[1].addr = new;
+    world.nodes[1].received.clear();
+    for i in 0..20u8 {
+        world.send(0, 1, &[i]);
+        world.run(ms(100));
+    }
+    world.run(secs(1));
+    let got: Vec<u8> = world.payloads(1).iter().map(|payload| payload[0]).collect();
+    assert!(got.is_sorted() && got.last() == Some(&19), "{got:?}");
+    assert!(got.len() >= 10, "{got:?}");
+}
+
+#[test]
+fn traffic_one_way_is_no_death() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    let remote = world.remote(0, 1);
+    world.nodes[0].events.clear();
+    let before = world.nodes[0].mesh.counters().probes_sent;
+    for _ in 0..600 {
+        assert_eq!(world.send(0, 1, b"one way"), None);
+        world.run(ms(100));
+        assert_eq!(world.remote(0, 1), remote);
+    }
+    assert!(!world.nodes[0].events.iter().any(|(_, e)| matches!(e, Event::PathChanged { .. })));
+    // About one a second, and the refreshes.
+    let probes = world.nodes[0].mesh.counters().probes_sent - before;
+    assert!((40..=75).contains(&probes), "{probes}");
+}
+
+#[test]
+fn a_peer_that_restarted_is_talked_to_again_within_a_second() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    let now = world.now;
+    let mut fresh = warren_mesh::Mesh::new(
+        warren_mesh::Config { unix: NOON + secs(60), ..config(1, Some(1280), 77) },
+        now,
+    );
+    std::mem::swap(&mut world.nodes[1].mesh, &mut fresh);
+    world.set_address(1, "192.0.2.2:4000");
+    let map = world.map_of(1);
+    world.nodes[1].mesh.handle_netmap(map, warren_mesh::MapSource::Broker, now);
+    world.drain(1);
+    world.nodes[1].received.clear();
+    let begin = world.now;
+    while world.nodes[1].received.is_empty() {
+        world.send(0, 1, b"are you there");
+        world.run(ms(50));
+        assert!(world.now - begin < secs(1));
+    }
+}
+
+#[test]
+fn a_lan_path_is_preferred_and_found_again() {
+    let mut world = World::at(&["192.168.1.1:4000", "192.168.1.2:4000"], Some(1280));
+    for node in &mut world.nodes {
+        let local = warren_mesh::LocalAddress { ip: node.addr.ip(), prefix_len: 24 };
+        node.mesh.handle_local_addresses(&[local], 4000, world.now);
+    }
+    world.join(0, 1);
+    assert!(matches!(world.path(0, 1), PathState::Direct { rank: Rank::Lan, .. }));
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_unreachable_with_a_reason_and_icmp() {
+    let mut world = World::new(2);
+    world.nodes[1].alive = false;
+    assert_eq!(world.send(0, 1, b"hello"), None);
+    assert_eq!(world.path(0, 1), PathState::Connecting);
+    world.run(secs(6));
+    let status = world.nodes[0].mesh.peer(id(1)).unwrap();
+    assert_eq!(status.path, PathState::Unreachable);
+    assert!(matches!(status.reason, Some(Reason::NoAnswer { endpoints: 1, probes: 20.. })));
+    assert_eq!(world.nodes[0].icmp.len(), 1);
+    assert!(world.send(0, 1, b"again").is_some());
+    assert_eq!(world.nodes[0].icmp.len(), 2);
+    // Traffic tries again after 25 s, silence doesn't.
+    let sent = world.nodes[0].mesh.counters().probes_sent;
+    world.run(secs(60));
+    assert_eq!(world.nodes[0].mesh.counters().probes_sent, sent);
+    assert_eq!(world.send(0, 1, b"again"), None);
+    assert!(world.nodes[0].mesh.counters().probes_sent > sent);
+}
+
+#[test]
+fn an_offline_peer_fails_sooner_and_is_sought_when_it_comes_online() {
+    let mut world = World::new(2);
+    world.nodes[1].alive = false;
+    let offline = |endpoints: Vec<_>, online| warren_proto::Change::Presence {
+        id: id(1),
+        online,
+        endpoints,
+        nat: Default::default(),
+    };
+    let endpoints = world.nodes[1].mesh.check_in_state().endpoints;
+    world.change(|_| offline(endpoints.clone(), false), 1);
+    world.send(0, 1, b"hello");
+    world.run(ms(2200));
+    assert_eq!(world.nodes[0].mesh.peer(id(1)).unwrap().reason, Some(Reason::PeerOffline));
+    world.nodes[1].alive = true;
+    world.change(|_| offline(endpoints.clone(), true), 1);
+    world.run_until(secs(1), |world| world.remote(0, 1).is_some());
+    assert_eq!(world.nodes[0].mesh.peer(id(1)).unwrap().reason, None);
+}
+
+#[test]
+fn without_the_broker_nodes_behind_firewalls_reach_each_other_within_25_seconds() {
+    let mut world = World::new(3);
+    world.broker = false;
+    for node in &mut world.nodes {
+        node.firewall = true;
+        node.mesh.handle_broker(BrokerState::Lost, world.now);
+    }
+    for i in 0..3 {
+        world.drain(i);
+    }
+    let begin = world.now;
+    while world.nodes[2].received.is_empty() {
+        world.send(0, 2, b"hello");
+        world.run(ms(500));
+        assert!(world.now - begin < secs(25));
+    }
+}
+
+#[test]
+fn a_path_found_without_the_broker_ends_with_its_return() {
+    let mut world = World::new(2);
+    for node in &mut world.nodes {
+        node.mesh.handle_broker(BrokerState::Lost, world.now);
+    }
+    for i in 0..2 {
+        world.drain(i);
+    }
+    world.run(secs(60));
+    assert!(world.remote(0, 1).is_some());
+    for node in &mut world.nodes {
+        node.mesh.handle_broker(BrokerState::Connected { rtt: DELAY }, world.now);
+    }
+    world.run(secs(60));
+    assert_eq!(world.path(0, 1), PathState::Idle);
+    let sent = world.nodes[0].mesh.counters().probes_sent;
+    world.run(secs(600));
+    assert_eq!(world.nodes[0].mesh.counters().probes_sent, sent);
+}
+
+#[test]
+fn a_short_idle_session_is_renewed_by_the_next_packet() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    world.run(secs(200));
+    assert!(world.remote(0, 1).is_some());
+    world.nodes[1].received.clear();
+    world.send(0, 1, b"still there");
+    let took = world.run_until(secs(1), |world| !world.nodes[1].received.is_empty());
+    assert_eq!(took, DELAY * 3);
 }
