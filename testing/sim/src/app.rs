@@ -1,6 +1,7 @@
-//! The smallest of applications: ping, and a paced stream whose longest gap is measured.
+//! The smallest of applications: ping, a paced stream whose longest gap is measured, and a transfer
+//! that is acknowledged and repeated as TCP does it.
 //!
-//! Both are UDP packets between mesh addresses, built here byte by byte, because what goes into a
+//! All are UDP packets between mesh addresses, built here byte by byte, because what goes into a
 //! node and comes out of it are whole IP packets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,6 +11,9 @@ pub const ECHO_PORT: u16 = 7;
 
 /// The UDP port of the paced stream.
 pub const STREAM_PORT: u16 = 9;
+
+/// The UDP port of the acknowledged transfer.
+pub const TRANSFER_PORT: u16 = 10;
 
 /// A UDP packet between two mesh addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

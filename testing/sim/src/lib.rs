@@ -18,4 +18,4 @@ pub use broker::{Broker, Disk, UNIX_START};
 pub use node::{Daemon, Node};
 pub use site::{CarrierId, Families, Nat, SiteConfig, SiteId, Sites};
 pub use stun::{STUN_PORTS, StunHost};
-pub use world::{NodeId, PingId, StreamId, StreamReport, World};
+pub use world::{NodeId, PingId, StreamId, StreamReport, TransferId, TransferReport, World};

@@ -154,9 +154,6 @@ impl Node {
     }
 
     /// Drains the core.
-    ///
-    /// # Panics
-    /// When the core then wants to be woken at once: a busy loop.
     pub(crate) fn drain(&mut self, network: &mut Network, wants: &mut Vec<Want>, now: Instant) {
         loop {
             let Some(daemon) = &mut self.daemon else { return };
@@ -173,9 +170,6 @@ impl Node {
             } else {
                 break;
             }
-        }
-        if let Some((due, why)) = self.poll_timeout() {
-            assert!(due > now, "{} wants to be woken at once for '{why}'", self.name);
         }
     }
 }

@@ -7,6 +7,7 @@
 mod apps;
 mod broker;
 mod links;
+mod transfer;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -26,6 +27,8 @@ use crate::stun::StunHost;
 
 use apps::{Ping, Stream};
 pub use apps::{PingId, StreamId, StreamReport};
+use transfer::Transfer;
+pub use transfer::{TransferId, TransferReport};
 
 /// A node of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +47,8 @@ enum Happening {
     WakeBroker,
     /// The next packet of a stream is due.
     Pace(usize),
+    /// The retransmission timeout of a transfer's segment, or its next segment.
+    Transfer(usize, u64),
 }
 
 /// The simulation.
@@ -74,6 +79,7 @@ pub struct World {
     join_key: String,
     pings: Vec<Ping>,
     streams: Vec<Stream>,
+    transfers: Vec<Transfer>,
     steps: u64,
 }
 
@@ -128,6 +134,7 @@ impl World {
             join_key,
             pings: Vec::new(),
             streams: Vec::new(),
+            transfers: Vec::new(),
             steps: 0,
         }
     }
@@ -218,11 +225,27 @@ impl World {
         self.nodes[node.0].stop();
     }
 
-    /// Moves a node's host to another site: new addresses, new NAT, the old ones gone.
+    /// Moves a node's host to another site: the old address goes, and a moment later there is a
+    /// new one, behind another NAT.
     pub fn roam(&mut self, node: NodeId, site: SiteId) {
-        let host = self.nodes[node.0].host;
-        self.network.detach(host);
-        self.sites.attach(&mut self.network, host, site);
+        self.unplug(node);
+        self.run_for(Duration::from_millis(10));
+        self.plug(node, site);
+    }
+
+    /// Takes a node's host off the network.
+    pub fn unplug(&mut self, node: NodeId) {
+        self.network.detach(self.nodes[node.0].host);
+        self.network_changed(node);
+    }
+
+    /// Puts a node's host, which was unplugged, into a site.
+    pub fn plug(&mut self, node: NodeId, site: SiteId) {
+        self.sites.attach(&mut self.network, self.nodes[node.0].host, site);
+        self.network_changed(node);
+    }
+
+    fn network_changed(&mut self, node: NodeId) {
         let mut wants = Vec::new();
         self.nodes[node.0].tell_addresses(&self.network, self.now);
         self.nodes[node.0].handle_network_change(&mut wants, self.now);
@@ -302,6 +325,7 @@ impl World {
             Happening::Wake(node) => self.wake(node),
             Happening::WakeBroker => self.wake_broker(),
             Happening::Pace(stream) => self.pace(stream),
+            Happening::Transfer(transfer, turn) => self.transfer_due(transfer, turn),
         }
     }
 
@@ -315,6 +339,9 @@ impl World {
         let mut wants = Vec::new();
         self.nodes[node.0].handle_timeout(&mut wants, now);
         self.settle(node, wants);
+        if let Some((due, why)) = self.nodes[node.0].poll_timeout() {
+            assert!(due > now, "{} wants to be woken again at once for '{why}'", node.0);
+        }
     }
 
     fn deliver(&mut self, delivery: crate::net::Delivery) {
@@ -346,8 +373,8 @@ impl World {
             }
         }
         let due = self.nodes[node.0].poll_timeout().map(|(due, _)| due);
-        let Some(due) = due else { return };
-        if self.nodes[node.0].scheduled.is_none_or(|scheduled| due < scheduled || scheduled < now) {
+        let Some(due) = due.map(|due| due.max(now)) else { return };
+        if self.nodes[node.0].scheduled.is_none_or(|scheduled| due < scheduled) {
             self.nodes[node.0].scheduled = Some(due);
             self.at(due, Happening::Wake(node));
         }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use warren_mesh::OutboundDrop;
 
+use super::transfer::SENDER_PORT;
 use super::{Happening, NodeId, World};
-use crate::app::{Datagram, ECHO_PORT, STREAM_PORT};
+use crate::app::{Datagram, ECHO_PORT, STREAM_PORT, TRANSFER_PORT};
 
 /// A ping that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +192,7 @@ impl World {
                 assert_eq!(datagram.src, self.mesh_ip(ping.from), "a ping's source was forged");
                 let _ = self.inject(node, &datagram.reply().packet(packet.len()));
             }
+            TRANSFER_PORT => self.transfer_delivered(node, index, datagram, packet.len()),
             STREAM_PORT => {
                 let sender = self.mesh_ip(self.streams[index].from);
                 assert_eq!(datagram.src, sender, "a packet's source was forged");
@@ -201,6 +203,7 @@ impl World {
                 stream.longest_gap = stream.longest_gap.max(gap);
                 stream.last_arrival = now;
             }
+            SENDER_PORT => self.transfer_acknowledged(node, index),
             _ => {
                 let ping = &mut self.pings[index];
                 assert_eq!(ping.from, node, "a reply went astray");

@@ -97,12 +97,14 @@ impl World {
             self.broker.housekeeping(now);
         }
         self.settle_broker();
+        if let Some((due, why)) =
+            self.broker.account().and_then(warren_coord::Account::poll_timeout)
+        {
+            assert!(due > now, "the account wants to be woken again at once for '{why}'");
+        }
     }
 
     /// Drains the account into the sessions' streams and notes when it is to be woken.
-    ///
-    /// # Panics
-    /// When the account then wants to be woken at once: a busy loop.
     pub(super) fn settle_broker(&mut self) {
         let now = self.now;
         loop {
@@ -120,8 +122,8 @@ impl World {
             }
         }
         let Some(account) = self.broker.account() else { return };
-        let Some((due, why)) = account.poll_timeout() else { return };
-        assert!(due > now, "the account wants to be woken at once for '{why}'");
+        let Some((due, _)) = account.poll_timeout() else { return };
+        let due = due.max(now);
         if self.broker_wake.is_none_or(|scheduled| due < scheduled) {
             self.broker_wake = Some(due);
             self.at(due, Happening::WakeBroker);
