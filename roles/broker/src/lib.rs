@@ -1,1 +1,59 @@
 //! The broker: HTTPS API, control sessions, STUN, admin socket.
+//!
+//! [`serve`] is all of `warren serve`. What it decides is decided in `warren-coord`; here are the
+//! sockets, the certificates, the files and the order of things. `docs/protocol.md` has the routes.
+
+mod accounts;
+mod addresses;
+pub mod admin;
+mod api;
+mod backup;
+mod broker;
+mod config;
+mod data_dir;
+mod outbox;
+mod server;
+mod stun;
+mod tls;
+
+use anyhow::Result;
+
+pub use backup::{Manifest, restore};
+pub use broker::{Running, start};
+pub use config::{
+    AcmeConfig, FALLBACK_HTTPS_PORT, HTTPS_PORT, LETS_ENCRYPT, Limits, STUN_PORT, ServeConfig,
+    TlsMode,
+};
+
+/// Runs a broker until `shutdown`, and tells the person at the terminal how to join.
+///
+/// # Errors
+/// What is in the way (a port, the data folder, another broker) and what to do about it.
+pub async fn serve(config: ServeConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
+    let running = start(&config).await?;
+    print!("{}", greeting(&running));
+    running.run(shutdown).await
+}
+
+fn greeting(running: &Running) -> String {
+    let mut text = format!("Broker at {} (listening on {})\n", running.url(), running.listen());
+    if running.url_is_guessed() {
+        text.push_str(
+            "  The URL is a guess; if devices reach this host otherwise: --public-url URL\n",
+        );
+    }
+    if let [first, ..] = running.stun_public().as_slice() {
+        text.push_str(&format!("STUN at {first}\n"));
+    }
+    if let Some(link) = running.first_link() {
+        text.push_str(&format!(
+            "\nA link for your first device, good for one device within a day:\n\n  \
+             warren up --join '{link}'\n\n"
+        ));
+    }
+    text.push_str(&format!(
+        "More links: warren admin --data {} join-keys create\n",
+        running.data().display()
+    ));
+    text
+}

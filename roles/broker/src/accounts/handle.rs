@@ -1,0 +1,294 @@
+//! One account: its state machine, the streams of its sessions, its timer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Instant;
+
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, mpsc};
+use tracing::warn;
+use warren_coord::{
+    Account, AccountRecord, BrokerSettings, Ctx, Directory, LeaseEpoch, Prepared, Refused,
+    SessionId, Snapshot,
+};
+use warren_proto::{AccountId, DeviceId, InstanceId, MapVersion, SessionEvent};
+use warren_store::{Store, StoreError};
+
+use super::session::Session;
+use super::{fresh_ctx, uninterrupted};
+use crate::api::problem::{ApiResult, Failure};
+use crate::outbox::{Sender, Sent, outbox};
+
+/// One account, shared by all who serve it.
+pub(crate) struct AccountHandle {
+    id: AccountId,
+    state: Mutex<State>,
+    /// Durable changes take turns: what is prepared is right only until the next one.
+    turn: Arc<AsyncMutex<()>>,
+    timer: Notify,
+    store: Store,
+    directory: Arc<RwLock<Directory>>,
+    lost: mpsc::Sender<AccountId>,
+}
+
+struct State {
+    account: Account,
+    streams: BTreeMap<SessionId, Sender>,
+    /// When the timer task wakes up next.
+    armed: Option<Instant>,
+    closed: bool,
+}
+
+impl State {
+    /// Hands all events to their streams.
+    fn pump(&mut self) {
+        while let Some((session, event)) = self.account.poll_event() {
+            let ends = matches!(event, SessionEvent::Revoked);
+            let Some(stream) = self.streams.get(&session) else { continue };
+            match stream.send(event) {
+                Sent::Queued => {}
+                Sent::Overflow => self.account.handle_overflow(session),
+            }
+            if ends {
+                self.streams.remove(&session);
+            }
+        }
+    }
+}
+
+impl AccountHandle {
+    /// Begins to drive an account.
+    pub(super) fn start(
+        snapshot: Snapshot,
+        epoch: LeaseEpoch,
+        settings: &BrokerSettings,
+        store: Store,
+        directory: Arc<RwLock<Directory>>,
+        lost: mpsc::Sender<AccountId>,
+    ) -> Arc<Self> {
+        let account = Account::new(snapshot, epoch, settings, Instant::now());
+        let handle = Arc::new(Self {
+            id: account.id(),
+            state: Mutex::new(State {
+                account,
+                streams: BTreeMap::new(),
+                armed: None,
+                closed: false,
+            }),
+            turn: Arc::default(),
+            timer: Notify::new(),
+            store,
+            directory,
+            lost,
+        });
+        tokio::spawn(drive(handle.clone()));
+        handle
+    }
+
+    /// The account's id.
+    pub(crate) fn id(&self) -> AccountId {
+        self.id
+    }
+
+    /// The account as it is stored.
+    pub(crate) fn record(&self) -> AccountRecord {
+        self.read(|account| account.record().clone())
+    }
+
+    /// Looks at the account.
+    pub(crate) fn read<R>(&self, look: impl FnOnce(&Account) -> R) -> R {
+        look(&self.lock().account)
+    }
+
+    /// Changes what is soft, and sends out what follows from it.
+    pub(crate) fn soft<R>(&self, change: impl FnOnce(&mut Account, Instant) -> R) -> R {
+        let mut state = self.lock();
+        let reply = change(&mut state.account, Instant::now());
+        self.settle(state);
+        reply
+    }
+
+    /// Changes what is durable: decides, commits, applies; then sends out what follows from it.
+    /// The reply is there only once the change is safe.
+    ///
+    /// # Errors
+    /// The decision's refusal, or that the store can't; then nothing has changed.
+    pub(crate) async fn durable<R: Send + 'static>(
+        self: &Arc<Self>,
+        decide: impl FnOnce(&Account, &Ctx) -> Result<Prepared<R>, Refused> + Send + 'static,
+    ) -> ApiResult<R> {
+        let this = self.clone();
+        uninterrupted(async move {
+            let _turn = this.turn.lock().await;
+            let prepared = this.decide(decide)?;
+            this.commit(prepared).await
+        })
+        .await
+    }
+
+    fn decide<R>(
+        &self,
+        decide: impl FnOnce(&Account, &Ctx) -> Result<Prepared<R>, Refused>,
+    ) -> ApiResult<Prepared<R>> {
+        let state = self.lock();
+        if state.closed {
+            return Err(Refused::NotFound("account").into());
+        }
+        Ok(decide(&state.account, &fresh_ctx())?)
+    }
+
+    /// Only while holding the turn.
+    async fn commit<R>(&self, prepared: Prepared<R>) -> ApiResult<R> {
+        if !prepared.changes.is_empty() {
+            let epoch = self.read(Account::epoch);
+            if let Err(error) = self.store.commit(self.id, epoch, &prepared.changes).await {
+                if matches!(error, StoreError::Fenced) {
+                    // The receiver has room or is told already.
+                    let _ = self.lost.try_send(self.id);
+                }
+                return Err(Failure::unavailable(&error.into()));
+            }
+            self.directory
+                .write()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .apply(self.id, &prepared.changes);
+        }
+        Ok(self.soft(|account, now| account.apply(prepared, now)))
+    }
+
+    /// Begins a device's control session.
+    pub(crate) fn open_session(
+        self: &Arc<Self>,
+        device: DeviceId,
+        instance: Option<InstanceId>,
+        last_event_id: Option<MapVersion>,
+    ) -> ApiResult<Session> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Failure::new(
+                warren_proto::ErrorCode::Unavailable,
+                "the broker is shutting down; try again in a moment",
+            ));
+        }
+        let opened = state.account.open_session(device, instance, last_event_id, Instant::now())?;
+        let (sender, receiver) = outbox();
+        if let Some(old) = opened.replaced {
+            state.streams.remove(&old);
+        }
+        state.streams.insert(opened.session, sender);
+        self.settle(state);
+        Ok(Session::new(self.clone(), opened.session, receiver))
+    }
+
+    pub(super) fn close_session(&self, session: SessionId) {
+        let mut state = self.lock();
+        state.streams.remove(&session);
+        state.account.close_session(session, Instant::now());
+        self.settle(state);
+    }
+
+    /// Takes new broker-wide settings over.
+    pub(super) fn change_settings(&self, settings: &BrokerSettings) {
+        self.soft(|account, now| account.handle_settings(settings, now));
+    }
+
+    /// Writes what is not urgent and ends the streams: nodes come back to the next process.
+    pub(super) async fn shut_down(self: &Arc<Self>) -> ApiResult<()> {
+        let written = self.durable(|account, ctx| Ok(account.prepare_housekeeping(ctx))).await;
+        let mut state = self.lock();
+        state.closed = true;
+        state.streams.clear();
+        drop(state);
+        self.timer.notify_one();
+        written
+    }
+
+    /// Keeps durable changes away from an account that is about to be removed.
+    pub(super) async fn close_for_removal(self: &Arc<Self>) -> Closing {
+        let turn = self.turn.clone().lock_owned().await;
+        self.lock().closed = true;
+        Closing { handle: self.clone(), removed: false, _turn: turn }
+    }
+
+    /// Sends events out and makes sure that the timer wakes up in time.
+    fn settle(&self, mut state: MutexGuard<'_, State>) {
+        state.pump();
+        let due = state.account.poll_timeout().map(|(at, _)| at);
+        let sooner = match (due, state.armed) {
+            (Some(due), Some(armed)) => due < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if sooner {
+            self.timer.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Handles what is due. Returns when to come back; `None`: the account is closed.
+    async fn tick(self: &Arc<Self>) -> Option<Instant> {
+        let housekeeping = {
+            let mut state = self.lock();
+            if state.closed {
+                return None;
+            }
+            let now = Instant::now();
+            if state.account.poll_timeout().is_some_and(|(due, _)| due <= now) {
+                state.account.handle_timeout(now);
+                state.pump();
+            }
+            state.account.poll_housekeeping(&fresh_ctx()).is_some()
+        };
+        if housekeeping
+            && let Err(failure) =
+                self.durable(|account, ctx| Ok(account.prepare_housekeeping(ctx))).await
+        {
+            warn!(?failure, "housekeeping is put off");
+        }
+        let mut state = self.lock();
+        let far = Instant::now() + std::time::Duration::from_secs(3600);
+        let due = state.account.poll_timeout().map_or(far, |(at, _)| at);
+        state.armed = Some(due);
+        Some(due)
+    }
+}
+
+/// The timer of an account, until it is closed.
+async fn drive(handle: Arc<AccountHandle>) {
+    while let Some(due) = handle.tick().await {
+        tokio::select! {
+            () = tokio::time::sleep_until(due.into()) => {}
+            () = handle.timer.notified() => {}
+        }
+    }
+}
+
+/// An account that is being removed: unless the removal succeeds, it opens again.
+pub(super) struct Closing {
+    handle: Arc<AccountHandle>,
+    removed: bool,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Closing {
+    pub(super) fn epoch(&self) -> LeaseEpoch {
+        self.handle.read(Account::epoch)
+    }
+
+    /// Cuts every device off.
+    pub(super) fn revoke_all(mut self) {
+        self.removed = true;
+        self.handle.soft(Account::revoke_all);
+        self.handle.timer.notify_one();
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if !self.removed {
+            self.handle.lock().closed = false;
+        }
+    }
+}

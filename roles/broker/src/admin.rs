@@ -1,0 +1,29 @@
+//! Administration over the broker's local socket: what can be asked, and a client that asks it.
+//!
+//! REST with JSON bodies under `/api/v1`; errors are problem details (RFC 9457). Only root, the
+//! broker's own user and members of the group `warren` are served.
+
+mod client;
+mod download;
+pub(crate) mod routes;
+pub(crate) mod server;
+mod time;
+mod types;
+
+use std::path::{Path, PathBuf};
+
+pub use client::{Client, Error};
+pub use time::Time;
+pub use types::{
+    Account, BrokerStatus, Device, DeviceChange, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey,
+    Pins,
+};
+pub use warren_coord::JoinKeyStatus;
+
+/// The group whose members may administrate.
+pub const GROUP: &str = "warren";
+
+/// The admin socket of a data folder.
+pub fn socket_path(data: &Path) -> PathBuf {
+    data.join("admin.sock")
+}

@@ -1,0 +1,340 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+use warren_proto::{JoinKeyId, Problem};
+
+use super::{
+    Account, BrokerStatus, Device, DeviceChange, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey,
+    Pins, socket_path,
+};
+
+/// Why an admin request failed; the text says what to do next.
+#[derive(Debug)]
+pub enum Error {
+    /// No broker answers on the socket.
+    NotRunning {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The socket is there, but not for this user.
+    Forbidden(PathBuf),
+    /// The broker refused.
+    Problem(Problem),
+    /// The conversation broke off or made no sense.
+    Broken(String),
+    /// A file of ours couldn't be written.
+    File(PathBuf, std::io::Error),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotRunning { socket, source } => write!(
+                f,
+                "no broker answers at {} ({source}); is `warren serve` running, and is --data its \
+                 data folder?",
+                socket.display()
+            ),
+            Self::Forbidden(socket) => write!(
+                f,
+                "{} is for root, the broker's own user and the group `{}`",
+                socket.display(),
+                super::GROUP
+            ),
+            Self::Problem(problem) => f.write_str(&problem.title),
+            Self::Broken(what) => write!(f, "the broker's answer can't be used: {what}"),
+            Self::File(path, source) => write!(f, "can't write {}: {source}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotRunning { source, .. } | Self::File(_, source) => Some(source),
+            Self::Forbidden(_) | Self::Problem(_) | Self::Broken(_) => None,
+        }
+    }
+}
+
+/// How long an answer may take, but for a backup.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Speaks to a running broker over its admin socket. Accounts and devices are named by name or id.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the broker with this data folder.
+    pub fn new(data: &Path) -> Self {
+        Self::at(socket_path(data))
+    }
+
+    /// A client of the broker with this admin socket.
+    pub fn at(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// The broker as a whole.
+    pub async fn status(&self) -> Result<BrokerStatus, Error> {
+        self.get("/api/v1/status").await
+    }
+
+    /// All accounts, by name.
+    pub async fn accounts(&self) -> Result<Vec<Account>, Error> {
+        self.get("/api/v1/accounts").await
+    }
+
+    /// One account.
+    pub async fn account(&self, account: &str) -> Result<Account, Error> {
+        self.get(&account_path(account)).await
+    }
+
+    /// Creates an account.
+    pub async fn create_account(&self, new: &NewAccount) -> Result<Account, Error> {
+        self.send(Method::POST, "/api/v1/accounts", Some(new)).await
+    }
+
+    /// Removes an account with all its devices and join keys; they are cut off at once.
+    pub async fn remove_account(&self, account: &str) -> Result<(), Error> {
+        self.delete(&account_path(account)).await
+    }
+
+    /// An account's join keys.
+    pub async fn join_keys(&self, account: &str) -> Result<Vec<JoinKey>, Error> {
+        self.get(&format!("{}/join-keys", account_path(account))).await
+    }
+
+    /// Creates a join key.
+    pub async fn create_join_key(
+        &self,
+        account: &str,
+        new: &NewJoinKey,
+    ) -> Result<JoinKeyCreated, Error> {
+        let path = format!("{}/join-keys", account_path(account));
+        self.send(Method::POST, &path, Some(new)).await
+    }
+
+    /// Removes a join key; devices that have joined with it stay.
+    pub async fn remove_join_key(&self, account: &str, key: JoinKeyId) -> Result<(), Error> {
+        self.delete(&format!("{}/join-keys/{key}", account_path(account))).await
+    }
+
+    /// An account's devices, by name.
+    pub async fn devices(&self, account: &str) -> Result<Vec<Device>, Error> {
+        self.get(&format!("{}/devices", account_path(account))).await
+    }
+
+    /// One device.
+    pub async fn device(&self, account: &str, device: &str) -> Result<Device, Error> {
+        self.get(&device_path(account, device)).await
+    }
+
+    /// Renames a device, sets its static endpoint or its tags.
+    pub async fn change_device(
+        &self,
+        account: &str,
+        device: &str,
+        change: &DeviceChange,
+    ) -> Result<Device, Error> {
+        self.send(Method::PATCH, &device_path(account, device), Some(change)).await
+    }
+
+    /// Expires a device: it is cut off until it joins again, and keeps name and addresses.
+    pub async fn expire_device(&self, account: &str, device: &str) -> Result<Device, Error> {
+        let path = format!("{}/expire", device_path(account, device));
+        self.send(Method::POST, &path, None::<&()>).await
+    }
+
+    /// Removes a device; it is cut off everywhere at once.
+    pub async fn remove_device(&self, account: &str, device: &str) -> Result<(), Error> {
+        self.delete(&device_path(account, device)).await
+    }
+
+    /// The pins by which devices know the broker.
+    pub async fn pins(&self) -> Result<Pins, Error> {
+        self.get("/api/v1/pins").await
+    }
+
+    /// Makes the next CA and announces its pin to all devices. Idempotent.
+    pub async fn prepare_pin(&self) -> Result<Pins, Error> {
+        self.send(Method::POST, "/api/v1/pins/prepare", None::<&()>).await
+    }
+
+    /// Puts the prepared CA to use. Devices that have not been online since it was announced must
+    /// join again.
+    pub async fn activate_pin(&self) -> Result<Pins, Error> {
+        self.send(Method::POST, "/api/v1/pins/activate", None::<&()>).await
+    }
+
+    /// Writes a backup of the running broker (database, CA, settings) to a new file of mode 0600.
+    ///
+    /// # Errors
+    /// Besides the broker's: the file is there already or can't be written; then nothing is left
+    /// of it.
+    pub async fn backup(&self, file: &Path) -> Result<u64, Error> {
+        let failed = |error| Error::File(file.to_owned(), error);
+        let mut target = tokio::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(file)
+            .await
+            .map_err(failed)?;
+        let written = self.stream_backup(&mut target, failed).await;
+        if written.is_err() {
+            let _ = tokio::fs::remove_file(file).await;
+        }
+        written
+    }
+
+    async fn stream_backup(
+        &self,
+        target: &mut tokio::fs::File,
+        failed: impl Fn(std::io::Error) -> Error,
+    ) -> Result<u64, Error> {
+        let request = request(Method::POST, "/api/v1/backup", Bytes::new())?;
+        let (status, mut body) = self.exchange(request).await?;
+        if status != StatusCode::OK {
+            let body = body.collect().await.map_err(broken)?.to_bytes();
+            return Err(problem(status, &body));
+        }
+        let mut written = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            target.write_all(&data).await.map_err(&failed)?;
+            written += data.len() as u64;
+        }
+        target.sync_all().await.map_err(failed)?;
+        Ok(written)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.send(Method::GET, path, None::<&()>).await
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), Error> {
+        let request = request(Method::DELETE, path, Bytes::new())?;
+        let (status, body) = self.answer(request).await?;
+        if status.is_success() { Ok(()) } else { Err(problem(status, &body)) }
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        content: Option<&impl Serialize>,
+    ) -> Result<T, Error> {
+        let content = match content {
+            Some(content) => serde_json::to_vec(content).map_err(broken)?.into(),
+            None => Bytes::new(),
+        };
+        let (status, body) = self.answer(request(method, path, content)?).await?;
+        if !status.is_success() {
+            return Err(problem(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(broken)
+    }
+
+    async fn answer(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Error> {
+        let answer = async {
+            let (status, body) = self.exchange(request).await?;
+            Ok((status, body.collect().await.map_err(broken)?.to_bytes()))
+        };
+        let patience = tokio::time::timeout(PATIENCE, answer).await;
+        patience.map_err(|_| Error::Broken("it took too long".to_owned()))?
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Incoming), Error> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
+            if source.kind() == std::io::ErrorKind::PermissionDenied {
+                Error::Forbidden(self.socket.clone())
+            } else {
+                Error::NotRunning { socket: self.socket.clone(), source }
+            }
+        })?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(broken)?;
+        Ok((response.status(), response.into_body()))
+    }
+}
+
+fn account_path(account: &str) -> String {
+    format!("/api/v1/accounts/{}", escape(account))
+}
+
+fn device_path(account: &str, device: &str) -> String {
+    format!("{}/devices/{}", account_path(account), escape(device))
+}
+
+/// Percent-encodes a path segment (RFC 3986 §2.1).
+fn escape(segment: &str) -> String {
+    let mut escaped = String::new();
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+fn request(method: Method, path: &str, content: Bytes) -> Result<Request<Full<Bytes>>, Error> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "warren")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(content))
+        .map_err(broken)
+}
+
+fn problem(status: StatusCode, body: &[u8]) -> Error {
+    match serde_json::from_slice(body) {
+        Ok(problem) => Error::Problem(problem),
+        Err(_) => Error::Broken(format!("HTTP status {status}")),
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Error {
+    Error::Broken(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_place_in_the_path() {
+        assert_eq!(device_path("home", "kitchen-pi"), "/api/v1/accounts/home/devices/kitchen-pi");
+        assert_eq!(escape("../x y/ü?"), "%2E%2E%2Fx%20y%2F%C3%BC%3F");
+    }
+
+    #[tokio::test]
+    async fn without_a_broker_the_error_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Client::new(folder.path()).status().await.unwrap_err();
+        assert!(error.to_string().contains("warren serve"), "{error}");
+    }
+}

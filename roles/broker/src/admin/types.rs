@@ -1,0 +1,242 @@
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+use warren_coord::JoinKeyStatus;
+use warren_proto::{
+    AccountId, DeviceId, DeviceName, Endpoint, JoinKeyId, NatReport, Pin, PublicKey,
+};
+
+use super::Time;
+
+/// The broker as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerStatus {
+    /// Its software's version.
+    pub version: String,
+    /// The protocol that it speaks.
+    pub protocol: u32,
+    /// Where devices reach it.
+    pub url: String,
+    /// Where HTTPS is bound.
+    pub listen: SocketAddr,
+    /// Where STUN is bound.
+    pub stun: Vec<SocketAddr>,
+    /// What netmaps name as STUN servers.
+    pub stun_public: Vec<SocketAddr>,
+    /// Its data folder.
+    pub data: PathBuf,
+    /// When it was started.
+    pub started: Time,
+    /// How many accounts there are.
+    pub accounts: usize,
+    /// How many devices, of all accounts.
+    pub devices: usize,
+    /// How many of them have a control session.
+    pub online: usize,
+    /// The pins of its own CA; none under ACME or behind a proxy.
+    pub pins: Option<Pins>,
+}
+
+/// The public keys by which devices know the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pins {
+    /// The one in use.
+    pub current: Pin,
+    /// The one that will follow, announced to the devices.
+    pub next: Option<Pin>,
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its id.
+    pub id: AccountId,
+    /// Its name.
+    pub name: DeviceName,
+    /// Its IPv4 range.
+    pub ipv4_range: Ipv4Net,
+    /// Its IPv6 range.
+    pub ipv6_range: Ipv6Net,
+    /// How many devices it has.
+    pub devices: usize,
+    /// How many of them have a control session.
+    pub online: usize,
+}
+
+/// Asks for a new account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewAccount {
+    /// Its name: lower-case letters, digits and inner hyphens.
+    pub name: DeviceName,
+    /// Its IPv4 range; a /16 of 100.64.0.0/10 is chosen unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4_range: Option<Ipv4Net>,
+}
+
+/// A join key, without the secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinKey {
+    /// Its id.
+    pub id: JoinKeyId,
+    /// Whether it can be used.
+    pub status: JoinKeyStatus,
+    /// Whether any number of devices may join with it.
+    pub reusable: bool,
+    /// Whether its devices vanish when they go offline.
+    pub ephemeral: bool,
+    /// The tags that its devices get.
+    pub tags: BTreeSet<String>,
+    /// When it was created.
+    pub created: Time,
+    /// From when on it isn't accepted.
+    pub expires: Option<Time>,
+    /// When a device last joined with it.
+    pub last_used: Option<Time>,
+    /// How many devices have joined with it.
+    pub uses: u32,
+}
+
+/// Asks for a new join key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewJoinKey {
+    /// Whether any number of devices may join with it.
+    #[serde(default)]
+    pub reusable: bool,
+    /// Whether its devices vanish when they go offline.
+    #[serde(default)]
+    pub ephemeral: bool,
+    /// Seconds until it expires; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+    /// The tags that its devices get.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+}
+
+/// A new join key; the secret is in the link and nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinKeyCreated {
+    /// What a device needs to join: hand it over as a secret.
+    pub link: String,
+    /// The key's id, safe to show.
+    pub key_id: JoinKeyId,
+    /// From when on it isn't accepted.
+    pub expires: Option<Time>,
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its id, for life.
+    pub id: DeviceId,
+    /// Its name, unique in the account.
+    pub name: DeviceName,
+    /// Its DNS name.
+    pub dns_name: String,
+    /// Its WireGuard public key.
+    pub key: PublicKey,
+    /// Its mesh IPv4 address, for life.
+    pub ipv4: Ipv4Addr,
+    /// Its mesh IPv6 address, for life.
+    pub ipv6: Ipv6Addr,
+    /// Its operating system.
+    pub os: String,
+    /// Its software's version.
+    pub software: String,
+    /// Its tags.
+    pub tags: BTreeSet<String>,
+    /// The endpoint that an admin set.
+    pub static_endpoint: Option<SocketAddr>,
+    /// Whether it vanishes when it goes offline.
+    pub ephemeral: bool,
+    /// Whether it must join again.
+    pub expired: bool,
+    /// Whether it has a control session.
+    pub online: bool,
+    /// Whether two machines seem to use its identity (a cloned disk): one must
+    /// `warren logout --new-identity`.
+    pub cloned: bool,
+    /// Its endpoints, as of its last check-in.
+    pub endpoints: Vec<Endpoint>,
+    /// What it knows of the NATs in front of it.
+    pub nat: NatReport,
+    /// When it joined first.
+    pub created: Time,
+    /// When it was heard of last.
+    pub last_seen: Option<Time>,
+    /// The join key that it joined with last.
+    pub joined_by: Option<JoinKeyId>,
+}
+
+/// Changes a device; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceChange {
+    /// Its new name, as free text: `Kitchen Pi` becomes `kitchen-pi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// An endpoint to publish beside the measured ones; `Some(None)` (JSON `null`) removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable")]
+    pub static_endpoint: Option<Option<SocketAddr>>,
+    /// Its tags, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeSet<String>>,
+}
+
+/// Tells 'absent' (outer `None`, by `default`) from `null` (inner `None`).
+mod nullable {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde's `with` passes the field by reference")]
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<Option<SocketAddr>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.flatten().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Option<SocketAddr>>, D::Error> {
+        Option::deserialize(deserializer).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_static_endpoint_is_told_from_a_removed_one() {
+        for (change, text) in [
+            (DeviceChange::default(), "{}"),
+            (
+                DeviceChange { static_endpoint: Some(None), ..DeviceChange::default() },
+                r#"{"static_endpoint":null}"#,
+            ),
+            (
+                DeviceChange {
+                    static_endpoint: Some(Some("203.0.113.7:51820".parse().unwrap())),
+                    ..DeviceChange::default()
+                },
+                r#"{"static_endpoint":"203.0.113.7:51820"}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&change).unwrap(), text);
+            assert_eq!(serde_json::from_str::<DeviceChange>(text).unwrap(), change);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_an_error_and_not_silence() {
+        assert!(serde_json::from_str::<NewJoinKey>(r#"{"expire_in":60}"#).is_err());
+        assert!(serde_json::from_str::<DeviceChange>(r#"{"rename":"x"}"#).is_err());
+    }
+}

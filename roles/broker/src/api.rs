@@ -1,0 +1,71 @@
+//! The node API: JSON up, server-sent events down. `docs/protocol.md` has the routes.
+
+mod attempts;
+mod events;
+mod extract;
+mod node;
+pub(crate) mod problem;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use http::StatusCode;
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+
+use crate::accounts::Accounts;
+use crate::config::Limits;
+use attempts::Attempts;
+use problem::Failure;
+
+/// Whole maps on their way at once, so that a thousand nodes that come back at the same moment
+/// don't need a thousand maps in memory.
+const OPENING: usize = 16;
+
+/// What the handlers share.
+pub(crate) struct Api {
+    accounts: Arc<Accounts>,
+    limits: Arc<Limits>,
+    trusted_proxies: Arc<[IpNet]>,
+    attempts: Attempts,
+    opening: Arc<Semaphore>,
+}
+
+/// The routes that nodes use.
+pub(crate) fn router(
+    accounts: Arc<Accounts>,
+    limits: Arc<Limits>,
+    trusted_proxies: Arc<[IpNet]>,
+) -> Router {
+    let api = Api {
+        accounts,
+        limits,
+        trusted_proxies,
+        attempts: Attempts::default(),
+        opening: Arc::new(Semaphore::new(OPENING)),
+    };
+    Router::new()
+        .route("/v1/node/challenge", get(node::challenge))
+        .route("/v1/node/register", post(node::register))
+        .route("/v1/node/check-in", post(node::check_in))
+        .route("/v1/node/netmap", get(node::netmap))
+        .route("/v1/node/events", get(node::events))
+        .route("/v1/node/connect", post(node::connect))
+        .route("/v1/node/logout", post(node::logout))
+        .route("/join", get(join_page))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .fallback(|| async { Failure::not_found("page") })
+        .method_not_allowed_fallback(|| async {
+            Failure::invalid("this address is for another HTTP method")
+                .with_status(StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .with_state(Arc::new(api))
+}
+
+/// What somebody sees who opens a join link in a browser. The key is in the fragment, which the
+/// browser keeps to itself.
+async fn join_page() -> &'static str {
+    "This is a join link of a Warren broker. On the device that is to join, run\n\n    \
+     warren up --join 'THE WHOLE LINK'\n\nwith everything behind the # too. Treat it as a secret.\n"
+}

@@ -1,0 +1,127 @@
+//! What handlers take out of a request: who asks, with which token, and what the body says.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use serde::de::DeserializeOwned;
+use warren_coord::Refused;
+use warren_proto::{DeviceId, ErrorCode, OLDEST_PROTOCOL, PROTOCOL_HEADER};
+
+use super::Api;
+use super::problem::Failure;
+use crate::accounts::AccountHandle;
+use crate::server::{Peer, client_of, source_of};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Where a request comes from, as far as limits go: an IPv4 address or an IPv6 /64.
+pub(super) struct Source(pub(super) IpAddr);
+
+impl FromRequestParts<Arc<Api>> for Source {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
+        let peer = peer(parts)?;
+        let chain: Vec<&str> = parts
+            .headers
+            .get_all(FORWARDED_FOR)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .collect();
+        let client = client_of(peer.source(), chain.into_iter(), &api.trusted_proxies);
+        Ok(Self(source_of(client)))
+    }
+}
+
+/// The device that a request's token belongs to.
+pub(super) struct Caller {
+    pub(super) account: Arc<AccountHandle>,
+    pub(super) device: DeviceId,
+}
+
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
+        check_protocol(&parts.headers)?;
+        let token = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or_else(|| {
+                Failure::new(ErrorCode::Revoked, "this request needs the device's token")
+            })?;
+        let (account, device) = api.accounts.authenticate(token)?;
+        peer(parts)?.set_known();
+        Ok(Self { account, device })
+    }
+}
+
+/// A node says which protocol it speaks; silence means the oldest.
+fn check_protocol(headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(value) = headers.get(PROTOCOL_HEADER) else { return Ok(()) };
+    let version: Option<u32> = value.to_str().ok().and_then(|text| text.parse().ok());
+    match version {
+        Some(version) if version >= OLDEST_PROTOCOL => Ok(()),
+        Some(_) => Err(Refused::UpgradeRequired.into()),
+        None => Err(Failure::invalid(format!("the header {PROTOCOL_HEADER} is a number"))),
+    }
+}
+
+fn peer(parts: &Parts) -> Result<Peer, Failure> {
+    parts.extensions.get().cloned().ok_or_else(|| {
+        Failure::unavailable(&anyhow::anyhow!("a request came by no connection of the server's"))
+    })
+}
+
+/// A request's body, bounded in size and time.
+pub(super) struct Content(pub(super) Bytes);
+
+impl FromRequest<Arc<Api>> for Content {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
+        let limit = api.limits.body;
+        let body = Limited::new(request.into_body(), limit).collect();
+        match tokio::time::timeout(api.limits.request_timeout, body).await {
+            Ok(Ok(body)) => Ok(Self(body.to_bytes())),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                Err(Failure::invalid(format!("a request has at most {limit} bytes"))
+                    .with_status(StatusCode::PAYLOAD_TOO_LARGE))
+            }
+            Ok(Err(_)) => Err(Failure::invalid("the request broke off")),
+            Err(_) => Err(Failure::invalid("the request took too long")
+                .with_status(StatusCode::REQUEST_TIMEOUT)),
+        }
+    }
+}
+
+/// A request's body in JSON.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Json<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
+        let Content(bytes) = Content::from_request(request, api).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// Reads JSON; the error says where it went wrong and shows nothing of it: it may hold secrets.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        Failure::invalid(format!(
+            "the request isn't the JSON expected (line {line}, column {column})"
+        ))
+    })
+}

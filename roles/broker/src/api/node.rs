@@ -1,0 +1,164 @@
+//! What nodes ask for.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::Value;
+use warren_proto::{
+    Challenge, CheckIn, CheckInReply, ConnectRequest, ErrorCode, INSTANCE_HEADER, InstanceId,
+    MapVersion, Netmap, Register, Registered,
+};
+
+use super::Api;
+use super::events::EventBody;
+use super::extract::{self, Caller, Content, Source};
+use super::problem::{ApiResult, Failure};
+
+/// How long a session waits for its turn to be sent a whole map.
+const OPENING_PATIENCE: Duration = Duration::from_secs(5);
+/// The server-sent events specification's name for where a client left off.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// `GET /v1/node/challenge`
+pub(super) async fn challenge(State(api): State<Arc<Api>>) -> Json<Challenge> {
+    Json(api.accounts.challenge())
+}
+
+/// `POST /v1/node/register`
+pub(super) async fn register(
+    State(api): State<Arc<Api>>,
+    Source(source): Source,
+    extract::Json(register): extract::Json<Register>,
+) -> ApiResult<Json<Registered>> {
+    if !api.attempts.take(source, Instant::now()) {
+        return Err(Failure::new(
+            ErrorCode::RateLimited,
+            "too many devices tried to join from this address; try again in a minute",
+        ));
+    }
+    let outcome = api.accounts.register(register).await;
+    if let Err(failure) = &outcome
+        && is_a_guess(failure.code())
+    {
+        api.attempts.punish(source);
+    }
+    outcome.map(Json)
+}
+
+/// Whether a registration failed for a reason that guessing has.
+fn is_a_guess(code: ErrorCode) -> bool {
+    match code {
+        ErrorCode::JoinKeyUnknown | ErrorCode::ProofFailed => true,
+        ErrorCode::JoinKeyUsed
+        | ErrorCode::JoinKeyExpired
+        | ErrorCode::Revoked
+        | ErrorCode::UpgradeRequired
+        | ErrorCode::AccountFull
+        | ErrorCode::RateLimited
+        | ErrorCode::Invalid
+        | ErrorCode::NotFound
+        | ErrorCode::Conflict
+        | ErrorCode::Unavailable
+        | ErrorCode::Other => false,
+    }
+}
+
+/// `POST /v1/node/check-in`
+pub(super) async fn check_in(
+    caller: Caller,
+    Content(bytes): Content,
+) -> ApiResult<Json<CheckInReply>> {
+    let check_in = parse_check_in(&bytes)?;
+    let reply = caller
+        .account
+        .soft(|account, now| account.handle_check_in(caller.device, &check_in, now))?;
+    Ok(Json(reply))
+}
+
+/// A state that can't be read must not pass for 'as before'.
+fn parse_check_in(bytes: &[u8]) -> ApiResult<CheckIn> {
+    if bytes == b"{}" {
+        return Ok(CheckIn::default());
+    }
+    let check_in: CheckIn = extract::parse(bytes)?;
+    if check_in.state.is_none() {
+        let fields: Value = extract::parse(bytes)?;
+        if ["endpoints", "nat", "capabilities"].iter().any(|name| fields.get(name).is_some()) {
+            return Err(Failure::invalid("the check-in's state can't be read"));
+        }
+    }
+    Ok(check_in)
+}
+
+/// `GET /v1/node/netmap`
+pub(super) async fn netmap(caller: Caller) -> ApiResult<Json<Netmap>> {
+    Ok(Json(caller.account.read(|account| account.netmap(caller.device))?))
+}
+
+/// `GET /v1/node/events`
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let instance: Option<InstanceId> = text(INSTANCE_HEADER).and_then(|text| text.parse().ok());
+    // What can't be read is as good as nothing: the whole map will follow.
+    let last: Option<MapVersion> = text(LAST_EVENT_ID).and_then(|text| text.parse().ok());
+    let turn = tokio::time::timeout(OPENING_PATIENCE, api.opening.clone().acquire_owned()).await;
+    let opening = turn.ok().and_then(Result::ok);
+    let session = caller.account.open_session(caller.device, instance, last)?;
+    let body = EventBody::new(session, api.limits.heartbeat, opening);
+    let mut response = Response::new(Body::new(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Tells nginx to pass events on at once.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// `POST /v1/node/connect`
+pub(super) async fn connect(
+    caller: Caller,
+    extract::Json(request): extract::Json<ConnectRequest>,
+) -> ApiResult<StatusCode> {
+    caller.account.soft(|account, now| account.handle_connect(caller.device, &request, now))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/node/logout`
+pub(super) async fn logout(caller: Caller) -> ApiResult<StatusCode> {
+    let device = caller.device;
+    caller.account.durable(move |account, _| account.prepare_logout(device)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_state_does_not_pass_for_unchanged() {
+        assert!(parse_check_in(b"{}").unwrap().state.is_none());
+        assert!(parse_check_in(br#" {"from_the_future":1} "#).unwrap().state.is_none());
+        let full = br#"{"endpoints":[{"addr":"192.0.2.1:5","kind":"host"}],"more":true}"#;
+        assert_eq!(parse_check_in(full).unwrap().state.unwrap().endpoints.len(), 1);
+        for garbage in [
+            &br#"{"endpoints":[{"addr":"nonsense","kind":"host"}]}"#[..],
+            br#"{"endpoints":7}"#,
+            br#"{"nat":{}}"#,
+            b"[]",
+            b"",
+            b"\xff",
+        ] {
+            assert!(parse_check_in(garbage).is_err(), "{}", String::from_utf8_lossy(garbage));
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The running broker: everything that `warren serve` starts, and how it ends.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+use warren_coord::BrokerSettings;
+use warren_proto::{AccountId, JoinLink, PROTOCOL};
+use warren_store::Store;
+
+use crate::accounts::{AccountHandle, Accounts, fresh_ctx};
+use crate::admin::routes::{no_pins, parse_join_key};
+use crate::admin::server::AdminServer;
+use crate::admin::{BrokerStatus, JoinKeyCreated, NewJoinKey, Pins, Time};
+use crate::api::problem::{ApiResult, Failure};
+use crate::config::{PublicUrl, ServeConfig, TlsMode};
+use crate::data_dir::DataDir;
+use crate::server::Server;
+use crate::stun::Stun;
+use crate::tls::{Authority, Tls};
+use crate::{addresses, api, backup, server};
+
+const FIRST_ACCOUNT: &str = "home";
+/// How long the link of the first start may be used, in seconds.
+const FIRST_LINK_LIFETIME: u64 = 24 * 3600;
+const DNS_SUFFIX: &str = "warren.internal";
+/// How long connections get to end at shutdown.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What the admin API works on.
+pub(crate) struct Broker {
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) store: Store,
+    pub(crate) data: Arc<DataDir>,
+    authority: Option<Arc<Authority>>,
+    url: PublicUrl,
+    listen: SocketAddr,
+    stun: Vec<SocketAddr>,
+    started: Time,
+}
+
+impl Broker {
+    /// Makes a join key and the link that carries it.
+    pub(crate) async fn create_join_key(
+        &self,
+        account: &Arc<AccountHandle>,
+        new: NewJoinKey,
+    ) -> ApiResult<JoinKeyCreated> {
+        let new = parse_join_key(new)?;
+        let created =
+            account.durable(move |account, ctx| account.prepare_join_key(new, ctx)).await?;
+        let pin = self.authority.as_ref().map(|authority| authority.pin());
+        let link = JoinLink { url: self.url.to_string(), key: created.secret, pin };
+        Ok(JoinKeyCreated {
+            link: link.to_string(),
+            key_id: created.id,
+            expires: created.expires.map(|at| Time(at.0)),
+        })
+    }
+
+    /// The broker as a whole.
+    pub(crate) fn status(&self) -> BrokerStatus {
+        let accounts = self.accounts.all();
+        let count = |of: fn(&warren_coord::Account) -> usize| -> usize {
+            accounts.iter().map(|handle| handle.read(of)).sum()
+        };
+        BrokerStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
+            url: self.url.to_string(),
+            listen: self.listen,
+            stun: self.stun.clone(),
+            stun_public: self.accounts.settings().stun,
+            data: self.data.path().to_owned(),
+            started: self.started,
+            accounts: accounts.len(),
+            devices: count(warren_coord::Account::device_count),
+            online: count(warren_coord::Account::session_count),
+            pins: self.pins(),
+        }
+    }
+
+    /// The pins of the own CA.
+    pub(crate) fn pins(&self) -> Option<Pins> {
+        let authority = self.authority.as_ref()?;
+        Some(Pins { current: authority.pin(), next: authority.next_pin() })
+    }
+
+    /// Makes the next CA and announces it.
+    pub(crate) async fn prepare_pin(&self) -> ApiResult<Pins> {
+        self.change_pin(Authority::prepare_next).await
+    }
+
+    /// Puts the next CA to use.
+    pub(crate) async fn activate_pin(&self) -> ApiResult<Pins> {
+        let authority = self.authority.as_ref().ok_or_else(no_pins)?;
+        if authority.next_pin().is_none() {
+            return Err(Failure::new(
+                warren_proto::ErrorCode::Conflict,
+                "no next pin is prepared; prepare one, and give the devices time to hear of it",
+            ));
+        }
+        self.change_pin(Authority::activate_next).await
+    }
+
+    async fn change_pin<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Authority) -> Result<T> + Send + 'static,
+    ) -> ApiResult<Pins> {
+        let authority = self.authority.clone().ok_or_else(no_pins)?;
+        let changing = authority.clone();
+        tokio::task::spawn_blocking(move || change(&changing))
+            .await
+            .map_err(anyhow::Error::new)
+            .and_then(|changed| changed)
+            .map_err(|error| Failure::unavailable(&error))?;
+        let next_pin = authority.next_pin();
+        self.accounts.change_settings(|settings| settings.next_pin = next_pin);
+        self.pins().ok_or_else(no_pins)
+    }
+}
+
+/// A broker that is up; it serves once it is [run](Running::run).
+pub struct Running {
+    broker: Arc<Broker>,
+    first_link: Option<String>,
+    guessed_url: bool,
+    server: Server,
+    admin: AdminServer,
+    tls: Tls,
+    stun: Option<JoinSet<()>>,
+    lost: mpsc::Receiver<AccountId>,
+    stop: watch::Sender<bool>,
+}
+
+/// Takes the data folder, the ports and the accounts; creates what a first start needs.
+///
+/// # Errors
+/// Says what is in the way and what to do about it.
+pub async fn start(config: &ServeConfig) -> Result<Running> {
+    config.check()?;
+    raise_file_limit();
+    let data = Arc::new(DataDir::open(&config.data)?);
+    let listener = server::bind(config.listen, &config.tls)?;
+    let listen = listener.local_addr()?;
+    let stun = Stun::bind(&config.stun_listeners())?;
+    let stun_bound = stun.bound();
+    let url = match &config.public_url {
+        Some(url) => PublicUrl::parse(url)?,
+        None => addresses::guess_public_url(listen, !matches!(config.tls, TlsMode::Off)),
+    };
+    let store =
+        Store::open(&data.join(backup::DATABASE)).await.context("can't open the database")?;
+    let tls = Tls::start(data.clone(), &config.tls, &url)?;
+    let settings = BrokerSettings {
+        stun: named_stun(config, &stun_bound),
+        next_pin: tls.authority().and_then(|authority| authority.next_pin()),
+        dns_suffix: config.dns_suffix.clone().unwrap_or_else(|| DNS_SUFFIX.to_owned()),
+    };
+    let (lost_sender, lost) = mpsc::channel(1);
+    let accounts = Accounts::load(store.clone(), settings, lost_sender).await?;
+    let admin = AdminServer::bind(&config.admin_socket())?;
+    let broker = Arc::new(Broker {
+        accounts: accounts.clone(),
+        store,
+        data,
+        authority: tls.authority(),
+        url,
+        listen,
+        stun: stun_bound,
+        started: Time(fresh_ctx().unix.as_secs()),
+    });
+    let first_link = first_link(&broker).await?;
+    let limits = Arc::new(config.limits.clone());
+    let trusted: Arc<[ipnet::IpNet]> = config.trusted_proxies.clone().into();
+    let router = api::router(accounts, limits.clone(), trusted.clone());
+    Ok(Running {
+        broker,
+        first_link,
+        guessed_url: config.public_url.is_none(),
+        server: Server {
+            listener,
+            acceptor: tls.acceptor(),
+            router,
+            limits,
+            trusted_proxies: trusted,
+        },
+        admin,
+        tls,
+        stun: Some(stun.spawn()?),
+        lost,
+        stop: watch::Sender::new(false),
+    })
+}
+
+impl Running {
+    /// Where HTTPS is bound.
+    pub fn listen(&self) -> SocketAddr {
+        self.broker.listen
+    }
+
+    /// Where devices reach the broker.
+    pub fn url(&self) -> String {
+        self.broker.url.to_string()
+    }
+
+    /// Whether the URL is a guess.
+    pub fn url_is_guessed(&self) -> bool {
+        self.guessed_url
+    }
+
+    /// Where STUN is bound: the asked-for ports, then the next ones.
+    pub fn stun(&self) -> &[SocketAddr] {
+        &self.broker.stun
+    }
+
+    /// What netmaps name as STUN servers.
+    pub fn stun_public(&self) -> Vec<SocketAddr> {
+        self.broker.accounts.settings().stun
+    }
+
+    /// A one-time join link for account `home`, while the broker has no device at all.
+    pub fn first_link(&self) -> Option<&str> {
+        self.first_link.as_deref()
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.broker.data.path().to_owned()
+    }
+
+    /// Serves until `shutdown`, then ends streams and connections and writes what is left.
+    ///
+    /// # Errors
+    /// Another process has taken over an account of this broker's database.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let admin_router = crate::admin::routes::router(self.broker.clone());
+        let admin = tokio::spawn(self.admin.run(admin_router, self.stop.subscribe()));
+        let serving = tokio::spawn(self.server.run(self.stop.subscribe(), GRACE));
+        let lost = tokio::select! {
+            () = shutdown => None,
+            Some(account) = self.lost.recv() => Some(account),
+        };
+        info!("shutting down");
+        self.stop.send_replace(true);
+        self.broker.accounts.shut_down().await;
+        drop(self.stun.take());
+        let _ = serving.await;
+        let _ = admin.await;
+        drop(self.tls);
+        self.broker.store.clone().close().await;
+        match lost {
+            None => Ok(()),
+            Some(account) => bail!(
+                "another broker has taken over account {account}: two brokers use one database"
+            ),
+        }
+    }
+}
+
+/// A fresh one-time link as long as nobody has joined: the first start may have been cut short
+/// before its link was read.
+async fn first_link(broker: &Broker) -> Result<Option<String>> {
+    let failed = |failure: Failure| anyhow::anyhow!("{}", failure.title());
+    let all = broker.accounts.all();
+    let account = match all.as_slice() {
+        [] => {
+            let name = FIRST_ACCOUNT.parse().context("'home' is a name")?;
+            broker.accounts.create(name, None).await.map_err(failed)?
+        }
+        [only] if only.read(warren_coord::Account::device_count) == 0 => only.clone(),
+        [_, ..] => return Ok(None),
+    };
+    let key = NewJoinKey { expires_in: Some(FIRST_LINK_LIFETIME), ..NewJoinKey::default() };
+    let created = broker.create_join_key(&account, key).await.map_err(failed)?;
+    Ok(Some(created.link))
+}
+
+fn named_stun(config: &ServeConfig, bound: &[SocketAddr]) -> Vec<SocketAddr> {
+    if !config.stun_public.is_empty() {
+        return config.stun_public.clone();
+    }
+    let named = addresses::public_stun(bound, &addresses::own_addresses());
+    if named.is_empty() && config.stun_enabled {
+        warn!(
+            "this host has no public address of its own, so no STUN server is named to the \
+             devices; if UDP {} of a public address is forwarded here, say --stun-public ADDR:PORT",
+            bound.first().map_or(crate::config::STUN_PORT, SocketAddr::port)
+        );
+    }
+    named
+}
+
+/// Each connection is a file descriptor, and the usual limit is 1,024.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        warn!(%error, "can't raise the limit of open files");
+    }
+}

@@ -1,0 +1,131 @@
+//! A connection's bytes, plain or over TLS, given up when the other side stops reading.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::tls::Acceptor;
+
+/// What HTTP is spoken over.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Goes through the TLS handshake, where there is one. `None`: it was an ACME challenge, which
+    /// is answered by the handshake itself.
+    pub(crate) async fn accept(socket: TcpStream, acceptor: &Acceptor) -> io::Result<Option<Self>> {
+        let (config, challenge) = match acceptor {
+            Acceptor::Plain => return Ok(Some(Self::Plain(socket))),
+            Acceptor::Tls { config, challenge } => (config, challenge),
+        };
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
+        if let Some(challenge) = challenge
+            && rustls_acme::is_tls_alpn_challenge(&start.client_hello())
+        {
+            let mut stream = start.into_stream(challenge.clone()).await?;
+            tokio::io::AsyncWriteExt::shutdown(&mut stream).await?;
+            return Ok(None);
+        }
+        let stream = start.into_stream(config.clone()).await?;
+        Ok(Some(Self::Tls(Box::new(stream))))
+    }
+
+    fn as_io(&mut self) -> Pin<&mut dyn Io> {
+        let io: &mut dyn Io = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &mut **stream,
+        };
+        Pin::new(io)
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A stream whose writes fail once nothing could be written for a while.
+pub(crate) struct Stalling {
+    stream: Stream,
+    patience: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stalling {
+    pub(crate) fn new(stream: Stream, patience: Duration) -> Self {
+        Self { stream, patience, stalled: None }
+    }
+
+    fn watch<T>(
+        &mut self,
+        outcome: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        let deadline = Instant::now() + self.patience;
+        let sleep =
+            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        match sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Stalling {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream.as_io().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stalling {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = self.stream.as_io().poll_write(cx, buf);
+        self.watch(outcome, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = self.stream.as_io().poll_write_vectored(cx, bufs);
+        self.watch(outcome, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = self.stream.as_io().poll_flush(cx);
+        self.watch(outcome, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = self.stream.as_io().poll_shutdown(cx);
+        self.watch(outcome, cx)
+    }
+}
