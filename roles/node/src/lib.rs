@@ -2,12 +2,13 @@
 //! the commands that talk to it.
 
 mod config;
-#[allow(dead_code, unused_imports, reason="wip")]
 mod control;
+mod daemon;
+mod data;
 pub mod local;
-#[allow(dead_code, unused_imports, reason="wip")]
 mod state;
 
 pub use config::{DnsMode, NodeConfig, SetLogFilter};
 pub use control::sse;
+pub use daemon::run;
 pub use state::StateError;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig};
+use rustls::CertificateError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::ControlError;
+use super::tls::Tls;
 use super::url::{BrokerUrl, Host};
 
 /// From one attempt to the next while none has answered (RFC 8305 §5).
@@ -46,7 +47,7 @@ pub(super) struct Dialled {
 /// Connects to the broker. `known` are addresses that worked before, for when names don't resolve.
 pub(super) async fn dial(
     url: &BrokerUrl,
-    tls: &Arc<ClientConfig>,
+    tls: &Tls,
     known: &[SocketAddr],
 ) -> Result<Dialled, ControlError> {
     let addresses = resolve(url, known).await?;
@@ -155,7 +156,7 @@ async fn connect(address: SocketAddr) -> io::Result<(TcpStream, Duration)> {
 
 async fn handshake(
     url: &BrokerUrl,
-    config: &Arc<ClientConfig>,
+    tls: &Tls,
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, ControlError> {
     let name = match &url.host {
@@ -165,7 +166,7 @@ async fn handshake(
         })?,
         Host::Ip(ip) => ServerName::from(IpAddr::from(*ip)),
     };
-    let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+    let connecting = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream);
     match tokio::time::timeout(TLS_TIMEOUT, connecting).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(tls_error(url, &error)),

@@ -10,7 +10,6 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
@@ -18,6 +17,7 @@ use warren_proto::{ErrorCode, Problem};
 
 use super::connect::dial;
 use super::error::ControlError;
+use super::tls::Tls;
 use super::url::BrokerUrl;
 
 /// The longest answer that is read: a whole netmap.
@@ -63,7 +63,7 @@ impl Http {
     /// Connects and shakes hands.
     pub(super) async fn connect(
         url: &BrokerUrl,
-        tls: &Arc<ClientConfig>,
+        tls: &Tls,
         known: &[SocketAddr],
         token: Option<&str>,
     ) -> Result<Self, ControlError> {

@@ -6,6 +6,7 @@
 mod connect;
 mod error;
 mod http;
+mod leave;
 mod register;
 mod session;
 pub mod sse;
@@ -13,6 +14,7 @@ mod tls;
 mod url;
 
 pub(crate) use error::ControlError;
+pub(crate) use leave::leave;
 pub(crate) use register::register;
 pub(crate) use session::{Command, Event, Session, SessionConfig};
 pub(crate) use tls::Pins;

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
@@ -11,7 +9,7 @@ use x25519_dalek::StaticSecret;
 
 use super::error::ControlError;
 use super::http::{Http, REQUEST_TIMEOUT};
-use super::tls::{Pins, client_config};
+use super::tls::{Pins, Tls};
 use super::url::BrokerUrl;
 
 /// Joins an account, proving possession of the private key.
@@ -23,10 +21,10 @@ pub(crate) async fn register(
     name: &str,
 ) -> Result<Registered, ControlError> {
     let url = BrokerUrl::parse(&link.url)?;
-    let tls = client_config(&Pins(link.pin.into_iter().collect())).map_err(|error| {
+    let tls = Tls::new(&Pins(link.pin.into_iter().collect())).map_err(|error| {
         ControlError::Tls { authority: url.authority(), reason: error.to_string() }
     })?;
-    let http = Http::connect(&url, &Arc::new(tls), &[], None).await?;
+    let http = Http::connect(&url, &tls, &[], None).await?;
     let challenge: Challenge =
         http.json(Method::GET, "/v1/node/challenge", None::<&()>, REQUEST_TIMEOUT).await?.body;
     let key = PublicKey(x25519_dalek::PublicKey::from(private_key).to_bytes());

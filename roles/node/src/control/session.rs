@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use warren_proto::{
     CheckIn, CheckInReply, CheckInState, ConnectRequest, INSTANCE_HEADER, InstanceId, MapVersion,
-    Netmap, ParseEventError, SessionEvent,
+    Netmap, ParseEventError, Pin, SessionEvent,
 };
 
 use super::error::ControlError;
 use super::http::{Answer, Http, REQUEST_TIMEOUT};
 use super::sse::SseParser;
-use super::tls::{Pins, client_config};
+use super::tls::{Pins, Tls};
 use super::url::BrokerUrl;
 use crate::state::BrokerAddresses;
 
@@ -40,7 +40,12 @@ const CONNECTS_AT_ONCE: usize = 32;
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The stream is open.
-    Connected { rtt: Duration, addresses: BrokerAddresses },
+    Connected {
+        rtt: Duration,
+        addresses: BrokerAddresses,
+        /// Which of the pins the broker's certificate carried.
+        pin: Option<Pin>,
+    },
     /// The broker answered a check-in.
     CheckedIn { rtt: Duration, unix: Option<Duration> },
     /// Something for the mesh.
@@ -82,7 +87,7 @@ pub(crate) struct SessionConfig {
 #[derive(Debug)]
 pub(crate) struct Session {
     config: SessionConfig,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::Sender<Event>,
     /// What to check in with; known once the mesh has looked around.
     state: Option<CheckInState>,
@@ -108,7 +113,7 @@ impl From<ControlError> for End {
 impl Session {
     pub(crate) fn new(
         config: SessionConfig,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         Self { config, commands, events, state: None, changed: None, failures: 0 }
@@ -175,8 +180,8 @@ impl Session {
     /// One connection, from the first SYN to its end.
     async fn connection(&mut self, connected: &mut bool) -> End {
         let url = self.config.url.clone();
-        let tls = match client_config(&self.config.pins) {
-            Ok(tls) => Arc::new(tls),
+        let tls = match Tls::new(&self.config.pins) {
+            Ok(tls) => tls,
             Err(error) => {
                 let authority = url.authority();
                 return End::Failed(ControlError::Tls { authority, reason: error.to_string() });
@@ -209,7 +214,8 @@ impl Session {
         let addresses =
             BrokerAddresses { authority: url.authority(), addresses: http.addresses.clone() };
         self.config.known = addresses.clone();
-        if self.events.send(Event::Connected { rtt: http.rtt, addresses }).await.is_err() {
+        let connection = Event::Connected { rtt: http.rtt, addresses, pin: tls.matched() };
+        if self.events.send(connection).await.is_err() {
             return End::Dropped;
         }
         match self.follow(http, stream).await {
@@ -317,6 +323,7 @@ impl Session {
                 self.send(Event::CheckedIn { rtt, unix }).await
             }
             Done::Netmap(Ok(answer)) => {
+                requests.fetching = false;
                 self.config.version = Some(answer.body.version);
                 self.send(Event::Session(SessionEvent::Netmap(Box::new(answer.body)))).await
             }
@@ -348,6 +355,7 @@ struct Requests {
     tasks: JoinSet<Done>,
     connects: Arc<Semaphore>,
     checking_in: bool,
+    fetching: bool,
     /// Check in once more when the present one is answered.
     again: Option<(Option<CheckInState>, Duration)>,
 }
@@ -355,7 +363,7 @@ struct Requests {
 impl Requests {
     fn new(http: Http) -> Self {
         let connects = Arc::new(Semaphore::new(CONNECTS_AT_ONCE));
-        Self { http, tasks: JoinSet::new(), connects, checking_in: false, again: None }
+        Self { http, tasks: JoinSet::new(), connects, checking_in: false, fetching: false, again: None }
     }
 
     /// Checks in; without a state, 'as before'.
@@ -381,6 +389,9 @@ impl Requests {
     }
 
     fn fetch_netmap(&mut self) {
+        if std::mem::replace(&mut self.fetching, true) {
+            return;
+        }
         let http = self.http.clone();
         self.tasks.spawn(async move {
             let path = "/v1/node/netmap";

@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn fields_make_an_event_and_an_empty_line_ends_it() {
-        let stream = b"event: delta\nid: a-1\ndata: {}\n\ndata:x\ndata\ndata:  y\n\nevent: lost\n\n";
+        let stream =
+            b"event: delta\nid: a-1\ndata: {}\n\ndata:x\ndata\ndata:  y\n\nevent: lost\n\n";
         assert_eq!(
             parse(stream),
             [event("delta", "{}", Some("a-1")), event("message", "x\n\n y", Some("a-1"))]

@@ -4,7 +4,7 @@
 //! signed the leaf (or be it). Names and dates are not looked at: the pin says more than a name,
 //! and a device without a clock couldn't judge a date. Signatures are all checked.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ring::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -22,8 +22,31 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pins(pub(crate) Vec<Pin>);
 
-/// A TLS client that believes `pins`, or the system's authorities if there are none.
-pub(crate) fn client_config(pins: &Pins) -> Result<ClientConfig, rustls::Error> {
+/// A TLS client, good for one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(crate) config: Arc<ClientConfig>,
+    matched: Arc<OnceLock<Pin>>,
+}
+
+impl Tls {
+    /// A client that believes `pins`, or the system's authorities if there are none.
+    pub(crate) fn new(pins: &Pins) -> Result<Self, rustls::Error> {
+        let matched = Arc::new(OnceLock::new());
+        let config = Arc::new(client_config(pins, &matched)?);
+        Ok(Self { config, matched })
+    }
+
+    /// Which of the pins the broker's certificate carried.
+    pub(crate) fn matched(&self) -> Option<Pin> {
+        self.matched.get().copied()
+    }
+}
+
+fn client_config(
+    pins: &Pins,
+    matched: &Arc<OnceLock<Pin>>,
+) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = if pins.0.is_empty() {
         let roots = Arc::new(system_roots());
@@ -31,7 +54,11 @@ pub(crate) fn client_config(pins: &Pins) -> Result<ClientConfig, rustls::Error> 
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?
     } else {
-        Arc::new(PinVerifier { pins: pins.clone(), provider: Arc::clone(&provider) })
+        Arc::new(PinVerifier {
+            pins: pins.clone(),
+            provider: Arc::clone(&provider),
+            matched: Arc::clone(matched),
+        })
     };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -57,14 +84,33 @@ fn system_roots() -> RootCertStore {
 struct PinVerifier {
     pins: Pins,
     provider: Arc<CryptoProvider>,
+    matched: Arc<OnceLock<Pin>>,
 }
 
 impl PinVerifier {
-    fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
-        let Ok(parsed) = EndEntityCert::try_from(certificate) else { return false };
+    fn pin_of(&self, certificate: &CertificateDer<'_>) -> Option<Pin> {
+        let parsed = EndEntityCert::try_from(certificate).ok()?;
         let spki = parsed.subject_public_key_info();
         let hash = digest(&SHA256, spki.as_ref());
-        self.pins.0.iter().any(|pin| pin.0 == hash.as_ref())
+        self.pins.0.iter().find(|pin| pin.0 == hash.as_ref()).copied()
+    }
+
+    /// The pin that vouches for `end_entity`.
+    fn vouching_pin(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Option<Pin>, rustls::Error> {
+        if let Some(pin) = self.pin_of(end_entity) {
+            return Ok(Some(pin));
+        }
+        let leaf =
+            EndEntityCert::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+        Ok(intermediates.iter().find_map(|authority| {
+            let pin = self.pin_of(authority)?;
+            self.has_signed(authority, &leaf, now).is_ok().then_some(pin)
+        }))
     }
 
     /// Whether `authority` has signed `leaf`, whenever that is or was valid.
@@ -104,18 +150,12 @@ impl ServerCertVerifier for PinVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.is_pinned(end_entity) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let leaf = EndEntityCert::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
-        let signed = intermediates
-            .iter()
-            .filter(|certificate| self.is_pinned(certificate))
-            .any(|authority| self.has_signed(authority, &leaf, now).is_ok());
-        if signed {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
+        match self.vouching_pin(end_entity, intermediates, now)? {
+            Some(pin) => {
+                let _ = self.matched.set(pin);
+                Ok(ServerCertVerified::assertion())
+            }
+            None => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }
 

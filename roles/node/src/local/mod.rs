@@ -10,6 +10,8 @@ mod message;
 mod status;
 
 
+pub(crate) mod server;
+
 pub use client::{Client, LocalError, Replies};
 pub use message::{
     DebugCounters, FailureCode, ListenPort, ListenPortChange, MappingReport, NetcheckReport,
