@@ -62,6 +62,9 @@ mod coalesce;
 mod config;
 mod counters;
 mod error;
+mod mapping;
+#[cfg(unix)]
+mod names;
 mod packet;
 mod split;
 
@@ -83,4 +86,7 @@ pub use linux::{
     HostNetwork, NetworkWatch, Received, Tun, TunReader, UdpReceiver, UdpSockets,
     raise_open_file_limit,
 };
+pub use mapping::{Mapping, MappingProtocol, PortMapper, PortMapperConfig};
+#[cfg(unix)]
+pub use names::{NameConfig, NameError, NameMethod, NameWiring, Undone};
 pub use split::{Segmentation, SuperPacket};
