@@ -190,6 +190,19 @@ fn an_answer_is_refreshed_each_25_seconds_by_one_datagram() {
 }
 
 #[test]
+fn without_a_nat_the_refresh_is_rarer() {
+    let mut world = World::new(&[FIRST, SECOND], "198.51.100.1");
+    for request in world.sent() {
+        let _ = world.answer(&request, "198.51.100.1:40000");
+    }
+    for round in 1..4 {
+        let sent = world.next();
+        assert_eq!(world.elapsed_ms(), round * 100_000);
+        let _ = world.answer(&sent[0], "198.51.100.1:40000");
+    }
+}
+
+#[test]
 fn a_mapping_that_moved_is_noticed_and_measured_again() {
     let mut world = World::new(&[FIRST, SECOND], "192.168.1.2");
     for request in world.sent() {

@@ -1,7 +1,7 @@
 //! Keeps the answer to 'which address do you see?' true.
 //!
 //! Of each family the first server is asked at the start, at every [`BindingClient::refresh`] and
-//! then each [`REFRESH`], which also keeps the NAT's mapping alive. A second server is asked beside
+//! then each [`REFRESH`], which also keeps the NAT's mapping alive (without a NAT more seldom). A second server is asked beside
 //! it where the mapping behaviour is not known: one with another IP address, or the OTHER-ADDRESS
 //! of the first (RFC 5780 §4.3), or at least another port.
 //!
@@ -26,6 +26,10 @@ use state::FamilyState;
 /// Time from an answer to the next question to the same server: NATs must keep a UDP mapping for
 /// two minutes (RFC 4787 REQ-5), but many keep it for 30 s.
 const REFRESH: Duration = Duration::from_secs(25);
+
+/// The same without a NAT: there is no mapping to keep alive, and what changes is seen on the
+/// interface first.
+const UNTRANSLATED_REFRESH: Duration = Duration::from_secs(100);
 
 /// The most servers of one family that are used.
 const MAX_SERVERS: usize = 8;

@@ -2,7 +2,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::server::{Progress, Server};
-use super::{Handled, Mapped, Mapping, Out, REFRESH, ServerStatus};
+use super::{Handled, Mapped, Mapping, Out, REFRESH, ServerStatus, UNTRANSLATED_REFRESH};
 use crate::binding::is_public;
 use crate::codec::{Class, Fingerprint, Message, Method};
 
@@ -137,7 +137,7 @@ impl FamilyState {
         }
         if self.servers[self.active].answered == Some(now) {
             self.unanswered = 0;
-            self.next_refresh = Some(now + REFRESH);
+            self.next_refresh = Some(now + self.refresh_interval());
         }
         let rebound = old.is_some_and(|old| old != mapped);
         if rebound {
@@ -227,6 +227,9 @@ impl FamilyState {
     }
 
     fn refresh_interval(&self) -> Duration {
+        if self.unanswered == 0 && self.mapping() == Mapping::None {
+            return UNTRANSLATED_REFRESH;
+        }
         (REFRESH * 2u32.saturating_pow(self.unanswered.saturating_sub(1).min(8))).min(MAX_REFRESH)
     }
 
