@@ -5,10 +5,12 @@ mod handle;
 mod session;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
+use futures_util::FutureExt as _;
 use ipnet::Ipv4Net;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tracing::error;
@@ -55,10 +57,36 @@ impl Accounts {
             gatekeeper: Gatekeeper::new(rand::random(), Instant::now()),
             lost,
         });
-        for stored in store.load_all().await.context("can't list the accounts")? {
-            accounts.take_over(stored.account.id).await?;
-        }
+        accounts.load_all().await?;
         Ok(accounts)
+    }
+
+    async fn load_all(&self) -> Result<()> {
+        for stored in self.store.load_all().await.context("can't list the accounts")? {
+            self.take_over(stored.account.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces everything by what a backup of the database holds. All streams end; if the backup
+    /// can't be used, all goes on as before.
+    pub(crate) async fn restore(self: &Arc<Self>, database: PathBuf) -> ApiResult<()> {
+        let this = self.clone();
+        uninterrupted(
+            async move {
+                let _turn = this.turn.lock().await;
+                for handle in this.all() {
+                    handle.retire().await;
+                }
+                this.write_handles().clear();
+                *this.write_directory() = Directory::new();
+                let restored = this.store.restore_from(&database).await;
+                let loaded = this.load_all().await;
+                restored.context("can't restore the database").and(loaded)
+            }
+            .map(|outcome| outcome.map_err(|error| Failure::unavailable(&error))),
+        )
+        .await
     }
 
     /// Takes the lease first: what is loaded then, nobody else changes any more.

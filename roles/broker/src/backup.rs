@@ -8,9 +8,10 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tar::{Archive, Builder, EntryType, Header};
+use tempfile::TempDir;
 use warren_store::Store;
 
 use crate::accounts::fresh_ctx;
@@ -105,7 +106,8 @@ fn header(size: u64) -> Header {
 }
 
 /// Puts an archive's contents into an empty or missing data folder, for a broker that isn't
-/// running. All or nothing: the folder appears when everything is in it.
+/// running (for one that is: [`crate::admin::Client::restore`]). All or nothing: the folder appears
+/// when everything is in it.
 ///
 /// # Errors
 /// The folder isn't empty, or the archive isn't one of ours or is damaged.
@@ -115,15 +117,12 @@ pub async fn restore(data: &Path, archive: &Path) -> Result<Manifest> {
     let parent = parent.unwrap_or(Path::new("."));
     fs::create_dir_all(parent)
         .with_context(|| format!("can't create the folder {}", parent.display()))?;
-    let work = tempfile::Builder::new()
-        .prefix(".warren-restore-")
-        .tempdir_in(parent)
-        .with_context(|| format!("can't write beside {}", data.display()))?;
-    let (source, target) = (archive.to_owned(), work.path().to_owned());
-    let manifest = tokio::task::spawn_blocking(move || unpack(&source, &target))
-        .await?
+    let work = work_folder(parent)?;
+    let file = File::open(archive)
+        .with_context(|| format!("can't read the backup {}", archive.display()))?;
+    let manifest = unpack_and_check(file, work.path())
+        .await
         .with_context(|| format!("{} can't be restored", archive.display()))?;
-    check(work.path()).await.with_context(|| format!("{} is damaged", archive.display()))?;
     match fs::remove_dir(data) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("can't replace {}", data.display()));
@@ -133,6 +132,69 @@ pub async fn restore(data: &Path, archive: &Path) -> Result<Manifest> {
     fs::rename(work.keep(), data)
         .with_context(|| format!("can't put the data in place at {}", data.display()))?;
     File::open(parent)?.sync_all()?;
+    Ok(manifest)
+}
+
+/// An archive that was unpacked beside the data of a running broker, and checked.
+pub(crate) struct Unpacked {
+    pub(crate) manifest: Manifest,
+    work: TempDir,
+}
+
+impl Unpacked {
+    /// Unpacks an archive into the data folder of a running broker, where nothing uses it yet.
+    pub(crate) async fn new(data: &DataDir, archive: File) -> Result<Self> {
+        let work = work_folder(data.path())?;
+        let manifest = unpack_and_check(archive, work.path()).await?;
+        Ok(Self { manifest, work })
+    }
+
+    /// The database in it.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.work.path().join(DATABASE)
+    }
+
+    /// Puts the other files in place; a CA that the archive doesn't know goes.
+    pub(crate) fn place_small_files(&self, data: &DataDir) -> Result<()> {
+        let names = [small_files(data.path())?, small_files(self.work.path())?].concat();
+        for name in names {
+            match fs::read(self.work.path().join(&name)) {
+                Ok(contents) => {
+                    let path = data.join(&name);
+                    create_private(path.parent().unwrap_or(data.path()))?;
+                    write_secret(&path, &contents)?;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    remove_if_there(&data.join(&name))?;
+                }
+                Err(error) => return Err(error).context("can't read what was unpacked"),
+            }
+        }
+        data.sync()
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("can't remove {}", path.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A folder for what isn't in place yet, on the same file system.
+fn work_folder(parent: &Path) -> Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix(".warren-restore-")
+        .tempdir_in(parent)
+        .with_context(|| format!("can't write in {}", parent.display()))
+}
+
+async fn unpack_and_check(archive: File, target: &Path) -> Result<Manifest> {
+    let folder = target.to_owned();
+    let manifest = tokio::task::spawn_blocking(move || unpack(archive, &folder)).await??;
+    check(target).await.context("the backup is damaged")?;
     Ok(manifest)
 }
 
@@ -149,8 +211,8 @@ fn ensure_empty(data: &Path) -> Result<()> {
     Ok(())
 }
 
-fn unpack(archive: &Path, target: &Path) -> Result<Manifest> {
-    let mut archive = Archive::new(File::open(archive)?);
+fn unpack(archive: File, target: &Path) -> Result<Manifest> {
+    let mut archive = Archive::new(archive);
     let mut manifest: Option<Manifest> = None;
     for entry in archive.entries()? {
         let mut entry = entry.context("it isn't a whole tar file")?;
@@ -224,13 +286,11 @@ async fn check(folder: &Path) -> Result<()> {
     let loaded = store.load_all().await;
     store.close().await;
     loaded?;
-    let data = DataDir::open(folder)?;
-    tls::check(&data)?;
-    drop(data);
-    match fs::remove_file(folder.join("lock")) {
-        Ok(()) => Ok(()),
-        Err(error) => bail!("can't tidy up: {error}"),
+    {
+        let data = DataDir::open(folder)?;
+        tls::check(&data)?;
     }
+    remove_if_there(&folder.join("lock"))
 }
 
 #[cfg(test)]

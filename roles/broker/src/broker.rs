@@ -19,6 +19,7 @@ use crate::admin::routes::{no_pins, parse_join_key};
 use crate::admin::server::AdminServer;
 use crate::admin::{BrokerStatus, JoinKeyCreated, NewJoinKey, Pins, Time};
 use crate::api::problem::{ApiResult, Failure};
+use crate::backup::{Manifest, Unpacked};
 use crate::config::{PublicUrl, ServeConfig, TlsMode};
 use crate::data_dir::DataDir;
 use crate::server::Server;
@@ -107,6 +108,30 @@ impl Broker {
             ));
         }
         self.change_pin(Authority::activate_next).await
+    }
+
+    /// Replaces everything by what an archive holds.
+    pub(crate) async fn restore(self: &Arc<Self>, archive: std::fs::File) -> ApiResult<Manifest> {
+        let unpacked = Unpacked::new(&self.data, archive)
+            .await
+            .map_err(|error| Failure::invalid(format!("{error:#}")))?;
+        self.accounts.restore(unpacked.database()).await?;
+        let this = self.clone();
+        let manifest = tokio::task::spawn_blocking(move || {
+            unpacked.place_small_files(&this.data)?;
+            if let Some(authority) = &this.authority {
+                authority.reload()?;
+            }
+            Ok(unpacked.manifest.clone())
+        })
+        .await
+        .map_err(anyhow::Error::new)
+        .and_then(|placed| placed)
+        .map_err(|error| Failure::unavailable(&error))?;
+        let next_pin = self.authority.as_ref().and_then(|authority| authority.next_pin());
+        self.accounts.change_settings(|settings| settings.next_pin = next_pin);
+        info!(from = %manifest.created, "restored a backup");
+        Ok(manifest)
     }
 
     async fn change_pin<T: Send + 'static>(

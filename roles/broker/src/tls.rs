@@ -174,6 +174,21 @@ impl Authority {
         Ok(state.current.pin())
     }
 
+    /// Takes over the CAs that a restore has put into the data folder.
+    ///
+    /// # Errors
+    /// They can't be read; the ones in memory stay in use.
+    pub(crate) fn reload(&self) -> Result<()> {
+        let mut state = self.lock();
+        let current = Ca::load_or_create(&self.data, ca::CURRENT)?;
+        let next = Ca::load(&self.data, ca::NEXT)?;
+        if current.pin() != state.current.pin() {
+            self.issue(&current)?;
+        }
+        *state = Authorities { current, next };
+        Ok(())
+    }
+
     /// Issues a new leaf when the present one is a third through its life, or the host's
     /// addresses have changed.
     fn renew_if_due(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use warren_coord::{
     Account, AccountRecord, BrokerSettings, Ctx, Directory, LeaseEpoch, Prepared, Refused,
     SessionId, Snapshot,
 };
-use warren_proto::{AccountId, DeviceId, InstanceId, MapVersion, SessionEvent};
+use warren_proto::{AccountId, DeviceId, ErrorCode, InstanceId, MapVersion, SessionEvent};
 use warren_store::{Store, StoreError};
 
 use super::session::Session;
@@ -131,7 +131,7 @@ impl AccountHandle {
     ) -> ApiResult<Prepared<R>> {
         let state = self.lock();
         if state.closed {
-            return Err(Refused::NotFound("account").into());
+            return Err(closed());
         }
         Ok(decide(&state.account, &fresh_ctx())?)
     }
@@ -164,10 +164,7 @@ impl AccountHandle {
     ) -> ApiResult<Session> {
         let mut state = self.lock();
         if state.closed {
-            return Err(Failure::new(
-                warren_proto::ErrorCode::Unavailable,
-                "the broker is shutting down; try again in a moment",
-            ));
+            return Err(closed());
         }
         let opened = state.account.open_session(device, instance, last_event_id, Instant::now())?;
         let (sender, receiver) = outbox();
@@ -194,12 +191,18 @@ impl AccountHandle {
     /// Writes what is not urgent and ends the streams: nodes come back to the next process.
     pub(super) async fn shut_down(self: &Arc<Self>) -> ApiResult<()> {
         let written = self.durable(|account, ctx| Ok(account.prepare_housekeeping(ctx))).await;
+        self.retire().await;
+        written
+    }
+
+    /// Ends the streams and refuses every further change, once what is under way is done.
+    pub(super) async fn retire(&self) {
+        let _turn = self.turn.lock().await;
         let mut state = self.lock();
         state.closed = true;
         state.streams.clear();
         drop(state);
         self.timer.notify_one();
-        written
     }
 
     /// Keeps durable changes away from an account that is about to be removed.
@@ -253,6 +256,13 @@ impl AccountHandle {
         state.armed = Some(due);
         Some(due)
     }
+}
+
+fn closed() -> Failure {
+    Failure::new(
+        ErrorCode::Unavailable,
+        "the broker is shutting down or being restored; try again in a moment",
+    )
 }
 
 /// The timer of an account, until it is closed.

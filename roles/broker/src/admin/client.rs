@@ -4,6 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -14,10 +15,14 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use warren_proto::{JoinKeyId, Problem};
 
+use super::download::Download;
 use super::{
     Account, BrokerStatus, Device, DeviceChange, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey,
     Pins, socket_path,
 };
+use crate::backup::Manifest;
+
+type Content = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Why an admin request failed; the text says what to do next.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ pub enum Error {
     Problem(Problem),
     /// The conversation broke off or made no sense.
     Broken(String),
-    /// A file of ours couldn't be written.
+    /// A file of ours couldn't be read or written.
     File(PathBuf, std::io::Error),
 }
 
@@ -56,7 +61,7 @@ impl std::fmt::Display for Error {
             ),
             Self::Problem(problem) => f.write_str(&problem.title),
             Self::Broken(what) => write!(f, "the broker's answer can't be used: {what}"),
-            Self::File(path, source) => write!(f, "can't write {}: {source}", path.display()),
+            Self::File(path, source) => write!(f, "{}: {source}", path.display()),
         }
     }
 }
@@ -70,7 +75,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// How long an answer may take, but for a backup.
+/// How long an answer may take, but for a backup or restore.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Speaks to a running broker over its admin socket. Accounts and devices are named by name or id.
@@ -203,12 +208,27 @@ impl Client {
         written
     }
 
+    /// Replaces all that the running broker holds by a backup. All devices' sessions end; those
+    /// that the backup doesn't know must join again. If the backup can't be used, nothing changes.
+    pub async fn restore(&self, file: &Path) -> Result<Manifest, Error> {
+        let archive =
+            std::fs::File::open(file).map_err(|error| Error::File(file.to_owned(), error))?;
+        let content = Download::new(archive).boxed_unsync();
+        let (status, body) =
+            self.exchange(request(Method::POST, "/api/v1/restore", content)?).await?;
+        let body = body.collect().await.map_err(broken)?.to_bytes();
+        if !status.is_success() {
+            return Err(problem(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(broken)
+    }
+
     async fn stream_backup(
         &self,
         target: &mut tokio::fs::File,
         failed: impl Fn(std::io::Error) -> Error,
     ) -> Result<u64, Error> {
-        let request = request(Method::POST, "/api/v1/backup", Bytes::new())?;
+        let request = request(Method::POST, "/api/v1/backup", whole(Bytes::new()))?;
         let (status, mut body) = self.exchange(request).await?;
         if status != StatusCode::OK {
             let body = body.collect().await.map_err(broken)?.to_bytes();
@@ -229,7 +249,7 @@ impl Client {
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {
-        let request = request(Method::DELETE, path, Bytes::new())?;
+        let request = request(Method::DELETE, path, whole(Bytes::new()))?;
         let (status, body) = self.answer(request).await?;
         if status.is_success() { Ok(()) } else { Err(problem(status, &body)) }
     }
@@ -241,8 +261,8 @@ impl Client {
         content: Option<&impl Serialize>,
     ) -> Result<T, Error> {
         let content = match content {
-            Some(content) => serde_json::to_vec(content).map_err(broken)?.into(),
-            None => Bytes::new(),
+            Some(content) => whole(serde_json::to_vec(content).map_err(broken)?),
+            None => whole(Bytes::new()),
         };
         let (status, body) = self.answer(request(method, path, content)?).await?;
         if !status.is_success() {
@@ -251,7 +271,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(broken)
     }
 
-    async fn answer(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Error> {
+    async fn answer(&self, request: Request<Content>) -> Result<(StatusCode, Bytes), Error> {
         let answer = async {
             let (status, body) = self.exchange(request).await?;
             Ok((status, body.collect().await.map_err(broken)?.to_bytes()))
@@ -260,10 +280,7 @@ impl Client {
         patience.map_err(|_| Error::Broken("it took too long".to_owned()))?
     }
 
-    async fn exchange(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Incoming), Error> {
+    async fn exchange(&self, request: Request<Content>) -> Result<(StatusCode, Incoming), Error> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
             if source.kind() == std::io::ErrorKind::PermissionDenied {
                 Error::Forbidden(self.socket.clone())
@@ -300,14 +317,18 @@ fn escape(segment: &str) -> String {
     escaped
 }
 
-fn request(method: Method, path: &str, content: Bytes) -> Result<Request<Full<Bytes>>, Error> {
+fn request(method: Method, path: &str, content: Content) -> Result<Request<Content>, Error> {
     Request::builder()
         .method(method)
         .uri(path)
         .header(HOST, "warren")
         .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(content))
+        .body(content)
         .map_err(broken)
+}
+
+fn whole(content: impl Into<Bytes>) -> Content {
+    Full::new(content.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn problem(status: StatusCode, body: &[u8]) -> Error {

@@ -13,6 +13,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt as _, Limited};
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use warren_coord::{Account as CoordAccount, DeviceView, JoinKeyView, Refused, Tag};
 use warren_proto::{DeviceId, DeviceName, ErrorCode, JoinKeyId};
 
@@ -24,6 +25,7 @@ use super::types::{
 };
 use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::problem::{ApiResult, Failure};
+use crate::backup::Manifest;
 use crate::broker::Broker;
 
 const MAX_BODY: usize = 64 * 1024;
@@ -50,6 +52,7 @@ pub(crate) fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/pins/prepare", post(prepare_pin))
         .route("/api/v1/pins/activate", post(activate_pin))
         .route("/api/v1/backup", post(backup))
+        .route("/api/v1/restore", post(restore))
         .fallback(|| async { Failure::not_found("address in the admin API") })
         .with_state(broker)
 }
@@ -212,6 +215,29 @@ async fn backup(State(broker): Shared) -> ApiResult<Response> {
         .headers_mut()
         .insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-tar"));
     Ok(response)
+}
+
+async fn restore(State(broker): Shared, request: Request) -> ApiResult<Json<Manifest>> {
+    let archive = spool(&broker, request.into_body()).await?;
+    broker.restore(archive).await.map(Json)
+}
+
+/// Keeps an upload in an unnamed file, read from its beginning.
+async fn spool(broker: &Broker, mut body: Body) -> ApiResult<std::fs::File> {
+    let failed = |error: std::io::Error| {
+        Failure::unavailable(&anyhow::Error::new(error).context("can't keep the uploaded backup"))
+    };
+    let file = tempfile::tempfile_in(broker.data.path()).map_err(failed)?;
+    let mut file = tokio::fs::File::from_std(file);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Failure::invalid("the upload broke off"))?;
+        if let Ok(data) = frame.into_data() {
+            file.write_all(&data).await.map_err(failed)?;
+        }
+    }
+    file.flush().await.map_err(failed)?;
+    file.rewind().await.map_err(failed)?;
+    Ok(file.into_std().await)
 }
 
 fn find_device(handle: &AccountHandle, text: &str) -> ApiResult<DeviceId> {
