@@ -52,7 +52,6 @@ fn ours(len: usize) -> (f64, f64) {
         for slot in buffer.chunks_mut(stride) {
             sealed = sealer.seal(slot, len);
         }
-        drop(sealer);
         sealing += start.elapsed();
         let start = Instant::now();
         for slot in buffer.chunks_mut(stride) {

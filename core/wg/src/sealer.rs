@@ -17,9 +17,11 @@ use crate::{HEADROOM, Stats, TAG};
 /// Seals packets for one peer with its current session; see [`crate::Interface::sealer`].
 ///
 /// Good for one super-packet (at most 65,536 packets) at the time it was asked for.
+// No `Drop` here: with one, a caller's `match` on what holds a sealer borrows until its end.
 pub struct Sealer<'a> {
     cipher: Cipher<'a>,
-    after: After<'a>,
+    notes: Notes<'a>,
+    noted: bool,
 }
 
 /// What sealing itself needs.
@@ -31,18 +33,11 @@ struct Cipher<'a> {
     header: [u8; 8],
 }
 
-/// What has to be noted when the sealer is done.
-struct After<'a> {
-    index: PeerIndex,
-    peer: Notes<'a>,
-    timers: &'a mut Timers,
-    now: Instant,
-    packets: u64,
-    bytes: u64,
-}
-
-/// The peer, less the session that is being sealed with.
+/// Where it is noted that something was sent.
 struct Notes<'a> {
+    index: PeerIndex,
+    now: Instant,
+    timers: &'a mut Timers,
     deadlines: &'a mut Deadlines,
     stats: &'a mut Stats,
     needs_another_keepalive: &'a mut bool,
@@ -60,21 +55,19 @@ impl<'a> Sealer<'a> {
     ) -> Option<Self> {
         let Peer { keypairs, deadlines, stats, needs_another_keepalive, .. } = peer;
         let Keypair { remote, sending, counter, .. } = keypairs.current.as_deref_mut()?;
-        let mut header = [0; 8];
-        header[..4].copy_from_slice(&DATA.to_le_bytes());
-        header[4..].copy_from_slice(&remote.to_le_bytes());
         let limit = counter.saturating_add(SEALER_PACKETS);
+        let cipher = Cipher { key: sending, counter, limit, header: header(*remote) };
         let notes = Notes {
+            index,
+            now,
+            timers,
             deadlines,
             stats,
             needs_another_keepalive,
             jitter: peer.jitter,
             persistent_keepalive: peer.persistent_keepalive,
         };
-        Some(Self {
-            cipher: Cipher { key: sending, counter, limit, header },
-            after: After { index, peer: notes, timers, now, packets: 0, bytes: 0 },
-        })
+        Some(Self { cipher, notes, noted: false })
     }
 
     /// Seals a packet in place: `slot` is [`crate::HEADROOM`] bytes, then `plaintext_len` bytes of
@@ -85,17 +78,45 @@ impl<'a> Sealer<'a> {
     /// with zeros to a multiple of 16 as far as the slot has room.
     pub fn seal(&mut self, slot: &mut [u8], plaintext_len: usize) -> usize {
         let len = self.cipher.seal(slot, plaintext_len);
-        if len != 0 {
-            self.after.packets += 1;
-            self.after.bytes += len as u64;
+        if len == 0 {
+            return 0;
+        }
+        self.notes.stats.tx_packets += 1;
+        self.notes.stats.tx_bytes += len as u64;
+        if !self.noted {
+            self.noted = true;
+            self.notes.note_sent();
         }
         len
     }
 
     /// The peer that is sealed for.
     pub fn peer(&self) -> PeerIndex {
-        self.after.index
+        self.notes.index
     }
+}
+
+impl Notes<'_> {
+    fn note_sent(&mut self) {
+        self.deadlines.cancel(Timer::Keepalive);
+        *self.needs_another_keepalive = false;
+        if !self.deadlines.is_armed(Timer::Silence) {
+            let at = self.now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + self.jitter;
+            self.timers.arm(self.index, self.deadlines, Timer::Silence, at);
+        }
+        if let Some(every) = self.persistent_keepalive {
+            let at = self.now + every;
+            self.timers.arm(self.index, self.deadlines, Timer::PersistentKeepalive, at);
+        }
+    }
+}
+
+/// The first 8 bytes of a data message to `remote`.
+fn header(remote: u32) -> [u8; 8] {
+    let mut header = [0; 8];
+    header[..4].copy_from_slice(&DATA.to_le_bytes());
+    header[4..].copy_from_slice(&remote.to_le_bytes());
+    header
 }
 
 impl Cipher<'_> {
@@ -121,41 +142,21 @@ impl Cipher<'_> {
     }
 }
 
-impl Drop for After<'_> {
-    fn drop(&mut self) {
-        if self.packets == 0 {
-            return;
-        }
-        let Notes { deadlines, stats, needs_another_keepalive, jitter, persistent_keepalive } =
-            &mut self.peer;
-        stats.tx_packets += self.packets;
-        stats.tx_bytes += self.bytes;
-        deadlines.cancel(Timer::Keepalive);
-        **needs_another_keepalive = false;
-        if !deadlines.is_armed(Timer::Silence) {
-            let at = self.now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + *jitter;
-            self.timers.arm(self.index, deadlines, Timer::Silence, at);
-        }
-        if let Some(every) = *persistent_keepalive {
-            let at = self.now + every;
-            self.timers.arm(self.index, deadlines, Timer::PersistentKeepalive, at);
-        }
-    }
-}
-
 impl fmt::Debug for Sealer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer").field("peer", &self.after.index).finish_non_exhaustive()
+        f.debug_struct("Sealer").field("peer", &self.notes.index).finish_non_exhaustive()
     }
 }
 
 /// Seals an empty packet: a keepalive.
 pub(crate) fn seal_keepalive(keypair: &mut Keypair) -> Option<Vec<u8>> {
-    let mut header = [0; 8];
-    header[..4].copy_from_slice(&DATA.to_le_bytes());
-    header[4..].copy_from_slice(&keypair.remote.to_le_bytes());
     let limit = keypair.counter.saturating_add(1);
-    let mut cipher = Cipher { key: &keypair.sending, counter: &mut keypair.counter, limit, header };
+    let mut cipher = Cipher {
+        key: &keypair.sending,
+        counter: &mut keypair.counter,
+        limit,
+        header: header(keypair.remote),
+    };
     let mut datagram = vec![0; HEADROOM + TAG];
     (cipher.seal(&mut datagram, 0) != 0).then_some(datagram)
 }
