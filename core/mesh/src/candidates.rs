@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use warren_proto::{Endpoint, EndpointKind, MAX_ENDPOINTS};
 
-/// The most addresses of a peer that only its own probes showed, and that have answered none of
-/// ours: whoever replays such a probe from many addresses gains nothing.
-const MAX_OBSERVED: usize = 4;
+/// The most addresses of a peer that only its own probes showed, besides the one in use: whoever
+/// replays such a probe from many addresses gains nothing.
+const MAX_OBSERVED: usize = 6;
 
 /// One address of a peer.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Candidate {
 }
 
 /// All candidates of a peer: at most [`MAX_ENDPOINTS`] published, [`MAX_OBSERVED`] observed, and
-/// those that have answered.
+/// the one in use.
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
     by_address: BTreeMap<SocketAddr, Candidate>,
@@ -78,26 +78,29 @@ impl Candidates {
         new
     }
 
-    /// Takes an address that a valid probe or an authenticated packet came from. Returns whether it
-    /// is new.
-    pub(crate) fn observe(&mut self, addr: SocketAddr, now: Instant) -> bool {
+    /// Takes an address that a valid probe or an authenticated packet came from, in place of the
+    /// one that has been silent the longest if there are too many. Returns whether it is new.
+    pub(crate) fn observe(
+        &mut self,
+        addr: SocketAddr,
+        in_use: Option<SocketAddr>,
+        now: Instant,
+    ) -> bool {
         if self.by_address.contains_key(&addr) {
             return false;
         }
-        let unproven = |candidate: &Candidate| {
-            candidate.kind == EndpointKind::Observed && candidate.answered.is_none()
+        let observed = || {
+            self.by_address.iter().filter(|(addr, candidate)| {
+                candidate.kind == EndpointKind::Observed && in_use != Some(**addr)
+            })
         };
-        if self.by_address.values().filter(|candidate| unproven(candidate)).count() >= MAX_OBSERVED
+        let oldest = observed()
+            .min_by_key(|(addr, candidate)| (candidate.answered, candidate.added, **addr))
+            .map(|(addr, _)| *addr);
+        if observed().count() >= MAX_OBSERVED
+            && let Some(oldest) = oldest
         {
-            let oldest = self
-                .by_address
-                .iter()
-                .filter(|(_, candidate)| unproven(candidate))
-                .min_by_key(|(addr, candidate)| (candidate.added, **addr))
-                .map(|(addr, _)| *addr);
-            if let Some(oldest) = oldest {
-                self.by_address.remove(&oldest);
-            }
+            self.by_address.remove(&oldest);
         }
         self.by_address.insert(addr, Candidate::new(EndpointKind::Observed, now));
         true
@@ -176,7 +179,7 @@ mod tests {
         let mut candidates = Candidates::default();
         for i in 0..100 {
             let addr = format!("10.0.0.{i}:1").parse().unwrap();
-            assert!(candidates.observe(addr, start() + Duration::from_millis(i)));
+            assert!(candidates.observe(addr, None, start() + Duration::from_millis(i)));
             assert!(candidates.len() <= MAX_OBSERVED);
         }
         assert!(candidates.get(&"10.0.0.99:1".parse().unwrap()).is_some());

@@ -68,6 +68,11 @@ pub use reason::Reason;
 pub use status::{Netcheck, PathState, PeerStatus, StunStatus};
 pub use warren_turn::Mapping;
 
+/// The word among a peer's capabilities that says that it speaks plain WireGuard and nothing else:
+/// it is sent no probes, its first usable endpoint is its path, and its path follows its
+/// authenticated packets, as WireGuard's own roaming does.
+pub const CAPABILITY_WIREGUARD: &str = "wireguard";
+
 #[cfg(test)]
 mod testing {
     use std::time::Instant;

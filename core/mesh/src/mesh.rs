@@ -55,6 +55,8 @@ pub struct Mesh {
     /// Where the round through all peers, without the broker, goes on.
     cold_cursor: Option<DeviceId>,
     published: Option<CheckInState>,
+    /// When any probe was last answered by a peer.
+    answered: Option<Instant>,
     transactions: Transactions,
     timers: Timers,
     queues: Queues,
@@ -117,6 +119,7 @@ impl Mesh {
             broker: None,
             cold_cursor: None,
             published: None,
+            answered: None,
             transactions: Transactions::new(hasher),
             timers: Timers::default(),
             queues: Queues::default(),

@@ -11,7 +11,7 @@ use crate::mtu::PathMtu;
 use crate::probe::budget::{Bucket, Rate};
 use crate::probe::keys::{PairKeys, Tag};
 use crate::random::Seeded;
-use crate::{PeerHandle, Reason};
+use crate::{CAPABILITY_WIREGUARD, PeerHandle, Reason};
 
 /// How many of a peer's probes are answered at once, and per second after.
 const ANSWERS: Rate = Rate { burst: 240, per_second: 120 };
@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) nat: NatReport,
     pub(crate) online: bool,
+    /// It speaks WireGuard alone ([`crate::CAPABILITY_WIREGUARD`]).
+    pub(crate) plain: bool,
 
     /// Derived when first needed.
     pub(crate) pair: Option<Pair>,
@@ -40,6 +42,8 @@ pub(crate) struct Peer {
     pub(crate) path: Option<InUse>,
     pub(crate) seek: Option<Seek>,
     pub(crate) failure: Option<Failure>,
+    /// How many searches in a row were in vain since it was last reached, if it ever was.
+    pub(crate) failures: Option<u32>,
     /// The newest WireGuard message that waits for a path.
     pub(crate) held: Option<Vec<u8>>,
 
@@ -137,6 +141,7 @@ impl Peer {
             endpoints: entry.endpoints.clone(),
             nat: entry.nat,
             online: entry.online,
+            plain: is_plain(entry),
             pair: None,
             tunnel: None,
             established: false,
@@ -144,6 +149,7 @@ impl Peer {
             path: None,
             seek: None,
             failure: None,
+            failures: None,
             held: None,
             wanted: None,
             traffic: None,
@@ -185,6 +191,11 @@ impl Peer {
     }
 }
 
+/// Whether a peer speaks nothing but WireGuard.
+pub(crate) fn is_plain(entry: &Entry) -> bool {
+    entry.capabilities.iter().any(|word| word == CAPABILITY_WIREGUARD)
+}
+
 /// Whether `event` happened less than `age` before `now`.
 pub(crate) fn is_recent(event: Option<Instant>, age: Duration, now: Instant) -> bool {
     event.is_some_and(|event| now.saturating_duration_since(event) < age)
@@ -198,6 +209,8 @@ pub(crate) struct PeerTable {
     by_id: BTreeMap<DeviceId, PeerHandle>,
     by_address: HashMap<IpAddr, PeerHandle, Seeded>,
     by_tunnel: HashMap<PeerIndex, PeerHandle, Seeded>,
+    /// The tunnel that was looked up last: datagrams come in runs.
+    last_tunnel: Option<(PeerIndex, PeerHandle)>,
     by_tag: HashMap<Tag, PeerHandle, Seeded>,
     /// Peers with a path, a seek, or a failed one.
     active: BTreeSet<PeerHandle>,
@@ -212,6 +225,7 @@ impl PeerTable {
             by_id: BTreeMap::new(),
             by_address: HashMap::with_hasher(hasher),
             by_tunnel: HashMap::with_hasher(hasher),
+            last_tunnel: None,
             by_tag: HashMap::with_hasher(hasher),
             active: BTreeSet::new(),
             underived: BTreeSet::new(),
@@ -236,6 +250,18 @@ impl PeerTable {
 
     pub(crate) fn by_tunnel(&self, tunnel: PeerIndex) -> Option<PeerHandle> {
         self.by_tunnel.get(&tunnel).copied()
+    }
+
+    /// The same on the hot path in.
+    pub(crate) fn by_tunnel_of_run(&mut self, tunnel: PeerIndex) -> Option<PeerHandle> {
+        match self.last_tunnel {
+            Some((last, handle)) if last == tunnel => Some(handle),
+            Some(_) | None => {
+                let handle = self.by_tunnel(tunnel)?;
+                self.last_tunnel = Some((tunnel, handle));
+                Some(handle)
+            }
+        }
     }
 
     pub(crate) fn by_tag(&self, tag: &Tag) -> Option<PeerHandle> {
@@ -285,6 +311,7 @@ impl PeerTable {
         }
         if let Some(tunnel) = peer.tunnel {
             self.by_tunnel.remove(&tunnel);
+            self.last_tunnel = None;
         }
         for tag in peer.pair.iter().flat_map(|pair| pair.accepted) {
             self.by_tag.remove(&tag);

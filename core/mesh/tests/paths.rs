@@ -364,3 +364,86 @@ fn a_short_idle_session_is_renewed_by_the_next_packet() {
     let took = world.run_until(secs(1), |world| !world.nodes[1].received.is_empty());
     assert_eq!(took, DELAY * 3);
 }
+
+#[test]
+fn after_an_outage_the_next_attempts_come_soon() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    world.nodes[1].alive = false;
+    let begin = world.now;
+    while world.now - begin < secs(12) {
+        world.send(0, 1, b"x");
+        world.run(ms(200));
+    }
+    assert_eq!(world.remote(0, 1), None);
+    world.nodes[1].alive = true;
+    let begin = world.now;
+    while world.remote(0, 1).is_none() {
+        world.send(0, 1, b"x");
+        world.run(ms(200));
+        assert!(world.now - begin < secs(5));
+    }
+}
+
+#[test]
+fn two_sides_that_seek_each_other_in_vain_both_give_up() {
+    let mut world = World::new(2);
+    world.filter = Box::new(|mail| match mail {
+        Mail::Datagram(_, to, ..) => STUN.iter().any(|server| server.parse() == Ok(*to)),
+        Mail::Signal(..) | Mail::Presence(_) => true,
+    });
+    world.send(0, 1, b"x");
+    world.run(secs(1));
+    world.send(1, 0, b"x");
+    world.run(secs(7));
+    assert_eq!(world.path(0, 1), PathState::Unreachable);
+    assert_eq!(world.path(1, 0), PathState::Unreachable);
+}
+
+#[test]
+fn a_plain_wireguard_peer_is_talked_to_without_probes_and_followed() {
+    let mut world = World::new(2);
+    for i in 0..2 {
+        let mut map = world.map_of(i);
+        map.peers[0].capabilities = vec![warren_mesh::CAPABILITY_WIREGUARD.into()];
+        world.nodes[i].mesh.handle_netmap(map, warren_mesh::MapSource::Broker, world.now);
+        world.drain(i);
+    }
+    world.send(0, 1, b"handshake first");
+    let took = world.run_until(secs(1), |world| !world.nodes[1].received.is_empty());
+    assert_eq!(took, DELAY * 3);
+    let new: SocketAddr = "203.0.113.9:4000".parse().unwrap();
+    world.nodes[0].addr = new;
+    world.send(0, 1, b"moved");
+    world.run(DELAY);
+    assert_eq!(world.remote(1, 0), Some(new));
+    world.send(1, 0, b"followed");
+    world.run(DELAY);
+    assert_eq!(world.payloads(0), [b"followed".to_vec()]);
+    for node in &world.nodes {
+        assert_eq!(node.mesh.counters().probes_sent, 0);
+    }
+}
+
+#[test]
+fn when_broker_and_stun_return_after_an_hour_the_own_endpoint_is_known_at_once() {
+    let mut world = World::new(2);
+    let to_stun = |mail: &Mail| match mail {
+        Mail::Datagram(_, to, ..) => STUN.iter().any(|server| server.parse() == Ok(*to)),
+        Mail::Signal(..) | Mail::Presence(_) => false,
+    };
+    world.filter = Box::new(move |mail| !to_stun(mail));
+    for node in &mut world.nodes {
+        node.mesh.handle_broker(BrokerState::Lost, world.now);
+    }
+    world.run(secs(3600));
+    assert_eq!(world.nodes[0].mesh.check_in_state().nat.udp, Some(false));
+    world.filter = Box::new(|_| true);
+    world.nodes[0].events.clear();
+    world.nodes[0].mesh.handle_broker(BrokerState::Connected { rtt: DELAY }, world.now);
+    world.drain(0);
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].mesh.check_in_state().nat.udp, Some(true));
+    let check_ins = world.nodes[0].events.iter();
+    assert_eq!(check_ins.filter(|(_, event)| matches!(event, Event::CheckIn(_))).count(), 1);
+}

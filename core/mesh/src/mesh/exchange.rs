@@ -120,7 +120,8 @@ impl Mesh {
         if peer.live_path().is_some_and(|path| path.remote == remote) {
             return;
         }
-        let new = peer.candidates.observe(remote, now);
+        let in_use = peer.remote();
+        let new = peer.candidates.observe(remote, in_use, now);
         let candidate = peer.candidates.get(&remote);
         let pause = if candidate.is_some_and(|c| is_recent(c.answered, PROVEN_PAUSE, now)) {
             PROVEN_PAUSE
@@ -154,6 +155,7 @@ impl Mesh {
         check(message, peer.pair.as_ref().ok_or(InboundDrop::UnknownTransaction)?)?;
         self.transactions.remove(id);
         self.counters.answers_received += 1;
+        self.answered = Some(now);
         match pending.purpose {
             Purpose::Path => {
                 let rtt = now.saturating_duration_since(pending.sent);
@@ -228,6 +230,9 @@ impl Mesh {
         let Some(peer) = self.peers.get(handle) else { return false };
         if peer.pair.is_some() {
             return true;
+        }
+        if peer.plain {
+            return false;
         }
         let day = self.clock.day(now);
         let pair = PairKeys::derive(&self.secret.0, peer.key)

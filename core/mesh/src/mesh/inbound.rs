@@ -52,7 +52,7 @@ impl Mesh {
             Received::Cookie { peer: _ } => return Inbound::Consumed,
             Received::Dropped(_) => return Inbound::Dropped(InboundDrop::WireGuard),
         };
-        let Some(handle) = self.peers.by_tunnel(tunnel) else {
+        let Some(handle) = self.peers.by_tunnel_of_run(tunnel) else {
             return Inbound::Dropped(InboundDrop::WireGuard);
         };
         self.heard(handle, remote, now);

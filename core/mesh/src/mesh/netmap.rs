@@ -8,6 +8,7 @@ use warren_proto::{
 };
 
 use super::{Mesh, Ranges};
+use crate::peer::is_plain;
 use crate::{Event, MapSource, OutboundDrop, PeerHandle};
 
 impl Mesh {
@@ -42,6 +43,7 @@ impl Mesh {
         self.take_self(&this, now);
         self.outside.set_servers(&stun, now);
         self.schedule_tags(now);
+        self.publish_changes(now);
         self.pump(now);
     }
 
@@ -145,7 +147,8 @@ impl Mesh {
     fn take_entry(&mut self, entry: &Entry, now: Instant) {
         if let Some(handle) = self.peers.by_id(entry.id) {
             let same = self.peers.get(handle).is_some_and(|peer| {
-                (peer.key, peer.ipv4, peer.ipv6) == (entry.key.0, entry.ipv4, entry.ipv6)
+                (peer.key, peer.ipv4, peer.ipv6, peer.plain)
+                    == (entry.key.0, entry.ipv4, entry.ipv6, is_plain(entry))
             });
             if same {
                 self.take_presence(handle, &entry.endpoints, entry.nat, entry.online, now);
@@ -153,7 +156,11 @@ impl Mesh {
             }
             self.remove_peer(handle);
         }
-        self.peers.insert(entry, now);
+        let handle = self.peers.insert(entry, now);
+        if is_plain(entry) {
+            self.peers.give_up_deriving(handle);
+            self.ensure_tunnel(handle, now);
+        }
     }
 
     /// Takes the soft part of a peer.

@@ -46,10 +46,10 @@ impl Mesh {
         if let Some(path) = peer.live_path() {
             let path = Path::direct(path.remote);
             PathState::Direct { path, rank: path.rank(&self.outside.local) }
-        } else if peer.seek.is_some() {
-            PathState::Connecting
         } else if peer.failure.is_some() {
             PathState::Unreachable
+        } else if peer.seek.is_some() {
+            PathState::Connecting
         } else {
             PathState::Idle
         }

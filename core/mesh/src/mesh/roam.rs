@@ -21,7 +21,13 @@ impl Mesh {
     pub fn handle_broker(&mut self, state: BrokerState, now: Instant) {
         let before = self.broker.replace(state);
         match state {
-            BrokerState::Connected { .. } => self.timers.clear(Timer::Cold),
+            BrokerState::Connected { .. } => {
+                self.timers.clear(Timer::Cold);
+                // STUN servers often live and die with the broker.
+                if before == Some(BrokerState::Lost) || self.outside.nat().udp == Some(false) {
+                    self.refresh_outside(now);
+                }
+            }
             BrokerState::Lost if before != Some(BrokerState::Lost) => {
                 self.cold_cursor = None;
                 self.cold_round(now);
@@ -76,6 +82,10 @@ impl Mesh {
 
     /// Publishes the own state if it changed: at once when STUN has said all it will, or soon.
     pub(super) fn publish_changes(&mut self, now: Instant) {
+        // Without a map there is nobody to tell, and no STUN server to wait for.
+        if self.netmap.is_none() {
+            return;
+        }
         let differs = self.published.as_ref() != Some(&self.outside.check_in_state());
         if !differs {
             self.timers.clear(Timer::CheckIn);
@@ -94,8 +104,9 @@ impl Mesh {
         if self.published.as_ref() == Some(&state) {
             return;
         }
-        let moved =
-            self.published.as_ref().is_none_or(|before| before.endpoints != state.endpoints);
+        let moved = self.published.as_ref().is_none_or(|before| {
+            (&before.endpoints, before.nat.udp) != (&state.endpoints, state.nat.udp)
+        });
         self.published = Some(state.clone());
         self.events.retain(|event| !matches!(event, Event::CheckIn(_)));
         self.events.push_back(Event::CheckIn(state));
@@ -104,7 +115,8 @@ impl Mesh {
         }
     }
 
-    /// Those who are sought, or whose path is in doubt, need the new endpoints at once.
+    /// Those who are sought, or whose path is in doubt, need the new endpoints at once; those who
+    /// were sought in vain may be reached from here.
     fn tell_peers(&mut self, now: Instant) {
         for handle in self.peers.active() {
             let Some(peer) = self.peers.get(handle) else { continue };
@@ -115,6 +127,8 @@ impl Mesh {
             });
             if sought || doubtful {
                 self.signal(handle, now);
+            } else if peer.failure.is_some() && is_recent(peer.wanted, super::seek::WISH, now) {
+                self.seek(handle, Wish::Ours, now);
             }
         }
     }

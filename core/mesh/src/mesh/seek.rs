@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use warren_proto::{ConnectRequest, ConnectSignal, MappingBehaviour};
+use warren_proto::{ConnectRequest, ConnectSignal, Endpoint, MappingBehaviour};
 
 use super::Mesh;
+use crate::candidates::canonical;
 use crate::path::{Path, is_better};
-use crate::peer::{InUse, Seek, Wish, is_recent};
+use crate::peer::{Failure, InUse, Seek, Wish, is_recent};
 use crate::probe::transactions::Purpose;
 use crate::timers::{PeerTimer, Timer};
 use crate::{BrokerState, Event, OutboundDrop, PeerHandle, Reason};
@@ -29,6 +30,12 @@ const SIGNAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// After a search in vain, traffic starts the next one no sooner than this (protocols.md §4).
 pub(super) const RETRY: Duration = Duration::from_secs(25);
+
+/// The same for a peer that was reached before: its path may well come back. It doubles each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// A peer's answer within this time proves that UDP isn't blocked, whatever STUN says.
+const UDP_PROVEN: Duration = Duration::from_secs(300);
 
 /// A wish of the own host counts for so long without being repeated.
 pub(super) const WISH: Duration = Duration::from_secs(25);
@@ -84,13 +91,20 @@ impl Mesh {
     pub(super) fn seek(&mut self, handle: PeerHandle, wish: Wish, now: Instant) {
         self.publish_candidates(handle, now);
         let Some(peer) = self.peers.get_mut(handle) else { return };
+        if peer.plain {
+            self.use_published_path(handle, now);
+            return;
+        }
         let fresh = match &mut peer.seek {
             Some(seek) if seek.found.is_none() => {
                 let more = wish > seek.wish;
                 seek.wish = seek.wish.max(wish);
-                // The peer begins anew, so its holes open now: so do ours.
+                // The peer begins anew, so its holes open now: so do ours. But whoever waits here
+                // gets his answer in time.
                 if more || wish == Wish::Theirs {
                     seek.round = 0;
+                }
+                if more || seek.wish == Wish::Theirs {
                     seek.started = now;
                 }
                 more
@@ -107,6 +121,9 @@ impl Mesh {
         self.peers.note_activity(handle);
         if fresh && wish == Wish::Ours {
             self.signal(handle, now);
+            if self.outside.nat().udp == Some(false) {
+                self.refresh_outside(now);
+            }
         }
         self.timers.set(Timer::Peer(handle, PeerTimer::Seek), now + interval(0));
         self.probe_round(handle, now);
@@ -197,7 +214,7 @@ impl Mesh {
 
     /// Nothing has answered.
     fn give_seek_up(&mut self, handle: PeerHandle, now: Instant) {
-        let reason = self.reason(handle);
+        let reason = self.reason(handle, now);
         self.end_seek(handle);
         let Some(peer) = self.peers.get_mut(handle) else { return };
         let wanted = is_recent(peer.wanted, WISH, now);
@@ -212,7 +229,14 @@ impl Mesh {
     /// Tells whoever waits that the peer can't be reached.
     pub(super) fn fail(&mut self, handle: PeerHandle, reason: Reason, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        peer.failure = Some(crate::peer::Failure { reason, retry: now + RETRY });
+        let pause = match &mut peer.failures {
+            Some(failures) => {
+                *failures = failures.saturating_add(1);
+                RETRY.min(FIRST_RETRY * 2u32.saturating_pow(*failures - 1))
+            }
+            None => RETRY,
+        };
+        peer.failure = Some(Failure { reason, retry: now + pause });
         if let Some(tunnel) = peer.tunnel {
             self.wg.cancel_initiation(tunnel);
         }
@@ -223,14 +247,14 @@ impl Mesh {
         }
     }
 
-    fn reason(&self, handle: PeerHandle) -> Reason {
+    fn reason(&self, handle: PeerHandle, now: Instant) -> Reason {
         let Some(peer) = self.peers.get(handle) else { return Reason::PeerOffline };
         let own = self.outside.nat();
         let map_per_destination = |ours: MappingBehaviour, theirs: MappingBehaviour| {
             ours == MappingBehaviour::AddressDependent && theirs == ours
         };
         let endpoints = u32::try_from(peer.candidates.len()).unwrap_or(u32::MAX);
-        if own.udp == Some(false) {
+        if own.udp == Some(false) && !is_recent(self.answered, UDP_PROVEN, now) {
             Reason::UdpBlockedHere
         } else if !peer.online && matches!(self.broker, Some(BrokerState::Connected { .. })) {
             Reason::PeerOffline
@@ -274,8 +298,19 @@ impl Mesh {
         }
     }
 
+    /// A peer that can't be probed is simply talked to.
+    fn use_published_path(&mut self, handle: PeerHandle, now: Instant) {
+        let Some(peer) = self.peers.get(handle) else { return };
+        let usable =
+            |endpoint: &&Endpoint| peer.candidates.get(&canonical(endpoint.addr)).is_some();
+        match peer.endpoints.iter().find(usable).map(|endpoint| canonical(endpoint.addr)) {
+            Some(remote) => self.use_path(handle, remote, now),
+            None => self.fail(handle, Reason::NoUsableEndpoint, now),
+        }
+    }
+
     /// Takes a path into use: the first, a better one, or one that lives.
-    fn use_path(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
+    pub(super) fn use_path(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
         if let Some(old) = &peer.path
             && let Some(candidate) = peer.candidates.get_mut(&old.remote)
@@ -285,6 +320,7 @@ impl Mesh {
         let known = peer.candidates.get(&remote).and_then(|candidate| candidate.mtu);
         peer.path = Some(InUse::new(remote, known, now));
         peer.failure = None;
+        peer.failures = Some(0);
         peer.elsewhere = None;
         if let Some(seek) = &mut peer.seek {
             seek.found = Some(now);

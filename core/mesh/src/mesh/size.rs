@@ -32,7 +32,7 @@ impl Mesh {
             return;
         }
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        if !peer.established {
+        if !peer.established || peer.plain {
             return;
         }
         let Some(path) = peer.path.as_mut().filter(|path| !path.dead) else { return };

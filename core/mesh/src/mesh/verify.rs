@@ -68,7 +68,12 @@ impl Mesh {
             return;
         }
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        peer.candidates.observe(remote, now);
+        let in_use = peer.remote();
+        peer.candidates.observe(remote, in_use, now);
+        if peer.plain {
+            self.use_path(handle, remote, now);
+            return;
+        }
         peer.elsewhere = Some((remote, now));
         let asked = peer.candidates.get(&remote).and_then(|candidate| candidate.asked);
         if is_recent(asked, ELSEWHERE_PAUSE, now) {
@@ -121,6 +126,9 @@ impl Mesh {
     pub(super) fn suspect(&mut self, handle: PeerHandle, gentle: bool, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
         let patience = silence_limit(peer.rtt_or_assumed());
+        if peer.plain {
+            return;
+        }
         let Some(path) = peer.path.as_mut().filter(|path| !path.dead) else { return };
         match path.suspicion {
             Some(suspicion) if gentle || !suspicion.gentle => return,
