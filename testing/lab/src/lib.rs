@@ -13,6 +13,7 @@
 //! | [`segment`] | what a host is plugged into: the internet or a LAN; roaming |
 //! | [`nat`] | routers and their nftables rules |
 //! | [`wire`] | the line between two TAP devices |
+//! | [`warren`] | the real program on the hosts: brokers and nodes |
 //! | [`wait`] | waiting on conditions with a deadline |
 
 pub mod host;
@@ -21,6 +22,7 @@ pub mod nat;
 pub mod process;
 pub mod segment;
 pub mod wait;
+pub mod warren;
 pub mod wire;
 pub mod world;
 
