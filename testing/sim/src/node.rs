@@ -4,6 +4,7 @@ mod datagrams;
 mod session;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use rand::Rng as _;
@@ -36,6 +37,8 @@ pub struct Node {
     pub private_key: [u8; 32],
     /// What it got when it joined.
     pub registered: Option<Registered>,
+    /// Its mesh IPv4 address, for life.
+    pub mesh_ip: IpAddr,
     /// The netmap that it has on disk.
     pub cache: Option<Netmap>,
     /// Its daemon.

@@ -11,6 +11,7 @@ mod transfer;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -62,6 +63,8 @@ pub struct World {
     pub broker: Broker,
     /// The STUN server: two addresses, two ports, each family.
     pub stun: StunHost,
+    /// Whether the STUN server answers; it dies and comes back with the broker.
+    stun_is_up: bool,
     /// The nodes.
     pub nodes: Vec<Node>,
     node_by_host: BTreeMap<HostId, NodeId>,
@@ -119,6 +122,7 @@ impl World {
             sites: Sites::new(internet),
             broker,
             stun,
+            stun_is_up: true,
             nodes: Vec::new(),
             node_by_host: BTreeMap::new(),
             seed,
@@ -180,8 +184,12 @@ impl World {
             .broker
             .register(&private_key, name, &self.join_key, self.now)
             .expect("the account has room");
+        let records = &self.broker.disk.snapshot.devices;
+        let record = records.iter().find(|record| record.id == registered.device);
+        let mesh_ip = IpAddr::V4(record.expect("a registration is committed").ipv4);
         self.nodes.push(Node {
             id,
+            mesh_ip,
             host,
             name: name.to_owned(),
             port: self.rng.random_range(40_000..60_000),
@@ -347,6 +355,9 @@ impl World {
     fn deliver(&mut self, delivery: crate::net::Delivery) {
         let now = self.now;
         if delivery.host == self.stun.host {
+            if !self.stun_is_up {
+                return;
+            }
             self.stun.handle_delivery(&delivery, &mut self.network, now);
             return;
         }

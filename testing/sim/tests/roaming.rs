@@ -68,11 +68,11 @@ fn peers_know_a_new_endpoint_within_a_second_of_the_check_in() {
         world.roam(left, site);
         world.run_for(Duration::from_secs(10));
         // The last state that the node reported, when it did, and what it says.
-        let reports = world.node(left).events.iter().filter_map(|(at, event)| match event {
-            Event::CheckIn(state) if *at >= roamed => Some((*at, state.clone())),
-            _ => None,
+        let reported = world.node(left).events.iter().rev().find_map(|(at, event)| {
+            let Event::CheckIn(state) = event else { return None };
+            (*at >= roamed).then(|| (*at, state.clone()))
         });
-        let (at, state) = reports.last().expect("it reports its new endpoints");
+        let (at, state) = reported.expect("it reports its new endpoints");
         assert!(at - roamed < Duration::from_secs(1), "reported after {:?}", at - roamed);
         // Once more, watching the peers.
         let site = world.add_site(SiteConfig::new(Nat::EimApdf));

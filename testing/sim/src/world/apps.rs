@@ -52,10 +52,7 @@ pub struct StreamReport {
 impl World {
     /// A node's mesh address.
     pub fn mesh_ip(&self, node: NodeId) -> IpAddr {
-        let device = self.nodes[node.0].device();
-        let snapshot = &self.broker.disk.snapshot;
-        let record = snapshot.devices.iter().find(|record| record.id == device);
-        IpAddr::V4(record.expect("the device is on the broker's disk").ipv4)
+        self.nodes[node.0].mesh_ip
     }
 
     /// Sends one ping over the mesh.

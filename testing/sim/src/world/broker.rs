@@ -9,8 +9,9 @@ use super::{Happening, NodeId, World};
 use crate::control::{ConnId, Down, Up};
 
 impl World {
-    /// Kills the broker's process.
+    /// Kills the broker's process, which is the STUN server too.
     pub fn kill_broker(&mut self) {
+        self.stun_is_up = false;
         self.broker.kill();
         self.broker_wake = None;
         self.reset_all();
@@ -19,6 +20,7 @@ impl World {
     /// Starts the broker again from its disk.
     pub fn restart_broker(&mut self) {
         assert!(!self.broker.is_up(), "kill it first");
+        self.stun_is_up = true;
         self.broker.start(self.now);
         self.settle_broker();
     }
