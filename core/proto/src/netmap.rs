@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -226,31 +225,44 @@ impl Netmap {
         if delta.version.sequence <= ours.sequence {
             return Apply::Applied;
         }
-        let mut peers: BTreeMap<DeviceId, Peer> =
-            std::mem::take(&mut self.peers).into_iter().map(|peer| (peer.id, peer)).collect();
-        for change in &delta.changes {
-            match change {
-                Change::Peer { peer } => {
-                    peers.insert(peer.id, peer.clone());
-                }
-                Change::Removed { id } => {
-                    peers.remove(id);
-                }
-                Change::Presence { id, online, endpoints, nat } => {
-                    if let Some(peer) = peers.get_mut(id) {
-                        peer.online = *online;
-                        peer.endpoints.clone_from(endpoints);
-                        peer.nat = *nat;
-                    }
-                }
-                Change::This { this } => self.this = this.clone(),
-                Change::Stun { stun } => self.stun.clone_from(stun),
-                Change::NextPin { pin } => self.next_pin = *pin,
-                Change::Dns { dns } => self.dns.clone_from(dns),
-            }
+        if !self.peers.is_sorted_by_key(|peer| peer.id) {
+            self.peers.sort_by_key(|peer| peer.id);
         }
-        self.peers = peers.into_values().collect();
+        for change in &delta.changes {
+            self.change(change);
+        }
         self.version = delta.version;
         Apply::Applied
+    }
+
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Peer { peer } => match self.slot(peer.id) {
+                Ok(slot) => self.peers[slot] = peer.clone(),
+                Err(slot) => self.peers.insert(slot, peer.clone()),
+            },
+            Change::Removed { id } => {
+                if let Ok(slot) = self.slot(*id) {
+                    self.peers.remove(slot);
+                }
+            }
+            Change::Presence { id, online, endpoints, nat } => {
+                if let Ok(slot) = self.slot(*id) {
+                    let peer = &mut self.peers[slot];
+                    peer.online = *online;
+                    peer.endpoints.clone_from(endpoints);
+                    peer.nat = *nat;
+                }
+            }
+            Change::This { this } => self.this = this.clone(),
+            Change::Stun { stun } => self.stun.clone_from(stun),
+            Change::NextPin { pin } => self.next_pin = *pin,
+            Change::Dns { dns } => self.dns.clone_from(dns),
+        }
+    }
+
+    /// Where the peer is, or where it belongs.
+    fn slot(&self, id: DeviceId) -> Result<usize, usize> {
+        self.peers.binary_search_by_key(&id, |peer| peer.id)
     }
 }
