@@ -1,0 +1,213 @@
+//! Whatever happens, in whatever order.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use warren_coord::{NewJoinKey, SessionId};
+use warren_proto::{Change, ConnectRequest, DeviceId, DeviceName, NatReport, Netmap, SessionEvent};
+
+use crate::world::World;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join { seed: u64, name: u8, ephemeral: bool },
+    Open { device: usize },
+    Resume { device: usize },
+    Close { session: usize },
+    CheckIn { device: usize, port: u16 },
+    Connect { from: usize, to: usize },
+    Rename { device: usize, name: u8 },
+    StaticEndpoint { device: usize, port: u16 },
+    Expire { device: usize },
+    Remove { device: usize },
+    Settings { n: u8 },
+    Overflow { session: usize },
+    Wait { millis: u64 },
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let which = 0..100usize;
+    prop_oneof![
+        6 => (0..12u64, 0..4u8, any::<bool>())
+            .prop_map(|(seed, name, ephemeral)| Step::Join { seed, name, ephemeral }),
+        6 => which.clone().prop_map(|device| Step::Open { device }),
+        3 => which.clone().prop_map(|device| Step::Resume { device }),
+        3 => which.clone().prop_map(|session| Step::Close { session }),
+        8 => (which.clone(), 1..4u16).prop_map(|(device, port)| Step::CheckIn { device, port }),
+        3 => (which.clone(), which.clone()).prop_map(|(from, to)| Step::Connect { from, to }),
+        2 => (which.clone(), 0..4u8).prop_map(|(device, name)| Step::Rename { device, name }),
+        1 => (which.clone(), 0..3u16)
+            .prop_map(|(device, port)| Step::StaticEndpoint { device, port }),
+        1 => which.clone().prop_map(|device| Step::Expire { device }),
+        1 => which.clone().prop_map(|device| Step::Remove { device }),
+        1 => (0..3u8).prop_map(|n| Step::Settings { n }),
+        1 => which.prop_map(|session| Step::Overflow { session }),
+        6 => prop_oneof![Just(10u64), Just(60), Just(4_000), Just(2_000_000)]
+            .prop_map(|millis| Step::Wait { millis }),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// A world, and the maps that its devices have kept.
+struct Model {
+    world: World,
+    kept: Vec<(DeviceId, Netmap)>,
+}
+
+impl Model {
+    fn device(&self, n: usize) -> Option<DeviceId> {
+        let devices = &self.world.stored.devices;
+        (!devices.is_empty()).then(|| devices[n % devices.len()].id)
+    }
+
+    fn session(&self, n: usize) -> Option<SessionId> {
+        let open: Vec<SessionId> = self
+            .world
+            .clients
+            .keys()
+            .copied()
+            .filter(|it| self.world.account.session_device(*it).is_some())
+            .collect();
+        (!open.is_empty()).then(|| open[n % open.len()])
+    }
+
+    fn run(&mut self, step: &Step) -> Option<()> {
+        let world = &mut self.world;
+        match *step {
+            Step::Join { seed, name, ephemeral } => {
+                let key = world.join_key(NewJoinKey { ephemeral, ..Default::default() });
+                world.register(seed, &format!("name {name}"), &key.secret).unwrap();
+            }
+            Step::Open { device } => {
+                let device = self.device(device)?;
+                self.world.open_with(device, None, None).ok()?;
+            }
+            Step::Resume { device } => {
+                let (device, map) = self.kept.get(device % self.kept.len().max(1))?.clone();
+                if self.world.account.netmap(device).is_ok() {
+                    self.world.reopen(device, map);
+                }
+            }
+            Step::Close { session } => {
+                let session = self.session(session)?;
+                let device = self.world.account.session_device(session)?;
+                self.kept.push((device, self.world.close(session).map?));
+            }
+            Step::CheckIn { device, port } => {
+                let device = self.device(device)?;
+                self.world.check_in(device, &[&format!("198.51.100.7:{port}")]).ok()?;
+            }
+            Step::Connect { from, to } => {
+                let (from, peer) = (self.device(from)?, self.device(to)?);
+                let request =
+                    ConnectRequest { peer, endpoints: Vec::new(), nat: NatReport::default() };
+                self.world.account.handle_connect(from, &request, self.world.now).ok()?;
+                self.world.drain();
+            }
+            Step::Rename { device, name } => {
+                let name = DeviceName::from_free_text(&format!("name {name}"));
+                let prepared = self.world.account.prepare_rename(self.device(device)?, name);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::StaticEndpoint { device, port } => {
+                let endpoint = (port > 0).then(|| ([203, 0, 113, 1], port).into());
+                let device = self.device(device)?;
+                let prepared = self.world.account.prepare_static_endpoint(device, endpoint);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::Expire { device } => {
+                let prepared = self.world.account.prepare_expire(self.device(device)?);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::Remove { device } => {
+                let prepared = self.world.account.prepare_remove(self.device(device)?);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::Settings { n } => {
+                world.settings.stun = vec![([203, 0, 113, n], 3478).into()];
+                world.settings.dns_suffix = format!("suffix-{n}");
+                world.account.handle_settings(&world.settings, world.now);
+                world.drain();
+            }
+            Step::Overflow { session } => {
+                let session = self.session(session)?;
+                self.world.account.handle_overflow(session);
+                self.world.settle();
+                self.world.account.handle_drained(session);
+                self.world.drain();
+            }
+            Step::Wait { millis } => world.advance(Duration::from_millis(millis)),
+            Step::Restart => world.restart(),
+        }
+        Some(())
+    }
+
+    fn check(&self) {
+        let records = &self.world.stored.devices;
+        let count = records.len();
+        assert_eq!(records.iter().map(|it| &it.name).collect::<BTreeSet<_>>().len(), count);
+        assert_eq!(records.iter().map(|it| it.ipv4).collect::<BTreeSet<_>>().len(), count);
+        assert_eq!(records.iter().map(|it| it.ipv6).collect::<BTreeSet<_>>().len(), count);
+        assert_eq!(records.iter().map(|it| it.key).collect::<BTreeSet<_>>().len(), count);
+        assert_eq!(records.iter().map(|it| it.id).collect::<BTreeSet<_>>().len(), count);
+    }
+}
+
+/// Every device that an event speaks of.
+fn mentioned(event: &SessionEvent) -> Vec<DeviceId> {
+    match event {
+        SessionEvent::Netmap(map) => map.peers.iter().map(|peer| peer.id).collect(),
+        SessionEvent::Delta(delta) => delta
+            .changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Peer { peer } => Some(peer.id),
+                Change::Removed { id } | Change::Presence { id, .. } => Some(*id),
+                Change::This { this } => Some(this.id),
+                Change::Stun { .. } | Change::NextPin { .. } | Change::Dns { .. } => None,
+            })
+            .collect(),
+        SessionEvent::Connect(signal) => vec![signal.from],
+        SessionEvent::Current(_) | SessionEvent::Revoked => Vec::new(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn names_and_addresses_are_unique_and_every_session_converges(
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let mut model = Model { world: World::new("home"), kept: Vec::new() };
+        for step in &steps {
+            model.run(step);
+            model.check();
+        }
+        model.world.advance(Duration::from_secs(10));
+        model.world.assert_converged();
+    }
+
+    /// Two accounts of one broker are driven side by side, with the same keys of the same devices.
+    #[test]
+    fn no_event_speaks_of_another_accounts_device(
+        steps in prop::collection::vec((any::<bool>(), step()), 1..80),
+    ) {
+        let mut models = ["home", "office"]
+            .map(|name| Model { world: World::new(name), kept: Vec::new() });
+        models[1].world.unix += Duration::from_secs(7);
+        let mut ever: [BTreeSet<DeviceId>; 2] = Default::default();
+        for (second, step) in &steps {
+            let which = usize::from(*second);
+            models[which].run(step);
+            ever[which].extend(models[which].world.stored.devices.iter().map(|it| it.id));
+            for client in models[which].world.clients.values() {
+                for device in client.events.iter().flat_map(mentioned) {
+                    prop_assert!(ever[which].contains(&device));
+                }
+            }
+        }
+    }
+}

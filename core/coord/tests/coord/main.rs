@@ -1,0 +1,9 @@
+//! The account's state machine through its public API, on virtual time.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod admin;
+mod convergence;
+mod invariants;
+mod joining;
+mod sessions;
+mod world;
