@@ -40,34 +40,37 @@ fn apply_key(
     value: toml::Value,
     path: &Path,
 ) -> anyhow::Result<Command> {
-    match value {
-        toml::Value::Table(table) => {
-            if command.find_subcommand(key).is_none() {
-                bail!("{}: there is no command '{key}'", path.display());
-            }
-            let mut outcome = Ok(());
-            let changed = command.mut_subcommand(key.to_owned(), |mut subcommand| {
-                for (key, value) in table {
-                    match apply_key(subcommand.clone(), &key, value, path) {
-                        Ok(changed) => subcommand = changed,
-                        Err(error) => outcome = Err(error),
-                    }
-                }
-                subcommand
-            });
-            outcome.map(|()| changed)
-        }
-        value => {
-            let id = key.replace('-', "_");
-            let is_flag = |arg: &Arg| arg.get_id().as_str() == id && arg.get_long().is_some();
-            if !command.get_arguments().any(is_flag) {
-                bail!("{}: '{}' has no flag '--{key}'", path.display(), command.get_name());
-            }
-            let values = texts(value)
-                .with_context(|| format!("{}: '{key}' has no simple value", path.display()))?;
-            Ok(command.mut_arg(id, |arg| arg.default_values(values)))
-        }
+    let toml::Value::Table(table) = value else { return apply_flag(command, key, value, path) };
+    if command.find_subcommand(key).is_none() {
+        bail!("{}: there is no command '{key}'", path.display());
     }
+    let mut outcome = Ok(());
+    let changed = command.mut_subcommand(key.to_owned(), |mut subcommand| {
+        for (key, value) in table {
+            match apply_key(subcommand.clone(), &key, value, path) {
+                Ok(changed) => subcommand = changed,
+                Err(error) => outcome = Err(error),
+            }
+        }
+        subcommand
+    });
+    outcome.map(|()| changed)
+}
+
+fn apply_flag(
+    command: Command,
+    key: &str,
+    value: toml::Value,
+    path: &Path,
+) -> anyhow::Result<Command> {
+    let id = key.replace('-', "_");
+    let is_flag = |arg: &Arg| arg.get_id().as_str() == id && arg.get_long().is_some();
+    if !command.get_arguments().any(is_flag) {
+        bail!("{}: '{}' has no flag '--{key}'", path.display(), command.get_name());
+    }
+    let values =
+        texts(value).with_context(|| format!("{}: '{key}' has no simple value", path.display()))?;
+    Ok(command.mut_arg(id, |arg| arg.default_values(values)))
 }
 
 fn texts(value: toml::Value) -> anyhow::Result<Vec<String>> {

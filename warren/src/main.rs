@@ -10,6 +10,8 @@ mod logging;
 #[cfg(feature = "node")]
 mod node;
 mod output;
+#[cfg(test)]
+mod reference;
 #[cfg(feature = "broker")]
 mod serve;
 mod service;

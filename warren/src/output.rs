@@ -35,7 +35,7 @@ pub(crate) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
 /// A borderless table with a heading.
 pub(crate) fn table(heading: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heading.to_vec());
     table
 }

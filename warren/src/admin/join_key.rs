@@ -1,5 +1,5 @@
 use anyhow::anyhow;
-use warren_broker::admin::{Client, JoinKey, NewJoinKey};
+use warren_broker::admin::{Client, JoinKey, JoinKeyStatus, NewJoinKey};
 
 use crate::cli::JoinKeys;
 use crate::output::{self, say};
@@ -36,6 +36,14 @@ fn expires_in(text: &str) -> anyhow::Result<Option<u64>> {
     Ok(Some(duration.as_secs()))
 }
 
+fn status(status: JoinKeyStatus) -> &'static str {
+    match status {
+        JoinKeyStatus::Usable => "usable",
+        JoinKeyStatus::Used => "used",
+        JoinKeyStatus::Expired => "expired",
+    }
+}
+
 fn list(keys: &[JoinKey]) {
     let mut table = output::table(&["ID", "STATUS", "USE", "EXPIRES", "TAGS"]);
     for key in keys {
@@ -45,7 +53,7 @@ fn list(keys: &[JoinKey]) {
         }
         table.add_row([
             key.id.to_string(),
-            key.status.clone(),
+            status(key.status).to_owned(),
             kind,
             key.expires.map_or_else(|| "never".to_owned(), |time| time.to_string()),
             key.tags.iter().cloned().collect::<Vec<_>>().join(", "),
