@@ -59,7 +59,14 @@ impl Candidates {
         let published: Vec<Endpoint> = endpoints
             .iter()
             .take(MAX_ENDPOINTS)
-            .map(|endpoint| Endpoint { addr: canonical(endpoint.addr), ..*endpoint })
+            .map(|endpoint| Endpoint {
+                addr: canonical(endpoint.addr),
+                kind: match endpoint.kind {
+                    // Observed is what we see ourselves, and outlives a list.
+                    EndpointKind::Observed => EndpointKind::Other,
+                    kind => kind,
+                },
+            })
             .filter(|endpoint| usable(endpoint.addr))
             .collect();
         self.by_address.retain(|addr, candidate| {

@@ -447,3 +447,57 @@ fn when_broker_and_stun_return_after_an_hour_the_own_endpoint_is_known_at_once()
     let check_ins = world.nodes[0].events.iter();
     assert_eq!(check_ins.filter(|(_, event)| matches!(event, Event::CheckIn(_))).count(), 1);
 }
+
+#[test]
+fn a_tunnel_moves_to_the_lan_when_both_come_home_and_away_again_without_losing_a_packet() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    for node in &mut world.nodes {
+        node.received.clear();
+    }
+    let lan = ["192.168.1.10:4000", "192.168.1.11:4000"];
+    let mut count = 0usize;
+    let mut talk = |world: &mut World, rounds: usize| {
+        for _ in 0..rounds {
+            world.send(0, 1, &count.to_be_bytes());
+            world.send(1, 0, &count.to_be_bytes());
+            count += 1;
+            world.run(ms(20));
+        }
+    };
+    for (node, addr) in lan.iter().enumerate() {
+        world.join_lan(node, addr);
+    }
+    talk(&mut world, 100);
+    assert!(matches!(world.path(0, 1), PathState::Direct { rank: Rank::Lan, .. }));
+    assert!(matches!(world.path(1, 0), PathState::Direct { rank: Rank::Lan, .. }));
+    world.run(secs(1));
+    for node in &world.nodes {
+        assert_eq!(node.received.len(), 100, "none lost, none twice");
+    }
+
+    // One leaves: the other learns it from the broker, and both are back on the public path.
+    world.nodes[1].lan = None;
+    world.set_address(1, "192.0.2.2:4000");
+    talk(&mut world, 100);
+    assert_eq!(world.remote(0, 1), Some(world.nodes[1].addr));
+    assert_eq!(world.remote(1, 0), Some(world.nodes[0].addr));
+}
+
+#[test]
+fn a_cached_map_after_the_loss_of_the_broker_is_knocked_at_once() {
+    let mut world = World::new(2);
+    let now = world.now;
+    world.nodes[1].mesh = warren_mesh::Mesh::new(
+        warren_mesh::Config { unix: NOON + secs(60), ..config(1, Some(1280), 77) },
+        now,
+    );
+    world.nodes[1].mesh.handle_broker(BrokerState::Lost, now);
+    world.set_address(1, "192.0.2.2:4000");
+    world.run(secs(3));
+    let map = world.map_of(1);
+    world.nodes[1].mesh.handle_netmap(map, warren_mesh::MapSource::Cache, world.now);
+    world.drain(1);
+    world.run(DELAY * 2);
+    assert_eq!(world.remote(1, 0), Some(world.nodes[0].addr));
+}

@@ -20,6 +20,7 @@ const ROUND: Duration = Duration::from_secs(20);
 const LOT: usize = 32;
 
 impl Mesh {
+    /// Knocks at the next lot of peers, if the broker is lost.
     pub(super) fn cold_round(&mut self, now: Instant) {
         if self.broker != Some(BrokerState::Lost) {
             return;

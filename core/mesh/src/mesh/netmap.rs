@@ -44,6 +44,7 @@ impl Mesh {
         self.outside.set_servers(&stun, now);
         self.schedule_tags(now);
         self.publish_changes(now);
+        self.cold_round(now);
         self.pump(now);
     }
 

@@ -69,6 +69,8 @@ pub struct Node {
     pub drops: Vec<InboundDrop>,
     pub sent: usize,
     pub alive: bool,
+    /// Its address on a LAN, where it has one: used towards 192.168.0.0/16.
+    pub lan: Option<SocketAddr>,
     /// Lets in only what it has sent to (address and port), as most NATs and firewalls do.
     pub firewall: bool,
     pub holes: BTreeSet<(SocketAddr, SocketAddr)>,
@@ -177,6 +179,7 @@ impl World {
                 drops: Vec::new(),
                 sent: 0,
                 alive: true,
+                lan: None,
                 firewall: false,
                 holes: BTreeSet::new(),
             })
@@ -237,7 +240,7 @@ impl World {
     pub fn drain(&mut self, i: usize) {
         while let Some(transmit) = self.nodes[i].mesh.poll_transmit() {
             assert!(!transmit.contents.is_empty());
-            let from = self.nodes[i].addr;
+            let from = self.source(i, transmit.remote);
             self.nodes[i].sent += 1;
             self.nodes[i].holes.insert((from, transmit.remote));
             self.log.push((self.now, from, transmit.remote, transmit.contents.clone()));
@@ -279,12 +282,40 @@ impl World {
         }
     }
 
+    /// The address that a node sends from.
+    fn source(&self, node: usize, remote: SocketAddr) -> SocketAddr {
+        let node = &self.nodes[node];
+        match (remote.ip(), node.lan) {
+            (IpAddr::V4(ip), Some(lan)) if ip.octets()[..2] == [192, 168] => lan,
+            _ => node.addr,
+        }
+    }
+
+    /// The living node at an address.
+    fn owner(&self, addr: SocketAddr) -> Option<usize> {
+        let is_at = |node: &Node| node.addr == addr || node.lan == Some(addr);
+        self.nodes.iter().position(|node| is_at(node) && node.alive)
+    }
+
+    /// Gives a node an address on a LAN besides its public one, and tells it.
+    pub fn join_lan(&mut self, node: usize, addr: &str) {
+        let lan: SocketAddr = addr.parse().unwrap();
+        self.nodes[node].lan = Some(lan);
+        let local = [
+            LocalAddress { ip: self.nodes[node].addr.ip(), prefix_len: 32 },
+            LocalAddress { ip: lan.ip(), prefix_len: 24 },
+        ];
+        let now = self.now;
+        self.nodes[node].mesh.handle_local_addresses(&local, lan.port(), now);
+        self.drain(node);
+    }
+
     fn deliver(&mut self, mail: Mail) {
         match mail {
             Mail::Datagram(from, to, mut contents, _) => {
                 if STUN.iter().any(|server| server.parse() == Ok(to)) {
                     self.answer_stun(from, to, &contents);
-                } else if let Some(i) = self.nodes.iter().position(|n| n.addr == to && n.alive) {
+                } else if let Some(i) = self.owner(to) {
                     let node = &self.nodes[i];
                     if node.firewall && !node.holes.contains(&(to, from)) {
                         return;
@@ -427,7 +458,7 @@ impl World {
             self.nodes[from].mesh.enqueue(peer, packet, now);
         }
         if let Some((remote, contents)) = sealed {
-            let addr = self.nodes[from].addr;
+            let addr = self.source(from, remote);
             self.nodes[from].sent += 1;
             self.log.push((self.now, addr, remote, contents.clone()));
             self.post(DELAY, Mail::Datagram(addr, remote, contents, false));
