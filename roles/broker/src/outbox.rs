@@ -129,7 +129,7 @@ mod tests {
             loop {
                 match poll_fn(|cx| receiver.poll_next(cx)).await {
                     Next::End => return read,
-                    next => read.push(next),
+                    next @ (Next::Event(_) | Next::Drained) => read.push(next),
                 }
             }
         });
@@ -163,7 +163,7 @@ mod tests {
         loop {
             match poll_fn(|cx| receiver.poll_next(cx)).await {
                 Next::End => break,
-                next => last = Some(next),
+                next @ (Next::Event(_) | Next::Drained) => last = Some(next),
             }
         }
         assert_eq!(last, Some(Next::Event(SessionEvent::Revoked)));

@@ -1,6 +1,12 @@
 //! A broker that is killed in the midst of registrations: nothing acknowledged is lost, and what
 //! was under way can be repeated. `WARREN_CRASHES` says how often (10 unless set).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,11 @@
 //! Two accounts of one broker never learn of each other, whatever one of them asks.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use bytes::Bytes;

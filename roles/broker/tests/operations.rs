@@ -1,5 +1,11 @@
 //! Running a broker: backup, restore, a second one on the same folder, the end, a full disk.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::os::unix::fs::PermissionsExt as _;

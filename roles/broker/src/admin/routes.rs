@@ -95,7 +95,7 @@ async fn join_keys(
 ) -> ApiResult<Json<Vec<JoinKey>>> {
     let now = warren_coord::UnixTime(fresh_ctx().unix.as_secs());
     let handle = broker.accounts.find(&account)?;
-    Ok(Json(handle.read(|account| account.join_keys(now).map(join_key_view).collect())))
+    Ok(Json(handle.read(|account| account.join_keys(now).map(|key| join_key_view(&key)).collect())))
 }
 
 async fn create_join_key(
@@ -305,7 +305,7 @@ fn account_view(handle: &AccountHandle) -> Account {
     })
 }
 
-fn join_key_view(key: JoinKeyView) -> JoinKey {
+fn join_key_view(key: &JoinKeyView) -> JoinKey {
     JoinKey {
         id: key.id,
         status: key.status,
