@@ -74,10 +74,11 @@ impl StoreError {
     }
 
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
-        match source.kind() {
-            std::io::ErrorKind::StorageFull => Self::DiskFull,
-            _ => Self::Io { path: path.to_owned(), source },
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        if matches!(source.kind(), StorageFull | QuotaExceeded) {
+            return Self::DiskFull;
         }
+        Self::Io { path: path.to_owned(), source }
     }
 
     /// A value that no version of this crate has written.
@@ -86,11 +87,11 @@ impl StoreError {
     }
 
     /// Says which file is meant where SQLite's own words don't.
-    pub(crate) fn at(self, path: &Path) -> Self {
-        match self {
-            Self::Damaged { reason, .. } => Self::Damaged { path: path.to_owned(), reason },
-            other => other,
+    pub(crate) fn at(mut self, file: &Path) -> Self {
+        if let Self::Damaged { path, .. } | Self::NewerSchema { path, .. } = &mut self {
+            file.clone_into(path);
         }
+        self
     }
 }
 

@@ -1,0 +1,90 @@
+//! An endless, predetermined sequence of commits: what a database must hold after the `n`-th is
+//! known from `n` alone, and the database itself says how far it came (in `next_host`).
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use warren_coord::{
+    AccountRecord, Change, DeviceRecord, JoinKeyRecord, SecretHash, Snapshot, Tag, UnixTime,
+};
+use warren_proto::{AccountId, DeviceId, JoinKeyId, PublicKey};
+
+pub(crate) const ACCOUNT: AccountId = AccountId(0xfeed_0000_0000_0001);
+
+pub(crate) fn account(id: AccountId, name: &str) -> AccountRecord {
+    let octet = u8::try_from(id.0 & 0xff).unwrap();
+    AccountRecord {
+        id,
+        name: name.parse().unwrap(),
+        ipv4_range: format!("100.{}.0.0/16", 70 + octet).parse().unwrap(),
+        ipv6_range: format!("fd00:0:{octet}::/48").parse().unwrap(),
+        next_host: 0,
+        created: UnixTime(1_800_000_000),
+    }
+}
+
+/// The changes of the `n`-th commit (from 1).
+pub(crate) fn changes(n: u32) -> Vec<Change> {
+    let slot = u8::try_from(n % 40).unwrap();
+    let record = account(ACCOUNT, "home");
+    let mut changes = vec![Change::Account(AccountRecord { next_host: n, ..record })];
+    if n % 7 == 0 {
+        changes.push(Change::DeviceRemoved(device(slot, n).id));
+        changes.push(Change::JoinKeyRemoved(join_key(slot, n).id));
+    } else {
+        changes.push(Change::JoinKey(join_key(slot, n)));
+        changes.push(Change::Device(device(slot, n)));
+        changes.push(Change::LastSeen { device: device((slot + 39) % 40, n).id, at: seconds(n) });
+    }
+    changes
+}
+
+/// What is there after `n` commits.
+pub(crate) fn snapshot(n: u32) -> Snapshot {
+    let mut snapshot = Snapshot::empty(account(ACCOUNT, "home"));
+    for n in 1..=n {
+        snapshot.apply(&changes(n));
+    }
+    snapshot
+}
+
+pub(crate) fn device(slot: u8, n: u32) -> DeviceRecord {
+    DeviceRecord {
+        id: DeviceId(0xde00_0000_0000_0000 + u64::from(slot)),
+        key: PublicKey([slot; 32]),
+        name: format!("device-{slot}-{}", n % 3).parse().unwrap(),
+        ipv4: Ipv4Addr::new(100, 71, 1, slot),
+        ipv6: Ipv6Addr::new(0xfd00, 0, 1, 0, 0, 0, 0, slot.into()),
+        token: (n % 5 != 0).then(|| SecretHash::of(&format!("token {n}"))),
+        joined_by: (n % 2 == 0).then_some(JoinKeyId(u64::MAX - u64::from(n))),
+        ephemeral: n % 3 == 0,
+        tags: tags(n),
+        static_endpoint: (n % 4 == 0).then(|| "[2001:db8::1]:51820".parse().unwrap()),
+        os: "linux".to_owned(),
+        software: format!("0.1.{n}"),
+        created: seconds(slot.into()),
+        last_seen: (n % 6 != 0).then(|| seconds(n)),
+    }
+}
+
+pub(crate) fn join_key(slot: u8, n: u32) -> JoinKeyRecord {
+    JoinKeyRecord {
+        id: JoinKeyId(u64::from(slot) + 1),
+        hash: SecretHash::of(&format!("join key {slot}")),
+        reusable: n % 2 == 0,
+        ephemeral: n % 3 == 0,
+        tags: tags(n + 1),
+        created: seconds(slot.into()),
+        expires: (n % 2 == 0).then(|| seconds(n + 1000)),
+        last_used: (n % 3 == 0).then(|| seconds(n)),
+        uses: n,
+    }
+}
+
+fn tags(n: u32) -> BTreeSet<Tag> {
+    (0..n % 4).map(|tag| format!("tag-{}", tag + n % 2).parse().unwrap()).collect()
+}
+
+fn seconds(n: u32) -> UnixTime {
+    UnixTime(1_800_000_000 + u64::from(n))
+}
