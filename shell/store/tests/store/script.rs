@@ -28,7 +28,7 @@ pub(crate) fn changes(n: u32) -> Vec<Change> {
     let slot = u8::try_from(n % 40).unwrap();
     let record = account(ACCOUNT, "home");
     let mut changes = vec![Change::Account(AccountRecord { next_host: n, ..record })];
-    if n % 7 == 0 {
+    if n.is_multiple_of(7) {
         changes.push(Change::DeviceRemoved(device(slot, n).id));
         changes.push(Change::JoinKeyRemoved(join_key(slot, n).id));
     } else {
@@ -55,15 +55,15 @@ pub(crate) fn device(slot: u8, n: u32) -> DeviceRecord {
         name: format!("device-{slot}-{}", n % 3).parse().unwrap(),
         ipv4: Ipv4Addr::new(100, 71, 1, slot),
         ipv6: Ipv6Addr::new(0xfd00, 0, 1, 0, 0, 0, 0, slot.into()),
-        token: (n % 5 != 0).then(|| SecretHash::of(&format!("token {n}"))),
-        joined_by: (n % 2 == 0).then_some(JoinKeyId(u64::MAX - u64::from(n))),
-        ephemeral: n % 3 == 0,
+        token: (!n.is_multiple_of(5)).then(|| SecretHash::of(&format!("token {n}"))),
+        joined_by: (n.is_multiple_of(2)).then_some(JoinKeyId(u64::MAX - u64::from(n))),
+        ephemeral: n.is_multiple_of(3),
         tags: tags(n),
-        static_endpoint: (n % 4 == 0).then(|| "[2001:db8::1]:51820".parse().unwrap()),
+        static_endpoint: (n.is_multiple_of(4)).then(|| "[2001:db8::1]:51820".parse().unwrap()),
         os: "linux".to_owned(),
         software: format!("0.1.{n}"),
         created: seconds(slot.into()),
-        last_seen: (n % 6 != 0).then(|| seconds(n)),
+        last_seen: (!n.is_multiple_of(6)).then(|| seconds(n)),
     }
 }
 
@@ -71,12 +71,12 @@ pub(crate) fn join_key(slot: u8, n: u32) -> JoinKeyRecord {
     JoinKeyRecord {
         id: JoinKeyId(u64::from(slot) + 1),
         hash: SecretHash::of(&format!("join key {slot}")),
-        reusable: n % 2 == 0,
-        ephemeral: n % 3 == 0,
+        reusable: n.is_multiple_of(2),
+        ephemeral: n.is_multiple_of(3),
         tags: tags(n + 1),
         created: seconds(slot.into()),
-        expires: (n % 2 == 0).then(|| seconds(n + 1000)),
-        last_used: (n % 3 == 0).then(|| seconds(n)),
+        expires: (n.is_multiple_of(2)).then(|| seconds(n + 1000)),
+        last_used: (n.is_multiple_of(3)).then(|| seconds(n)),
         uses: n,
     }
 }

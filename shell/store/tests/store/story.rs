@@ -36,7 +36,7 @@ async fn story(store: &impl Backend) {
     let lease = store.take_lease(ACCOUNT).await.unwrap();
     for n in 1..=200 {
         store.commit(ACCOUNT, lease, &changes(n)).await.unwrap();
-        if n % 20 == 0 {
+        if n.is_multiple_of(20) {
             assert_eq!(store.load(ACCOUNT).await.unwrap().unwrap(), snapshot(n), "after {n}");
         }
     }
