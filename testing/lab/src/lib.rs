@@ -14,8 +14,10 @@
 //! | [`nat`] | routers and their nftables rules |
 //! | [`wire`] | the line between two TAP devices |
 //! | [`warren`] | the real program on the hosts: brokers and nodes |
+//! | [`demo`] | `warren demo` |
 //! | [`wait`] | waiting on conditions with a deadline |
 
+pub mod demo;
 pub mod host;
 pub mod isolate;
 pub mod nat;

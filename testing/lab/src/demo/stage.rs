@@ -1,0 +1,234 @@
+//! The demo's world and what happens in it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::view::{DeviceView, PathView, View};
+use crate::warren::{Broker, Node, Warren};
+use crate::{Host, NatKind, NatSpec, Plug, Router, Segment, WireSpec, World};
+
+/// Between two looks at a device.
+const LOOK: Duration = Duration::from_millis(500);
+/// Between two pings over a path that has been found: shows that it works, and its round trip.
+const PING: Duration = Duration::from_secs(5);
+
+/// A device, where it stands and the line it hangs on.
+struct Site {
+    name: &'static str,
+    behind: &'static str,
+    one_way: Duration,
+}
+
+const SITES: [Site; 3] = [
+    Site {
+        name: "laptop",
+        behind: "home router (filters by address and port)",
+        one_way: Duration::from_millis(8),
+    },
+    Site {
+        name: "desktop",
+        behind: "another home's router (filters by address)",
+        one_way: Duration::from_millis(12),
+    },
+    Site {
+        name: "phone",
+        behind: "home router and the carrier's NAT behind it",
+        one_way: Duration::from_millis(20),
+    },
+];
+
+/// Machines and daemons, before anything happens.
+pub(super) struct Stage {
+    broker: Broker,
+    devices: Vec<(Host, &'static Site, String)>,
+    /// Their wires carry frames for as long as they are held.
+    _routers: Vec<Router>,
+    warren: Warren,
+}
+
+impl Stage {
+    pub(super) fn build(world: &World, program: &Path) -> Result<Self> {
+        let warren = Warren::at(program);
+        let broker_host = world.host("broker")?;
+        let first = world.internet().plug(&broker_host, &Plug::ipv4())?.v4()?;
+        // STUN at a second address lets devices tell how their NATs map.
+        let second = world.internet().plug(&broker_host, &Plug::ipv4())?.v4()?;
+        let mut routers = Vec::new();
+        let devices = SITES
+            .iter()
+            .map(|site| Self::place(world, site, &mut routers))
+            .collect::<Result<_>>()?;
+        let broker = Broker::start(&warren, &broker_host, &[first.into(), second.into()])?;
+        Ok(Self { broker, devices, _routers: routers, warren })
+    }
+
+    fn place(
+        world: &World,
+        site: &'static Site,
+        routers: &mut Vec<Router>,
+    ) -> Result<(Host, &'static Site, String)> {
+        let line = WireSpec { jitter: Duration::from_millis(2), ..WireSpec::delay(site.one_way) };
+        let router =
+            |uplink: &Segment, spec| world.router(&format!("{}-router", site.name), uplink, spec);
+        let home = match site.name {
+            "desktop" => router(world.internet(), NatSpec::new(NatKind::EimAdf).wire(line))?,
+            "phone" => {
+                let spec = NatSpec::carrier(NatKind::EimApdf).wire(line);
+                let carrier = world.router("carrier", world.internet(), spec)?;
+                let home = router(carrier.lan(), NatSpec::new(NatKind::EimApdf))?;
+                routers.push(carrier);
+                home
+            }
+            _ => router(world.internet(), NatSpec::new(NatKind::EimApdf).wire(line))?,
+        };
+        let host = world.host(site.name)?;
+        let address = home.lan().plug(&host, &Plug::ipv4())?.v4()?.to_string();
+        routers.push(home);
+        Ok((host, site, address))
+    }
+
+    /// Every machine that `demo shell` enters, and the environment that `warren` finds its daemon by.
+    pub(super) fn machines(&self) -> Vec<(&Host, BTreeMap<String, String>)> {
+        let data = self.broker.data().to_string_lossy().into_owned();
+        let mut machines = vec![(self.broker.host(), [("WARREN_DATA".to_owned(), data)].into())];
+        for (host, ..) in &self.devices {
+            let state = host.folder().join("node").to_string_lossy().into_owned();
+            machines.push((host, [("WARREN_STATE".to_owned(), state)].into()));
+        }
+        machines
+    }
+
+    /// Starts the devices and follows what they do, on threads of its own.
+    pub(super) fn play(self) -> Scene {
+        let devices = self.devices.iter().map(|(host, site, address)| DeviceView {
+            name: host.name().to_owned(),
+            behind: site.behind.to_owned(),
+            address: address.clone(),
+            state: "starting".to_owned(),
+            ..DeviceView::default()
+        });
+        let view = View { devices: devices.collect(), ..View::default() };
+        let scene = Scene(Arc::new(Mutex::new(view)));
+        let own = scene.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = direct(&self, &own) {
+                own.lock().trouble = Some(format!("{error:#}"));
+            }
+        });
+        scene
+    }
+}
+
+/// What happens, for whoever looks on. It goes on until the process ends.
+#[derive(Clone)]
+pub(super) struct Scene(Arc<Mutex<View>>);
+
+impl Scene {
+    pub(super) fn view(&self) -> View {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, View> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn direct(stage: &Stage, scene: &Scene) -> Result<()> {
+    let link = stage.broker.join_link()?;
+    let nodes = std::thread::scope(|scope| {
+        let joining: Vec<_> = stage
+            .devices
+            .iter()
+            .map(|(host, ..)| scope.spawn(|| Node::join(&stage.warren, host, &link)))
+            .collect();
+        joining
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect::<Result<Vec<Node>>>()
+    })?;
+    for node in &nodes {
+        look(node, scene)?;
+    }
+    std::thread::scope(|scope| {
+        for (number, from) in nodes.iter().enumerate() {
+            scope.spawn(move || {
+                loop {
+                    sleep(LOOK);
+                    let _ = look(from, scene);
+                }
+            });
+            for to in &nodes[number + 1..] {
+                scope.spawn(move || follow(from, to.host().name(), scene));
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Takes over what a device says of itself.
+fn look(node: &Node, scene: &Scene) -> Result<()> {
+    let status = node.status()?;
+    let mut view = scene.lock();
+    let name = node.host().name();
+    if let Some(device) = view.devices.iter_mut().find(|device| device.name == name) {
+        device.state = status.node.state;
+        device.mesh = status.node.ipv4.map(|address| address.to_string());
+        device.seen_as = status
+            .node
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint["kind"] == "reflexive")
+            .and_then(|endpoint| endpoint["addr"].as_str())
+            .map(str::to_owned);
+    }
+    for peer in status.peers {
+        let mut paths = view.paths.iter_mut();
+        if let Some(path) = paths.find(|path| path.from == name && path.to == peer.name) {
+            path.path = peer.path;
+            path.endpoint = peer.endpoint.map(|endpoint| endpoint.to_string());
+            path.reason = peer.reason;
+            path.rtt_ms = peer.rtt_ms.or(path.rtt_ms);
+        }
+    }
+    Ok(())
+}
+
+/// Seeks a path and goes on using it.
+fn follow(from: &Node, to: &str, scene: &Scene) {
+    let begun = Instant::now();
+    let row = {
+        let mut view = scene.lock();
+        let from = from.host().name().to_owned();
+        view.paths.push(PathView {
+            from,
+            to: to.to_owned(),
+            path: "connecting".to_owned(),
+            ..PathView::default()
+        });
+        view.paths.len() - 1
+    };
+    loop {
+        let found = scene.lock().paths[row].found_after_ms.is_some();
+        let replies = from.ping(to, Some(1)).unwrap_or_default();
+        if let Some(reply) = replies.last() {
+            let mut view = scene.lock();
+            let path = &mut view.paths[row];
+            path.path.clone_from(&reply.path);
+            path.endpoint = reply.endpoint.map(|endpoint| endpoint.to_string());
+            path.reason.clone_from(&reply.reason);
+            if let (false, "direct", Some(rtt)) = (found, reply.path.as_str(), reply.rtt_ms) {
+                path.found_after_ms = u64::try_from(begun.elapsed().as_millis()).ok();
+                // The first answer's time has the search in it.
+                path.rtt_ms = path.rtt_ms.or(Some(rtt));
+            } else if found {
+                path.rtt_ms = reply.rtt_ms;
+            }
+        }
+        sleep(if found { PING } else { LOOK });
+    }
+}

@@ -1,0 +1,244 @@
+//! What the demo shows: a table that is drawn over itself, plain lines, or JSON.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// All there is to see.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct View {
+    pub(super) devices: Vec<DeviceView>,
+    pub(super) paths: Vec<PathView>,
+    #[serde(skip)]
+    pub(super) trouble: Option<String>,
+}
+
+/// A device and the NAT it is behind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct DeviceView {
+    pub(super) name: String,
+    pub(super) behind: String,
+    pub(super) address: String,
+    pub(super) state: String,
+    pub(super) mesh: Option<String>,
+    pub(super) seen_as: Option<String>,
+}
+
+/// A pair, from the side that began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct PathView {
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) path: String,
+    pub(super) endpoint: Option<String>,
+    pub(super) rtt_ms: Option<f64>,
+    pub(super) found_after_ms: Option<u64>,
+    pub(super) reason: Option<String>,
+}
+
+impl View {
+    /// Whether every pair has its direct path.
+    pub(super) fn is_complete(&self) -> bool {
+        let pairs = self.devices.len() * self.devices.len().saturating_sub(1) / 2;
+        let direct = |path: &&PathView| path.path == "direct" && path.found_after_ms.is_some();
+        self.paths.iter().filter(direct).count() == pairs
+    }
+}
+
+/// How it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// On a terminal, over and over in the same place.
+    Table,
+    /// What has changed, once.
+    Lines,
+    /// As [`Form::Lines`], the whole view each time.
+    Json,
+}
+
+/// Where it is shown.
+pub(super) struct Screen {
+    form: Form,
+    shown: Option<View>,
+    height: usize,
+}
+
+impl Screen {
+    pub(super) fn new(form: Form) -> Self {
+        if form == Form::Table {
+            println!("Building three homes, a carrier and a broker on this machine …");
+        }
+        Self { form, shown: None, height: 0 }
+    }
+
+    pub(super) fn draw(&mut self, view: &View) -> Result<()> {
+        if self.shown.as_ref() == Some(view) {
+            return Ok(());
+        }
+        let mut out = std::io::stdout().lock();
+        match self.form {
+            Form::Table => {
+                let text = table(view);
+                if self.height > 0 {
+                    // Up to where the last one began, and clear from there.
+                    write!(out, "\x1b[{}A\x1b[J", self.height)?;
+                }
+                self.height = text.lines().count();
+                out.write_all(text.as_bytes())?;
+            }
+            Form::Lines => {
+                for line in news(self.shown.as_ref(), view) {
+                    writeln!(out, "{line}")?;
+                }
+            }
+            Form::Json => writeln!(out, "{}", serde_json::to_string(view)?)?,
+        }
+        out.flush()?;
+        self.shown = Some(view.clone());
+        Ok(())
+    }
+
+    pub(super) fn end(&self) -> Result<()> {
+        match self.form {
+            Form::Table => println!("\nThe demo has ended; nothing of it is left on this machine."),
+            Form::Lines => println!("ended"),
+            Form::Json => {}
+        }
+        Ok(())
+    }
+}
+
+fn table(view: &View) -> String {
+    let mut text = String::new();
+    let mut line = |columns: String| {
+        let _ = writeln!(text, "{}", columns.trim_end());
+    };
+    line(String::new());
+    line(format!(
+        "  {:<9}{:<46}{:<17}{:<23}{}",
+        "DEVICE", "BEHIND", "OWN ADDRESS", "SEEN FROM OUTSIDE AS", "MESH ADDRESS"
+    ));
+    for device in &view.devices {
+        line(format!(
+            "  {:<9}{:<46}{:<17}{:<23}{}",
+            device.name,
+            device.behind,
+            device.address,
+            device.seen_as.as_deref().unwrap_or("…"),
+            device.mesh.as_deref().unwrap_or(&device.state)
+        ));
+    }
+    line(String::new());
+    line(format!("  {:<21}{:<36}{:<12}{}", "FROM → TO", "PATH", "ROUND TRIP", "FOUND AFTER"));
+    for path in &view.paths {
+        line(format!(
+            "  {:<21}{:<36}{:<12}{}",
+            format!("{} → {}", path.from, path.to),
+            path_words(path),
+            path.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),
+            path.found_after_ms.map(seconds).unwrap_or_default()
+        ));
+    }
+    line(String::new());
+    line(
+        "  In another terminal:  warren demo shell laptop  (then `warren status`, `ping desktop`)"
+            .to_owned(),
+    );
+    line("  Ctrl-C ends it.".to_owned());
+    text
+}
+
+fn path_words(path: &PathView) -> String {
+    match (&path.endpoint, &path.reason) {
+        (Some(endpoint), _) => format!("{} via {endpoint}", path.path),
+        (None, Some(reason)) => format!("{}: {reason}", path.path),
+        (None, None) => path.path.clone(),
+    }
+}
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100)
+}
+
+/// What is new in `view`, round trips left out: they change all the time.
+fn news(before: Option<&View>, view: &View) -> Vec<String> {
+    let mut lines = Vec::new();
+    for device in &view.devices {
+        let known = before.and_then(|view| view.devices.iter().find(|it| it.name == device.name));
+        if known == Some(device) {
+            continue;
+        }
+        let mut text = format!("{}: {}, behind a {}", device.name, device.state, device.behind);
+        if let Some(seen_as) = &device.seen_as {
+            let _ = write!(text, ", seen from outside as {seen_as}");
+        }
+        if let Some(mesh) = &device.mesh {
+            let _ = write!(text, ", mesh address {mesh}");
+        }
+        lines.push(text);
+    }
+    for path in &view.paths {
+        let known = before
+            .and_then(|view| view.paths.iter().find(|it| it.from == path.from && it.to == path.to));
+        let same = |it: &PathView| {
+            (&it.path, &it.endpoint, it.found_after_ms)
+                == (&path.path, &path.endpoint, path.found_after_ms)
+        };
+        if known.is_some_and(same) {
+            continue;
+        }
+        let mut text = format!("{} -> {}: {}", path.from, path.to, path_words(path));
+        if let Some(rtt) = path.rtt_ms {
+            let _ = write!(text, ", {rtt:.1} ms");
+        }
+        if let Some(after) = path.found_after_ms {
+            let _ = write!(text, ", found after {}", seconds(after));
+        }
+        lines.push(text);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(path: &str, rtt_ms: f64) -> View {
+        let device = |name: &str| DeviceView { name: name.to_owned(), ..DeviceView::default() };
+        let path = PathView {
+            from: "laptop".to_owned(),
+            to: "desktop".to_owned(),
+            path: path.to_owned(),
+            endpoint: (path == "direct").then(|| "203.0.113.9:4000".to_owned()),
+            rtt_ms: Some(rtt_ms),
+            found_after_ms: (path == "direct").then_some(730),
+            reason: None,
+        };
+        View {
+            devices: vec![device("laptop"), device("desktop")],
+            paths: vec![path],
+            trouble: None,
+        }
+    }
+
+    #[test]
+    fn a_view_is_complete_when_every_pair_is_direct() {
+        assert!(!view("connecting", 1.0).is_complete());
+        assert!(view("direct", 1.0).is_complete());
+        let mut more = view("direct", 1.0);
+        more.devices.push(DeviceView::default());
+        assert!(!more.is_complete());
+    }
+
+    #[test]
+    fn plain_lines_tell_what_changed_and_leave_round_trips_out() {
+        let before = view("connecting", 1.0);
+        assert_eq!(
+            news(Some(&before), &view("direct", 40.0)),
+            ["laptop -> desktop: direct via 203.0.113.9:4000, 40.0 ms, found after 0.7 s"]
+        );
+        assert!(news(Some(&view("direct", 1.0)), &view("direct", 2.0)).is_empty());
+    }
+}
