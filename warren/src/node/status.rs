@@ -41,7 +41,7 @@ fn print_peers(status: &Status, all: bool) {
     let shown: Vec<&PeerStatus> = status.peers.iter().filter(is_shown).collect();
     let hidden = status.peers.len() - shown.len();
     if !shown.is_empty() {
-        say!();
+        say!("");
         let mut table = output::table(&["PEER", "ADDRESS", "", "PATH", "RTT", "RECEIVED", "SENT"]);
         for peer in shown {
             table.add_row([
