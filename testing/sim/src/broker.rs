@@ -105,22 +105,29 @@ impl Broker {
     }
 
     /// Fresh randomness and the time.
-    pub(crate) fn ctx(&mut self, now: Instant) -> Ctx {
+    pub fn ctx(&mut self, now: Instant) -> Ctx {
         let mut entropy = [0; 32];
         self.rng.fill_bytes(&mut entropy);
         Ctx { now, unix: UNIX_START + now.duration_since(self.start), entropy }
     }
 
-    /// Writes changes to the disk.
-    pub(crate) fn commit(&mut self, changes: &[Change]) {
+    /// Writes changes to the disk, durably.
+    pub fn commit(&mut self, changes: &[Change]) {
         self.disk.snapshot.apply(changes);
     }
 
-    /// Commits a decision and carries it out.
-    fn settle<R>(&mut self, prepared: Prepared<R>, now: Instant) -> R {
-        self.commit(&prepared.changes);
+    /// Carries out a decision that was committed.
+    ///
+    /// # Panics
+    /// When the broker is down.
+    pub fn apply<R>(&mut self, prepared: Prepared<R>, now: Instant) -> R {
         let process = self.process.as_mut().expect("decisions come from a running process");
         process.account.apply(prepared, now)
+    }
+
+    fn settle<R>(&mut self, prepared: Prepared<R>, now: Instant) -> R {
+        self.commit(&prepared.changes);
+        self.apply(prepared, now)
     }
 
     /// Creates a join key as `warren admin` does.

@@ -63,6 +63,8 @@ pub struct World {
     pub broker: Broker,
     /// The STUN server: two addresses, two ports, each family.
     pub stun: StunHost,
+    /// Whether control messages are serialised to count their bytes: dear for large maps.
+    pub counts_control_bytes: bool,
     /// Whether the STUN server answers; it dies and comes back with the broker.
     stun_is_up: bool,
     /// The nodes.
@@ -122,6 +124,7 @@ impl World {
             sites: Sites::new(internet),
             broker,
             stun,
+            counts_control_bytes: true,
             stun_is_up: true,
             nodes: Vec::new(),
             node_by_host: BTreeMap::new(),

@@ -1,7 +1,5 @@
 //! What the broker's shell does: requests in, events out, timers.
 
-use std::time::Duration;
-
 use warren_coord::Refused;
 use warren_proto::{DeviceId, SessionEvent};
 
@@ -107,7 +105,7 @@ impl World {
     }
 
     /// Drains the account into the sessions' streams and notes when it is to be woken.
-    pub(super) fn settle_broker(&mut self) {
+    pub fn settle_broker(&mut self) {
         let now = self.now;
         loop {
             let Some(process) = self.broker.process() else { return };
@@ -131,9 +129,6 @@ impl World {
             self.at(due, Happening::WakeBroker);
         }
     }
-
-    /// The delay that a durable change takes to reach the disk.
-    pub const COMMIT: Duration = Duration::from_millis(2);
 }
 
 fn refusal(refused: &Refused) -> Down {

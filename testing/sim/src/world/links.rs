@@ -80,8 +80,9 @@ impl World {
             Some(way) => way.latency + self.loss_delay(way),
             None => CUT_RETRY,
         };
-        let bytes = message.wire_bytes();
-        self.nodes[node.0].control_bytes += bytes;
+        if self.counts_control_bytes {
+            self.nodes[node.0].control_bytes += message.wire_bytes();
+        }
         let ready = self.now + delay;
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Some(at) = conn.lane(direction).push(ready, message) {

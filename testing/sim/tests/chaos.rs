@@ -1,0 +1,166 @@
+//! Whatever may happen, by the seed; then quiet, and everything works again.
+//!
+//! Always on besides: no packet reaches another node than it was meant for, no core wants to be
+//! woken at once after it was woken, time never goes backwards (asserted in the world itself).
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::time::Duration;
+
+use warren_sim::matrix::expectations;
+use warren_sim::net::Link;
+use warren_sim::replay::for_seeds;
+use warren_sim::{Nat, NodeId, SiteConfig, SiteId, World};
+
+const TABLE: &str = include_str!("../../expectations/nat-matrix.tsv");
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct Chaos {
+    world: World,
+    nodes: Vec<NodeId>,
+    /// Where each node stands, and behind what; `None` while it is unplugged.
+    places: Vec<Option<(SiteId, Nat)>>,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let mut world = World::new(seed);
+        world.counts_control_bytes = false;
+        let mut chaos = Self { world, nodes: Vec::new(), places: Vec::new() };
+        for n in 0..8 {
+            let place = chaos.new_place();
+            let node = chaos.world.add_node(&format!("node {n}"), place.0);
+            chaos.world.start_node(node);
+            chaos.nodes.push(node);
+            chaos.places.push(Some(place));
+        }
+        chaos
+    }
+
+    fn pick(&mut self, below: usize) -> usize {
+        usize::try_from(self.world.chance(below as u64)).unwrap()
+    }
+
+    fn new_place(&mut self) -> (SiteId, Nat) {
+        let nat = Nat::ALL[self.pick(6)];
+        let percent = |n: usize| n as f64 / 100.0;
+        let leg = Link {
+            latency: Duration::from_millis(1 + self.world.chance(80)),
+            jitter: Duration::from_millis(self.world.chance(10)),
+            loss: percent(self.pick(4)),
+            duplicate: percent(self.pick(3)),
+            reorder: percent(self.pick(5)),
+            mtu: 1500,
+        };
+        let site = self.world.add_site(SiteConfig { leg, ..SiteConfig::new(nat) });
+        (site, nat)
+    }
+
+    fn act(&mut self) {
+        let n = self.pick(self.nodes.len());
+        let m = self.pick(self.nodes.len());
+        let (node, other) = (self.nodes[n], self.nodes[m]);
+        let is_running = |world: &World, node| world.node(node).daemon.is_some();
+        match self.pick(12) {
+            0 | 1 if self.places[n].is_some() => {
+                let place = self.new_place();
+                self.world.roam(node, place.0);
+                self.places[n] = Some(place);
+            }
+            2 if self.places[n].is_some() => {
+                self.world.unplug(node);
+                self.places[n] = None;
+            }
+            3 if self.places[n].is_none() => self.plug(n),
+            4 if is_running(&self.world, node) => self.world.stop_node(node),
+            5 if !is_running(&self.world, node) => self.world.start_node(node),
+            6 if self.world.broker.is_up() => self.world.kill_broker(),
+            7 if !self.world.broker.is_up() => self.world.restart_broker(),
+            8 => {
+                if let Some(router) =
+                    self.places[n].and_then(|(site, _)| self.world.sites.router(site))
+                {
+                    self.world.network.reboot_router(router);
+                }
+            }
+            9 if n != m => {
+                self.world.stream(node, other, Duration::from_millis(50), MINUTE);
+            }
+            _ if n != m => {
+                self.world.ping(node, other);
+            }
+            _ => {}
+        }
+        let pause = Duration::from_millis(self.world.chance(15_000));
+        self.world.run_for(pause);
+    }
+
+    fn plug(&mut self, n: usize) {
+        let place = self.new_place();
+        self.world.plug(self.nodes[n], place.0);
+        self.places[n] = Some(place);
+    }
+
+    fn calm_down(&mut self) {
+        if !self.world.broker.is_up() {
+            self.world.restart_broker();
+        }
+        for n in 0..self.nodes.len() {
+            if self.places[n].is_none() {
+                self.plug(n);
+            }
+            if self.world.node(self.nodes[n]).daemon.is_none() {
+                self.world.start_node(self.nodes[n]);
+            }
+        }
+        self.world.run_for(3 * MINUTE);
+    }
+
+    fn check(&mut self) {
+        let table = expectations(TABLE);
+        assert_eq!(self.world.sessions(), self.nodes.len(), "everybody has a session");
+        for n in 0..self.nodes.len() {
+            for m in 0..self.nodes.len() {
+                let (here, there) = (self.places[n].unwrap().1, self.places[m].unwrap().1);
+                let row = table.iter().find(|row| {
+                    (row.left, row.right) == (here, there) || (row.left, row.right) == (there, here)
+                });
+                if n == m || !row.unwrap().direct {
+                    continue;
+                }
+                let time = self.world.ping_repeatedly(self.nodes[n], self.nodes[m], MINUTE);
+                let time = time.unwrap_or_else(|| panic!("{n} ({here}) to {m} ({there}): never"));
+                assert!(
+                    time <= Duration::from_secs(8),
+                    "{n} ({here}) to {m} ({there}) took {time:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn after_any_chaos_every_pair_that_can_connect_does() {
+    for_seeds("after_any_chaos", 0..12, |seed| {
+        let mut chaos = Chaos::new(seed);
+        for _ in 0..80 {
+            chaos.act();
+        }
+        chaos.calm_down();
+        chaos.check();
+        let steps = chaos.world.steps() as f64 / chaos.world.elapsed().as_secs_f64();
+        assert!(steps < 2000.0, "{steps:.0} steps a second: something is busy");
+    });
+}
+
+#[test]
+fn chaos_too_is_the_same_for_the_same_seed() {
+    let run = |seed| {
+        let mut chaos = Chaos::new(seed);
+        for _ in 0..20 {
+            chaos.act();
+        }
+        (chaos.world.network.trace(), chaos.world.steps())
+    };
+    assert_eq!(run(3), run(3));
+    assert_ne!(run(3), run(4));
+}
