@@ -21,17 +21,21 @@ pub(crate) struct Candidate {
     pub(crate) answered: Option<Instant>,
     /// Smoothed as in RFC 6298: 7/8 old, 1/8 new.
     pub(crate) rtt: Option<Duration>,
+    /// The slowest answer of late: falls by 1/16 with each quicker one. What silence is judged by,
+    /// so that a full buffer on the way is not taken for death.
+    pub(crate) slowest: Option<Duration>,
     /// The longest IP packet that it was seen to carry, from an earlier use.
     pub(crate) mtu: Option<u16>,
 }
 
 impl Candidate {
     fn new(kind: EndpointKind, now: Instant) -> Self {
-        Self { kind, added: now, asked: None, answered: None, rtt: None, mtu: None }
+        Self { kind, added: now, asked: None, answered: None, rtt: None, slowest: None, mtu: None }
     }
 
     pub(crate) fn measure(&mut self, rtt: Duration, now: Instant) {
         self.answered = Some(now);
+        self.slowest = Some(rtt.max(self.slowest.unwrap_or_default() * 15 / 16));
         self.rtt = Some(match self.rtt {
             Some(smoothed) => (smoothed * 7 + rtt) / 8,
             None => rtt,
@@ -61,10 +65,11 @@ impl Candidates {
             .take(MAX_ENDPOINTS)
             .map(|endpoint| Endpoint {
                 addr: canonical(endpoint.addr),
-                kind: match endpoint.kind {
-                    // Observed is what we see ourselves, and outlives a list.
-                    EndpointKind::Observed => EndpointKind::Other,
-                    kind => kind,
+                // Observed is what we see ourselves, and outlives a list.
+                kind: if endpoint.kind == EndpointKind::Observed {
+                    EndpointKind::Other
+                } else {
+                    endpoint.kind
                 },
             })
             .filter(|endpoint| usable(endpoint.addr))

@@ -60,6 +60,7 @@ impl Outside {
         if self.servers != servers {
             self.servers = servers.to_vec();
             self.stun.handle_servers(servers, now);
+            self.update();
         }
     }
 

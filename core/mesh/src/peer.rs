@@ -182,8 +182,10 @@ impl Peer {
         self.candidates.get(&self.remote()?)?.rtt
     }
 
-    pub(crate) fn rtt_or_assumed(&self) -> Duration {
-        self.rtt().unwrap_or(ASSUMED_RTT)
+    /// How long an answer along the path in use may take.
+    pub(crate) fn patience(&self) -> Duration {
+        let candidate = self.remote().and_then(|remote| self.candidates.get(&remote));
+        candidate.and_then(|candidate| candidate.slowest).unwrap_or(ASSUMED_RTT)
     }
 
     pub(crate) fn is_active(&self) -> bool {

@@ -14,6 +14,12 @@ pub enum Reason {
     /// Both NATs make a mapping of their own for each destination, so neither side can know the
     /// other's.
     BothMapPerDestination,
+    /// One NAT makes a mapping of its own for each destination, and nothing came through the other,
+    /// which is what a filter by port does: the port that it waits for is never the one that comes.
+    OneMapsPerDestination {
+        /// Whether it is the NAT in front of this device.
+        here: bool,
+    },
     /// None of the peer's endpoints answered.
     NoAnswer {
         /// How many probes were sent.
@@ -33,6 +39,12 @@ impl fmt::Display for Reason {
             Self::UdpBlockedThere => f.write_str("UDP is blocked at the peer"),
             Self::NoUsableEndpoint => f.write_str("the peer has no endpoint usable from here"),
             Self::BothMapPerDestination => f.write_str("both NATs map per destination"),
+            Self::OneMapsPerDestination { here: true } => {
+                f.write_str("the NAT here maps per destination, and the peer's filters by port")
+            }
+            Self::OneMapsPerDestination { here: false } => {
+                f.write_str("the peer's NAT maps per destination, and the one here filters by port")
+            }
             Self::NoAnswer { probes, endpoints } => {
                 write!(f, "no answer to {probes} probes on {endpoints} endpoints")
             }

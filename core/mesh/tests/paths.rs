@@ -501,3 +501,57 @@ fn a_cached_map_after_the_loss_of_the_broker_is_knocked_at_once() {
     world.run(DELAY * 2);
     assert_eq!(world.remote(1, 0), Some(world.nodes[0].addr));
 }
+
+#[test]
+fn a_pair_of_nats_that_cannot_meet_is_explained() {
+    use warren_proto::{Change, MappingBehaviour, NatReport};
+    let nat = |ipv4| NatReport { udp: Some(true), ipv4, ipv6: MappingBehaviour::Unknown };
+    for (there, reason) in [
+        (MappingBehaviour::AddressDependent, Reason::OneMapsPerDestination { here: false }),
+        (MappingBehaviour::Unknown, Reason::NoAnswer { probes: 21, endpoints: 1 }),
+    ] {
+        let mut world = World::new(2);
+        world.nodes[1].alive = false;
+        let endpoints = world.nodes[1].mesh.check_in_state().endpoints;
+        // The world's STUN shows each node its own address: no NAT. So hide it from this one.
+        let no_stun = Change::Stun { stun: Vec::new() };
+        world.change(|_| no_stun.clone(), 1);
+        let presence = |_| Change::Presence {
+            id: id(1),
+            online: true,
+            endpoints: endpoints.clone(),
+            nat: nat(there),
+        };
+        world.change(presence, 1);
+        world.send(0, 1, b"x");
+        world.run(secs(6));
+        let status = world.nodes[0].mesh.peer(id(1)).unwrap();
+        match (reason, status.reason) {
+            (Reason::NoAnswer { .. }, Some(Reason::NoAnswer { .. })) => {}
+            (expected, actual) => assert_eq!(actual, Some(expected)),
+        }
+    }
+}
+
+#[test]
+fn a_full_buffer_on_the_way_is_not_taken_for_death() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    world.nodes[0].events.clear();
+    world.nodes[1].events.clear();
+    world.delay = ms(20);
+    for round in 0..300u64 {
+        // The delay grows to 300 ms each way and falls again, as a router's buffer does.
+        world.delay = ms(20 + (round % 60) * 5);
+        world.send(0, 1, b"x");
+        if round % 10 == 0 {
+            world.send(1, 0, b"y");
+        }
+        world.run(ms(50));
+    }
+    let changed = |event: &Event| matches!(event, Event::PathChanged { .. });
+    assert!(!world.nodes[0].events.iter().any(|(_, event)| changed(event)));
+    let dead = |event: &Event| matches!(event, Event::Connect(_));
+    let deaths = world.nodes[0].events.iter().filter(|(_, event)| dead(event)).count();
+    assert!(deaths <= 1, "{deaths}");
+}

@@ -111,6 +111,7 @@ impl Mesh {
                     netmap.stun.clone_from(stun);
                 }
                 self.outside.set_servers(stun, now);
+                self.publish_changes(now);
             }
             Change::Dns { dns } => {
                 if let Some(netmap) = &mut self.netmap {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Mesh;
+use super::verify::silence_limit;
 use crate::icmp::Problem;
 use crate::ip::{self, Header};
 use crate::path::Via;
@@ -30,7 +31,6 @@ impl Mesh {
         };
         peer.wanted = Some(now);
         peer.traffic = Some(now);
-        let rtt = peer.rtt_or_assumed();
         let path = peer.path.as_mut().filter(|path| !path.dead);
         let (true, Some(tunnel), Some(path)) = (peer.established, peer.tunnel, path) else {
             return self.wake(handle, packet, now);
@@ -42,7 +42,8 @@ impl Mesh {
             return Outbound::Dropped(OutboundDrop::TooBig);
         }
         let remote = path.remote;
-        if let Some(due) = path.note_sent(rtt, now) {
+        if path.note_sent(now) {
+            let due = now + silence_limit(peer.patience());
             self.timers.set(Timer::Peer(handle, PeerTimer::Silence), due);
         }
         match self.wg.sealer(tunnel, now) {

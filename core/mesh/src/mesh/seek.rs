@@ -250,9 +250,6 @@ impl Mesh {
     fn reason(&self, handle: PeerHandle, now: Instant) -> Reason {
         let Some(peer) = self.peers.get(handle) else { return Reason::PeerOffline };
         let own = self.outside.nat();
-        let map_per_destination = |ours: MappingBehaviour, theirs: MappingBehaviour| {
-            ours == MappingBehaviour::AddressDependent && theirs == ours
-        };
         let endpoints = u32::try_from(peer.candidates.len()).unwrap_or(u32::MAX);
         if own.udp == Some(false) && !is_recent(self.answered, UDP_PROVEN, now) {
             Reason::UdpBlockedHere
@@ -262,12 +259,11 @@ impl Mesh {
             Reason::UdpBlockedThere
         } else if endpoints == 0 {
             Reason::NoUsableEndpoint
-        } else if map_per_destination(own.ipv4, peer.nat.ipv4)
-            || map_per_destination(own.ipv6, peer.nat.ipv6)
-        {
-            Reason::BothMapPerDestination
         } else {
-            Reason::NoAnswer { probes: peer.seek.map_or(0, |seek| seek.probes), endpoints }
+            let families = [(own.ipv4, peer.nat.ipv4), (own.ipv6, peer.nat.ipv6)];
+            let mapping = families.into_iter().find_map(|(here, there)| blame(here, there));
+            let probes = peer.seek.map_or(0, |seek| seek.probes);
+            mapping.unwrap_or(Reason::NoAnswer { probes, endpoints })
         }
     }
 
@@ -353,5 +349,21 @@ impl Mesh {
         } else if peer.seek.is_some() && self.publish_candidates(handle, now) {
             self.probe_round(handle, now);
         }
+    }
+}
+
+/// What the mapping behaviour of two NATs explains, when nothing came through (RFC 4787 §4.1).
+fn blame(here: MappingBehaviour, there: MappingBehaviour) -> Option<Reason> {
+    use MappingBehaviour::{AddressDependent, EndpointIndependent, Unknown};
+    match (here, there) {
+        (AddressDependent, AddressDependent) => Some(Reason::BothMapPerDestination),
+        (AddressDependent, EndpointIndependent | Unknown) => {
+            Some(Reason::OneMapsPerDestination { here: true })
+        }
+        (EndpointIndependent | Unknown, AddressDependent) => {
+            Some(Reason::OneMapsPerDestination { here: false })
+        }
+        (MappingBehaviour::None | EndpointIndependent | Unknown, _)
+        | (AddressDependent, MappingBehaviour::None) => None,
     }
 }

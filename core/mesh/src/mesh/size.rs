@@ -100,7 +100,7 @@ impl Mesh {
             Step::Probe(size) => {
                 let Some(peer) = self.peers.get(handle) else { return };
                 let Some(remote) = peer.remote() else { return };
-                let patience = PATIENCE.max(peer.rtt_or_assumed() * 3);
+                let patience = PATIENCE.max(peer.patience() * 3);
                 self.timers.set(timer, now + patience);
                 self.send_probe(handle, remote, Purpose::Mtu(size), now);
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use warren_wg::{Destination, Event as TunnelEvent, PeerConfig};
 
 use super::Mesh;
+use super::verify::silence_limit;
 use crate::peer::is_recent;
 use crate::timers::{PeerTimer, Timer};
 use crate::{Event, PeerHandle, Reason, Transmit};
@@ -131,7 +132,6 @@ impl Mesh {
     /// Seals and sends what waited for the tunnel, if it and a path are there.
     pub(super) fn flush(&mut self, handle: PeerHandle, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        let rtt = peer.rtt_or_assumed();
         let (true, Some(tunnel)) = (peer.established, peer.tunnel) else { return };
         let Some(path) = peer.path.as_mut().filter(|path| !path.dead) else { return };
         if !self.queues.is_waiting(handle) {
@@ -151,7 +151,8 @@ impl Mesh {
             self.transmits.push_back(Transmit { remote, contents, dont_fragment: false });
             self.counters.sealed += 1;
         }
-        if let Some(due) = path.note_sent(rtt, now) {
+        if path.note_sent(now) {
+            let due = now + silence_limit(peer.patience());
             self.timers.set(Timer::Peer(handle, PeerTimer::Silence), due);
         }
     }

@@ -79,7 +79,7 @@ impl Mesh {
         if is_recent(asked, ELSEWHERE_PAUSE, now) {
             return;
         }
-        let patience = silence_limit(peer.rtt_or_assumed());
+        let patience = silence_limit(peer.patience());
         let quiet =
             peer.live_path().is_some_and(|path| !is_recent(Some(path.heard), patience, now));
         self.send_probe(handle, remote, Purpose::Path, now);
@@ -109,7 +109,7 @@ impl Mesh {
     /// Something was sent along the path in use: looks later whether anything came back.
     pub(super) fn judge_silence(&mut self, handle: PeerHandle, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        let patience = silence_limit(peer.rtt_or_assumed());
+        let patience = silence_limit(peer.patience());
         let Some(path) = &mut peer.path else { return };
         path.watched = false;
         let Some(since) = path.unanswered else { return };
@@ -125,7 +125,7 @@ impl Mesh {
     /// Probes the path in use to see whether it still works. A `gentle` check is in no hurry.
     pub(super) fn suspect(&mut self, handle: PeerHandle, gentle: bool, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        let patience = silence_limit(peer.rtt_or_assumed());
+        let patience = silence_limit(peer.patience());
         if peer.plain {
             return;
         }
@@ -144,7 +144,7 @@ impl Mesh {
     /// A suspect path has not answered yet.
     pub(super) fn verify_again(&mut self, handle: PeerHandle, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        let verdict = VERDICT.max(peer.rtt_or_assumed() * 3 / 2 + Duration::from_millis(50));
+        let verdict = VERDICT.max(peer.patience() * 3 / 2 + Duration::from_millis(50));
         let Some(path) = peer.path.as_mut().filter(|path| !path.dead) else { return };
         let Some(suspicion) = &mut path.suspicion else { return };
         if suspicion.gentle {
@@ -252,20 +252,17 @@ impl InUse {
         }
     }
 
-    /// Notes that something was sent; returns when to look for an answer, if nobody does yet.
-    pub(super) fn note_sent(&mut self, rtt: Duration, now: Instant) -> Option<Instant> {
+    /// Notes that something was sent; returns whether a timer is needed that looks for an answer.
+    pub(super) fn note_sent(&mut self, now: Instant) -> bool {
         if self.unanswered.is_some() {
-            return None;
+            return false;
         }
         self.unanswered = Some(now);
-        if self.watched {
-            return None;
-        }
-        self.watched = true;
-        Some(now + silence_limit(rtt))
+        !std::mem::replace(&mut self.watched, true)
     }
 }
 
-fn silence_limit(rtt: Duration) -> Duration {
-    SILENCE.max(rtt * 3)
+/// How long silence may last after something was sent, where an answer takes `patience`.
+pub(super) fn silence_limit(patience: Duration) -> Duration {
+    SILENCE.max(patience * 3)
 }

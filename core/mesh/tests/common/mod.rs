@@ -87,6 +87,8 @@ pub struct World {
     /// What is delivered at all.
     pub filter: Filter,
     pub broker: bool,
+    /// One way between two nodes.
+    pub delay: Duration,
     version: u64,
     signals: BTreeMap<u64, ConnectSignal>,
     /// Every datagram that was sent, for replays.
@@ -192,6 +194,7 @@ impl World {
             serial: 0,
             filter: Box::new(|_| true),
             broker: true,
+            delay: DELAY,
             version: 0,
             signals: BTreeMap::new(),
             log: Vec::new(),
@@ -245,7 +248,7 @@ impl World {
             self.nodes[i].holes.insert((from, transmit.remote));
             self.log.push((self.now, from, transmit.remote, transmit.contents.clone()));
             self.post(
-                DELAY,
+                self.delay,
                 Mail::Datagram(from, transmit.remote, transmit.contents, transmit.dont_fragment),
             );
         }
@@ -461,7 +464,7 @@ impl World {
             let addr = self.source(from, remote);
             self.nodes[from].sent += 1;
             self.log.push((self.now, addr, remote, contents.clone()));
-            self.post(DELAY, Mail::Datagram(addr, remote, contents, false));
+            self.post(self.delay, Mail::Datagram(addr, remote, contents, false));
         }
         self.drain(from);
         dropped
