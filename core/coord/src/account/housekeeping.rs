@@ -20,13 +20,12 @@ impl Account {
 
     /// All that housekeeping would write: call it before the process ends, too.
     pub fn prepare_housekeeping(&self, ctx: &Ctx) -> Prepared<()> {
-        let gone = self.ephemeral_due.iter().filter(|id| self.is_stale(**id));
-        let mut changes: Vec<Change> = gone.map(|id| Change::DeviceRemoved(*id)).collect();
-        for id in &self.seen_since_housekeeping {
-            if let Some(at) = self.last_seen(*id, ctx)
-                && !self.ephemeral_due.contains(id)
-            {
-                changes.push(Change::LastSeen { device: *id, at });
+        let gone = |id: &DeviceId| self.ephemeral_due.contains(id) && self.is_stale(*id);
+        let removed = self.ephemeral_due.iter().copied().filter(|id| gone(id));
+        let mut changes: Vec<Change> = removed.map(Change::DeviceRemoved).collect();
+        for id in self.seen_since_housekeeping.iter().copied().filter(|id| !gone(id)) {
+            if let Some(at) = self.last_seen(id, ctx) {
+                changes.push(Change::LastSeen { device: id, at });
             }
         }
         Prepared { changes, reply: () }

@@ -1,6 +1,7 @@
 //! Whatever happens, in whatever order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -54,6 +55,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     world: World,
     kept: Vec<(DeviceId, Netmap)>,
+    /// Whose each address ever was.
+    owner_by_ipv4: BTreeMap<Ipv4Addr, DeviceId>,
 }
 
 impl Model {
@@ -144,7 +147,11 @@ impl Model {
         Some(())
     }
 
-    fn check(&self) {
+    fn new(name: &str) -> Self {
+        Self { world: World::new(name), kept: Vec::new(), owner_by_ipv4: BTreeMap::new() }
+    }
+
+    fn check(&mut self) {
         let records = &self.world.stored.devices;
         let count = records.len();
         assert_eq!(records.iter().map(|it| &it.name).collect::<BTreeSet<_>>().len(), count);
@@ -152,6 +159,12 @@ impl Model {
         assert_eq!(records.iter().map(|it| it.ipv6).collect::<BTreeSet<_>>().len(), count);
         assert_eq!(records.iter().map(|it| it.key).collect::<BTreeSet<_>>().len(), count);
         assert_eq!(records.iter().map(|it| it.id).collect::<BTreeSet<_>>().len(), count);
+        for record in records {
+            let owner = *self.owner_by_ipv4.entry(record.ipv4).or_insert(record.id);
+            assert_eq!(owner, record.id, "an address is for life and not used again");
+            let addresses = self.owner_by_ipv4.iter().filter(|(_, it)| **it == record.id);
+            assert_eq!(addresses.count(), 1, "a device keeps its address");
+        }
     }
 }
 
@@ -181,7 +194,7 @@ proptest! {
     fn names_and_addresses_are_unique_and_every_session_converges(
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let mut model = Model { world: World::new("home"), kept: Vec::new() };
+        let mut model = Model::new("home");
         for step in &steps {
             model.run(step);
             model.check();
@@ -195,8 +208,7 @@ proptest! {
     fn no_event_speaks_of_another_accounts_device(
         steps in prop::collection::vec((any::<bool>(), step()), 1..80),
     ) {
-        let mut models = ["home", "office"]
-            .map(|name| Model { world: World::new(name), kept: Vec::new() });
+        let mut models = ["home", "office"].map(Model::new);
         models[1].world.unix += Duration::from_secs(7);
         let mut ever: [BTreeSet<DeviceId>; 2] = Default::default();
         for (second, step) in &steps {

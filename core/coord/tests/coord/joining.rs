@@ -162,6 +162,21 @@ fn an_ephemeral_device_is_also_removed_when_the_broker_restarts_meanwhile() {
 }
 
 #[test]
+fn an_ephemeral_device_that_joins_again_by_an_ordinary_key_stays() {
+    let mut world = World::new("home");
+    let key = world.join_key(NewJoinKey { ephemeral: true, ..Default::default() });
+    let device = world.register(1, "ci-runner", &key.secret).unwrap().device;
+    world.advance(Duration::from_secs(20 * 60));
+    let key = world.join_key(NewJoinKey::default());
+    world.register(1, "ci-runner", &key.secret).unwrap();
+    world.advance(Duration::from_secs(3600));
+    world.check_in(device, &[]).unwrap();
+    let seen = world.unix.as_secs();
+    world.advance(Duration::from_secs(3600));
+    assert_eq!(world.stored.devices[0].last_seen.unwrap().0, seen);
+}
+
+#[test]
 fn tags_come_from_the_join_key() {
     let mut world = World::new("home");
     let tags = ["server", "rack-2"].map(|tag| tag.parse().unwrap()).into();
