@@ -6,10 +6,13 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::check;
+use super::netlink::Netlink;
 use crate::coalesce::{Joined, PacketSink, Preamble};
 use crate::config::TunConfig;
 use crate::counters::{LiveTunCounters, TunCounters, add};
@@ -87,8 +90,8 @@ impl Tun {
         let tcp_offload = config.offload;
         let udp_offload = config.offload && set_offload(&file)?;
         let control = Control::new(&name)?;
-        control.set_queue_len(config.txqueue)?;
         let index = control.index()?;
+        set_queue_len(index, config.txqueue)?;
         // SAFETY: a `File` keeps one descriptor open until it is dropped, by the `AsyncFd`.
         let file = unsafe { AsyncFd::register(file) }
             .map_err(|error| Error::os("watch the TUN device", error.into()))?;
@@ -272,6 +275,16 @@ fn set_offload(file: &File) -> Result<bool, Error> {
     Ok(false)
 }
 
+/// By netlink: the ioctl wants privilege over the whole system, not over the namespace alone.
+fn set_queue_len(index: u32, packets: u32) -> Result<(), Error> {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.attributes.push(LinkAttribute::TxQueueLen(packets));
+    Netlink::new()
+        .and_then(|mut netlink| netlink.change(RouteNetlinkMessage::SetLink(link)))
+        .map_err(|error| Error::os("set the TUN device's queue", error))
+}
+
 fn interface_request(name: &str, fixed: bool) -> Result<libc::ifreq, Error> {
     let valid = (1..libc::IFNAMSIZ).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && !(fixed && b == b'%'))
@@ -320,13 +333,6 @@ impl Control {
         check(unsafe { libc::ioctl(self.socket.as_raw_fd(), call as _, &mut request) })
             .map_err(|error| Error::os(action, error))?;
         Ok(request)
-    }
-
-    fn set_queue_len(&self, packets: u32) -> Result<(), Error> {
-        self.call(libc::SIOCSIFTXQLEN, "set the TUN device's queue", |request| {
-            request.ifr_ifru.ifru_metric = i32::try_from(packets).unwrap_or(i32::MAX);
-        })
-        .map(drop)
     }
 
     fn index(&self) -> Result<u32, Error> {
