@@ -88,10 +88,7 @@ impl Outside {
             let mapped = self.stun.mapped(family);
             let mapping = self.stun.mapping(family);
             let reachable = self.stun.reachable(family);
-            let seen = match family {
-                Family::V4 => &mut self.v4,
-                Family::V6 => &mut self.v6,
-            };
+            let seen = self.seen_mut(family);
             if !expected || reachable == Some(false) {
                 *seen = Seen { reachable: reachable.filter(|_| expected), ..Seen::default() };
                 continue;
@@ -111,6 +108,23 @@ impl Outside {
                     seen.mapping = MappingBehaviour::Unknown;
                 }
             }
+        }
+    }
+
+    /// Forgets an earlier mapping behaviour that the present answers don't tell: enough has been
+    /// waited for more of them.
+    pub(crate) fn settle(&mut self) {
+        for family in Family::ALL {
+            if self.stun.mapped(family).is_some() && self.stun.mapping(family) == Mapping::Unknown {
+                self.seen_mut(family).mapping = MappingBehaviour::Unknown;
+            }
+        }
+    }
+
+    fn seen_mut(&mut self, family: Family) -> &mut Seen {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
         }
     }
 

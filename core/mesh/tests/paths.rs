@@ -70,6 +70,36 @@ fn when_both_sides_want_to_talk_at_once_both_get_through() {
 }
 
 #[test]
+fn in_glare_the_side_with_the_lower_key_waits_200_ms() {
+    let mut world = World::new(2);
+    // Both know that the other wants to talk, and what the higher one says first is lost.
+    world.send(0, 1, b"a");
+    world.send(1, 0, b"b");
+    let public = |node: usize| world.nodes[node].mesh.public_key();
+    let (lower, higher) = if public(0) < public(1) { (0, 1) } else { (1, 0) };
+    let higher_addr = world.nodes[higher].addr;
+    world.filter = Box::new(move |mail| match mail {
+        Mail::Datagram(from, _, contents, _) => {
+            *from != higher_addr || contents[..4] != [1, 0, 0, 0]
+        }
+        Mail::Signal(..) | Mail::Presence(_) => true,
+    });
+    let begin = world.now;
+    world.run(secs(1));
+    let first_initiation = |world: &World, node: usize| {
+        let addr = world.nodes[node].addr;
+        let mut log = world.log.iter();
+        log.find(|(_, from, _, contents)| *from == addr && contents[..4] == [1, 0, 0, 0])
+            .map(|(at, ..)| *at - begin)
+    };
+    let waited = first_initiation(&world, lower).expect("it initiates in the end");
+    let prompt = first_initiation(&world, higher).expect("it initiates");
+    assert!(prompt <= ms(60), "{prompt:?}");
+    assert!((ms(200)..ms(320)).contains(&waited), "{waited:?}");
+    assert!(world.nodes.iter().all(|node| node.received.len() == 1));
+}
+
+#[test]
 fn one_lost_probe_or_handshake_costs_little() {
     for lost in 0..12 {
         let mut world = World::new(2);

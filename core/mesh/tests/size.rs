@@ -87,3 +87,20 @@ fn one_narrow_peer_lowers_the_interface_for_all() {
     world.run(secs(10));
     assert_eq!(world.nodes[0].mesh.mtu(), 1360);
 }
+
+#[test]
+fn over_ipv6_the_datagram_still_fits_1500_bytes() {
+    let mut world = World::at(&["[2001:db8:1::1]:4000", "[2001:db8:2::1]:4000"], None);
+    world.join(0, 1);
+    assert_eq!(world.nodes[0].mesh.mtu(), 1408);
+    let longest = world.log.iter().map(|(_, _, _, contents)| contents.len()).max();
+    assert!(longest.is_some_and(|longest| longest + 48 <= 1500), "{longest:?}");
+}
+
+#[test]
+fn the_interface_keeps_its_mtu_while_nobody_talks() {
+    let mut world = World::with_mtu(2, None);
+    world.join(0, 1);
+    world.run(secs(3600));
+    assert_eq!(world.nodes[0].mesh.mtu(), 1440);
+}

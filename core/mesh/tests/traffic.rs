@@ -128,3 +128,22 @@ fn an_ipv6_pair_uses_ipv6() {
     world.join(0, 1);
     assert!(world.remote(0, 1).unwrap().is_ipv6());
 }
+
+#[test]
+fn ten_minutes_of_traffic_lose_nothing_at_any_rekey() {
+    let mut world = World::new(2);
+    world.join(0, 1);
+    for node in &mut world.nodes {
+        node.received.clear();
+    }
+    for i in 0..6000u32 {
+        world.send(0, 1, &i.to_be_bytes());
+        world.send(1, 0, &i.to_be_bytes());
+        world.run(ms(100));
+    }
+    world.run(secs(1));
+    let expected: Vec<Vec<u8>> = (0..6000u32).map(|i| i.to_be_bytes().to_vec()).collect();
+    for node in 0..2 {
+        assert_eq!(world.payloads(node), expected);
+    }
+}

@@ -100,6 +100,7 @@ impl Mesh {
 
     pub(super) fn publish(&mut self, now: Instant) {
         self.timers.clear(Timer::CheckIn);
+        self.outside.settle();
         let state = self.outside.check_in_state();
         if self.published.as_ref() == Some(&state) {
             return;
