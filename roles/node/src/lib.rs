@@ -6,6 +6,7 @@ mod control;
 mod daemon;
 mod data;
 pub mod local;
+mod names;
 mod state;
 
 pub use config::{DnsMode, NodeConfig, SetLogFilter};

@@ -205,7 +205,7 @@ impl Daemon {
     async fn take_netmap(&mut self, netmap: Netmap) {
         self.map =
             Some(CachedMap { current_at: wall_clock().as_secs(), netmap: netmap.clone() });
-        self.map_taken();
+        self.map_taken().await;
         match &self.mesh {
             Some(mesh) if mesh.fits(&netmap) => {
                 mesh.client().netmap(netmap, MapSource::Broker).await;
@@ -232,7 +232,7 @@ impl Daemon {
             Apply::BaseMismatch => self.tell_broker(Command::FetchNetmap),
             Apply::Applied => {
                 self.map_confirmed();
-                self.map_taken();
+                self.map_taken().await;
                 if let Some(mesh) = &self.mesh {
                     mesh.client().delta(delta).await;
                 }
@@ -242,9 +242,9 @@ impl Daemon {
     }
 
     /// What a new map means beside the mesh: pins, our own name, names of others.
-    fn map_taken(&mut self) {
+    async fn map_taken(&mut self) {
         self.map_changed();
-        self.update_zone();
+        self.update_zone().await;
         let (Some(map), Some(joined)) = (&self.map, &mut self.identity.joined) else { return };
         let pins: Vec<Pin> = match (self.broker.matched, map.netmap.next_pin) {
             (Some(matched), next) => {

@@ -27,6 +27,7 @@ pub(super) struct MeshUp {
     host: HostNetwork,
     configured: Option<InterfaceConfig>,
     pub(super) interface: String,
+    pub(super) index: u32,
     pub(super) port: u16,
     mtu: u16,
 }
@@ -129,6 +130,7 @@ impl Daemon {
             host: opened.host,
             configured: None,
             interface: opened.interface,
+            index: opened.index,
             port: opened.port,
             mtu: opened.mtu,
         });
@@ -273,6 +275,7 @@ impl Daemon {
             mesh.configured = None;
             mesh.client().local_addresses(local_addresses(state)).await;
             self.configure_host();
+            self.refresh_names().await;
         }
         let addresses = state.addresses.iter().map(|address| address.ip).collect();
         self.tell_broker(Command::NetworkChanged(addresses));

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use warren_net::{NetworkState, NetworkWatch};
+use warren_net::{Mapping, NetworkState, NetworkWatch, PortMapper};
 use warren_proto::InstanceId;
 
 use crate::config::{DnsMode, NodeConfig};
@@ -39,6 +39,7 @@ use clock::Clock;
 use health::Healths;
 use join::JoinAttempt;
 use mesh::MeshUp;
+use names::NamesUp;
 use persist::Persist;
 
 /// How often what nobody reports is looked at: the clock, a start that failed, unsaved state.
@@ -92,6 +93,8 @@ pub(crate) struct Daemon {
     mesh: Option<MeshUp>,
     /// When to try again to bring the mesh up, after it failed.
     retry_mesh: Option<Instant>,
+    names: Option<NamesUp>,
+    mapper: Option<PortMapper>,
     join: Option<JoinAttempt>,
     network: Option<NetworkWatch>,
     persist: Persist,
@@ -106,6 +109,7 @@ enum Wake {
     Control(crate::control::Event),
     ControlEnded,
     Data(DataEvent),
+    Mapping(Option<Mapping>),
     Network(NetworkState),
     Joined(join::Outcome),
     Saved(Result<(), crate::StateError>),
@@ -124,6 +128,7 @@ impl Daemon {
         if let Err(error) = warren_net::HostNetwork::clean_up() {
             tracing::debug!(%error, "nothing was cleaned up");
         }
+        names::clean_up(folder.path());
         let network = match NetworkWatch::start() {
             Ok(watch) => Some(watch),
             Err(error) => {
@@ -146,6 +151,8 @@ impl Daemon {
             control: None,
             mesh: None,
             retry_mesh: None,
+            names: None,
+            mapper: None,
             join: None,
             network,
             persist: Persist::default(),
@@ -210,6 +217,7 @@ impl Daemon {
                 Some(order) = self.orders.recv() => Wake::Order(order),
                 event = next_control(&mut self.control) => event,
                 event = mesh::next_event(&mut self.mesh) => event,
+                mapping = mapping::changed(&mut self.mapper) => Wake::Mapping(mapping),
                 state = changed(&mut self.network) => Wake::Network(state),
                 outcome = join::next_outcome(&mut self.join) => Wake::Joined(outcome),
                 result = self.persist.next_result() => Wake::Saved(result),
@@ -221,6 +229,7 @@ impl Daemon {
                 Wake::Control(event) => self.take_control_event(event).await,
                 Wake::ControlEnded => self.control = None,
                 Wake::Data(event) => self.take_data_event(event).await,
+                Wake::Mapping(mapping) => self.take_mapping(mapping).await,
                 Wake::Network(state) => self.take_network(&state).await,
                 Wake::Joined(outcome) => self.take_join_outcome(outcome).await,
                 Wake::Saved(result) => self.note_saved(result),
@@ -245,6 +254,7 @@ impl Daemon {
             self.keep_clock();
         }
         self.retry_saving();
+        self.refresh_names().await;
     }
 
     /// Leaves the host as it was.

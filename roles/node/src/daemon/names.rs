@@ -1,11 +1,184 @@
 //! The mesh's names on this host.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use warren_net::{NameConfig, NameError, NameMethod, NameWiring, Undone};
+
 use super::Daemon;
+use crate::local::HealthCode;
+use crate::names::{Resolver, Sources, Zone};
+
+/// DNS's port, and the only one that `/etc/resolv.conf` can name.
+const PORT: u16 = 53;
+/// Between two looks whether somebody has undone the wiring.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// A running resolver and how the host's programs get to it.
+#[derive(Debug)]
+pub(super) struct NamesUp {
+    sources: watch::Sender<Sources>,
+    resolver: Resolver,
+    wiring: Option<NameWiring>,
+    domain: String,
+    next_look: Instant,
+}
+
+fn resolv_conf() -> PathBuf {
+    PathBuf::from("/etc/resolv.conf")
+}
+
+/// Undoes what a crash has left in the host's configuration.
+pub(super) fn clean_up(state: &Path) {
+    let config = NameConfig {
+        interface: 0,
+        server: (Ipv4Addr::UNSPECIFIED, PORT).into(),
+        domain: String::new(),
+        zones: Vec::new(),
+        state_dir: state.to_owned(),
+        resolv_conf: resolv_conf(),
+    };
+    match NameWiring::clean_up(&config) {
+        Ok(Undone::Restored) => tracing::info!("resolv.conf was restored after a crash"),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "resolv.conf was not restored"),
+    }
+}
 
 impl Daemon {
-    pub(super) async fn start_names(&mut self) {}
+    /// Serves the map's names and tells the host's resolver; what goes wrong is health.
+    pub(super) async fn start_names(&mut self) {
+        if !self.wants_names() {
+            return;
+        }
+        let Some(map) = &self.map else { return };
+        let domain = map.netmap.dns.domain.clone();
+        let own = IpAddr::V4(map.netmap.this.ipv4);
+        let zone = Zone::new(&map.netmap).map(Arc::new);
+        let (sources, receiver) = watch::channel(Sources { zone, servers: Vec::new() });
+        let at = |port| Resolver::start(SocketAddr::new(own, port), receiver.clone());
+        let resolver = match at(PORT).await {
+            Ok(resolver) => Ok(resolver),
+            Err(taken) => {
+                tracing::info!(error = %taken, "port 53 can't be had, trying another");
+                at(0).await
+            }
+        };
+        match resolver {
+            Ok(resolver) => {
+                let next_look = Instant::now() + LOOK;
+                self.names = Some(NamesUp { sources, resolver, wiring: None, domain, next_look });
+                self.wire_names().await;
+            }
+            Err(error) => self.healths.set(
+                HealthCode::DnsNotWired,
+                format!("names do not resolve: the resolver can't listen at {own}: {error}"),
+            ),
+        }
+    }
 
-    pub(super) async fn stop_names(&mut self) {}
+    async fn wire_names(&mut self) {
+        let (Some(names), Some(mesh), Some(map)) = (&mut self.names, &self.mesh, &self.map) else {
+            return;
+        };
+        let config = NameConfig {
+            interface: mesh.index,
+            server: names.resolver.address(),
+            domain: names.domain.clone(),
+            zones: Zone::reverse_zones(&map.netmap),
+            state_dir: self.folder.path().to_owned(),
+            resolv_conf: resolv_conf(),
+        };
+        match NameWiring::wire(config).await {
+            Ok(wiring) => {
+                names.take_upstreams(&wiring);
+                names.wiring = Some(wiring);
+                self.healths.clear(HealthCode::DnsPortTaken);
+                self.healths.clear(HealthCode::DnsNotWired);
+            }
+            Err(error) => self.note_name_error(&error),
+        }
+    }
 
-    pub(super) fn update_zone(&mut self) {}
+    fn note_name_error(&mut self, error: &NameError) {
+        let code = match error {
+            NameError::NotPort53 { .. } => HealthCode::DnsPortTaken,
+            NameError::OtherNode { .. } | NameError::File { .. } | NameError::Resolved(_) => {
+                HealthCode::DnsNotWired
+            }
+        };
+        self.healths.set(code, format!("names do not resolve on this machine: {error}"));
+    }
+
+    /// Repairs what another program has undone, and tries again what went wrong.
+    pub(super) async fn refresh_names(&mut self) {
+        let Some(names) = &mut self.names else { return };
+        if Instant::now() < names.next_look {
+            return;
+        }
+        names.next_look = Instant::now() + LOOK;
+        let Some(wiring) = &mut names.wiring else {
+            self.wire_names().await;
+            return;
+        };
+        match wiring.refresh().await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!("the wiring of names was repaired");
+                if let Some(wiring) = names.wiring.take() {
+                    names.take_upstreams(&wiring);
+                    names.wiring = Some(wiring);
+                }
+                self.healths.clear(HealthCode::DnsNotWired);
+            }
+            Err(error) => self.note_name_error(&error),
+        }
+    }
+
+    /// Undoes the wiring and ends the resolver.
+    pub(super) async fn stop_names(&mut self) {
+        if let Some(names) = self.names.take()
+            && let Some(wiring) = names.wiring
+            && let Err(error) = wiring.unwire().await
+        {
+            tracing::warn!(%error, "the wiring of names was not undone");
+        }
+        self.healths.clear(HealthCode::DnsPortTaken);
+        self.healths.clear(HealthCode::DnsNotWired);
+    }
+
+    /// Brings the names in line with the map.
+    pub(super) async fn update_zone(&mut self) {
+        let (Some(names), Some(map)) = (&mut self.names, &self.map) else { return };
+        let zone = Zone::new(&map.netmap).map(Arc::new);
+        names.sources.send_if_modified(|sources| {
+            let changed = sources.zone != zone;
+            sources.zone = zone;
+            changed
+        });
+        if names.domain != map.netmap.dns.domain {
+            self.stop_names().await;
+            self.start_names().await;
+        }
+    }
+}
+
+impl NamesUp {
+    fn take_upstreams(&self, wiring: &NameWiring) {
+        let own = self.resolver.address();
+        let servers = match wiring.method() {
+            NameMethod::Resolved => Vec::new(),
+            NameMethod::ResolvConf => wiring
+                .upstreams()
+                .into_iter()
+                .map(|ip| SocketAddr::new(ip, PORT))
+                // A loop would answer nothing and never end.
+                .filter(|server| *server != own)
+                .collect(),
+        };
+        self.sources.send_modify(|sources| sources.servers = servers);
+    }
 }

@@ -196,7 +196,7 @@ impl Daemon {
             .map_err(|error| port_failure(&error))?;
         mesh.port = port;
         tracing::debug!(port, ?findings, "listening on another port");
-        self.remap(port);
+        self.remap();
         self.healths.clear(HealthCode::ListenPort);
         Ok(port)
     }

@@ -13,7 +13,7 @@ mod thread;
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use warren_mesh::{BrokerState, LocalAddress, MapSource, Mesh, Netcheck, OutboundDrop, PeerStatus};
@@ -44,6 +44,7 @@ pub(crate) struct Opened {
     /// The host's side of the interface: addresses and routes.
     pub(crate) host: HostNetwork,
     pub(crate) interface: String,
+    pub(crate) index: u32,
     pub(crate) port: u16,
     pub(crate) mtu: u16,
     pub(crate) findings: Vec<Finding>,
@@ -89,8 +90,6 @@ pub(crate) struct Snapshot {
     pub(crate) peers: Vec<PeerStatus>,
     pub(crate) netcheck: Netcheck,
     pub(crate) state: CheckInState,
-    /// What WireGuard's clock is at least.
-    pub(crate) clock: Duration,
     pub(crate) counters: DebugCounters,
 }
 
@@ -234,12 +233,11 @@ fn spawn_failed(source: std::io::Error) -> warren_net::Error {
 }
 
 /// The thread's own view of one moment.
-fn snapshot(mesh: &Mesh, counters: DebugCounters, now: Instant) -> Snapshot {
+fn snapshot(mesh: &Mesh, counters: DebugCounters) -> Snapshot {
     Snapshot {
         peers: mesh.peers().collect(),
         netcheck: mesh.netcheck(),
         state: mesh.check_in_state(),
-        clock: mesh.clock(now),
         counters,
     }
 }

@@ -72,6 +72,7 @@ impl<'e> Worker<'e> {
         let report = Opened {
             host: HostNetwork::new(&tun, HostConfig::default())?,
             interface: tun.name().to_owned(),
+            index: tun.index(),
             port: sockets.port(),
             mtu: mesh.mtu(),
             findings: sockets.findings().to_vec(),
@@ -188,7 +189,7 @@ impl<'e> Worker<'e> {
                 let _ = answer.send(self.rebind(&config, now));
             }
             Command::Snapshot(answer) => {
-                let _ = answer.send(snapshot(&self.pump.mesh, self.counters(), now));
+                let _ = answer.send(snapshot(&self.pump.mesh, self.counters()));
             }
             Command::Stop => {}
         }

@@ -37,6 +37,9 @@ pub(crate) struct Identity {
     /// A registration that is under way: repeated after a crash until the broker has decided.
     #[serde(default)]
     pub(crate) joining: Option<Joining>,
+    /// PCP's mapping nonce (RFC 6887 §11.2), kept so that a restarted daemon renews its mapping.
+    #[serde(default = "rand::random")]
+    pub(crate) mapping_nonce: [u32; 3],
     /// The broker said that this membership is over.
     #[serde(default)]
     pub(crate) revoked: bool,
@@ -143,6 +146,7 @@ impl Identity {
             name: None,
             joined: None,
             joining: None,
+            mapping_nonce: rand::random(),
             revoked: false,
         }
     }

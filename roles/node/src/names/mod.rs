@@ -1,0 +1,15 @@
+//! The node's resolver: the mesh's names from the map at hand, everything else from whoever knew it
+//! before.
+//!
+//! [`Zone`] decides without I/O; [`Resolver`] listens on the device's own mesh address and serves
+//! the host alone; `forward` passes questions on untouched but for their id.
+
+mod forward;
+mod server;
+mod zone;
+
+pub(crate) use server::{Resolver, Sources};
+pub(crate) use zone::Zone;
+
+#[cfg(test)]
+mod tests;
