@@ -83,6 +83,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Netcheck => on_one_thread(node::netcheck(&global)),
         #[cfg(feature = "node")]
         Command::Lport(args) => on_one_thread(node::lport(&global, &args)),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(&global, args),
         Command::Service(command) => service::run(command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());
