@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
@@ -34,6 +34,8 @@ use crate::error::Error;
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(119);
 /// Table of the interface with index 0.
 const FIRST_TABLE: u32 = 0x7700_0000;
+/// Where routers are searched for (UPnP Device Architecture).
+const SSDP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
 /// Alias by which mesh interfaces of all instances know each other.
 pub(super) const ALIAS: &str = "warren mesh";
 
@@ -43,6 +45,7 @@ pub struct HostNetwork {
     index: u32,
     config: HostConfig,
     routes: BTreeSet<IpNet>,
+    exceptions: BTreeSet<Ipv4Addr>,
     has_ipv6: bool,
 }
 
@@ -62,7 +65,13 @@ impl HostNetwork {
         netlink
             .change(RouteNetlinkMessage::SetLink(link))
             .map_err(|error| Error::os("name the mesh interface", error))?;
-        Ok(Self { index, config, routes: BTreeSet::new(), has_ipv6: true })
+        Ok(Self {
+            index,
+            config,
+            routes: BTreeSet::new(),
+            exceptions: BTreeSet::new(),
+            has_ipv6: true,
+        })
     }
 
     /// Removes policy rules that crashed instances left behind; returns how many there were.
@@ -101,6 +110,7 @@ impl HostNetwork {
     pub fn down(&mut self) -> Result<(), Error> {
         let mut netlink = open()?;
         let rules = self.remove_rules(&mut netlink);
+        let exceptions = self.remove_exceptions(&mut netlink);
         let mut link = LinkMessage::default();
         link.header.index = self.index;
         link.header.change_mask = LinkFlags::Up;
@@ -111,7 +121,7 @@ impl HostNetwork {
             }
         });
         self.routes.clear();
-        rules?;
+        rules.and(exceptions)?;
         link.or_else(ignore_missing)
             .and(addresses)
             .map_err(|error| Error::os("take the mesh interface down", error))
@@ -201,6 +211,7 @@ impl HostNetwork {
         wanted: &InterfaceConfig,
         clash: bool,
     ) -> Result<(), Error> {
+        self.set_exceptions(netlink, wanted)?;
         let mut routes: BTreeSet<IpNet> = wanted.routes.iter().map(IpNet::trunc).collect();
         if clash {
             let peers = wanted.peers4.iter().filter(|peer| **peer != wanted.ipv4);
@@ -227,6 +238,42 @@ impl HostNetwork {
         }
         self.routes = routes;
         Ok(())
+    }
+
+    /// Where subnets are routed into the mesh, the router and SSDP's group are looked up further
+    /// on, in the host's own tables: port mapping talks to them without a mark.
+    fn set_exceptions(
+        &mut self,
+        netlink: &mut Netlink,
+        wanted: &InterfaceConfig,
+    ) -> Result<(), Error> {
+        let mut exceptions = BTreeSet::new();
+        if !wanted.routes.is_empty() {
+            exceptions.insert(SSDP);
+            exceptions.extend(super::watch::default_gateway4(netlink));
+        }
+        for gone in self.exceptions.difference(&exceptions) {
+            netlink
+                .change(RouteNetlinkMessage::DelRoute(self.exception(*gone)))
+                .or_else(ignore_missing)
+                .map_err(|error| Error::os("remove a mesh route", error))?;
+        }
+        for exception in &exceptions {
+            netlink
+                .replace(RouteNetlinkMessage::NewRoute(self.exception(*exception)))
+                .map_err(|error| Error::os("add a mesh route", error))?;
+        }
+        self.exceptions = exceptions;
+        Ok(())
+    }
+
+    fn exception(&self, ip: Ipv4Addr) -> RouteMessage {
+        RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(ip, 32)
+            .kind(RouteType::Throw)
+            .protocol(PROTOCOL)
+            .table_id(self.table())
+            .build()
     }
 
     fn route(&self, network: IpNet, wanted: &InterfaceConfig) -> RouteMessage {
@@ -284,6 +331,17 @@ impl HostNetwork {
         Ok(())
     }
 
+    /// Unlike the other routes these don't go with the interface.
+    fn remove_exceptions(&mut self, netlink: &mut Netlink) -> Result<(), Error> {
+        for exception in std::mem::take(&mut self.exceptions) {
+            netlink
+                .change(RouteNetlinkMessage::DelRoute(self.exception(exception)))
+                .or_else(ignore_missing)
+                .map_err(|error| Error::os("remove a mesh route", error))?;
+        }
+        Ok(())
+    }
+
     fn remove_rules(&self, netlink: &mut Netlink) -> Result<(), Error> {
         for family in self.families() {
             netlink
@@ -297,7 +355,10 @@ impl HostNetwork {
 
 impl Drop for HostNetwork {
     fn drop(&mut self) {
-        let result = open().and_then(|mut netlink| self.remove_rules(&mut netlink));
+        let result = open().and_then(|mut netlink| {
+            let exceptions = self.remove_exceptions(&mut netlink);
+            self.remove_rules(&mut netlink).and(exceptions)
+        });
         if let Err(error) = result {
             tracing::debug!(%error, "the policy rules stay until the next start");
         }

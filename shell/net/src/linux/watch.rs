@@ -187,6 +187,14 @@ fn question6() -> RouteMessage {
     question
 }
 
+/// The default gateway of IPv4 as marked packets see it.
+pub(super) fn default_gateway4(netlink: &mut Netlink) -> Option<Ipv4Addr> {
+    match default_route(netlink, question4())?.0? {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
 /// Gateway and interface that marked packets to the rest of the world take.
 fn default_route(netlink: &mut Netlink, question: RouteMessage) -> Option<(Option<IpAddr>, u32)> {
     let route = netlink.look_up(question).ok().flatten()?;

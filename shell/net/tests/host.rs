@@ -1,0 +1,236 @@
+//! Addresses, routes, rules and their changes, in a namespace.
+
+mod common;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use common::{attempt, isolated, run, runtime};
+use warren_net::{
+    Finding, HostConfig, HostNetwork, InterfaceConfig, NetworkState, NetworkWatch, Tun, TunConfig,
+};
+
+fn interface() -> InterfaceConfig {
+    InterfaceConfig {
+        ipv4: [100, 72, 0, 1].into(),
+        ipv6: "fd00:72::1".parse().expect("an address"),
+        range4: "100.72.0.0/16".parse().expect("a network"),
+        range6: "fd00:72::/48".parse().expect("a network"),
+        mtu: 1280,
+        peers4: vec![[100, 72, 0, 1].into(), [100, 72, 0, 2].into(), [100, 72, 0, 3].into()],
+        routes: Vec::new(),
+    }
+}
+
+fn open(name: &str) -> (Tun, HostNetwork) {
+    let config = TunConfig { name: Some(name.to_owned()), ..TunConfig::default() };
+    let tun = Tun::open(&config).expect("a TUN");
+    let host = HostNetwork::new(&tun, HostConfig::default()).expect("a host");
+    (tun, host)
+}
+
+/// Rules of ours in both families.
+fn rules() -> usize {
+    let text = run("ip rule show; ip -6 rule show");
+    text.lines().filter(|line| line.contains("proto 119")).count()
+}
+
+/// A LAN with a default route.
+fn lan() {
+    run("ip link add eth0 type veth peer name lan0; ip link set lan0 up; ip link set eth0 up; \
+         ip addr add 192.168.7.5/24 dev eth0; ip addr add 2001:db8:7::5/64 dev eth0 nodad; \
+         ip route add default via 192.168.7.1; ip -6 route add default via 2001:db8:7::1");
+}
+
+#[test]
+fn what_was_set_up_is_undone() {
+    isolated("what_was_set_up_is_undone", || {
+        lan();
+        let before =
+            run("ip rule; ip -6 rule; ip route show table all; ip -6 route show table all");
+        runtime().block_on(async {
+            let (tun, mut host) = open("mesh0");
+            assert_eq!(host.configure(&interface()).expect("configured"), []);
+            assert_eq!(tun.mtu().expect("an MTU"), 1280);
+            let addresses = run("ip addr show mesh0");
+            assert!(addresses.contains("100.72.0.1/32") && addresses.contains("fd00:72::1/128"));
+            let route = run("ip route get 100.72.9.9");
+            assert!(route.contains("dev mesh0") && route.contains("src 100.72.0.1"), "{route}");
+            let route = run("ip route get fd00:72::9");
+            assert!(route.contains("dev mesh0") && route.contains("src fd00:72::1"), "{route}");
+            assert!(run("ip route get 100.73.0.1").contains("eth0"));
+            assert_eq!(rules(), 2);
+
+            // Again, with other addresses and another MTU.
+            let other = InterfaceConfig { ipv4: [100, 72, 0, 9].into(), mtu: 1400, ..interface() };
+            host.configure(&other).expect("configured");
+            assert_eq!(rules(), 2);
+            assert!(run("ip route get 100.72.9.9").contains("src 100.72.0.9"));
+            assert!(!run("ip addr show mesh0").contains("100.72.0.1/32"));
+            tun.set_mtu(1300).expect("it is taken");
+            assert!(run("ip link show mesh0").contains("mtu 1300"));
+
+            host.down().expect("down");
+            assert_eq!(rules(), 0);
+            assert!(run("ip route get 100.72.9.9").contains("eth0"));
+            assert!(!run("ip addr show mesh0").contains("inet 100.72"));
+            host.configure(&interface()).expect("up again");
+            assert!(run("ip route get 100.72.9.9").contains("mesh0"));
+            drop(host);
+            drop(tun);
+        });
+        let after = run("ip rule; ip -6 rule; ip route show table all; ip -6 route show table all");
+        assert_eq!(before, after);
+    });
+}
+
+#[test]
+fn marked_sockets_never_look_at_the_mesh() {
+    isolated("marked_sockets_never_look_at_the_mesh", || {
+        lan();
+        runtime().block_on(async {
+            let (_tun, mut host) = open("mesh0");
+            // An exit node, and a gateway for the host's own LAN.
+            let routes = ["0.0.0.0/0", "192.168.7.0/24", "::/0"];
+            let routes = routes.iter().map(|net| net.parse().expect("a network")).collect();
+            host.configure(&InterfaceConfig { routes, ..interface() }).expect("configured");
+            let mark = HostConfig::MARK;
+            for there in ["8.8.8.8", "192.168.7.9", "2001:db8:9::1", "100.72.0.2"] {
+                assert!(run(&format!("ip route get {there}")).contains("mesh0"), "{there}");
+                let marked = run(&format!("ip route get {there} mark {mark}"));
+                assert!(marked.contains("eth0"), "{there}: {marked}");
+            }
+            // The router itself stays reachable for port mapping, and SSDP finds it.
+            for here in ["192.168.7.1", "239.255.255.250"] {
+                assert!(run(&format!("ip route get {here}")).contains("eth0"), "{here}");
+            }
+        });
+    });
+}
+
+#[test]
+fn rules_of_a_crashed_instance_go_at_the_next_start_and_living_ones_stay() {
+    isolated("rules_of_a_crashed_instance_go_at_the_next_start_and_living_ones_stay", || {
+        runtime().block_on(async {
+            let (_alive, mut living) = open("alive0");
+            living.configure(&interface()).expect("configured");
+            let (tun, mut crashed) = open("crash0");
+            crashed.configure(&interface()).expect("configured");
+            assert_eq!(rules(), 4);
+            std::mem::forget(crashed);
+            drop(tun);
+            assert_eq!(rules(), 4, "a crash leaves them");
+            let (_again, _host) = open("crash0");
+            assert_eq!(rules(), 2);
+            assert_eq!(HostNetwork::clean_up().expect("cleaned"), 0);
+            drop(living);
+            assert_eq!(rules(), 0);
+        });
+    });
+}
+
+#[test]
+fn a_clash_leaves_the_range_to_the_host_and_routes_the_peers() {
+    isolated("a_clash_leaves_the_range_to_the_host_and_routes_the_peers", || {
+        lan();
+        run("ip addr add 100.72.200.7/24 dev eth0");
+        runtime().block_on(async {
+            let (_tun, mut host) = open("mesh0");
+            let findings = host.configure(&interface()).expect("configured");
+            assert!(
+                matches!(
+                    findings.as_slice(),
+                    [Finding::AddressClash { interface, network, .. }]
+                        if interface == "eth0" && network.to_string() == "100.72.200.0/24"
+                ),
+                "{findings:?}"
+            );
+            assert_eq!(findings[0].code(), "address-clash");
+            assert!(findings[0].to_string().contains("eth0"));
+            assert!(run("ip route get 100.72.0.2").contains("mesh0"));
+            assert!(run("ip route get 100.72.0.3").contains("mesh0"));
+            assert!(run("ip route get 100.72.200.9").contains("eth0"));
+            // It has gone: the whole range again.
+            run("ip addr del 100.72.200.7/24 dev eth0");
+            assert_eq!(host.configure(&interface()).expect("configured"), []);
+            assert!(run("ip route get 100.72.200.9").contains("mesh0"));
+            assert!(!run("ip route show table all").contains("100.72.0.2 dev mesh0"));
+        });
+    });
+}
+
+#[test]
+fn a_host_without_ipv6_gets_ipv4_and_a_finding() {
+    isolated("a_host_without_ipv6_gets_ipv4_and_a_finding", || {
+        let off = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6; \
+                   echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6";
+        let (_, text) = attempt(off);
+        assert!(
+            std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+                .is_ok_and(|value| value.trim() == "1"),
+            "{text}"
+        );
+        runtime().block_on(async {
+            let (_tun, mut host) = open("mesh0");
+            let findings = host.configure(&interface()).expect("configured");
+            assert_eq!(findings, [Finding::NoIpv6]);
+            assert!(run("ip route get 100.72.0.2").contains("mesh0"));
+        });
+    });
+}
+
+async fn next(watch: &mut NetworkWatch) -> NetworkState {
+    tokio::time::timeout(Duration::from_secs(10), watch.changed()).await.expect("a change")
+}
+
+fn has(state: &NetworkState, ip: &str) -> bool {
+    let ip: IpAddr = ip.parse().expect("an address");
+    state.addresses.iter().any(|address| address.ip == ip)
+}
+
+/// Follows changes until one fits; several may come one by one.
+async fn until(watch: &mut NetworkWatch, fits: impl Fn(&NetworkState) -> bool) -> NetworkState {
+    loop {
+        let state = next(watch).await;
+        if fits(&state) {
+            return state;
+        }
+    }
+}
+
+#[test]
+fn changes_of_addresses_links_and_routes_are_seen_but_not_our_own() {
+    isolated("changes_of_addresses_links_and_routes_are_seen_but_not_our_own", || {
+        lan();
+        runtime().block_on(async {
+            let mut watch = NetworkWatch::start().expect("a watch");
+            let state = watch.state();
+            assert!(has(&state, "192.168.7.5") && has(&state, "2001:db8:7::5"), "{state:?}");
+            assert!(!state.addresses.iter().any(|a| a.ip.is_loopback()));
+            assert_eq!(state.gateway4, Some([192, 168, 7, 1].into()));
+            assert_eq!(state.gateway6, Some("2001:db8:7::1".parse().expect("an address")));
+            let eth0 = state.default_interface4.expect("an interface");
+            let lan = state.addresses.iter().find(|a| a.ip.is_ipv4()).expect("an address");
+            assert_eq!((lan.prefix_len, lan.interface), (24, eth0));
+
+            // Our own interface, up and down, is no change.
+            let (tun, mut host) = open("mesh0");
+            host.configure(&interface()).expect("configured");
+            drop((tun, host));
+            let quiet = tokio::time::timeout(Duration::from_millis(400), watch.changed()).await;
+            assert!(quiet.is_err(), "{quiet:?}");
+
+            run("ip addr add 10.1.2.3/16 dev eth0; ip addr add 2001:db8:8::8/64 dev eth0 nodad");
+            until(&mut watch, |s| has(s, "10.1.2.3") && has(s, "2001:db8:8::8")).await;
+            run("ip addr del 10.1.2.3/16 dev eth0");
+            until(&mut watch, |s| !has(s, "10.1.2.3")).await;
+            run("ip route replace default via 192.168.7.254");
+            until(&mut watch, |s| s.gateway4 == Some([192, 168, 7, 254].into())).await;
+            run("ip link set lan0 down");
+            let state = until(&mut watch, |s| !has(s, "192.168.7.5")).await;
+            assert!(state.addresses.is_empty(), "no carrier: {state:?}");
+            run("ip link set lan0 up");
+            until(&mut watch, |s| has(s, "192.168.7.5")).await;
+        });
+    });
+}
