@@ -207,6 +207,22 @@ pub enum Apply {
     BaseMismatch,
 }
 
+impl Delta {
+    /// Whether a map of this version can be brought up to date by the delta: it is of the same
+    /// epoch and no older than the base.
+    pub fn builds_on(&self, version: MapVersion) -> bool {
+        self.base.epoch == version.epoch
+            && self.version.epoch == version.epoch
+            && self.base.sequence <= version.sequence
+    }
+
+    /// Whether the delta brings what a map of this version doesn't have. Only to be asked if it
+    /// [builds on](Self::builds_on) that version.
+    pub fn is_news_to(&self, version: MapVersion) -> bool {
+        self.version.sequence > version.sequence
+    }
+}
+
 impl Netmap {
     /// Applies a delta, or leaves the map as it was if the delta builds on a newer map or one of
     /// another epoch.
@@ -215,14 +231,10 @@ impl Netmap {
     /// map between its base and its version: the whole map may be fetched while deltas are under
     /// way. One that brings nothing newer is passed over.
     pub fn apply(&mut self, delta: &Delta) -> Apply {
-        let (base, ours) = (delta.base, self.version);
-        if base.epoch != ours.epoch
-            || delta.version.epoch != ours.epoch
-            || base.sequence > ours.sequence
-        {
+        if !delta.builds_on(self.version) {
             return Apply::BaseMismatch;
         }
-        if delta.version.sequence <= ours.sequence {
+        if !delta.is_news_to(self.version) {
             return Apply::Applied;
         }
         if !self.peers.is_sorted_by_key(|peer| peer.id) {
@@ -264,5 +276,53 @@ impl Netmap {
     /// Where the peer is, or where it belongs.
     fn slot(&self, id: DeviceId) -> Result<usize, usize> {
         self.peers.binary_search_by_key(&id, |peer| peer.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn netmap(sequence: u64) -> Netmap {
+        Netmap {
+            version: MapVersion { epoch: 5, sequence },
+            account: AccountId(1),
+            account_name: DeviceName::from_free_text("home"),
+            ipv4_range: "100.80.0.0/16".parse().unwrap(),
+            ipv6_range: "fd00::/48".parse().unwrap(),
+            this: SelfEntry {
+                id: DeviceId(1),
+                name: DeviceName::from_free_text("pi"),
+                ipv4: Ipv4Addr::new(100, 80, 1, 1),
+                ipv6: Ipv6Addr::LOCALHOST,
+                static_endpoint: None,
+            },
+            peers: Vec::new(),
+            stun: Vec::new(),
+            dns: DnsConfig { domain: "home.warren.internal".to_owned() },
+            next_pin: None,
+        }
+    }
+
+    fn delta(base: u64, sequence: u64, port: u16) -> Delta {
+        let stun = vec![SocketAddr::from(([192, 0, 2, 1], port))];
+        Delta {
+            base: MapVersion { epoch: 5, sequence: base },
+            version: MapVersion { epoch: 5, sequence },
+            changes: vec![Change::Stun { stun }],
+        }
+    }
+
+    #[test]
+    fn a_delta_fits_every_map_from_its_base_on_and_old_ones_change_nothing() {
+        let mut map = netmap(10);
+        assert_eq!(map.apply(&delta(8, 12, 1)), Apply::Applied, "the map was fetched meanwhile");
+        assert_eq!((map.version.sequence, map.stun[0].port()), (12, 1));
+        assert_eq!(map.apply(&delta(9, 11, 2)), Apply::Applied);
+        assert_eq!((map.version.sequence, map.stun[0].port()), (12, 1), "it was old news");
+        assert_eq!(map.apply(&delta(13, 14, 3)), Apply::BaseMismatch, "something is missing");
+        map.version.epoch = 6;
+        assert_eq!(map.apply(&delta(12, 13, 4)), Apply::BaseMismatch, "another broker process");
+        assert_eq!(map.stun[0].port(), 1);
     }
 }
