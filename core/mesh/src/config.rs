@@ -1,8 +1,9 @@
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// What a [`crate::Mesh`] is built from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// The device's static X25519 private key.
     pub private_key: [u8; 32],
@@ -13,6 +14,13 @@ pub struct Config {
     pub unix: Duration,
     /// A fixed interface MTU; `None` discovers it (1,280 until the paths in use prove more).
     pub mtu: Option<u16>,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { private_key: _, seed: _, unix, mtu } = self;
+        f.debug_struct("Config").field("unix", unix).field("mtu", mtu).finish_non_exhaustive()
+    }
 }
 
 /// An address of one of the host's own interfaces.

@@ -218,6 +218,7 @@ impl Mesh {
     pub(super) fn drop_path(&mut self, handle: PeerHandle, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
         peer.path = None;
+        peer.seek = peer.seek.filter(|seek| seek.found.is_none());
         peer.candidates.clear();
         peer.held = None;
         self.events.push_back(Event::PathChanged { peer: peer.id, path: None });
