@@ -4,6 +4,12 @@
 //!
 //! A new message or field: add a file (`WARREN_GOLDEN=write` creates the missing ones, and never
 //! touches one that is there), commit it.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test reads files and may fail"
+)]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
