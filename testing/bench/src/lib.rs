@@ -1,8 +1,39 @@
 //! Side-by-side benchmarks against named peers: what several of them share.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use warren_lab::isolate;
+
+/// Runs the rest of the program in namespaces of its own. The process outside ends here, with the
+/// inside's exit code.
+///
+/// # Errors
+/// When the system forbids it; the text says what to do.
+pub fn enter_namespaces(name: &str, arguments: &[OsString]) -> Result<()> {
+    if isolate::is_inside() {
+        return Ok(());
+    }
+    let logs = env::temp_dir().join(format!("warren-{name}-{}", std::process::id()));
+    let status = isolate::reenter(arguments, &logs)?.status()?;
+    std::process::exit(status.code().unwrap_or(1));
+}
+
+/// The `warren` to measure: `WARREN_BIN`, or the one built beside this program.
+///
+/// # Errors
+/// When it isn't there.
+pub fn binary() -> Result<PathBuf> {
+    let path = match env::var_os("WARREN_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => env::current_exe()?.with_file_name("warren"),
+    };
+    ensure!(path.exists(), "{} isn't there: cargo build --release -p warren", path.display());
+    Ok(path)
+}
 
 /// CPU time that a process has used, user and system, in seconds, all its threads together.
 ///

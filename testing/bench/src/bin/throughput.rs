@@ -14,7 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use warren_bench::{cpu_seconds, median, resident_kib};
-use warren_lab::{Host, Process, World, isolate};
+use warren_lab::warren::{Broker, Node, Warren};
+use warren_lab::{Host, Process, World, isolate, wait_for};
 
 struct Options {
     rounds: usize,
@@ -29,7 +30,13 @@ struct Tunnel {
     ends: [String; 2],
     /// The two daemons.
     pids: [u32; 2],
-    _processes: Vec<Process>,
+    _daemons: Daemons,
+}
+
+/// What runs as long as the tunnel is measured.
+enum Daemons {
+    Warren { _broker: Broker, _nodes: [Node; 2] },
+    WireguardGo { _processes: Vec<Process> },
 }
 
 #[derive(Default)]
@@ -40,15 +47,11 @@ struct Samples {
 
 fn main() -> Result<()> {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    if !isolate::is_inside() {
-        let logs = env::temp_dir().join(format!("warren-throughput-{}", std::process::id()));
-        let status = isolate::reenter(&arguments, &logs)?.status()?;
-        std::process::exit(status.code().unwrap_or(1));
-    }
+    warren_bench::enter_namespaces("throughput", &arguments)?;
     let options = options(&arguments)?;
     let world = World::enter("throughput")?;
     let (left, right) = two_hosts(&world)?;
-    let tunnels = [warren(&world, &left, &right, options.mtu)?, wireguard_go(&left, &right)?];
+    let tunnels = [warren(&left, &right, options.mtu)?, wireguard_go(&left, &right)?];
     let _server = left.command("iperf3").args(["-s"]).spawn()?;
     measure(&options, &right, &tunnels)
 }
@@ -77,56 +80,24 @@ fn two_hosts(world: &World) -> Result<(Host, Host)> {
     Ok((left, right))
 }
 
-fn warren(world: &World, left: &Host, right: &Host, mtu: Option<u32>) -> Result<Tunnel> {
-    let binary = env::var_os("WARREN_BIN").map_or_else(
-        || env::current_exe().unwrap_or_default().with_file_name("warren"),
-        PathBuf::from,
-    );
-    let data = left.folder().join("broker");
-    let mut processes = vec![
-        left.command(&binary)
-            .args(["serve", "--listen", "192.0.2.1:8443", "--stun", "192.0.2.1:3478"])
-            .args(["--public-url", "https://192.0.2.1:8443", "--data"])
-            .arg(&data)
-            .spawn()?,
-    ];
-    let link = warren_lab::wait_until(Duration::from_secs(20), "a join link", || {
-        let output = left
-            .command(&binary)
-            .args(["admin", "join-keys", "create", "--reusable", "--json", "--data"])
-            .arg(&data)
-            .output()?;
-        let created: Option<Value> = serde_json::from_slice(&output.stdout).ok();
-        Ok(created.and_then(|created| Some(created["link"].as_str()?.to_owned())))
-    })?;
-    let mut ends = Vec::new();
-    let mut pids = Vec::new();
-    for host in [left, right] {
-        let state = host.folder().join("node");
-        let mut command = host.command(&binary);
-        command.arg("--state").arg(&state).args(["node", "--join", &link, "--name", host.name()]);
-        if let Some(mtu) = mtu {
-            command.args(["--mtu", &mtu.to_string()]);
-        }
-        let process = command.args(["--dns", "off"]).spawn()?;
-        pids.push(process.pid());
-        processes.push(process);
-        ends.push(warren_lab::wait_until(Duration::from_secs(20), "a mesh address", || {
-            let output = host
-                .command(&binary)
-                .arg("--state")
-                .arg(&state)
-                .args(["status", "--json"])
-                .output()?;
-            let status: Option<Value> = serde_json::from_slice(&output.stdout).ok();
-            Ok(status.and_then(|status| {
-                (status["node"]["state"] == "connected").then_some(())?;
-                Some(status["node"]["ipv4"].as_str()?.to_owned())
-            }))
-        })?);
+fn warren(left: &Host, right: &Host, mtu: Option<u32>) -> Result<Tunnel> {
+    let warren = Warren::at(&warren_bench::binary()?);
+    let broker = Broker::start(&warren, left, &["192.0.2.1".parse()?])?;
+    let link = broker.join_link()?;
+    let mut flags = vec!["--join".to_owned(), link, "--dns".to_owned(), "off".to_owned()];
+    if let Some(mtu) = mtu {
+        flags.extend(["--mtu".to_owned(), mtu.to_string()]);
     }
-    let _ = world;
-    Ok(Tunnel { name: "warren", ends: array(ends)?, pids: array(pids)?, _processes: processes })
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut nodes = [Node::start(&warren, left, &flags)?, Node::start(&warren, right, &flags)?];
+    let mut ends = Vec::new();
+    for node in &mut nodes {
+        let address = node.wait_connected()?.node.ipv4;
+        ends.push(address.context("a connected node has an address")?.to_string());
+    }
+    nodes[1].wait_peers(&["left"])?;
+    let pids = [nodes[0].process().pid(), nodes[1].process().pid()];
+    Ok(Tunnel { name: "warren", ends: array(ends)?, pids, _daemons: Daemons::Warren { _broker: broker, _nodes: nodes } })
 }
 
 fn wireguard_go(left: &Host, right: &Host) -> Result<Tunnel> {
@@ -148,7 +119,7 @@ fn wireguard_go(left: &Host, right: &Host) -> Result<Tunnel> {
             peer + 1
         );
         let socket = Path::new("/var/run/wireguard/wg0.sock");
-        warren_lab::wait_until(Duration::from_secs(10), "wireguard-go's socket", || {
+        wait_for("wireguard-go's socket", Duration::from_secs(10), || {
             host.enter(|| configure(socket, &configuration))
         })?;
         host.ip(&[
@@ -157,7 +128,7 @@ fn wireguard_go(left: &Host, right: &Host) -> Result<Tunnel> {
         ])?;
     }
     let ends = ["10.99.0.1".to_owned(), "10.99.0.2".to_owned()];
-    Ok(Tunnel { name: "wireguard-go", ends, pids: array(pids)?, _processes: processes })
+    Ok(Tunnel { name: "wireguard-go", ends, pids: array(pids)?, _daemons: Daemons::WireguardGo { _processes: processes } })
 }
 
 /// Writes a configuration in wireguard-go's own protocol; `None` while its socket isn't there.
