@@ -150,7 +150,9 @@ impl Broker {
     }
 }
 
-/// The level of the daemons' logs: `WARREN_LAB_LOG`, or debug.
+/// The level of the daemons' logs: `WARREN_LAB_LOG`, or our own crates' debug.
 pub(super) fn log_filter() -> String {
-    std::env::var("WARREN_LAB_LOG").unwrap_or_else(|_| "debug".to_owned())
+    const OURS: &str = "info,warren=debug,warren_broker=debug,warren_coord=debug,\
+                        warren_mesh=debug,warren_net=debug,warren_node=debug,warren_wg=debug";
+    std::env::var("WARREN_LAB_LOG").unwrap_or_else(|_| OURS.to_owned())
 }

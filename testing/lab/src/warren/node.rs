@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::broker::log_filter;
 use super::{PeerView, PingReply, Status, Warren};
@@ -173,17 +173,23 @@ impl Node {
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let output = self.cli(&arguments)?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.stdout.is_empty(), "ping {peer}: {}: {complaint}", output.status);
         String::from_utf8_lossy(&output.stdout)
             .lines()
             .map(|line| serde_json::from_str(line).with_context(|| format!("ping printed {line}")))
             .collect()
     }
 
-    /// Pings until the path is direct; returns the last answer.
+    /// Waits until the peer is seen online, and pings until the path is direct; returns the last answer.
     ///
     /// # Errors
     /// When it isn't direct after all the attempts that `warren ping` makes by itself.
     pub fn ping_direct(&self, peer: &str) -> Result<PingReply> {
+        let what = format!("{} to see {peer} online", self.host.name());
+        wait_for(&what, Self::JOIN, || {
+            Ok(self.status()?.peer(peer).is_some_and(|peer| peer.online).then_some(()))
+        })?;
         let replies = self.ping(peer, None)?;
         match replies.last() {
             Some(last) if last.path == "direct" && last.rtt_ms.is_some() => Ok(last.clone()),

@@ -1,0 +1,118 @@
+//! A broker on the public internet, and how the tests place devices around it.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use warren_lab::warren::{Broker, Node, Warren};
+use warren_lab::{Host, Link, NatKind, NatSpec, Plug, Router, Segment, World};
+
+pub const SECOND: Duration = Duration::from_secs(1);
+
+/// A world with a broker in it, reachable at two IPv4 and one IPv6 address.
+pub struct Lab<'w> {
+    pub world: &'w World,
+    pub warren: Warren,
+    pub broker: Broker,
+    pub broker_link: Link,
+    pub link: String,
+}
+
+impl<'w> Lab<'w> {
+    pub fn start(world: &'w World) -> Result<Self> {
+        let warren = Warren::locate()?;
+        let host = world.host("broker")?;
+        let first = world.internet().plug(&host, &Plug::dual())?;
+        let second = world.internet().plug(&host, &Plug::ipv4())?;
+        let addresses: Vec<IpAddr> =
+            vec![first.v4()?.into(), second.v4()?.into(), first.v6()?.into()];
+        let broker = Broker::start(&warren, &host, &addresses)?;
+        let link = broker.join_link()?;
+        Ok(Self { world, warren, broker, broker_link: first, link })
+    }
+
+    /// A host of that name on `segment`, and its link.
+    pub fn host(&self, name: &str, segment: &Segment, plug: &Plug) -> Result<(Host, Link)> {
+        let host = self.world.host(name)?;
+        let link = segment.plug(&host, plug)?;
+        Ok((host, link))
+    }
+
+    /// A home's router.
+    pub fn home(&self, name: &str, kind: NatKind) -> Result<Router> {
+        self.world.router(name, self.world.internet(), NatSpec::new(kind))
+    }
+
+    /// A connected node of that name, public.
+    pub fn public_node(&self, name: &str) -> Result<(Node, Link)> {
+        let (host, link) = self.host(name, self.world.internet(), &Plug::ipv4())?;
+        Ok((self.join(&host)?, link))
+    }
+
+    /// A connected node of that name in a home of its own.
+    pub fn home_node(&self, name: &str, kind: NatKind) -> Result<(Node, Link, Router)> {
+        let router = self.home(&format!("{name}-home"), kind)?;
+        let (host, link) = self.host(name, router.lan(), &Plug::ipv4())?;
+        Ok((self.join(&host)?, link, router))
+    }
+
+    pub fn join(&self, host: &Host) -> Result<Node> {
+        Node::join(&self.warren, host, &self.link)
+    }
+}
+
+/// Runs the jobs at most `limit` at once and returns what they gave, in order.
+pub fn in_parallel<T: Send>(
+    limit: usize,
+    jobs: Vec<impl FnOnce() -> Result<T> + Send>,
+) -> Result<Vec<T>> {
+    let next = std::sync::Mutex::new(jobs.into_iter().enumerate());
+    let done = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..limit {
+            scope.spawn(|| {
+                loop {
+                    let Some((number, job)) = next.lock().unwrap().next() else { return };
+                    let outcome = job();
+                    done.lock().unwrap().push((number, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap();
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// A ping by the kernel, through the tunnel: works once, within `limit`.
+pub fn kernel_ping(host: &Host, to: impl Into<IpAddr>, limit: Duration) -> Result<Duration> {
+    let to = to.into().to_string();
+    let begun = Instant::now();
+    let seconds = limit.as_secs().max(1).to_string();
+    // -w ends at the first answer with -c 1, or at the deadline; one request each 200 ms.
+    host.run(&["ping", "-n", "-c", "1", "-i", "0.2", "-W", "1", "-w", &seconds, &to])
+        .with_context(|| format!("{} cannot ping {to} in {limit:?}", host.name()))?;
+    Ok(begun.elapsed())
+}
+
+/// The mesh address of a node.
+pub fn mesh_ipv4(node: &Node) -> Result<std::net::Ipv4Addr> {
+    node.status()?.node.ipv4.context("the node has no mesh address")
+}
+
+/// Checks that a command failed and said `needle`, and returns all that it said.
+pub fn refused(output: &std::process::Output, needle: &str) -> Result<String> {
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    ensure!(!output.status.success(), "it was not refused, and said: {text}");
+    ensure!(
+        text.to_lowercase().contains(&needle.to_lowercase()),
+        "it was refused, but without '{needle}': {text}"
+    );
+    Ok(text)
+}
