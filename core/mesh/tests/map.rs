@@ -121,3 +121,29 @@ fn a_changed_presence_of_an_idle_peer_sends_nothing() {
     );
     assert_eq!(world.nodes[0].sent, sent);
 }
+
+#[test]
+fn a_delta_from_before_the_map_is_applied_or_passed_over_and_an_overtaken_map_ignored() {
+    let mut world = World::new(2);
+    let mut map = world.map_of(0);
+    map.version = MapVersion { epoch: 1, sequence: 10 };
+    let mesh = &mut world.nodes[0].mesh;
+    mesh.handle_netmap(map.clone(), MapSource::Broker, world.now);
+    let renamed = |name: &str| {
+        let mut peer = map.peers[0].clone();
+        peer.name = name.parse().unwrap();
+        Change::Peer { peer }
+    };
+    let delta = |base, sequence, name: &str| Delta {
+        base: MapVersion { epoch: 1, sequence: base },
+        version: MapVersion { epoch: 1, sequence },
+        changes: vec![renamed(name)],
+    };
+    assert_eq!(mesh.handle_delta(&delta(7, 9, "old"), world.now), Apply::Applied);
+    assert_eq!(mesh.peer(id(1)).unwrap().name.as_str(), "node-1");
+    assert_eq!(mesh.handle_delta(&delta(9, 12, "new"), world.now), Apply::Applied);
+    assert_eq!(mesh.peer(id(1)).unwrap().name.as_str(), "new");
+    mesh.handle_netmap(map.clone(), MapSource::Broker, world.now);
+    assert_eq!(mesh.peer(id(1)).unwrap().name.as_str(), "new");
+    assert_eq!(mesh.handle_delta(&delta(13, 14, "gap"), world.now), Apply::BaseMismatch);
+}

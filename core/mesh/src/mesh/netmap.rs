@@ -13,11 +13,18 @@ use crate::{Event, MapSource, OutboundDrop, PeerHandle};
 
 impl Mesh {
     /// Takes a whole netmap; only what differs from the one before acts. A cached one is ignored
-    /// once the broker has sent one.
+    /// once the broker has sent one, and so is one that deltas have overtaken.
     pub fn handle_netmap(&mut self, netmap: Netmap, source: MapSource, now: Instant) {
         match (source, self.source) {
             (MapSource::Cache, Some(MapSource::Broker)) => return,
             (MapSource::Broker | MapSource::Cache, _) => self.source = Some(source),
+        }
+        let overtaken = |present: &Netmap| {
+            present.version.epoch == netmap.version.epoch
+                && present.version.sequence > netmap.version.sequence
+        };
+        if self.netmap.as_ref().is_some_and(overtaken) {
+            return;
         }
         let mut netmap = netmap;
         netmap.peers.sort_by_key(|peer| peer.id);
@@ -50,11 +57,16 @@ impl Mesh {
 
     /// Takes a delta. Emits [`Event::FetchNetmap`] when it doesn't fit.
     pub fn handle_delta(&mut self, delta: &Delta, now: Instant) -> Apply {
-        if self.netmap.as_ref().is_none_or(|netmap| netmap.version != delta.base) {
+        let Some(version) =
+            self.netmap.as_ref().map(|netmap| netmap.version).filter(|v| delta.builds_on(*v))
+        else {
             if !self.events.contains(&Event::FetchNetmap) {
                 self.events.push_back(Event::FetchNetmap);
             }
             return Apply::BaseMismatch;
+        };
+        if !delta.is_news_to(version) {
+            return Apply::Applied;
         }
         for change in &delta.changes {
             self.apply(change, now);
