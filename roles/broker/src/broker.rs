@@ -20,7 +20,7 @@ use crate::admin::server::AdminServer;
 use crate::admin::{BrokerStatus, JoinKeyCreated, NewJoinKey, Pins, Time};
 use crate::api::problem::{ApiResult, Failure};
 use crate::backup::{Manifest, Unpacked};
-use crate::config::{PublicUrl, ServeConfig, TlsMode};
+use crate::config::{Limits, PublicUrl, ServeConfig, TlsMode};
 use crate::data_dir::DataDir;
 use crate::server::Server;
 use crate::stun::Stun;
@@ -30,6 +30,9 @@ use crate::{addresses, api, backup, server};
 const FIRST_ACCOUNT: &str = "home";
 /// How long the link of the first start may be used, in seconds.
 const FIRST_LINK_LIFETIME: u64 = 24 * 3600;
+/// File descriptors kept for database, sockets and the rest.
+const OTHER_FILES: usize = 64;
+const USUAL_FILE_LIMIT: usize = 1024;
 const DNS_SUFFIX: &str = "warren.internal";
 /// How long connections get to end at shutdown.
 const GRACE: Duration = Duration::from_secs(3);
@@ -170,7 +173,7 @@ pub struct Running {
 /// Says what is in the way and what to do about it.
 pub async fn start(config: &ServeConfig) -> Result<Running> {
     config.check()?;
-    raise_file_limit();
+    let room = room_for_connections();
     let data = Arc::new(DataDir::open(&config.data)?);
     let listener = server::bind(config.listen, &config.tls)?;
     let listen = listener.local_addr()?;
@@ -202,7 +205,8 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         started: Time(fresh_ctx().unix.as_secs()),
     });
     let first_link = first_link(&broker).await?;
-    let limits = Arc::new(config.limits.clone());
+    let connections = config.limits.connections.min(room);
+    let limits = Arc::new(Limits { connections, ..config.limits.clone() });
     let trusted: Arc<[ipnet::IpNet]> = config.trusted_proxies.clone().into();
     let router = api::router(accounts, limits.clone(), trusted.clone());
     Ok(Running {
@@ -322,12 +326,20 @@ fn named_stun(config: &ServeConfig, bound: &[SocketAddr]) -> Vec<SocketAddr> {
     named
 }
 
-/// Each connection is a file descriptor, and the usual limit is 1,024.
-fn raise_file_limit() {
+/// Each connection is a file descriptor, and the usual limit is 1,024: raises it as far as it goes
+/// and says how many connections that allows.
+fn room_for_connections() -> usize {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+        if soft < hard {
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        }
+        Ok(hard)
     });
-    if let Err(error) = raised {
-        warn!(%error, "can't raise the limit of open files");
+    match raised {
+        Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES),
+        Err(error) => {
+            warn!(%error, "can't raise the limit of open files");
+            USUAL_FILE_LIMIT - OTHER_FILES
+        }
     }
 }

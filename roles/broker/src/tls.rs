@@ -4,7 +4,7 @@ mod acme;
 mod ca;
 
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustls::ServerConfig;
@@ -117,13 +117,19 @@ struct Authorities {
 struct Leaf {
     certificate: Arc<CertifiedKey>,
     names: Vec<String>,
-    issued: std::time::Instant,
+    issued: Instant,
 }
 
 impl Leaf {
     fn issue(ca: &Ca, host: &str) -> Result<Self> {
         let names = addresses::own_names(host);
-        Ok(Self { certificate: ca.issue(&names)?, names, issued: std::time::Instant::now() })
+        Ok(Self { certificate: ca.issue(&names)?, names, issued: Instant::now() })
+    }
+
+    /// A third through its life, or for other names than the host has by now.
+    fn is_due(&self, names: &[String], now: Instant) -> bool {
+        let life = Duration::from_secs(24 * 3600 * ca::LEAF_DAYS.unsigned_abs());
+        self.names != names || now.duration_since(self.issued) > life / 3
     }
 }
 
@@ -195,8 +201,7 @@ impl Authority {
         let names = addresses::own_names(&self.host);
         let due = {
             let leaf = self.leaf.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let life = Duration::from_secs(24 * 3600 * ca::LEAF_DAYS.unsigned_abs());
-            leaf.names != names || leaf.issued.elapsed() > life / 3
+            leaf.is_due(&names, Instant::now())
         };
         if due {
             self.issue(&self.lock().current)?;
@@ -254,4 +259,37 @@ fn server_config(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConf
     config.ticketer = Ticketer::new().context("no randomness for TLS tickets")?;
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaf_is_renewed_in_time_and_when_the_host_is_called_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let ca = Ca::load_or_create(&data, ca::CURRENT).unwrap();
+        let leaf = Leaf::issue(&ca, "broker.example.org").unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(leaf.names[0], "broker.example.org");
+        assert!(!leaf.is_due(&leaf.names, leaf.issued + 29 * day));
+        assert!(leaf.is_due(&leaf.names, leaf.issued + 31 * day));
+        assert!(leaf.is_due(&["other.example.org".to_owned()], leaf.issued));
+    }
+
+    #[test]
+    fn what_was_prepared_survives_a_restart_and_is_activated_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = Arc::new(DataDir::open(folder.path()).unwrap());
+        let open = || Authority::open(data.clone(), "localhost".to_owned()).unwrap();
+        let first = open();
+        assert!(first.activate_next().is_err());
+        let next = first.prepare_next().unwrap();
+        let restarted = open();
+        assert_eq!((restarted.pin(), restarted.next_pin()), (first.pin(), Some(next)));
+        assert_eq!(restarted.activate_next().unwrap(), next);
+        assert!(restarted.activate_next().is_err());
+        assert_eq!((open().pin(), open().next_pin()), (next, None));
+    }
 }

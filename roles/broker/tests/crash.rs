@@ -159,7 +159,7 @@ async fn a_killed_broker_forgets_nothing_that_it_has_acknowledged() {
     let broker = Process::start(folder.path());
     let host = links(&broker, 1).await.remove(0);
     retry_pending(&ledger, &host.url).await;
-    let ledger = ledger.lock().unwrap();
+    let ledger = std::mem::take(&mut *ledger.lock().unwrap());
     println!("{crashes} crashes: {} joined, {} interrupted", ledger.begun, ledger.interrupted);
     assert!(ledger.interrupted > 0, "no crash came in the midst of anything");
     let client = Client::connect(&host).await.unwrap();

@@ -8,12 +8,17 @@
 
 mod common;
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::client::{Events, Received};
+use common::client::{Client, Events, Received, pinned_tls};
 use common::{Device, PATIENCE, TestBroker, broker, config, within};
 use http::{Method, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use warren_broker::admin::DeviceChange;
 use warren_proto::{
     CheckIn, CheckInReply, CheckInState, ConnectRequest, DeviceId, Endpoint, EndpointKind,
@@ -367,5 +372,75 @@ async fn removing_an_account_cuts_all_its_devices_off() {
     let refused = device.client.get("/v1/node/netmap").await;
     assert_eq!(refused.problem().code, ErrorCode::Revoked);
     assert!(broker.admin.account("work").await.is_err());
+    broker.stop().await;
+}
+
+/// Counts the bytes that go through a TCP connection.
+struct Counted {
+    stream: tokio::net::TcpStream,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.bytes.fetch_add(buf.filled().len() - before, Ordering::Relaxed);
+        outcome
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = &outcome {
+            self.bytes.fetch_add(*written, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_check_in_is_a_few_bytes_both_ways() {
+    let (_folder, broker) = broker().await;
+    let laptop = broker.device("home", "laptop").await;
+    let bytes = Arc::new(AtomicUsize::new(0));
+    let stream = tokio::net::TcpStream::connect(broker.listen).await.unwrap();
+    let stream = Counted { stream, bytes: bytes.clone() };
+    let tls = pinned_tls(laptop.link.pin.unwrap());
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.unwrap();
+    let client = Client::over(stream, broker.listen.to_string()).await.unwrap();
+    let client = client.with_token(&laptop.registered.token);
+    let mut events = client.events(None).await;
+    first_map(&mut events).await;
+    let check = async || client.post("/v1/node/check-in", &CheckIn::default()).await;
+    check().await;
+
+    let before = bytes.load(Ordering::Relaxed);
+    const TIMES: usize = 10;
+    for _ in 0..TIMES {
+        assert_eq!(check().await.status, StatusCode::OK);
+    }
+    let each = (bytes.load(Ordering::Relaxed) - before) / TIMES;
+    // A day's 1,440 of them, with TCP and IP around, stay under half a megabyte.
+    assert!(each <= 200, "{each} bytes of TCP payload for one unchanged check-in");
+    println!("{each} bytes of TCP payload for one unchanged check-in");
     broker.stop().await;
 }

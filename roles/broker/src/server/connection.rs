@@ -60,14 +60,14 @@ struct Connection {
 }
 
 impl Connection {
-    /// How long until this connection has been idle for too long; `None` while it is in use.
-    fn idle_left(&self, limits: &Limits) -> Option<Duration> {
-        if self.in_flight.load(Ordering::Acquire) > 0 {
-            return None;
-        }
+    /// How long until this connection may have been idle for too long; zero: it has been.
+    fn idle_left(&self, limits: &Limits) -> Duration {
         let patience = if self.permit.is_known() { limits.idle } else { limits.stranger_idle };
+        if self.in_flight.load(Ordering::Acquire) > 0 {
+            return patience;
+        }
         let idle_since = self.idle_since.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Some(patience.saturating_sub(idle_since.elapsed()))
+        patience.saturating_sub(idle_since.elapsed())
     }
 }
 
@@ -157,16 +157,14 @@ impl Context {
         let mut shutdown = self.shutdown.clone();
         let mut ending = false;
         loop {
-            let idle_left = connection.idle_left(&self.limits);
-            let nap = match idle_left {
-                Some(Duration::ZERO) if ending => return Ok(()),
-                Some(Duration::ZERO) => {
+            let nap = match connection.idle_left(&self.limits) {
+                Duration::ZERO if ending => return Ok(()),
+                Duration::ZERO => {
                     serving.as_mut().graceful_shutdown();
                     ending = true;
                     self.limits.handshake_timeout
                 }
-                Some(left) => left,
-                None => self.limits.stranger_idle,
+                left => left,
             };
             tokio::select! {
                 done = serving.as_mut() => return done,
