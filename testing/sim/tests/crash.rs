@@ -51,19 +51,19 @@ impl Story {
         let mut after = self.acknowledged.clone();
         after.apply(&prepared.changes);
         if crash == Crash::BeforeCommit {
-            self.crash(&[self.acknowledged.clone()]);
+            self.crash(vec![self.acknowledged.clone()]);
             return None;
         }
         if crash == Crash::WhileCommitting {
             if self.world.chance(2) == 0 {
                 self.world.broker.commit(&prepared.changes);
             }
-            self.crash(&[self.acknowledged.clone(), after]);
+            self.crash(vec![self.acknowledged.clone(), after]);
             return None;
         }
         self.world.broker.commit(&prepared.changes);
         if crash == Crash::AfterCommit {
-            self.crash(&[after]);
+            self.crash(vec![after]);
             return None;
         }
         let now = self.world.now();
@@ -71,21 +71,21 @@ impl Story {
         self.world.settle_broker();
         self.acknowledged = after;
         if crash == Crash::AfterReply {
-            self.crash(&[self.acknowledged.clone()]);
+            self.crash(vec![self.acknowledged.clone()]);
         }
         Some(reply)
     }
 
     /// Kills the broker, starts it again, and checks that the account is one of `expected`.
-    fn crash(&mut self, expected: &[Snapshot]) {
+    fn crash(&mut self, expected: Vec<Snapshot>) {
         self.crashes += 1;
         self.world.kill_broker();
         let pause = Duration::from_millis(self.world.chance(3000));
         self.world.run_for(pause);
         self.world.restart_broker();
         let snapshot = self.world.broker.account().unwrap().snapshot();
-        let found = expected.iter().find(|expected| durable(expected) == durable(&snapshot));
-        assert!(found.is_some(), "after crash {}: {snapshot:?}\nnot {expected:?}", self.crashes);
+        let found = expected.into_iter().find(|expected| durable(expected) == durable(&snapshot));
+        assert!(found.is_some(), "after crash {}: {snapshot:?}", self.crashes);
         self.acknowledged = snapshot;
     }
 
