@@ -34,7 +34,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// A session that lasted this long starts the back-off anew.
 const STABLE: Duration = Duration::from_secs(30);
-const CONNECTS_AT_ONCE: usize = 32;
+/// The broker serves 16 requests of one connection at once.
+const CONNECTS_AT_ONCE: usize = 8;
 
 /// What a [`Session`] reports.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Connect(ConnectRequest),
     /// A delta didn't fit: fetch the whole map.
     FetchNetmap,
+    /// From now on these keys may sign the broker's certificate.
+    Pins(Pins),
     /// The host's addresses are now these: a connection from another one is dead.
     NetworkChanged(Vec<IpAddr>),
 }
@@ -165,6 +168,7 @@ impl Session {
                 command = self.commands.recv() => match command {
                     None => return false,
                     Some(Command::CheckIn(state)) => self.state = Some(state),
+                    Some(Command::Pins(pins)) => self.config.pins = pins,
                     Some(Command::NetworkChanged(_)) => {
                         self.changed = Some(Instant::now());
                         self.failures = 0;
@@ -265,6 +269,7 @@ impl Session {
             }
             Command::Connect(request) => requests.connect(request),
             Command::FetchNetmap => requests.fetch_netmap(),
+            Command::Pins(pins) => self.config.pins = pins,
             Command::NetworkChanged(addresses) => {
                 self.changed = Some(Instant::now());
                 let local = requests.http.local.ip();

@@ -63,8 +63,9 @@ impl BrokerUrl {
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
+        let (scheme, port) = if self.tls { ("https", 443) } else { ("http", 80) };
+        write!(f, "{scheme}://{}", self.host)?;
+        if self.port == port { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 
@@ -94,11 +95,11 @@ mod tests {
     #[test]
     fn urls_are_read_as_people_write_them() {
         for (text, printed) in [
-            ("https://broker.example", "https://broker.example:443"),
+            ("https://broker.example", "https://broker.example"),
             ("https://Broker.Example:8443/", "https://broker.example:8443"),
             ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("http://[::1]", "http://[::1]:80"),
+            ("http://[::1]", "http://[::1]"),
             ("http://localhost:1", "http://localhost:1"),
         ] {
             assert_eq!(BrokerUrl::parse(text).unwrap().to_string(), printed);

@@ -1,7 +1,7 @@
 //! The control session as the daemon sees it.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -13,6 +13,11 @@ use crate::control::{self, BrokerUrl, Command, ControlError, Pins, Session, Sess
 use crate::local::{FailureCode, HealthCode};
 use crate::state::{BrokerAddresses, CachedMap};
 
+/// Nobody takes a session over that has lasted this long.
+const STABLE: Duration = Duration::from_secs(60);
+/// This many short sessions in a row are no accident.
+const USURPED: u32 = 3;
+
 /// What is known of the broker.
 #[derive(Debug, Default)]
 pub(super) struct Broker {
@@ -22,6 +27,10 @@ pub(super) struct Broker {
     pub(super) rtt: Option<Duration>,
     pub(super) last_check_in: Option<SystemTime>,
     pub(super) error: Option<String>,
+    /// When the present session began.
+    since: Option<Instant>,
+    /// How many sessions in a row the broker has ended soon after their beginning.
+    usurped: u32,
     /// Why the last registration was refused.
     pub(super) join_failure: Option<(FailureCode, String)>,
     /// The pin that the present connection has matched.
@@ -114,10 +123,7 @@ impl Daemon {
                 }
             }
             control::Event::Session(event) => self.take_session_event(event).await,
-            control::Event::Disconnected { error } => {
-                self.broker.connected = false;
-                self.broker.error = Some(error.to_string());
-            }
+            control::Event::Disconnected { error } => self.disconnected(&error),
             control::Event::Lost { error } => self.lost(&error).await,
             control::Event::Revoked => self.revoked().await,
         }
@@ -126,6 +132,7 @@ impl Daemon {
     async fn connected(&mut self, rtt: Duration, addresses: BrokerAddresses, pin: Option<Pin>) {
         tracing::info!("connected to the broker");
         self.broker.connected = true;
+        self.broker.since = Some(Instant::now());
         self.broker.lost = false;
         self.broker.error = None;
         self.broker.matched = pin;
@@ -152,6 +159,28 @@ impl Daemon {
             Some(known) if rtt > known => known + (rtt - known) / 8,
             Some(_) | None => rtt,
         });
+    }
+
+    fn disconnected(&mut self, error: &ControlError) {
+        self.broker.connected = false;
+        self.broker.error = Some(error.to_string());
+        let short = self.broker.since.take().is_some_and(|since| since.elapsed() < STABLE);
+        let ended = matches!(error, ControlError::Ended | ControlError::Http(_));
+        self.broker.usurped = if short && ended { self.broker.usurped + 1 } else { 0 };
+        if self.broker.usurped >= USURPED {
+            self.healths.set(
+                HealthCode::DuplicateIdentity,
+                "the broker keeps ending this device's session for another one: does a second machine use a copy of this state folder (a cloned disk)? On one of them: warren logout --new-identity, then join again",
+            );
+        }
+    }
+
+    /// A session that lasts has nobody against it.
+    pub(super) fn settle_session(&mut self) {
+        if self.broker.since.is_some_and(|since| since.elapsed() >= STABLE) {
+            self.broker.usurped = 0;
+            self.healths.clear(HealthCode::DuplicateIdentity);
+        }
     }
 
     async fn lost(&mut self, error: &ControlError) {
@@ -256,9 +285,10 @@ impl Daemon {
         };
         let name = map.netmap.this.name.clone();
         if joined.pins != pins || joined.name != name {
-            joined.pins = pins;
+            joined.pins.clone_from(&pins);
             joined.name = name;
             self.save_identity();
+            self.tell_broker(Command::Pins(Pins(pins)));
         }
     }
 }

@@ -25,19 +25,18 @@ impl Daemon {
         self.mapper = Some(PortMapper::start(config, network.subscribe()));
     }
 
-    /// Has the router forget the mapping.
-    pub(super) async fn stop_mapping(&mut self) {
+    /// Has the router forget the mapping, which may take seconds and happens beside everything
+    /// else.
+    pub(super) fn stop_mapping(&mut self) {
         if let Some(mapper) = self.mapper.take() {
-            mapper.stop().await;
+            self.farewells.spawn(mapper.stop());
         }
+        while self.farewells.try_join_next().is_some() {}
     }
 
     /// Follows the listen port to another number.
     pub(super) fn remap(&mut self) {
-        if let Some(old) = self.mapper.take() {
-            // It says goodbye to the router by itself, which may take seconds.
-            tokio::spawn(old.stop());
-        }
+        self.stop_mapping();
         self.start_mapping();
     }
 

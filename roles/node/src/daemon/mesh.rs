@@ -161,7 +161,7 @@ impl Daemon {
     pub(super) async fn take_down(&mut self) {
         self.retry_mesh = None;
         self.stop_names().await;
-        self.stop_mapping().await;
+        self.stop_mapping();
         let Some(mut mesh) = self.mesh.take() else { return };
         if let Err(error) = mesh.host.down() {
             tracing::warn!(%error, "the interface's routes were not undone");
@@ -173,7 +173,6 @@ impl Daemon {
             HealthCode::RangeClash,
             HealthCode::NoIpv6,
             HealthCode::NoSocketMark,
-            HealthCode::SmallSocketBuffers,
             HealthCode::UdpBlocked,
             HealthCode::ListenPort,
             HealthCode::Interface,
@@ -219,7 +218,11 @@ impl Daemon {
                 Finding::AddressClash { .. } => HealthCode::RangeClash,
                 Finding::NoIpv6 => HealthCode::NoIpv6,
                 Finding::NoMark => HealthCode::NoSocketMark,
-                Finding::SmallBuffers { .. } => HealthCode::SmallSocketBuffers,
+                // Nothing fails for it, and in a namespace it can't be helped.
+                Finding::SmallBuffers { granted } => {
+                    tracing::info!(granted, "the socket buffers are small: {finding}");
+                    continue;
+                }
                 _ => HealthCode::Other,
             };
             self.healths.set(code, finding.to_string());
@@ -247,13 +250,11 @@ impl Daemon {
             warren_mesh::Event::Connect(request) => self.tell_broker(Command::Connect(request)),
             warren_mesh::Event::FetchNetmap => self.tell_broker(Command::FetchNetmap),
             warren_mesh::Event::Mtu(mtu) => {
-                // The data thread has set it; a later configuration must not set it back.
                 if let Some(mesh) = &mut self.mesh {
                     mesh.mtu = mtu;
-                    if let Some(configured) = &mut mesh.configured {
-                        configured.mtu = mtu;
-                    }
                 }
+                // The data thread has set it at once; this is for a configuration that came between.
+                self.configure_host();
             }
             warren_mesh::Event::PathChanged { peer, path } => {
                 tracing::debug!(%peer, ?path, "path changed");
@@ -277,8 +278,13 @@ impl Daemon {
             self.configure_host();
             self.refresh_names().await;
         }
-        let addresses = state.addresses.iter().map(|address| address.ip).collect();
-        self.tell_broker(Command::NetworkChanged(addresses));
+        self.tell_broker(Command::NetworkChanged(self.host_addresses()));
+    }
+
+    /// The addresses that connections of this host can have.
+    pub(super) fn host_addresses(&self) -> Vec<std::net::IpAddr> {
+        let state = self.network.as_ref().map(|watch| watch.state()).unwrap_or_default();
+        state.addresses.iter().map(|address| address.ip).collect()
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use warren_net::{Mapping, NetworkState, NetworkWatch, PortMapper};
 use warren_proto::InstanceId;
@@ -95,6 +96,8 @@ pub(crate) struct Daemon {
     retry_mesh: Option<Instant>,
     names: Option<NamesUp>,
     mapper: Option<PortMapper>,
+    /// Mappers that are saying goodbye to the router.
+    farewells: JoinSet<()>,
     join: Option<JoinAttempt>,
     network: Option<NetworkWatch>,
     persist: Persist,
@@ -153,6 +156,7 @@ impl Daemon {
             retry_mesh: None,
             names: None,
             mapper: None,
+            farewells: JoinSet::new(),
             join: None,
             network,
             persist: Persist::default(),
@@ -254,6 +258,7 @@ impl Daemon {
             self.keep_clock();
         }
         self.retry_saving();
+        self.settle_session();
         self.refresh_names().await;
     }
 
@@ -263,6 +268,7 @@ impl Daemon {
         self.join = None;
         self.take_down().await;
         self.save_before_end();
+        while self.farewells.join_next().await.is_some() {}
     }
 
     /// Whether the mesh should be up: joined, and not told otherwise.

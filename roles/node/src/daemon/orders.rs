@@ -5,7 +5,7 @@ use warren_net::{Error, UdpConfig, UdpSockets};
 use warren_proto::JoinLink;
 
 use super::Daemon;
-use crate::control::leave;
+use crate::control::{Command, leave};
 use crate::local::{FailureCode, HealthCode, ListenPort, ListenPortChange};
 use crate::state::Identity;
 
@@ -67,6 +67,7 @@ impl Daemon {
         if let Some(link) = join {
             return self.join(link);
         }
+        self.broker.join_failure = None;
         if self.identity.joining.is_some() {
             return Ok(());
         }
@@ -81,6 +82,8 @@ impl Daemon {
         self.identity.up = true;
         self.try_save_identity().map_err(unsaved)?;
         self.start_control();
+        // A session that waits between two attempts makes the next one now.
+        self.tell_broker(Command::NetworkChanged(self.host_addresses()));
         self.bring_up().await.map_err(|error| interface_failure(&error))
     }
 
@@ -93,6 +96,7 @@ impl Daemon {
         self.prepare_joining(link)
             .map_err(|error| Failure::new(FailureCode::Invalid, error.to_string()))?;
         self.broker.join_failure = None;
+        self.broker.error = None;
         self.healths.clear(HealthCode::JoinFailed);
         self.try_save_identity().map_err(unsaved)?;
         self.start_joining().map_err(|error| Failure::new(FailureCode::Other, error.to_string()))

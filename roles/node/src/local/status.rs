@@ -172,8 +172,6 @@ pub enum HealthCode {
     NoIpv6,
     /// The daemon's sockets couldn't be marked: a gateway could swallow the tunnel.
     NoSocketMark,
-    /// The kernel granted small socket buffers.
-    SmallSocketBuffers,
     /// A second machine uses this device's identity.
     DuplicateIdentity,
     /// From a newer version.

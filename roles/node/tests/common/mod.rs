@@ -48,6 +48,11 @@ impl Running {
         self.end()
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(mut self) -> Result<()> {
+        self.thread.take().expect("it was not waited for").join().expect("it doesn't panic")
+    }
+
     fn end(&mut self) -> Result<()> {
         drop(self.stop.take());
         match self.thread.take() {
