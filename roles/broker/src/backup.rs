@@ -111,7 +111,7 @@ fn header(size: u64) -> Header {
 ///
 /// # Errors
 /// The folder isn't empty, or the archive isn't one of ours or is damaged.
-pub async fn restore(data: &Path, archive: &Path) -> Result<Manifest> {
+pub async fn restore(archive: &Path, data: &Path) -> Result<Manifest> {
     ensure_empty(data)?;
     let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));

@@ -13,9 +13,10 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{Client, Device, TestBroker, broker, config, new_secret, until, within};
-use http::StatusCode;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt as _;
 use warren_broker::admin::{Error, NewJoinKey};
-use warren_proto::{ErrorCode, Netmap, SessionEvent};
+use warren_proto::{ErrorCode, Netmap, Problem, SessionEvent};
 
 #[tokio::test]
 async fn a_backup_of_a_running_broker_restores_into_an_empty_folder() {
@@ -49,11 +50,11 @@ async fn a_backup_of_a_running_broker_restores_into_an_empty_folder() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 
-    let occupied = warren_broker::restore(folder.path(), &archive).await.unwrap_err();
+    let occupied = warren_broker::restore(&archive, folder.path()).await.unwrap_err();
     assert!(occupied.to_string().contains("isn't empty"), "{occupied}");
 
     let elsewhere = archives.path().join("deep/restored");
-    let manifest = warren_broker::restore(&elsewhere, &archive).await.unwrap();
+    let manifest = warren_broker::restore(&archive, &elsewhere).await.unwrap();
     assert_eq!(manifest.version, env!("CARGO_PKG_VERSION"));
     assert_eq!(std::fs::metadata(&elsewhere).unwrap().permissions().mode() & 0o777, 0o700);
     let broker = TestBroker::start(&elsewhere).await;
@@ -120,7 +121,7 @@ async fn a_damaged_backup_is_refused_and_nothing_appears() {
     ] {
         let archive = work.path().join(name);
         std::fs::write(&archive, bytes).unwrap();
-        let error = warren_broker::restore(&data, &archive).await;
+        let error = warren_broker::restore(&archive, &data).await;
         assert!(error.is_err(), "{name} was restored");
         assert!(!data.exists(), "{name} left something");
     }
@@ -166,19 +167,48 @@ async fn an_orderly_end_closes_streams_and_loses_nothing() {
     broker.stop().await;
 }
 
+/// How many guesses at join keys a proxy's client has before it is told to wait.
+async fn guesses_from(client: &Client, forwarded_for: &str) -> usize {
+    for n in 0..200 {
+        let guess = format!("guess-guess-guess-{n}");
+        let register = client.registration(&new_secret(), &guess, "guesser").await;
+        let headers = [("x-forwarded-for", forwarded_for.to_owned())];
+        let body = serde_json::to_vec(&register).unwrap();
+        let response =
+            client.request(Method::POST, "/v1/node/register", &headers, body).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        if serde_json::from_slice::<Problem>(&body).unwrap().code == ErrorCode::RateLimited {
+            return n;
+        }
+    }
+    panic!("guessing is never slowed down")
+}
+
 #[tokio::test]
 async fn behind_a_proxy_plain_http_is_served_and_links_have_no_pin() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());
     config.tls = warren_broker::TlsMode::Off;
     config.public_url = Some("https://warren.example.org".to_owned());
-    let broker = TestBroker::start_with(config).await;
+    let broker = TestBroker::start_with(config.clone()).await;
     let link = broker.first_link.clone().unwrap();
     assert_eq!((link.url.as_str(), link.pin), ("https://warren.example.org", None));
     let stream = tokio::net::TcpStream::connect(broker.listen).await.unwrap();
     let client = Client::over(stream, "warren.example.org".to_owned()).await.unwrap();
     client.join(&new_secret(), &link.key, "laptop").await;
     assert!(broker.admin.pins().await.is_err());
+    guesses_from(&client, "198.51.100.1").await;
+    let other = guesses_from(&client, "198.51.100.2").await;
+    assert!(other < 9, "a proxy that nobody trusts is one source: {other} guesses");
+    broker.stop().await;
+
+    config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let broker = TestBroker::start_with(config).await;
+    let stream = tokio::net::TcpStream::connect(broker.listen).await.unwrap();
+    let client = Client::over(stream, "warren.example.org".to_owned()).await.unwrap();
+    guesses_from(&client, "1.2.3.4, 198.51.100.1").await;
+    let other = guesses_from(&client, "1.2.3.4, 198.51.100.2").await;
+    assert!(other > 9, "clients are told apart by what the proxy says: {other} guesses");
     broker.stop().await;
 }
 
