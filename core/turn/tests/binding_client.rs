@@ -175,6 +175,28 @@ fn while_nobody_answers_questions_thin_out_but_never_end() {
 }
 
 #[test]
+fn after_an_outage_the_mapping_is_measured_again() {
+    let mut world = World::new(&[FIRST, SECOND], "192.168.1.2");
+    world.sent();
+    while world.elapsed_ms() < 100_000 {
+        world.next();
+    }
+    assert_eq!(world.client.reachable(Family::V4), Some(false));
+    let knock = loop {
+        if let Some(knock) = world.next().pop() {
+            break knock;
+        }
+    };
+    let _ = world.answer(&knock, "198.51.100.1:40000");
+    assert_eq!(world.client.reachable(Family::V4), Some(true));
+    let sent = world.sent();
+    assert_eq!(sent.len(), 1, "the other server is asked too");
+    assert_ne!(sent[0].to, knock.to);
+    let _ = world.answer(&sent[0], "198.51.100.1:40000");
+    assert_eq!(world.client.mapping(Family::V4), Mapping::EndpointIndependent);
+}
+
+#[test]
 fn an_answer_is_refreshed_each_25_seconds_by_one_datagram() {
     let mut world = World::new(&[FIRST, SECOND], "192.168.1.2");
     for request in world.sent() {

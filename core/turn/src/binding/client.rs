@@ -7,8 +7,8 @@
 //!
 //! A request is repeated as RFC 8489 §6.2.1 has it, with two differences: the first retries come
 //! sooner (200 ms, then 300), because a node that has just lost its path waits for this answer and
-//! its server is its own broker or relay, and it is given up after 8 s instead of 39.5, because
-//! the next refresh asks again anyhow.
+//! its server is its own broker or relay, and it is given up after 8 s instead of 39.5. While no
+//! server answers, single requests go out by turns, each 5 s at first, ever more seldom.
 
 mod server;
 mod state;

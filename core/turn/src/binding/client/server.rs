@@ -14,6 +14,9 @@ const WAITS: [Duration; 6] = [
     Duration::from_millis(4000),
 ];
 
+/// How long a knock (a question that is sent once) waits for its answer.
+const KNOCK_WAIT: Duration = Duration::from_secs(3);
+
 /// After so many unanswered transmissions the next server is asked too.
 const DOUBTFUL: usize = 3;
 
@@ -36,6 +39,7 @@ struct Question {
     asked: Instant,
     sent: usize,
     next: Instant,
+    is_knock: bool,
 }
 
 /// What a timeout did to a question.
@@ -73,8 +77,17 @@ impl Server {
     }
 
     pub(super) fn ask(&mut self, now: Instant, out: &mut Out<'_>) {
+        self.put(now, WAITS[0], false, out);
+    }
+
+    /// Asks once, without repeating it: while nobody answers.
+    pub(super) fn knock(&mut self, now: Instant, out: &mut Out<'_>) {
+        self.put(now, KNOCK_WAIT, true, out);
+    }
+
+    fn put(&mut self, now: Instant, wait: Duration, is_knock: bool, out: &mut Out<'_>) {
         let id = out.ids.next();
-        self.question = Some(Question { id, asked: now, sent: 1, next: now + WAITS[0] });
+        self.question = Some(Question { id, asked: now, sent: 1, next: now + wait, is_knock });
         out.transmits.push_back(self.request(id));
     }
 
@@ -88,7 +101,7 @@ impl Server {
         let Some(question) = self.question.as_mut().filter(|question| question.next <= now) else {
             return Progress::Nothing;
         };
-        let Some(wait) = WAITS.get(question.sent) else {
+        let Some(wait) = WAITS.get(question.sent).filter(|_| !question.is_knock) else {
             self.question = None;
             self.silent = true;
             return Progress::GivenUp;

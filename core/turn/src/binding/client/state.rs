@@ -6,8 +6,11 @@ use super::{Handled, Mapped, Mapping, Out, REFRESH, ServerStatus, UNTRANSLATED_R
 use crate::binding::is_public;
 use crate::codec::{Class, Fingerprint, Message, Method};
 
-/// While nobody answers, questions thin out to this.
-const MAX_REFRESH: Duration = Duration::from_secs(300);
+/// While nobody answers, one datagram goes out each time: so many times at such an interval, then
+/// the next. An outage of minutes is over seconds after the line is back; a network that blocks UDP
+/// for good costs 80 KB a day.
+const KNOCKS: [(u32, Duration); 2] = [(12, Duration::from_secs(5)), (48, Duration::from_secs(15))];
+const LAST_KNOCKS: Duration = Duration::from_secs(60);
 
 /// The state machine of one address family.
 #[derive(Debug, Default)]
@@ -18,7 +21,7 @@ pub(super) struct FamilyState {
     /// Which server is asked regularly.
     active: usize,
     next_refresh: Option<Instant>,
-    /// How many refreshes in a row nobody has answered.
+    /// How many questions in a row nobody has answered, after all servers had been asked.
     unanswered: u32,
 }
 
@@ -136,6 +139,10 @@ impl FamilyState {
             self.active = index;
         }
         if self.servers[self.active].answered == Some(now) {
+            if self.unanswered > 0 {
+                // The outage was ours, not theirs.
+                self.servers.iter_mut().for_each(|server| server.silent = false);
+            }
             self.unanswered = 0;
             self.next_refresh = Some(now + self.refresh_interval());
         }
@@ -180,8 +187,10 @@ impl FamilyState {
         if self.next_refresh.is_some_and(|due| due <= now) {
             self.next_refresh = Some(now + self.refresh_interval());
             let active = &mut self.servers[self.active];
-            if !active.is_asked() {
-                active.ask(now, out);
+            match (active.is_asked(), self.unanswered) {
+                (true, _) => {}
+                (false, 0) => active.ask(now, out),
+                (false, _) => active.knock(now, out),
             }
         }
         if before != self.observable() {
@@ -230,7 +239,11 @@ impl FamilyState {
         if self.unanswered == 0 && self.mapping() == Mapping::None {
             return UNTRANSLATED_REFRESH;
         }
-        (REFRESH * 2u32.saturating_pow(self.unanswered.saturating_sub(1).min(8))).min(MAX_REFRESH)
+        if self.unanswered == 0 {
+            return REFRESH;
+        }
+        let stage = KNOCKS.iter().find(|(until, _)| self.unanswered <= *until);
+        stage.map_or(LAST_KNOCKS, |(_, interval)| *interval)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
