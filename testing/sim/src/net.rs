@@ -170,6 +170,8 @@ pub struct Network {
     sequence: u64,
     losses: BTreeMap<Loss, u64>,
     trace: Trace,
+    /// What has reached hosts since [`Network::start_capture`].
+    captured: Option<Vec<Delivery>>,
 }
 
 impl Network {
@@ -188,6 +190,7 @@ impl Network {
             sequence: 0,
             losses: BTreeMap::new(),
             trace: Trace::default(),
+            captured: None,
         }
     }
 
@@ -292,6 +295,16 @@ impl Network {
         self.trace.note(at, what, value);
     }
 
+    /// Begins to copy everything that reaches a host, as an attacker on the path could.
+    pub fn start_capture(&mut self) {
+        self.captured = Some(Vec::new());
+    }
+
+    /// Ends the capture; what was captured.
+    pub fn end_capture(&mut self) -> Vec<Delivery> {
+        self.captured.take().unwrap_or_default()
+    }
+
     /// The virtual time of the last event.
     pub fn now(&self) -> Instant {
         self.now
@@ -318,6 +331,21 @@ impl Network {
         };
         let src = SocketAddr::new(ip, port);
         self.transmit(host, iface, &Packet { src, dst, payload, hops: 16 });
+    }
+
+    /// Sends a datagram with any source address at all, from a host's first interface.
+    pub fn send_spoofed(
+        &mut self,
+        host: HostId,
+        src: SocketAddr,
+        dst: SocketAddr,
+        payload: Vec<u8>,
+        now: Instant,
+    ) {
+        self.now = now;
+        if let Some(iface) = self.hosts[host.0].ifaces.first().copied() {
+            self.transmit(host, iface, &Packet { src, dst, payload, hops: 16 });
+        }
     }
 
     /// Sends a datagram from one of a host's own addresses.

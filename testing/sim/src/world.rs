@@ -263,6 +263,36 @@ impl World {
         self.settle(node, wants);
     }
 
+    /// Starts a second machine with a copy of a node's state folder, in a site.
+    pub fn clone_node(&mut self, node: NodeId, site: SiteId) -> NodeId {
+        let host = self.network.add_host();
+        self.sites.attach(&mut self.network, host, site);
+        let id = NodeId(self.nodes.len());
+        let original = &self.nodes[node.0];
+        let clone = Node {
+            id,
+            host,
+            name: format!("{} (clone)", original.name),
+            port: original.port,
+            mesh_ip: original.mesh_ip,
+            private_key: original.private_key,
+            registered: original.registered.clone(),
+            cache: original.cache.clone(),
+            daemon: None,
+            events: std::collections::VecDeque::new(),
+            deltas: 0,
+            mismatches: 0,
+            netmaps: 0,
+            control_bytes: 0,
+            icmp: 0,
+            scheduled: None,
+        };
+        self.nodes.push(clone);
+        self.node_by_host.insert(host, id);
+        self.start_node(id);
+        id
+    }
+
     /// One node.
     pub fn node(&self, node: NodeId) -> &Node {
         &self.nodes[node.0]

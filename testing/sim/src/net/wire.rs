@@ -158,7 +158,11 @@ impl Network {
                 counters.rx_packets += 1;
                 counters.rx_bytes += size(&packet);
                 let Packet { src, dst, payload, .. } = packet;
-                Some(Delivery { host, from: src, to: dst, payload })
+                let delivery = Delivery { host, from: src, to: dst, payload };
+                if let Some(captured) = &mut self.captured {
+                    captured.push(delivery.clone());
+                }
+                Some(delivery)
             }
             Owner::Inside(router) => {
                 self.route_out(router, packet);

@@ -314,7 +314,15 @@ impl Node {
         let open = session.is_open().then(|| session.conn()).flatten();
         match event {
             Event::CheckIn(state) => {
-                session.known = Some(state.clone());
+                let before = session.known.replace(state.clone());
+                let sees_outside = |state: &CheckInState| state.nat.udp == Some(true);
+                let was_blind = before.is_some_and(|before| !sees_outside(&before));
+                if let (State::Waiting { .. }, true, true) =
+                    (session.state, sees_outside(state), was_blind)
+                {
+                    session.failures = 0;
+                    session.state = State::Waiting { until: now + Duration::from_millis(1) };
+                }
                 session.check_in(Some(state.clone()), wants, now);
             }
             Event::Connect(request) => {
