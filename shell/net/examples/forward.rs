@@ -70,11 +70,12 @@ fn start(
     let (tell, told) = std::sync::mpsc::channel();
     let end = host.start(move || {
         let node = Node { number, peer, offload: true, mtu };
-        runtime().block_on(
-            node.forward(move || tell.send(()).expect("somebody waits"), async move {
-                stopped.await.unwrap_or(())
-            }),
-        )
+        runtime().block_on(node.forward(
+            move || tell.send(()).expect("somebody waits"),
+            async move {
+                stopped.await.unwrap_or(());
+            },
+        ))
     });
     told.recv().expect("the node starts");
     (end, stop)

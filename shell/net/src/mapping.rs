@@ -9,9 +9,10 @@ mod pmp;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroU16;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -78,6 +79,7 @@ pub struct Mapping {
 #[derive(Debug)]
 pub struct PortMapper {
     mapping: watch::Receiver<Option<Mapping>>,
+    refresh: Arc<Notify>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -103,8 +105,9 @@ impl PortMapper {
     pub fn start(config: PortMapperConfig, network: watch::Receiver<NetworkState>) -> Self {
         let (sender, mapping) = watch::channel(None);
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(run(config, network, sender, stopped));
-        Self { mapping, stop: Some(stop), task }
+        let refresh = Arc::new(Notify::new());
+        let task = tokio::spawn(run(config, network, sender, Arc::clone(&refresh), stopped));
+        Self { mapping, refresh, stop: Some(stop), task }
     }
 
     /// The mapping that holds at present.
@@ -118,6 +121,11 @@ impl PortMapper {
             std::future::pending::<()>().await;
         }
         *self.mapping.borrow_and_update()
+    }
+
+    /// Renews the mapping, or tries again to get one, at once.
+    pub fn refresh(&self) {
+        self.refresh.notify_one();
     }
 
     /// Another receiver of the same changes.
@@ -144,6 +152,7 @@ async fn run(
     config: PortMapperConfig,
     mut network: watch::Receiver<NetworkState>,
     sender: watch::Sender<Option<Mapping>>,
+    refresh: Arc<Notify>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut held: Option<(Place, Held)> = None;
@@ -182,8 +191,10 @@ async fn run(
             *old = mapping;
             changed
         });
-        if !sleep(Instant::now() + wait, place, &mut network, &mut stopped, &mut retry).await {
-            break;
+        match sleep(Instant::now() + wait, place, &mut network, &refresh, &mut stopped).await {
+            Wake::Time => {}
+            Wake::Asked => retry = FIRST_RETRY,
+            Wake::Stop => break,
         }
     }
     if let Some((_, held)) = held {
@@ -191,25 +202,32 @@ async fn run(
     }
 }
 
-/// Until the time has come or the router is another; false when it is time to stop.
+/// Why the task goes on.
+enum Wake {
+    Time,
+    Asked,
+    Stop,
+}
+
+/// Until the time has come, the router is another one, or somebody asks.
 async fn sleep(
     until: Instant,
     place: Option<Place>,
     network: &mut watch::Receiver<NetworkState>,
+    refresh: &Notify,
     stopped: &mut oneshot::Receiver<()>,
-    retry: &mut Duration,
-) -> bool {
+) -> Wake {
     loop {
         tokio::select! {
-            _ = &mut *stopped => return false,
-            () = sleep_until(until) => return true,
+            _ = &mut *stopped => return Wake::Stop,
+            () = sleep_until(until) => return Wake::Time,
+            () = refresh.notified() => return Wake::Asked,
             changed = network.changed() => {
                 if changed.is_err() {
-                    return false;
+                    return Wake::Stop;
                 }
                 if Place::of(&network.borrow_and_update()) != place {
-                    *retry = FIRST_RETRY;
-                    return true;
+                    return Wake::Asked;
                 }
             }
         }

@@ -24,11 +24,12 @@ fn start(host: &Host, number: u8, offload: bool) -> impl FnOnce() -> Counters {
     let (tell, told) = mpsc::channel();
     let end = host.start(move || {
         let node = Node { number, peer: 3 - number, offload, mtu: 1420 };
-        runtime().block_on(
-            node.forward(move || tell.send(()).expect("somebody waits"), async move {
-                stopped.await.unwrap_or(())
-            }),
-        )
+        runtime().block_on(node.forward(
+            move || tell.send(()).expect("somebody waits"),
+            async move {
+                stopped.await.unwrap_or(());
+            },
+        ))
     });
     told.recv_timeout(Duration::from_secs(20)).expect("the node starts");
     move || {
@@ -380,9 +381,9 @@ fn a_tun_device_that_cannot_be_had_says_what_to_do() {
 
             // Without the capability in this namespace.
             let unprivileged = std::thread::spawn(|| {
-                // SAFETY: drops this thread's capabilities alone.
                 let header: [u32; 2] = [0x2008_0522, 0];
                 let none = [0u32; 6];
+                // SAFETY: both arrays are laid out as capset(2) has it; only this thread changes.
                 let result =
                     unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
                 assert_eq!(result, 0);

@@ -13,6 +13,11 @@
 //! crash. They are recognised by their protocol number, and removed by the next start of any
 //! instance when their table belongs to no living mesh interface.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "rtnetlink's enums have dozens of kinds of which few matter, and grow"
+)]
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,6 +1,11 @@
 //! Questions to the kernel by rtnetlink(7). It answers at once, so nothing here is async, and the
 //! same works while the process ends.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "rtnetlink's enums have dozens of kinds of which few matter, and grow"
+)]
+
 use std::io;
 
 use rtnetlink::packet_core::{

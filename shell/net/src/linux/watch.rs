@@ -1,5 +1,10 @@
 //! What the host's network looks like, and when it changes (rtnetlink's multicast groups).
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "rtnetlink's enums have dozens of kinds of which few matter, and grow"
+)]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its share of this")]
 
 pub mod pump;
+#[cfg(test)]
+pub mod tools;
 
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -95,6 +97,11 @@ impl Host {
     /// Does something in this namespace.
     pub fn within<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         self.start(job)()
+    }
+
+    /// Its thread, by which `ip link … netns` knows the namespace.
+    pub fn tid(&self) -> i32 {
+        self.tid
     }
 
     /// Runs a command line in this namespace.
