@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use warren_coord::{
-    Account, AccountRecord, BrokerSettings, Change, Ctx, Gatekeeper, JoinKeyCreated, LeaseEpoch,
-    NewJoinKey, Prepared, Refused, SessionId, Snapshot, UnixTime, prove,
+    Account, AccountRecord, BrokerSettings, Change, Ctx, Directory, Gatekeeper, JoinKeyCreated,
+    LeaseEpoch, NewJoinKey, Prepared, Refused, SessionId, Snapshot, UnixTime, prove,
 };
 use warren_proto::{
     AccountId, CheckIn, DeviceId, InstanceId, PROTOCOL, PublicKey, Register, Registered,
@@ -43,6 +43,7 @@ pub struct Broker {
 
 pub(crate) struct Process {
     pub(crate) account: Account,
+    directory: Directory,
     gatekeeper: Gatekeeper,
     pub(crate) conn_by_session: BTreeMap<SessionId, ConnId>,
     pub(crate) session_by_conn: BTreeMap<ConnId, SessionId>,
@@ -77,7 +78,10 @@ impl Broker {
         let epoch = LeaseEpoch(self.disk.lease);
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
+        let mut directory = Directory::new();
+        directory.insert(&self.disk.snapshot);
         self.process = Some(Process {
+            directory,
             account: Account::new(self.disk.snapshot.clone(), epoch, &self.settings, now),
             gatekeeper: Gatekeeper::new(seed, now),
             conn_by_session: BTreeMap::new(),
@@ -104,6 +108,12 @@ impl Broker {
         self.process.as_mut()
     }
 
+    /// The device that a bearer token belongs to, as the running process knows.
+    pub fn authenticate(&self, token: &str) -> Option<DeviceId> {
+        let (_, device) = self.process.as_ref()?.directory.authenticate(token)?;
+        Some(device)
+    }
+
     /// Fresh randomness and the time.
     pub fn ctx(&mut self, now: Instant) -> Ctx {
         let mut entropy = [0; 32];
@@ -122,6 +132,7 @@ impl Broker {
     /// When the broker is down.
     pub fn apply<R>(&mut self, prepared: Prepared<R>, now: Instant) -> R {
         let process = self.process.as_mut().expect("decisions come from a running process");
+        process.directory.apply(process.account.id(), &prepared.changes);
         process.account.apply(prepared, now)
     }
 

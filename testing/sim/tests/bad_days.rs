@@ -1,5 +1,4 @@
 //! Impatient NATs, lossy lines, cut lines, a copied state folder.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::time::Duration;
 

@@ -1,10 +1,11 @@
 //! The broker killed in the midst of changes: nothing acknowledged is lost.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use warren_coord::{NewJoinKey, Prepared, Refused, Snapshot};
-use warren_proto::DeviceName;
+use warren_proto::{DeviceId, DeviceName};
 use warren_sim::replay::for_seeds;
 use warren_sim::{Nat, World};
 
@@ -27,6 +28,8 @@ struct Story {
     /// What the clients were told, as the snapshot that it amounts to.
     acknowledged: Snapshot,
     join_keys: Vec<String>,
+    /// The token that each device holds.
+    tokens: BTreeMap<DeviceId, String>,
     crashes: u32,
     operations: u32,
 }
@@ -87,6 +90,16 @@ impl Story {
         let found = expected.into_iter().find(|expected| durable(expected) == durable(&snapshot));
         assert!(found.is_some(), "after crash {}: {snapshot:?}", self.crashes);
         self.acknowledged = snapshot;
+        self.check_tokens();
+    }
+
+    /// Whoever was given a token is still known by it, unless he was removed or got another one.
+    fn check_tokens(&mut self) {
+        let devices = &self.acknowledged.devices;
+        self.tokens.retain(|id, _| devices.iter().any(|device| device.id == *id));
+        for (device, token) in &self.tokens {
+            assert_eq!(self.world.broker.authenticate(token), Some(*device));
+        }
     }
 
     fn step(&mut self) {
@@ -142,7 +155,9 @@ impl Story {
             if prepared.is_err() {
                 return; // a one-time key that another device has used
             }
-            if self.decide(prepared).is_some() {
+            if let Some(registered) = self.decide(prepared) {
+                self.tokens.insert(registered.device, registered.token);
+                self.check_tokens();
                 assert_eq!(self.acknowledged.devices.len(), before + 1);
                 return;
             }
@@ -164,7 +179,14 @@ fn run(seed: u64, crashes: u32) {
         (0..4).map(|n| world.add_home(&format!("node {n}"), Nat::EimApdf)).collect();
     world.run_for(Duration::from_secs(5));
     let acknowledged = world.broker.account().unwrap().snapshot();
-    let mut story = Story { world, acknowledged, join_keys: Vec::new(), crashes: 0, operations: 0 };
+    let mut story = Story {
+        world,
+        acknowledged,
+        join_keys: Vec::new(),
+        tokens: BTreeMap::new(),
+        crashes: 0,
+        operations: 0,
+    };
     while story.crashes < crashes {
         story.step();
     }

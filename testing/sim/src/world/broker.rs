@@ -42,7 +42,12 @@ impl World {
             return;
         }
         let now = self.now;
-        let device = self.nodes[node.0].device();
+        let registered = self.nodes[node.0].registered.as_ref();
+        let token = registered.map_or("", |registered| registered.token.as_str());
+        let Some(device) = self.broker.authenticate(token) else {
+            self.answer(conn, Down::Revoked);
+            return;
+        };
         let instance = self.nodes[node.0].daemon.as_ref().map(|daemon| daemon.instance);
         let Some(process) = self.broker.process() else { return };
         let answer = match up {
