@@ -96,7 +96,8 @@ fn register(register: &Register) {
     assert!(message.len() > register.challenge.len() + 32 + register.join_key.len());
 }
 
-/// A netmap and a delta on two lines: applying keeps the map in order and its version true.
+/// A netmap and a delta on two lines: applying keeps the map in order and its version
+/// true, and applying again changes nothing.
 fn map_and_delta(text: &[u8]) {
     let mut lines = text.splitn(2, |&byte| byte == b'\n');
     let (Some(map), Some(delta)) = (lines.next(), lines.next()) else { return };
@@ -104,10 +105,14 @@ fn map_and_delta(text: &[u8]) {
     let Ok(delta) = serde_json::from_slice::<Delta>(delta) else { return };
     let before = map.clone();
     match map.apply(&delta) {
-        Apply::Applied => {
+        Apply::Applied if delta.is_news_to(before.version) => {
             assert_eq!(map.version, delta.version);
-            assert!(map.peers.is_sorted_by(|a, b| a.id < b.id));
+            assert!(map.peers.is_sorted_by_key(|peer| peer.id));
+            let after = map.clone();
+            assert_eq!(map.apply(&delta), Apply::Applied, "passed over");
+            assert_eq!(map, after);
         }
+        Apply::Applied => assert_eq!(map, before),
         Apply::BaseMismatch => assert_eq!(map, before),
     }
 }

@@ -237,7 +237,10 @@ impl World {
         let delta = Delta { base, version, changes: vec![change] };
         assert_eq!(node.mesh.handle_delta(&delta, self.now), Apply::Applied);
         node.version = version;
-        assert_eq!(node.mesh.handle_delta(&delta, self.now), Apply::BaseMismatch);
+        assert_eq!(node.mesh.netmap().map(|map| map.version), Some(version));
+        let before = node.mesh.netmap().cloned();
+        assert_eq!(node.mesh.handle_delta(&delta, self.now), Apply::Applied, "passed over");
+        assert_eq!(node.mesh.netmap(), before.as_ref());
     }
 
     fn replace_map(&mut self, node: usize, input: &mut Input<'_>) {
