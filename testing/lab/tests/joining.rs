@@ -78,7 +78,7 @@ fn a_second_daemon_on_one_state_folder_is_refused() {
         let state = node.state().to_string_lossy();
         let second = ["node", "--state", state.as_ref(), "--tun", "warren1"];
         let output = lab.warren.on(node.host()).args(second).output()?;
-        let text = refused(&output, "already")?;
+        let text = refused(&output, "another warren node")?;
         ensure!(text.contains(state.as_ref()), "the folder isn't named: {text}");
         ensure!(node.status()?.node.state == "connected", "the first one was disturbed");
         Ok(())
@@ -104,6 +104,7 @@ fn a_cloned_state_folder_is_noticed_and_a_new_identity_mends_it() {
         clone.run(&["logout", "--new-identity"])?;
         clone.run(&["up", "--join", &lab.link])?;
         clone.wait_connected()?;
+        original.wait_connected()?;
         ensure!(mesh_ipv4(&clone)? != mesh_ipv4(&original)?, "they share an address");
         original.wait_peers(&[&clone.status()?.node.name])?;
         original.ping_direct(&clone.status()?.node.name)?;
@@ -115,7 +116,7 @@ fn a_cloned_state_folder_is_noticed_and_a_new_identity_mends_it() {
 fn two_accounts_do_not_see_each_other() {
     isolated(|world| {
         let lab = Lab::start(world)?;
-        lab.broker.admin(&["accounts", "create", "office"])?;
+        lab.broker.change(&["accounts", "create", "office"])?;
         let office = lab.broker.new_join_link(&["--account", "office", "--reusable"])?;
         let (home_one, _) = lab.public_node("home-one")?;
         let (mut home_two, _) = lab.public_node("home-two")?;

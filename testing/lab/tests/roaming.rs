@@ -165,8 +165,8 @@ fn with_the_broker_down_tunnels_go_on_and_status_says_how_old_the_map_is() {
         lab.broker.kill()?;
         stream.take_gap();
         let limit = 90 * SECOND;
-        let status = laptop.wait_status("notices", limit, |status| !status.broker.connected)?;
-        ensure!(status.node.state == "offline", "the state is {}", status.node.state);
+        let status = laptop.wait_status("notices", limit, |it| it.node.state == "offline")?;
+        ensure!(!status.broker.connected, "offline, and connected to its broker");
         ensure!(status.health("broker-away").is_some(), "no complaint: {:?}", status.health);
         stream.flows("the stream to go on", 5 * SECOND)?;
         let gap = stream.take_gap();
@@ -192,6 +192,9 @@ fn nodes_started_cold_without_the_broker_reach_each_other_from_their_caches() {
         right.wait_peers(&["left"])?;
         let address = mesh_ipv4(&right)?;
         left.ping_direct("right")?;
+        for (node, other) in [(&left, "right"), (&right, "left")] {
+            wait_until("the map is on disk", 10 * SECOND, || Ok(mentions(node.state(), other)))?;
+        }
         lab.broker.kill()?;
         left.kill()?;
         right.kill()?;
@@ -207,6 +210,15 @@ fn nodes_started_cold_without_the_broker_reach_each_other_from_their_caches() {
     });
 }
 
+/// Whether a file of the folder mentions the name.
+fn mentions(folder: &std::path::Path, name: &str) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let quoted = format!("\"{name}\"");
+    entries
+        .filter_map(|entry| std::fs::read(entry.path()).ok())
+        .any(|bytes| String::from_utf8_lossy(&bytes).contains(&quoted))
+}
+
 #[test]
 fn a_removed_device_is_cut_off_within_a_second() {
     isolated(|world| {
@@ -216,7 +228,7 @@ fn a_removed_device_is_cut_off_within_a_second() {
         left.wait_peers(&["right"])?;
         left.ping_direct("right")?;
         let address = mesh_ipv4(&right)?;
-        lab.broker.admin(&["devices", "remove", "right"])?;
+        lab.broker.change(&["devices", "remove", "right"])?;
         let removed = Instant::now();
         let gone = |status: &warren_lab::warren::Status| status.peer("right").is_none();
         left.wait_status("forgets it", 5 * SECOND, gone)?;

@@ -32,12 +32,12 @@ const SITES: [Site; 3] = [
     },
     Site {
         name: "desktop",
-        behind: "another home's router (filters by address)",
+        behind: "home router (filters by address)",
         one_way: Duration::from_millis(12),
     },
     Site {
         name: "phone",
-        behind: "home router and the carrier's NAT behind it",
+        behind: "home router, and a carrier's NAT before it",
         one_way: Duration::from_millis(20),
     },
 ];

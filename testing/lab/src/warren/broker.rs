@@ -101,15 +101,19 @@ impl Broker {
     /// Runs `warren admin … --json` on its machine.
     ///
     /// # Errors
-    /// When the command fails, or doesn't print JSON where it prints anything.
+    /// When the command fails, or doesn't print JSON.
     pub fn admin(&self, arguments: &[&str]) -> Result<Value> {
-        let data = self.data.to_string_lossy();
-        let all = [&["admin", "--data", data.as_ref(), "--json"], arguments].concat();
-        let text = self.warren.run(&self.host, &all)?;
-        if text.trim().is_empty() {
-            return Ok(Value::Null);
-        }
+        let text = self.change(&[&["--json"], arguments].concat())?;
         serde_json::from_str(&text).with_context(|| format!("{arguments:?} printed {text}"))
+    }
+
+    /// Runs `warren admin …` on its machine and returns what it says.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn change(&self, arguments: &[&str]) -> Result<String> {
+        let data = self.data.to_string_lossy();
+        self.warren.run(&self.host, &[&["admin", "--data", data.as_ref()], arguments].concat())
     }
 
     /// A join link for any number of devices of account `home`.
