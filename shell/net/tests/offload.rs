@@ -143,11 +143,14 @@ fn flow_of(packet: &[u8]) -> Vec<u8> {
     flow
 }
 
+/// How it was joined, its bytes, how many packets it stands for.
+type Written = (Option<Joined>, Vec<u8>, usize);
+
 /// Records what would be written; the system's side of the seam.
 #[derive(Default)]
 struct Recorder {
     joined: Cell<Option<Joined>>,
-    writes: RefCell<Vec<(Option<Joined>, Vec<u8>, usize)>>,
+    writes: RefCell<Vec<Written>>,
 }
 
 impl PacketSink for Recorder {
