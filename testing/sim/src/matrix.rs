@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use warren_mesh::PathState;
 
-use crate::net::Link;
-use crate::site::{Nat, SiteConfig};
+use crate::net::{Behaviour, Link, NatConfig};
+use crate::site::{Families, Nat, SiteConfig, SiteId};
 use crate::world::World;
 
 /// One row of `testing/expectations/nat-matrix.tsv`.
@@ -58,11 +58,92 @@ pub struct Attempt {
     pub trace: u64,
 }
 
-/// Lets one device behind `from` ping another behind `to`, once, over such legs, both online for a
-/// while, which one started first and for how long by the seed.
+/// Lets one device behind `from` ping another behind `to`, once, over such legs.
 pub fn attempt(seed: u64, from: Nat, to: Nat, leg: Link) -> Attempt {
+    attempt_between(seed, leg, |world| {
+        [from, to].map(|nat| world.add_site(SiteConfig { leg, ..SiteConfig::new(nat) }))
+    })
+}
+
+/// A pair that the table leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// IPv6 alone, a stateful firewall on each side.
+    Ipv6Firewalls,
+    /// Dual stack on both sides, whose IPv4 NATs map per destination.
+    DualStackApdm,
+    /// IPv4 alone on one side, both families on the other.
+    Ipv4AndDual,
+    /// Two devices behind one NAT that does not hairpin.
+    OneHome,
+    /// Two homes behind one carrier's NAT that hairpins.
+    OneCarrier,
+    /// Two homes behind one carrier's NAT that does not.
+    OneCarrierWithoutHairpin,
+}
+
+impl Beside {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Ipv6Firewalls,
+        Self::DualStackApdm,
+        Self::Ipv4AndDual,
+        Self::OneHome,
+        Self::OneCarrier,
+        Self::OneCarrierWithoutHairpin,
+    ];
+
+    /// What it is, in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipv6Firewalls => "IPv6 behind a stateful firewall on both sides",
+            Self::DualStackApdm => "dual stack, both IPv4 NATs apdm, IPv6 behind firewalls",
+            Self::Ipv4AndDual => "IPv4 alone and dual stack, both eim-apdf",
+            Self::OneHome => "two devices in one home, no hairpinning",
+            Self::OneCarrier => "two homes behind one carrier's NAT, which hairpins",
+            Self::OneCarrierWithoutHairpin => "two homes behind one carrier's NAT, no hairpinning",
+        }
+    }
+
+    /// Whether the two connect directly.
+    pub fn is_direct(self) -> bool {
+        self != Self::OneCarrierWithoutHairpin
+    }
+
+    fn sites(self, world: &mut World) -> [SiteId; 2] {
+        let home = SiteConfig::new(Nat::EimApdf);
+        let with = |families, nat| SiteConfig { families, ..SiteConfig::new(nat) };
+        let configs = match self {
+            Self::Ipv6Firewalls => [with(Families::V6, Nat::EimApdf); 2],
+            Self::DualStackApdm => [with(Families::Dual, Nat::Apdm); 2],
+            Self::Ipv4AndDual => [home, with(Families::Dual, Nat::EimApdf)],
+            Self::OneHome => return [world.add_site(home); 2],
+            Self::OneCarrier | Self::OneCarrierWithoutHairpin => {
+                let nat = NatConfig {
+                    hairpin: self == Self::OneCarrier,
+                    ..NatConfig::new(
+                        Behaviour::EndpointIndependent,
+                        Behaviour::AddressAndPortDependent,
+                    )
+                };
+                let carrier = world.sites.add_carrier(&mut world.network, nat, Link::LAN);
+                [SiteConfig { carrier: Some(carrier), ..home }; 2]
+            }
+        };
+        configs.map(|config| world.add_site(config))
+    }
+
+    /// One attempt.
+    pub fn attempt(self, seed: u64) -> Attempt {
+        attempt_between(seed, Link::ACCESS, |world| self.sites(world))
+    }
+}
+
+/// One ping between two sites, both devices online for a while, which one started first and for how
+/// long by the seed.
+fn attempt_between(seed: u64, leg: Link, sites: impl FnOnce(&mut World) -> [SiteId; 2]) -> Attempt {
     let mut world = World::with_leg(seed, leg);
-    let sites = [from, to].map(|nat| world.add_site(SiteConfig { leg, ..SiteConfig::new(nat) }));
+    let sites = sites(&mut world);
     let nodes = ["left", "right"].into_iter().zip(sites).map(|(name, site)| {
         let node = world.add_node(name, site);
         let wait = Duration::from_millis(world.chance(3000));
@@ -108,9 +189,17 @@ pub fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
     sorted.get(index as usize).copied()
 }
 
-/// To 10 ms, so that the page changes only when something has.
+/// Up to the next 10 ms, so that the page changes only when something has.
 fn rounded_ms(time: Duration) -> u128 {
-    (time.as_millis() + 5) / 10 * 10
+    time.as_micros().div_ceil(10_000) * 10
+}
+
+fn cell(sorted: &[Duration]) -> String {
+    let ms = |share| percentile(sorted, share).map(rounded_ms);
+    match (ms(0.5), ms(0.95)) {
+        (Some(p50), Some(p95)) => format!("{p50} / {p95}"),
+        (Some(_), None) | (None, Some(_)) | (None, None) => "–".to_owned(),
+    }
 }
 
 /// The legs of the second measurement: 1 % loss, up to 10 ms jitter, some packets late or twice.
@@ -123,7 +212,13 @@ pub const BAD_LEG: Link = Link {
 };
 
 /// The page, in Markdown. `all` and `bad` are the sorted times of all pairs over good and bad legs.
-pub fn page(rows: &[Measured], seeds: usize, all: &[Duration], bad: &[Duration]) -> String {
+pub fn page(
+    rows: &[Measured],
+    besides: &[(Beside, Vec<Duration>)],
+    seeds: usize,
+    all: &[Duration],
+    bad: &[Duration],
+) -> String {
     let mut page = format!(
         "# NAT matrix\n\n\
         Generated by `testing/sim` (real broker and node cores, virtual NATs, virtual time); a test \
@@ -132,7 +227,7 @@ pub fn page(rows: &[Measured], seeds: usize, all: &[Duration], bad: &[Duration])
         Each pair is held to `testing/expectations/nat-matrix.tsv`, as is `testing/lab` with kernel \
         NATs. The time is from the first ping to its reply over a tunnel that did not exist before, \
         with 20 ms one way on each leg (device, broker and STUN server, each to the middle of the \
-        internet), without loss: median / 95th percentile in ms of virtual time, over {seeds} seeds, \
+        internet), without loss: median / 95th percentile in ms of virtual time (up to the next 10), over {seeds} seeds, \
         each with either side beginning.\n\n"
     );
     page.push_str("|  |");
@@ -149,13 +244,7 @@ pub fn page(rows: &[Measured], seeds: usize, all: &[Duration], bad: &[Duration])
                 let pair = (row.expected.left, row.expected.right);
                 pair == (left, right) || pair == (right, left)
             });
-            let cell = row.map_or_else(String::new, |row| {
-                let ms = |share| percentile(&row.times, share).map(rounded_ms);
-                match (ms(0.5), ms(0.95)) {
-                    (Some(p50), Some(p95)) => format!("{p50} / {p95}"),
-                    _ => "–".to_owned(),
-                }
-            });
+            let cell = row.map_or_else(String::new, |row| cell(&row.times));
             let _ = write!(page, " {cell} |");
         }
         page.push('\n');
@@ -171,6 +260,10 @@ pub fn page(rows: &[Measured], seeds: usize, all: &[Duration], bad: &[Duration])
         median {}.",
         summary(bad)
     );
+    page.push_str("\nBesides:\n\n| pair | median / 95th percentile |\n| --- | --- |\n");
+    for (beside, times) in besides {
+        let _ = writeln!(page, "| {} | {} |", beside.name(), cell(times));
+    }
     page.push_str(
         "\nNo direct path:\n\n| pair | why | what `status` says |\n| --- | --- | --- |\n",
     );

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use warren_sim::Nat;
-use warren_sim::matrix::{BAD_LEG, Measured, attempt, expectations, page, percentile};
+use warren_sim::matrix::{BAD_LEG, Beside, Measured, attempt, expectations, page, percentile};
 use warren_sim::net::Link;
 use warren_sim::replay::for_seeds;
 
@@ -64,9 +64,21 @@ fn the_nat_matrix_is_as_rfc_4787_allows_and_its_page_is_current() {
     println!("over bad legs: p50 {p50:?}, p95 {p95:?}");
     assert!(p50 <= Duration::from_millis(700), "p50 {p50:?}");
     assert!(p95 <= Duration::from_millis(1000), "p95 {p95:?}");
+    let besides: Vec<_> = Beside::ALL.map(|beside| (beside, times_of(beside))).into();
     if std::env::var_os("SIM_SEED").is_none() {
-        compare(&page(&rows, usize::try_from(SEEDS).unwrap(), &all, &bad));
+        compare(&page(&rows, &besides, usize::try_from(SEEDS).unwrap(), &all, &bad));
     }
+}
+
+fn times_of(beside: Beside) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for_seeds("the_nat_matrix", 0..SEEDS, |seed| {
+        let attempt = beside.attempt(seed);
+        assert_eq!(attempt.direct.is_some(), beside.is_direct(), "{beside:?}: {attempt:?}");
+        times.extend(attempt.direct);
+    });
+    times.sort_unstable();
+    times
 }
 
 /// The time to the first reply, or `None` if the ping itself or its reply was lost.
