@@ -1,7 +1,7 @@
 //! What comes from strangers, as functions that a fuzzer can call.
 //!
 //! Each `fuzz_<target>` takes any bytes, and panics if the code under it does, or breaks what it
-//! promises. [`TARGETS`] lists them; [`seeds`] makes genuine inputs. What fuzzers have found worth
+//! promises. [`TARGETS`] lists them; [`seeds()`] makes genuine inputs. What fuzzers have found worth
 //! keeping is in `corpus/<target>/`; `tests/replay.rs` runs it all, and mutations of it, without a
 //! fuzzer. `testing/fuzz/run TARGET SECONDS` runs libFuzzer.
 
