@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::ServerName;
 use rustls::CertificateError;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -69,10 +69,7 @@ pub(super) async fn dial(
     Ok(Dialled { transport, local, addresses: ordered, rtt })
 }
 
-async fn resolve(
-    url: &BrokerUrl,
-    known: &[SocketAddr],
-) -> Result<Vec<SocketAddr>, ControlError> {
+async fn resolve(url: &BrokerUrl, known: &[SocketAddr]) -> Result<Vec<SocketAddr>, ControlError> {
     let name = match &url.host {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, url.port)]),
         Host::Name(name) => name,
@@ -164,7 +161,7 @@ async fn handshake(
             authority: url.authority(),
             reason: "the host is no valid DNS name".to_owned(),
         })?,
-        Host::Ip(ip) => ServerName::from(IpAddr::from(*ip)),
+        Host::Ip(ip) => ServerName::from(*ip),
     };
     let connecting = TlsConnector::from(Arc::clone(&tls.config)).connect(name, stream);
     match tokio::time::timeout(TLS_TIMEOUT, connecting).await {

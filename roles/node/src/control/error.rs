@@ -79,7 +79,15 @@ impl ControlError {
         match self {
             Self::WrongPin { .. } => FailureCode::WrongPin,
             Self::Refused(_) | Self::Url(_) => FailureCode::JoinRefused,
-            _ => FailureCode::BrokerAway,
+            Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Http(_)
+            | Self::Protocol(_)
+            | Self::Timeout(_)
+            | Self::Silent(_)
+            | Self::Ended
+            | Self::NetworkChanged => FailureCode::BrokerAway,
         }
     }
 
@@ -90,7 +98,17 @@ impl ControlError {
             Self::Refused(problem) if problem.code == ErrorCode::UpgradeRequired => {
                 HealthCode::UpgradeRequired
             }
-            _ => HealthCode::BrokerAway,
+            Self::Refused(_)
+            | Self::Url(_)
+            | Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Http(_)
+            | Self::Protocol(_)
+            | Self::Timeout(_)
+            | Self::Silent(_)
+            | Self::Ended
+            | Self::NetworkChanged => HealthCode::BrokerAway,
         }
     }
 }

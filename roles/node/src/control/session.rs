@@ -167,7 +167,16 @@ impl Session {
                 () = &mut wake => return true,
                 command = self.commands.recv() => match command {
                     None => return false,
-                    Some(Command::CheckIn(state)) => self.state = Some(state),
+                    Some(Command::CheckIn(state)) => {
+                        // STUN answers again: so may the broker.
+                        let was_out = self.state.as_ref().is_none_or(|s| s.nat.udp != Some(true));
+                        let back = was_out && state.nat.udp == Some(true);
+                        self.state = Some(state);
+                        if back {
+                            self.failures = 0;
+                            return true;
+                        }
+                    }
                     Some(Command::Pins(pins)) => self.config.pins = pins,
                     Some(Command::NetworkChanged(_)) => {
                         self.changed = Some(Instant::now());
@@ -235,8 +244,7 @@ impl Session {
     ) -> Result<std::convert::Infallible, End> {
         let mut parser = SseParser::new();
         let mut requests = Requests::new(http);
-        let mut tick =
-            interval_at(Instant::now() + CHECK_IN_INTERVAL, CHECK_IN_INTERVAL);
+        let mut tick = interval_at(Instant::now() + CHECK_IN_INTERVAL, CHECK_IN_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         requests.check_in(self.state.clone(), self.patience());
         loop {
@@ -330,7 +338,7 @@ impl Session {
             Done::Netmap(Ok(answer)) => {
                 requests.fetching = false;
                 self.config.version = Some(answer.body.version);
-                self.send(Event::Session(SessionEvent::Netmap(Box::new(answer.body)))).await
+                self.send(Event::Session(SessionEvent::Netmap(answer.body))).await
             }
             Done::CheckIn(Err(error)) | Done::Netmap(Err(error)) => Err(error.into()),
             Done::Connect(Ok(())) => Ok(()),
@@ -350,7 +358,7 @@ impl Session {
 /// A request that has ended.
 enum Done {
     CheckIn(Result<Answer<CheckInReply>, ControlError>),
-    Netmap(Result<Answer<Netmap>, ControlError>),
+    Netmap(Result<Answer<Box<Netmap>>, ControlError>),
     Connect(Result<(), ControlError>),
 }
 
@@ -368,7 +376,14 @@ struct Requests {
 impl Requests {
     fn new(http: Http) -> Self {
         let connects = Arc::new(Semaphore::new(CONNECTS_AT_ONCE));
-        Self { http, tasks: JoinSet::new(), connects, checking_in: false, fetching: false, again: None }
+        Self {
+            http,
+            tasks: JoinSet::new(),
+            connects,
+            checking_in: false,
+            fetching: false,
+            again: None,
+        }
     }
 
     /// Checks in; without a state, 'as before'.

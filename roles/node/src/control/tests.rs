@@ -128,7 +128,8 @@ async fn without_a_pin_an_unknown_authority_is_refused() {
 async fn a_dead_address_costs_a_quarter_second_and_not_the_connection() {
     let authority = Authority::new();
     let address = serve(authority.leaf((2020, 2090))).await;
-    let url = BrokerUrl::parse(&format!("https://no-such-name.invalid:{}", address.port())).unwrap();
+    let url =
+        BrokerUrl::parse(&format!("https://no-such-name.invalid:{}", address.port())).unwrap();
     let tls = Tls::new(&Pins(vec![authority.pin])).unwrap();
     // TEST-NET-1 swallows packets, or is unreachable; neither may matter.
     let known = ["192.0.2.1:9".parse().unwrap(), address];
@@ -152,9 +153,21 @@ mod any_chunking {
 
     fn stream() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
-            Just("event: delta"), Just("data: {\"a\":1}"), Just("data:"), Just("id: 1-2"),
-            Just(":"), Just(": beat"), Just("retry: 5"), Just("\u{feff}"), Just("data: ü€"),
-            Just("\n"), Just("\r"), Just("\r\n"), Just("\n\n"), Just("\r\n\r\n"), Just("\r\r"),
+            Just("event: delta"),
+            Just("data: {\"a\":1}"),
+            Just("data:"),
+            Just("id: 1-2"),
+            Just(":"),
+            Just(": beat"),
+            Just("retry: 5"),
+            Just("\u{feff}"),
+            Just("data: ü€"),
+            Just("\n"),
+            Just("\r"),
+            Just("\r\n"),
+            Just("\n\n"),
+            Just("\r\n\r\n"),
+            Just("\r\r"),
         ];
         prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat().into_bytes())
     }

@@ -43,10 +43,7 @@ impl Tls {
     }
 }
 
-fn client_config(
-    pins: &Pins,
-    matched: &Arc<OnceLock<Pin>>,
-) -> Result<ClientConfig, rustls::Error> {
+fn client_config(pins: &Pins, matched: &Arc<OnceLock<Pin>>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = if pins.0.is_empty() {
         let roots = Arc::new(system_roots());

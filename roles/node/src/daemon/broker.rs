@@ -137,9 +137,7 @@ impl Daemon {
         self.broker.error = None;
         self.broker.matched = pin;
         self.broker.rtt = Some(rtt);
-        for code in
-            [HealthCode::BrokerAway, HealthCode::WrongPin, HealthCode::UpgradeRequired]
-        {
+        for code in [HealthCode::BrokerAway, HealthCode::WrongPin, HealthCode::UpgradeRequired] {
             self.healths.clear(code);
         }
         if self.broker.addresses != addresses {
@@ -187,12 +185,12 @@ impl Daemon {
         self.broker.connected = false;
         self.broker.lost = true;
         self.broker.error = Some(error.to_string());
-        let (code, text) = match error.health() {
-            HealthCode::BrokerAway => (
-                HealthCode::BrokerAway,
-                format!("the broker is out of reach, the mesh works from its last map: {error}"),
-            ),
-            code => (code, error.to_string()),
+        self.broker.usurped = 0;
+        let code = error.health();
+        let text = if code == HealthCode::BrokerAway {
+            format!("the broker is out of reach, the mesh works from its last map: {error}")
+        } else {
+            error.to_string()
         };
         self.healths.set(code, text);
         if let Some(mesh) = &self.mesh {
@@ -232,8 +230,7 @@ impl Daemon {
     }
 
     async fn take_netmap(&mut self, netmap: Netmap) {
-        self.map =
-            Some(CachedMap { current_at: wall_clock().as_secs(), netmap: netmap.clone() });
+        self.map = Some(CachedMap { current_at: wall_clock().as_secs(), netmap: netmap.clone() });
         self.map_taken().await;
         match &self.mesh {
             Some(mesh) if mesh.fits(&netmap) => {

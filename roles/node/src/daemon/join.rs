@@ -117,6 +117,8 @@ impl Daemon {
         self.broker.join_failure = None;
         if self.wants_mesh() {
             self.start_control();
+            // After a crash in between, the map may be there already; a failure is health.
+            let _ = self.bring_up().await;
         }
     }
 
@@ -127,7 +129,6 @@ impl Daemon {
         }
     }
 }
-
 
 /// What this machine calls itself.
 pub(super) fn host_name() -> String {

@@ -78,7 +78,13 @@ impl Daemon {
                     Error::PortInUse { .. } | Error::PortPrivileged { .. } => {
                         HealthCode::ListenPort
                     }
-                    _ => HealthCode::Interface,
+                    Error::NoTunDevice
+                    | Error::NoPrivilege { .. }
+                    | Error::TunNameTaken { .. }
+                    | Error::TunNameInvalid { .. }
+                    | Error::NoFreePort
+                    | Error::NoAddressFamily(_)
+                    | Error::Os { .. } => HealthCode::Interface,
                 };
                 self.healths.set(code, error.to_string());
                 self.retry_mesh = Some(Instant::now() + RETRY);

@@ -172,6 +172,8 @@ impl Daemon {
         self.publish();
         if self.identity.joining.is_some() {
             self.start_joining()?;
+        } else if self.identity.revoked {
+            self.note_revoked();
         }
         if self.wants_mesh() {
             self.start_control();

@@ -88,9 +88,8 @@ impl Daemon {
     }
 
     fn join(&mut self, link: String) -> Result<(), Failure> {
-        let parsed: JoinLink = link
-            .parse()
-            .map_err(|error| Failure::new(FailureCode::Invalid, format!("{error}")))?;
+        let parsed: JoinLink =
+            link.parse().map_err(|error| Failure::new(FailureCode::Invalid, format!("{error}")))?;
         crate::control::BrokerUrl::parse(&parsed.url)
             .map_err(|error| Failure::new(FailureCode::Invalid, error.to_string()))?;
         self.prepare_joining(link)
@@ -142,9 +141,7 @@ impl Daemon {
         self.identity.joining = None;
         self.identity.revoked = false;
         self.broker = Default::default();
-        for code in
-            [HealthCode::MustJoinAgain, HealthCode::JoinFailed, HealthCode::WrongPin]
-        {
+        for code in [HealthCode::MustJoinAgain, HealthCode::JoinFailed, HealthCode::WrongPin] {
             self.healths.clear(code);
         }
         self.try_save_identity().map_err(unsaved)
@@ -222,7 +219,12 @@ fn port_failure(error: &Error) -> Failure {
         Error::PortInUse { .. } | Error::PortPrivileged { .. } | Error::NoFreePort => {
             FailureCode::PortInUse
         }
-        _ => FailureCode::Other,
+        Error::NoTunDevice
+        | Error::NoPrivilege { .. }
+        | Error::TunNameTaken { .. }
+        | Error::TunNameInvalid { .. }
+        | Error::NoAddressFamily(_)
+        | Error::Os { .. } => FailureCode::Other,
     };
     Failure::new(code, error.to_string())
 }
@@ -230,6 +232,12 @@ fn port_failure(error: &Error) -> Failure {
 fn interface_failure(error: &Error) -> Failure {
     match error {
         Error::PortInUse { .. } | Error::PortPrivileged { .. } => port_failure(error),
-        _ => Failure::new(FailureCode::Interface, error.to_string()),
+        Error::NoTunDevice
+        | Error::NoPrivilege { .. }
+        | Error::TunNameTaken { .. }
+        | Error::TunNameInvalid { .. }
+        | Error::NoFreePort
+        | Error::NoAddressFamily(_)
+        | Error::Os { .. } => Failure::new(FailureCode::Interface, error.to_string()),
     }
 }

@@ -48,7 +48,7 @@ impl Daemon {
     }
 
     pub(super) fn save_map_if_due(&mut self) {
-        if !self.persist.due().is_some_and(|due| Instant::now() >= due) {
+        if self.persist.due().is_none_or(|due| Instant::now() < due) {
             return;
         }
         self.persist.map_due = None;
@@ -92,7 +92,7 @@ impl Daemon {
     }
 
     pub(super) fn retry_saving(&mut self) {
-        if !self.persist.retry.is_some_and(|at| Instant::now() >= at) {
+        if self.persist.retry.is_none_or(|at| Instant::now() < at) {
             return;
         }
         self.persist.retry = None;

@@ -92,9 +92,9 @@ impl View {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let mut broker = self.broker.clone();
-        broker.netmap_age_s = self.current_at.map(|at| {
-            if broker.connected { 0 } else { wall_clock().as_secs().saturating_sub(at) }
-        });
+        broker.netmap_age_s = self
+            .current_at
+            .map(|at| if broker.connected { 0 } else { wall_clock().as_secs().saturating_sub(at) });
         let peers = self.peers(snapshot.as_ref());
         Status { schema: SCHEMA, node, broker, peers, health: self.health.clone() }
     }
@@ -103,9 +103,7 @@ impl View {
         let Some(netmap) = &self.netmap else { return Vec::new() };
         let domain = &netmap.dns.domain;
         let mut peers: Vec<PeerStatus> = match snapshot {
-            Some(snapshot) => {
-                snapshot.peers.iter().map(|peer| peer_status(peer, domain)).collect()
-            }
+            Some(snapshot) => snapshot.peers.iter().map(|peer| peer_status(peer, domain)).collect(),
             None => netmap.peers.iter().map(|peer| idle_peer(peer, domain)).collect(),
         };
         peers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -134,10 +132,9 @@ pub(crate) fn peer_status(peer: &warren_mesh::PeerStatus, domain: &str) -> PeerS
         path,
         reason: match path {
             PathKind::Direct => None,
-            PathKind::Relayed
-            | PathKind::Connecting
-            | PathKind::Idle
-            | PathKind::Unreachable => peer.reason.map(|reason| reason.to_string()),
+            PathKind::Relayed | PathKind::Connecting | PathKind::Idle | PathKind::Unreachable => {
+                peer.reason.map(|reason| reason.to_string())
+            }
         },
         endpoint,
         relay: None,

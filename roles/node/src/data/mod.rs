@@ -152,7 +152,6 @@ impl Drop for DataThread {
 }
 
 impl DataClient {
-
     /// Takes over a whole map.
     pub(crate) async fn netmap(&self, netmap: Netmap, source: MapSource) {
         self.tell(Command::Netmap(Box::new(netmap), source)).await;

@@ -61,12 +61,8 @@ impl<'e> Worker<'e> {
         let now = Instant::now();
         let mut seed = [0; 32];
         rand::Rng::fill_bytes(&mut rand::rng(), &mut seed);
-        let mesh_config = Config {
-            private_key: *config.private_key,
-            seed,
-            unix: config.unix,
-            mtu: config.mtu,
-        };
+        let mesh_config =
+            Config { private_key: *config.private_key, seed, unix: config.unix, mtu: config.mtu };
         let mut mesh = Mesh::new(mesh_config, now);
         mesh.handle_netmap(config.netmap, config.source, now);
         let report = Opened {

@@ -72,10 +72,9 @@ impl Client {
     /// # Errors
     /// See [`LocalError`]; so for all the others.
     pub async fn status(&self) -> Result<Status, LocalError> {
-        match self.ask(&Request::Status).await? {
-            Reply::Status(status) => Ok(*status),
-            other => Err(unexpected(&other)),
-        }
+        let reply = self.ask(&Request::Status).await?;
+        let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
+        Ok(*status)
     }
 
     /// [`Request::Up`]: connects, joining first with a link.
@@ -84,10 +83,9 @@ impl Client {
         join: Option<String>,
         name: Option<String>,
     ) -> Result<Status, LocalError> {
-        match self.ask(&Request::Up { join, name }).await? {
-            Reply::Status(status) => Ok(*status),
-            other => Err(unexpected(&other)),
-        }
+        let reply = self.ask(&Request::Up { join, name }).await?;
+        let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
+        Ok(*status)
     }
 
     /// [`Request::Down`].
@@ -102,10 +100,9 @@ impl Client {
 
     /// [`Request::Netcheck`].
     pub async fn netcheck(&self) -> Result<NetcheckReport, LocalError> {
-        match self.ask(&Request::Netcheck).await? {
-            Reply::Netcheck(report) => Ok(report),
-            other => Err(unexpected(&other)),
-        }
+        let reply = self.ask(&Request::Netcheck).await?;
+        let Reply::Netcheck(report) = reply else { return Err(unexpected(&reply)) };
+        Ok(report)
     }
 
     /// [`Request::ListenPort`].
@@ -113,18 +110,16 @@ impl Client {
         &self,
         set: Option<ListenPort>,
     ) -> Result<ListenPortChange, LocalError> {
-        match self.ask(&Request::ListenPort { set }).await? {
-            Reply::ListenPort(change) => Ok(change),
-            other => Err(unexpected(&other)),
-        }
+        let reply = self.ask(&Request::ListenPort { set }).await?;
+        let Reply::ListenPort(change) = reply else { return Err(unexpected(&reply)) };
+        Ok(change)
     }
 
     /// [`Request::Counters`].
     pub async fn counters(&self) -> Result<DebugCounters, LocalError> {
-        match self.ask(&Request::Counters).await? {
-            Reply::Counters(counters) => Ok(counters),
-            other => Err(unexpected(&other)),
-        }
+        let reply = self.ask(&Request::Counters).await?;
+        let Reply::Counters(counters) = reply else { return Err(unexpected(&reply)) };
+        Ok(counters)
     }
 
     /// [`Request::Log`].
@@ -151,16 +146,15 @@ impl Client {
     }
 
     async fn ask_done(&self, request: &Request) -> Result<(), LocalError> {
-        match self.ask(request).await? {
-            Reply::Done => Ok(()),
-            other => Err(unexpected(&other)),
-        }
+        let reply = self.ask(request).await?;
+        if reply == Reply::Done { Ok(()) } else { Err(unexpected(&reply)) }
     }
 
     /// Sends any request and returns the stream of its replies.
     pub async fn send(&self, request: &Request) -> Result<Replies, LocalError> {
         let mut stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             let path = self.socket.clone();
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum")]
             match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                     LocalError::NoDaemon { path }
@@ -169,8 +163,8 @@ impl Client {
                 _ => LocalError::Io(error),
             }
         })?;
-        let mut line = serde_json::to_vec(request)
-            .map_err(|error| LocalError::Protocol(error.to_string()))?;
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| LocalError::Protocol(error.to_string()))?;
         line.push(b'\n');
         stream.write_all(&line).await?;
         Ok(Replies { lines: BufReader::new(stream).lines() })

@@ -9,7 +9,6 @@ mod client;
 mod message;
 mod status;
 
-
 pub(crate) mod server;
 
 pub use client::{Client, LocalError, Replies};

@@ -72,14 +72,13 @@ impl LocalServer {
 
 /// 0600, or 0660 for the group where that exists; then it may enter the folder too.
 fn restrict(state: &Path, path: &Path) -> std::io::Result<()> {
-    let mode = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-    };
+    let mode =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
     mode(path, 0o600)?;
     let Ok(Some(group)) = nix::unistd::Group::from_name(GROUP) else { return Ok(()) };
-    let given = [path, state].into_iter().all(|path| {
-        nix::unistd::chown(path, None, Some(group.gid)).is_ok()
-    });
+    let given = [path, state]
+        .into_iter()
+        .all(|path| nix::unistd::chown(path, None, Some(group.gid)).is_ok());
     if given {
         mode(path, 0o660)?;
         mode(state, 0o710)?;

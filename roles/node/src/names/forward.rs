@@ -113,9 +113,9 @@ fn is_answer(asked: &[u8], answer: &[u8]) -> bool {
         return true;
     }
     question_section(asked).is_some_and(|section| {
-        answer.get(HEADER..HEADER + section.len()).is_some_and(|other| {
-            other.eq_ignore_ascii_case(section)
-        })
+        answer
+            .get(HEADER..HEADER + section.len())
+            .is_some_and(|other| other.eq_ignore_ascii_case(section))
     })
 }
 

@@ -85,11 +85,9 @@ fn denied(message: &Message) -> String {
 
 #[test]
 fn a_device_is_found_by_its_full_and_by_its_bare_name() {
-    for name in [
-        "kitchen-pi.home.warren.internal.",
-        "Kitchen-PI.Home.warren.INTERNAL.",
-        "kitchen-pi.",
-    ] {
+    for name in
+        ["kitchen-pi.home.warren.internal.", "Kitchen-PI.Home.warren.INTERNAL.", "kitchen-pi."]
+    {
         assert_eq!(data(&ask(name, RecordType::A).unwrap()), ["100.70.3.4"]);
         assert_eq!(data(&ask(name, RecordType::AAAA).unwrap()), ["fd12:3456:789a::304"]);
         assert_eq!(data(&ask(name, RecordType::ANY).unwrap()).len(), 2);

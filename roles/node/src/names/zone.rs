@@ -60,10 +60,8 @@ impl Zone {
         let domain = absolute(&netmap.dns.domain)?;
         let this = &netmap.this;
         let own = (this.name.as_str().to_owned(), (this.ipv4, this.ipv6));
-        let peers = netmap
-            .peers
-            .iter()
-            .map(|peer| (peer.name.as_str().to_owned(), (peer.ipv4, peer.ipv6)));
+        let peers =
+            netmap.peers.iter().map(|peer| (peer.name.as_str().to_owned(), (peer.ipv4, peer.ipv6)));
         // The own name comes last, so that nobody else can stand for it.
         let by_label: BTreeMap<_, _> = peers.chain([own]).collect();
         let by_address = by_label
@@ -110,6 +108,7 @@ impl Zone {
         self.answer_at(&request, query, place)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "DNS has any number of record types")]
     fn answer_at(&self, request: &Message, query: &Query, place: Place) -> Answer {
         let name = query.name();
         let wanted = query.query_type();
@@ -204,7 +203,7 @@ impl Zone {
             Ok(network) => {
                 // An inner node exists if an address lies below (RFC 8020).
                 let below = |ip: &IpAddr| network.contains(ip);
-                let ours = self.ranges.iter().any(|range| *range == network);
+                let ours = self.ranges.contains(&network);
                 if ours || self.by_address.keys().any(below) {
                     Place::Apex(zone.clone())
                 } else {
@@ -225,15 +224,8 @@ impl Zone {
 
     fn soa(&self, zone: &Name) -> Record {
         let mailbox = self.full_name("hostmaster").unwrap_or_else(|| self.domain.clone());
-        let soa = SOA::new(
-            self.name_server(),
-            mailbox,
-            self.serial,
-            3_600,
-            600,
-            86_400,
-            NEGATIVE_TTL,
-        );
+        let soa =
+            SOA::new(self.name_server(), mailbox, self.serial, 3_600, 600, 86_400, NEGATIVE_TTL);
         Record::from_rdata(zone.clone(), NEGATIVE_TTL, RData::SOA(soa))
     }
 }
@@ -264,11 +256,7 @@ fn reverse_zone(range: &IpNet) -> String {
     }
 }
 
-fn reply(
-    request: &Message,
-    code: ResponseCode,
-    fill: impl FnOnce(&mut Message),
-) -> Answer {
+fn reply(request: &Message, code: ResponseCode, fill: impl FnOnce(&mut Message)) -> Answer {
     let mut message = Message::response(request.metadata.id, request.metadata.op_code);
     message.metadata.recursion_desired = request.metadata.recursion_desired;
     message.metadata.recursion_available = true;

@@ -72,12 +72,15 @@ pub enum StateError {
     },
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, ever growing")]
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; make room on that disk, warren tries again by itself"
         }
-        io::ErrorKind::ReadOnlyFilesystem => "; remount it writable, or choose another with --state",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; remount it writable, or choose another with --state"
+        }
         io::ErrorKind::PermissionDenied => "; run as root, or choose another folder with --state",
         _ => "",
     }

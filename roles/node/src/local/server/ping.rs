@@ -132,9 +132,7 @@ impl<'v> Target<'v> {
 
     async fn why_unreachable(&self) -> String {
         let status = self.status().await;
-        status
-            .and_then(|status| status.reason)
-            .unwrap_or_else(|| "no path was found".to_owned())
+        status.and_then(|status| status.reason).unwrap_or_else(|| "no path was found".to_owned())
     }
 
     async fn status(&self) -> Option<PeerStatus> {

@@ -61,8 +61,11 @@ fn outcome(view: &View) -> Option<Result<(), Failure>> {
 
 fn timed_out(view: &View) -> Failure {
     let why = view.broker.error.clone().unwrap_or_else(|| "no answer yet".to_owned());
-    let code =
-        if view.lost || view.broker.error.is_some() { FailureCode::BrokerAway } else { FailureCode::Timeout };
+    let code = if view.lost || view.broker.error.is_some() {
+        FailureCode::BrokerAway
+    } else {
+        FailureCode::Timeout
+    };
     Failure::new(
         code,
         format!("not connected after {} s, the daemon goes on trying: {why}", PATIENCE.as_secs()),

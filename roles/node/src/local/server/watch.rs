@@ -11,10 +11,7 @@ use crate::local::status::Status;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Sends the status whenever something other than a byte counter or a clock changes.
-pub(super) async fn watch(
-    view: &mut Receiver<View>,
-    replies: &mut Replies,
-) -> std::io::Result<()> {
+pub(super) async fn watch(view: &mut Receiver<View>, replies: &mut Replies) -> std::io::Result<()> {
     let mut shown = None;
     loop {
         let current = view.borrow_and_update().clone();

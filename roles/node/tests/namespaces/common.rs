@@ -10,15 +10,62 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use warren_broker::ServeConfig;
 use warren_broker::admin::{self, NewJoinKey};
-use warren_lab::Host;
+use warren_lab::{Host, Plug, World};
 use warren_node::NodeConfig;
 use warren_node::local::{Client, NodeState, Status};
+
+/// A broker and two hosts on the internet.
+pub(crate) struct Mesh {
+    pub(crate) broker: Broker,
+    pub(crate) hub: Host,
+    pub(crate) laptop: Host,
+    pub(crate) desktop: Host,
+    pub(crate) link: String,
+}
+
+impl Mesh {
+    pub(crate) fn new(world: &World) -> Result<Self> {
+        let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let host = |name: &str| -> Result<(Host, std::net::Ipv4Addr)> {
+            let host = world.host(name)?;
+            let link = world.internet().plug(&host, &Plug::dual())?;
+            let address = link.v4()?;
+            Ok((host, address))
+        };
+        let (hub, hub_ip) = host("hub")?;
+        let (laptop, _) = host("laptop")?;
+        let (desktop, _) = host("desktop")?;
+        let broker = Broker::start(&hub, hub_ip.into())?;
+        let link = broker.link()?;
+        Ok(Self { broker, hub, laptop, desktop, link })
+    }
+
+    /// A node's configuration with a join link in it.
+    pub(crate) fn join(&self) -> impl Fn(&mut NodeConfig) + use<> {
+        let link = self.link.clone();
+        move |config| config.join = Some(link.clone())
+    }
+
+    /// Both nodes, connected.
+    pub(crate) fn nodes(&self) -> Result<(Node, Node)> {
+        let a = Node::start(&self.laptop, self.join())?;
+        let b = Node::start(&self.desktop, self.join())?;
+        a.wait_connected()?;
+        b.wait_connected()?;
+        a.wait("desktop is seen", |status| status.peers.iter().any(|peer| peer.online))?;
+        Ok((a, b))
+    }
+}
 
 /// How long anything may take here before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the system has file descriptors left")
 }
 
 /// Something that runs on a host until it is stopped or dropped.
@@ -37,9 +84,8 @@ impl Running {
         F: Future<Output = Result<()>>,
     {
         let (stop, stopped) = oneshot::channel();
-        let thread = host.enter(|| {
-            std::thread::spawn(move || runtime().block_on(body(stopped)))
-        })?;
+        let thread =
+            host.enter(|| std::thread::spawn(move || runtime().block_on(body(stopped))))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 
@@ -143,11 +189,7 @@ impl Node {
     }
 
     /// Waits until the status is as `condition` wants it.
-    pub(crate) fn wait(
-        &self,
-        what: &str,
-        condition: impl Fn(&Status) -> bool,
-    ) -> Result<Status> {
+    pub(crate) fn wait(&self, what: &str, condition: impl Fn(&Status) -> bool) -> Result<Status> {
         wait_status(&self.state, what, condition)
     }
 

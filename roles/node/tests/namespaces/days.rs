@@ -1,61 +1,18 @@
 //! Bad input and bad days: what the user sees when something is missing, taken, wrong or gone.
 
-mod common;
-
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use common::{Broker, Node, Running, runtime, until};
+
 use serde_json::Value;
-use warren_lab::{Host, Plug, World, isolated};
+use warren_lab::isolated;
 use warren_node::NodeConfig;
 use warren_node::local::{
     FailureCode, HealthCode, ListenPort, LocalError, NodeState, PathKind, PingReport, PingRequest,
     Status,
 };
 
-struct Mesh {
-    broker: Broker,
-    hub: Host,
-    laptop: Host,
-    desktop: Host,
-    link: String,
-}
-
-/// A broker and two hosts on the internet.
-fn mesh(world: &World) -> Result<Mesh> {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-    let host = |name: &str| -> Result<(Host, std::net::Ipv4Addr)> {
-        let host = world.host(name)?;
-        let link = world.internet().plug(&host, &Plug::dual())?;
-        let address = link.v4()?;
-        Ok((host, address))
-    };
-    let (hub, hub_ip) = host("hub")?;
-    let (laptop, _) = host("laptop")?;
-    let (desktop, _) = host("desktop")?;
-    let broker = Broker::start(&hub, hub_ip.into())?;
-    let link = broker.link()?;
-    Ok(Mesh { broker, hub, laptop, desktop, link })
-}
-
-impl Mesh {
-    fn join(&self) -> impl Fn(&mut NodeConfig) + use<> {
-        let link = self.link.clone();
-        move |config| config.join = Some(link.clone())
-    }
-
-    /// Both nodes, connected.
-    fn nodes(&self) -> Result<(Node, Node)> {
-        let a = Node::start(&self.laptop, self.join())?;
-        let b = Node::start(&self.desktop, self.join())?;
-        a.wait_connected()?;
-        b.wait_connected()?;
-        a.wait("desktop is seen", |status| status.peers.iter().any(|peer| peer.online))?;
-        Ok((a, b))
-    }
-}
+use crate::common::{Broker, Mesh, Node, Running, runtime, until};
 
 fn ping(node: &Node, peer: &str) -> Result<PingReport> {
     runtime().block_on(async {
@@ -89,7 +46,7 @@ fn has(status: &Status, code: HealthCode) -> bool {
 #[test]
 fn a_cold_start_without_the_broker_works_from_the_cached_map() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let (a, b) = mesh.nodes()?;
         ensure_direct(&a, "desktop")?;
         let port = a.status()?.node.listen_port;
@@ -113,7 +70,7 @@ fn a_cold_start_without_the_broker_works_from_the_cached_map() {
 #[test]
 fn down_holds_over_a_restart_and_leaves_nothing_behind() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let before = mesh.laptop.run(&["sh", "-c", "ip rule; ip -6 rule; cat /etc/resolv.conf"])?;
         let (a, _b) = mesh.nodes()?;
         let up = mesh.laptop.run(&["sh", "-c", "ip rule; ip -6 rule; cat /etc/resolv.conf"])?;
@@ -141,7 +98,7 @@ fn down_holds_over_a_restart_and_leaves_nothing_behind() {
 #[test]
 fn names_resolve_on_the_device_and_no_longer_after_it_ends() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let before = fs::read_to_string(mesh.laptop.resolv_conf())?;
         let (a, b) = mesh.nodes()?;
         let peer = b.status()?.node;
@@ -166,12 +123,13 @@ fn names_resolve_on_the_device_and_no_longer_after_it_ends() {
 #[test]
 fn a_taken_port_53_is_said_and_everything_else_works() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let _taken =
             mesh.laptop.enter(|| std::net::UdpSocket::bind("0.0.0.0:53")).context("enter")??;
         let (a, _b) = mesh.nodes()?;
         let status = a.wait("said", |status| has(status, HealthCode::DnsPortTaken))?;
-        let text = &status.health.iter().find(|h| h.code == HealthCode::DnsPortTaken).context("it")?.text;
+        let text =
+            &status.health.iter().find(|h| h.code == HealthCode::DnsPortTaken).context("it")?.text;
         ensure!(text.contains("port 53"), "{text}");
         ensure_direct(&a, "desktop")
     });
@@ -180,7 +138,7 @@ fn a_taken_port_53_is_said_and_everything_else_works() {
 #[test]
 fn a_removed_device_is_cut_off_and_told_to_join_again() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let (a, b) = mesh.nodes()?;
         ensure_direct(&a, "desktop")?;
         runtime().block_on(mesh.broker.admin().remove_device("home", "laptop"))?;
@@ -205,7 +163,7 @@ fn a_removed_device_is_cut_off_and_told_to_join_again() {
 #[test]
 fn logout_leaves_the_account_and_a_new_identity_is_a_new_device() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let (a, b) = mesh.nodes()?;
         let key = a.status()?.node.public_key;
         runtime().block_on(a.client().logout(false))?;
@@ -224,7 +182,7 @@ fn logout_leaves_the_account_and_a_new_identity_is_a_new_device() {
 #[test]
 fn a_taken_listen_port_is_refused_and_a_free_one_keeps_the_tunnel() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let _taken =
             mesh.laptop.enter(|| std::net::UdpSocket::bind("0.0.0.0:51820")).context("enter")??;
         let (a, b) = mesh.nodes()?;
@@ -255,7 +213,7 @@ fn a_taken_listen_port_is_refused_and_a_free_one_keeps_the_tunnel() {
 #[test]
 fn a_wrong_pin_and_a_used_key_are_refused_in_words() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let a = Node::start(&mesh.laptop, |_| {})?;
         a.wait("it runs", |status| status.node.state == NodeState::NotJoined)?;
         let (url_and_key, pin) = mesh.link.rsplit_once('.').context("a pin")?;
@@ -280,7 +238,7 @@ fn a_wrong_pin_and_a_used_key_are_refused_in_words() {
 #[test]
 fn a_crash_between_join_and_reply_loses_nothing() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let once = warren_broker::admin::NewJoinKey::default();
         let once = runtime().block_on(mesh.broker.admin().create_join_key("home", &once))?.link;
         let a = Node::start(&mesh.laptop, |config| config.join = Some(once.clone()))?;
@@ -305,7 +263,7 @@ fn a_crash_between_join_and_reply_loses_nothing() {
 #[test]
 fn a_full_disk_is_said_and_the_mesh_goes_on() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let state = mesh.laptop.folder().join("state");
         let path = state.to_str().context("utf-8")?;
         fs::create_dir(&state)?;
@@ -335,9 +293,10 @@ fn a_full_disk_is_said_and_the_mesh_goes_on() {
             }))
         })??;
         ensure_direct(&b, "laptop")?;
-        let (code, text) = refusal(mesh.laptop.enter(|| {
-            runtime().block_on(client.listen_port(Some(ListenPort::Fixed(50_001))))
-        })?);
+        let (code, text) =
+            refusal(mesh.laptop.enter(|| {
+                runtime().block_on(client.listen_port(Some(ListenPort::Fixed(50_001))))
+            })?);
         ensure!(code == FailureCode::State && text.contains("make room"), "{text}");
         Ok(())
     });
@@ -346,11 +305,12 @@ fn a_full_disk_is_said_and_the_mesh_goes_on() {
 #[test]
 fn without_a_tun_driver_the_daemon_says_so_and_ends() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         mesh.laptop.run(&["mount", "-t", "tmpfs", "tmpfs", "/dev/net"])?;
         let a = Node::start(&mesh.laptop, |_| {})?;
         a.wait("it runs", |_| true)?;
-        let (code, text) = refusal(runtime().block_on(a.client().up(Some(mesh.link.clone()), None)));
+        let (code, text) =
+            refusal(runtime().block_on(a.client().up(Some(mesh.link.clone()), None)));
         ensure!(code == FailureCode::Interface && text.contains("modprobe tun"), "{text}");
         a.running.stop()?;
         // From then on it is known at the start.
@@ -368,14 +328,14 @@ fn without_a_tun_driver_the_daemon_says_so_and_ends() {
 #[test]
 fn a_network_of_the_host_in_the_account_s_range_is_said_and_peers_stay_reachable() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let (a, b) = mesh.nodes()?;
         let own = a.status()?.node.ipv4.context("v4")?.octets();
         a.running.stop()?;
         let clash = format!("{}.{}.200.1/24", own[0], own[1]);
-        mesh.laptop.run(&["ip", "link", "add", "carrier", "type", "veth", "peer", "name", "far"])?;
-        mesh.laptop.run(&["ip", "address", "add", &clash, "dev", "carrier"])?;
-        mesh.laptop.run(&["ip", "link", "set", "carrier", "up"])?;
+        mesh.laptop.run(&["ip", "link", "add", "isp0", "type", "veth", "peer", "name", "far"])?;
+        mesh.laptop.run(&["ip", "address", "add", &clash, "dev", "isp0"])?;
+        mesh.laptop.run(&["ip", "link", "set", "isp0", "up"])?;
         mesh.laptop.run(&["ip", "link", "set", "far", "up"])?;
         let a = Node::start(&mesh.laptop, |_| {})?;
         a.wait("said", |status| has(status, HealthCode::RangeClash))?;
@@ -390,7 +350,7 @@ fn a_network_of_the_host_in_the_account_s_range_is_said_and_peers_stay_reachable
 #[test]
 fn a_second_node_on_one_state_folder_is_told_who_holds_it() {
     isolated(|world| {
-        let mesh = mesh(world)?;
+        let mesh = Mesh::new(world)?;
         let a = Node::start(&mesh.laptop, |_| {})?;
         a.wait("it runs", |_| true)?;
         let second = Node::start(&mesh.laptop, |_| {})?;
