@@ -115,6 +115,8 @@ pub struct CarrierId(usize);
 struct Site {
     segment: SegmentId,
     router: Option<RouterId>,
+    /// The first half of the addresses inside, where there is a NAT; else they are public.
+    inside: Option<[u8; 2]>,
     families: Families,
     leg: Link,
     index: u16,
@@ -199,7 +201,15 @@ impl Sites {
         let own = config.config.or(nat.config());
         let Some(own) = own else {
             let segment = self.internet;
-            self.sites.push(Site { segment, router: None, families, leg, index, hosts: 0 });
+            self.sites.push(Site {
+                segment,
+                router: None,
+                inside: None,
+                families,
+                leg,
+                index,
+                hosts: 0,
+            });
             return id;
         };
         let carrier = config.carrier.or_else(|| {
@@ -231,21 +241,45 @@ impl Sites {
             ipv6: families.has_v6().then(|| (prefix, Firewall::default())),
             udp_blocked: nat == Nat::UdpBlocked,
         });
-        let router = Some(router);
-        self.sites.push(Site { segment, router, families, leg, index, hosts: 0 });
+        self.sites.push(Site {
+            segment,
+            router: Some(router),
+            inside: Some([192, 168]),
+            families,
+            leg,
+            index,
+            hosts: 0,
+        });
         id
+    }
+
+    /// Adds a site right in a carrier's network, as a phone stands in it: addresses of
+    /// `prefix`.0.0/16 and no NAT but the carrier's.
+    pub fn add_in_carrier(&mut self, carrier: CarrierId, prefix: [u8; 2]) -> SiteId {
+        let index = u16::try_from(self.sites.len()).expect("fewer than 65,536 sites");
+        self.sites.push(Site {
+            segment: self.carriers[carrier.0].segment,
+            router: None,
+            inside: Some(prefix),
+            families: Families::V4,
+            leg: Link::LAN,
+            index,
+            hosts: 0,
+        });
+        SiteId(self.sites.len() - 1)
     }
 
     /// Puts a host into a site, with addresses of its own there.
     pub fn attach(&mut self, network: &mut Network, host: HostId, site: SiteId) {
-        let is_public = self.sites[site.0].router.is_none();
-        let public = is_public.then(|| self.public_v4());
+        let inside = self.sites[site.0].inside;
+        let public = inside.is_none().then(|| self.public_v4());
         let site = &mut self.sites[site.0];
         let [_, last] = (10 + site.hosts).to_be_bytes();
         site.hosts += 1;
         let mut addrs = Vec::new();
         if site.families.has_v4() {
-            addrs.push(public.unwrap_or(net(Ipv4Addr::new(192, 168, 1, last), 24)));
+            let [a, b] = inside.unwrap_or_default();
+            addrs.push(public.unwrap_or(net(Ipv4Addr::new(a, b, 1, last), 24)));
         }
         if site.families.has_v6() {
             let mut ip = v6_prefix(site.index).segments();
@@ -253,7 +287,7 @@ impl Sites {
             let addr = IpAddr::V6(Ipv6Addr::from(ip));
             addrs.push(IpNet::new(addr, 64).expect("64 is a prefix length"));
         }
-        let link = if is_public { site.leg } else { Link::LAN };
+        let link = if inside.is_none() { site.leg } else { Link::LAN };
         network.attach(host, site.segment, &addrs, link);
     }
 

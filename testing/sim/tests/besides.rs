@@ -136,3 +136,36 @@ fn homes_with_the_same_addresses_do_not_mistake_each_other() {
         assert_direct(paths, |_, rank| rank == Rank::Lan);
     });
 }
+
+#[test]
+fn a_phone_whose_carrier_uses_the_accounts_own_range_connects_all_the_same() {
+    // The account has 100.90.0.0/16.
+    for_seeds("a_phone_whose_carrier", 0..5, |seed| {
+        for prefix in [[100, 64], [100, 90], [10, 0]] {
+            let mut world = World::new(seed);
+            let carrier = world.sites.add_carrier(&mut world.network, EIM_APDF, Link::ACCESS);
+            let site = world.sites.add_in_carrier(carrier, prefix);
+            let phone = world.add_node("phone", site);
+            world.start_node(phone);
+            let home = world.add_home("home", Nat::EimApdf);
+            let (time, paths) = connect(&mut world, phone, home);
+            let time = time.unwrap_or_else(|| panic!("{prefix:?}: never, {paths:?}"));
+            assert!(time <= Duration::from_secs(1), "{prefix:?}: {time:?}");
+            assert_direct(paths, |_, _| true);
+        }
+    });
+}
+
+#[test]
+fn two_phones_in_one_carriers_network_use_it_where_it_lets_them() {
+    for_seeds("two_phones", 0..5, |seed| {
+        let mut world = World::new(seed);
+        let carrier = world.sites.add_carrier(&mut world.network, EIM_APDF, Link::ACCESS);
+        let site = world.sites.add_in_carrier(carrier, [100, 64]);
+        let nodes = ["one", "two"].map(|name| world.add_node(name, site));
+        nodes.iter().for_each(|node| world.start_node(*node));
+        let (time, paths) = connect(&mut world, nodes[0], nodes[1]);
+        assert!(time.expect("an answer") <= Duration::from_secs(1));
+        assert_direct(paths, |remote, _| remote.to_string().starts_with("100.64."));
+    });
+}
