@@ -125,8 +125,7 @@ impl Daemon {
         };
         let (data, opened, events) = started;
         if wanted.is_none() {
-            self.identity.listen_port = Some(opened.port);
-            self.identity.listen_port_auto = true;
+            self.identity.choose_port(opened.port);
             self.save_identity();
         }
         self.note_findings(&opened.findings);

@@ -123,7 +123,9 @@ impl Daemon {
         self.join = None;
         self.stop_control();
         self.take_down().await;
+        // A new identity is the cure for a cloned disk: the old one may live on in the other machine.
         if let Some(joined) = joined
+            && !new_identity
             && !self.identity.revoked
             && let Err(error) = leave(&joined).await
             && !error.is_revoked()
@@ -137,6 +139,7 @@ impl Daemon {
             self.identity.name = old.name;
             self.identity.listen_port = old.listen_port;
             self.identity.listen_port_auto = old.listen_port_auto;
+            self.identity.auto_port = old.auto_port;
         }
         self.identity.joining = None;
         self.identity.revoked = false;
@@ -171,12 +174,17 @@ impl Daemon {
             Some(ListenPort::Fixed(port)) => (Some(port), false),
             // The node's own choice is kept for life, so that a NAT keeps its mapping.
             Some(ListenPort::Auto) if self.identity.listen_port_auto => (present, true),
-            Some(ListenPort::Auto) => (None, true),
+            Some(ListenPort::Auto) => (self.identity.auto_port, true),
         };
         let changed = wanted.is_none() || wanted != present;
         let port = match wanted {
             Some(port) if !changed => port,
-            wanted => self.rebind(wanted).await?,
+            wanted => match self.rebind(wanted).await {
+                Err(failure) if auto && failure.code == FailureCode::PortInUse => {
+                    self.rebind(None).await?
+                }
+                result => result?,
+            },
         };
         self.keep_port(port, auto)?;
         Ok(ListenPortChange { port, auto, changed })
@@ -203,8 +211,12 @@ impl Daemon {
     }
 
     fn keep_port(&mut self, port: u16, auto: bool) -> Result<(), Failure> {
-        self.identity.listen_port = Some(port);
-        self.identity.listen_port_auto = auto;
+        if auto {
+            self.identity.choose_port(port);
+        } else {
+            self.identity.listen_port = Some(port);
+            self.identity.listen_port_auto = false;
+        }
         self.try_save_identity().map_err(unsaved)
     }
 }

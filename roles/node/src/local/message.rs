@@ -28,7 +28,9 @@ pub enum Request {
     Down,
     /// Leave the account. [`Reply::Done`].
     Logout {
-        /// Make a new key pair too: this machine becomes a new device.
+        /// Make a new key pair: this machine becomes a new device. The broker isn't told, because
+        /// the old identity may live on in the machine that this one was cloned from; an admin
+        /// removes it where it doesn't.
         #[serde(default)]
         new_identity: bool,
     },

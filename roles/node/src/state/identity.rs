@@ -25,6 +25,9 @@ pub(crate) struct Identity {
     /// Whether the node chose [`Identity::listen_port`] itself.
     #[serde(default = "yes")]
     pub(crate) listen_port_auto: bool,
+    /// The port that the node chose itself, for life: `lport auto` comes back to it.
+    #[serde(default)]
+    pub(crate) auto_port: Option<u16>,
     /// Whether the user wants the mesh up: `warren down` holds over restarts.
     #[serde(default = "yes")]
     pub(crate) up: bool,
@@ -142,6 +145,7 @@ impl Identity {
             private_key: PrivateKey(key),
             listen_port: None,
             listen_port_auto: true,
+            auto_port: None,
             up: true,
             name: None,
             joined: None,
@@ -158,6 +162,13 @@ impl Identity {
         );
         json.push(b'\n');
         atomic::replace(folder, FILE, &json)
+    }
+
+    /// The node has chosen this listen port, and keeps it.
+    pub(crate) fn choose_port(&mut self, port: u16) {
+        self.listen_port = Some(port);
+        self.listen_port_auto = true;
+        self.auto_port = Some(port);
     }
 
     pub(crate) fn private_key(&self) -> StaticSecret {
