@@ -114,9 +114,14 @@ fn inside(options: Options, signals: &SigSet) -> Result<()> {
     let begun = Instant::now();
     loop {
         let view = scene.view();
-        screen.draw(&view)?;
+        match screen.draw(&view) {
+            Ok(()) => {}
+            // As in `warren demo | head`: nobody looks on.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => return Err(error).context("cannot show the demo"),
+        }
         if let Some(trouble) = &view.trouble {
-            screen.end()?;
+            screen.end();
             bail!("{trouble}");
         }
         let complete = view.is_complete();
@@ -130,7 +135,8 @@ fn inside(options: Options, signals: &SigSet) -> Result<()> {
         wait_readable(&wishes)?;
     }
     // The threads that look on may wait for a ping; the namespaces end with this process anyway.
-    screen.end()
+    screen.end();
+    Ok(())
 }
 
 fn check_tun() -> Result<()> {

@@ -35,6 +35,12 @@ impl Warren {
         Self(path.to_owned())
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.0
+    }
+
     /// A command of it on `host`.
     #[must_use]
     pub fn on(&self, host: &Host) -> HostCommand {

@@ -1,9 +1,8 @@
 //! What the demo shows: a table that is drawn over itself, plain lines, or JSON.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
-use anyhow::Result;
 use serde::Serialize;
 
 /// All there is to see.
@@ -68,12 +67,15 @@ pub(super) struct Screen {
 impl Screen {
     pub(super) fn new(form: Form) -> Self {
         if form == Form::Table {
-            println!("Building three homes, a carrier and a broker on this machine …");
+            let _ = writeln!(
+                io::stdout(),
+                "Building three homes, a carrier and a broker on this machine …"
+            );
         }
         Self { form, shown: None, height: 0 }
     }
 
-    pub(super) fn draw(&mut self, view: &View) -> Result<()> {
+    pub(super) fn draw(&mut self, view: &View) -> io::Result<()> {
         if self.shown.as_ref() == Some(view) {
             return Ok(());
         }
@@ -100,13 +102,14 @@ impl Screen {
         Ok(())
     }
 
-    pub(super) fn end(&self) -> Result<()> {
-        match self.form {
-            Form::Table => println!("\nThe demo has ended; nothing of it is left on this machine."),
-            Form::Lines => println!("ended"),
-            Form::Json => {}
-        }
-        Ok(())
+    pub(super) fn end(&self) {
+        let farewell = match self.form {
+            Form::Table => "\nThe demo has ended; nothing of it is left on this machine.\n",
+            Form::Lines => "ended\n",
+            Form::Json => "",
+        };
+        // Whoever closed the output needs no farewell.
+        let _ = io::stdout().write_all(farewell.as_bytes());
     }
 }
 

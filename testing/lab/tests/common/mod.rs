@@ -9,19 +9,19 @@ use anyhow::{Context, Result, ensure};
 use warren_lab::warren::{Broker, Node, Warren};
 use warren_lab::{Host, Link, NatKind, NatSpec, Plug, Router, Segment, World};
 
-pub const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// A world with a broker in it, reachable at two IPv4 and one IPv6 address.
-pub struct Lab<'w> {
-    pub world: &'w World,
-    pub warren: Warren,
-    pub broker: Broker,
-    pub broker_link: Link,
-    pub link: String,
+pub(crate) struct Lab<'w> {
+    pub(crate) world: &'w World,
+    pub(crate) warren: Warren,
+    pub(crate) broker: Broker,
+    pub(crate) broker_link: Link,
+    pub(crate) link: String,
 }
 
 impl<'w> Lab<'w> {
-    pub fn start(world: &'w World) -> Result<Self> {
+    pub(crate) fn start(world: &'w World) -> Result<Self> {
         let warren = Warren::locate()?;
         let host = world.host("broker")?;
         let first = world.internet().plug(&host, &Plug::dual())?;
@@ -34,60 +34,61 @@ impl<'w> Lab<'w> {
     }
 
     /// A host of that name on `segment`, and its link.
-    pub fn host(&self, name: &str, segment: &Segment, plug: &Plug) -> Result<(Host, Link)> {
+    pub(crate) fn host(&self, name: &str, segment: &Segment, plug: &Plug) -> Result<(Host, Link)> {
         let host = self.world.host(name)?;
         let link = segment.plug(&host, plug)?;
         Ok((host, link))
     }
 
     /// A home's router.
-    pub fn home(&self, name: &str, kind: NatKind) -> Result<Router> {
+    pub(crate) fn home(&self, name: &str, kind: NatKind) -> Result<Router> {
         self.world.router(name, self.world.internet(), NatSpec::new(kind))
     }
 
     /// A connected node of that name, public.
-    pub fn public_node(&self, name: &str) -> Result<(Node, Link)> {
+    pub(crate) fn public_node(&self, name: &str) -> Result<(Node, Link)> {
         let (host, link) = self.host(name, self.world.internet(), &Plug::ipv4())?;
         Ok((self.join(&host)?, link))
     }
 
     /// A connected node of that name in a home of its own.
-    pub fn home_node(&self, name: &str, kind: NatKind) -> Result<(Node, Link, Router)> {
+    pub(crate) fn home_node(&self, name: &str, kind: NatKind) -> Result<(Node, Link, Router)> {
         let router = self.home(&format!("{name}-home"), kind)?;
         let (host, link) = self.host(name, router.lan(), &Plug::ipv4())?;
         Ok((self.join(&host)?, link, router))
     }
 
-    pub fn join(&self, host: &Host) -> Result<Node> {
+    pub(crate) fn join(&self, host: &Host) -> Result<Node> {
         Node::join(&self.warren, host, &self.link)
     }
 }
 
 /// Runs the jobs at most `limit` at once and returns what they gave, in order.
-pub fn in_parallel<T: Send>(
+pub(crate) fn in_parallel<T: Send>(
     limit: usize,
     jobs: Vec<impl FnOnce() -> Result<T> + Send>,
 ) -> Result<Vec<T>> {
+    const NO_PANIC: &str = "no job panics while it holds a lock";
     let next = std::sync::Mutex::new(jobs.into_iter().enumerate());
     let done = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..limit {
             scope.spawn(|| {
                 loop {
-                    let Some((number, job)) = next.lock().unwrap().next() else { return };
+                    let Some((number, job)) = next.lock().expect(NO_PANIC).next() else { return };
                     let outcome = job();
-                    done.lock().unwrap().push((number, outcome));
+                    done.lock().expect(NO_PANIC).push((number, outcome));
                 }
             });
         }
     });
-    let mut done = done.into_inner().unwrap();
+    let mut done = done.into_inner().expect(NO_PANIC);
     done.sort_by_key(|(number, _)| *number);
     done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// A ping by the kernel, through the tunnel: works once, within `limit`.
-pub fn kernel_ping(host: &Host, to: impl Into<IpAddr>, limit: Duration) -> Result<Duration> {
+pub(crate) fn kernel_ping(host: &Host, to: impl Into<IpAddr>, limit: Duration) -> Result<Duration> {
     let to = to.into().to_string();
     let begun = Instant::now();
     let seconds = limit.as_secs().max(1).to_string();
@@ -98,12 +99,12 @@ pub fn kernel_ping(host: &Host, to: impl Into<IpAddr>, limit: Duration) -> Resul
 }
 
 /// The mesh address of a node.
-pub fn mesh_ipv4(node: &Node) -> Result<std::net::Ipv4Addr> {
+pub(crate) fn mesh_ipv4(node: &Node) -> Result<std::net::Ipv4Addr> {
     node.status()?.node.ipv4.context("the node has no mesh address")
 }
 
 /// Checks that a command failed and said `needle`, and returns all that it said.
-pub fn refused(output: &std::process::Output, needle: &str) -> Result<String> {
+pub(crate) fn refused(output: &std::process::Output, needle: &str) -> Result<String> {
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
