@@ -585,3 +585,31 @@ fn a_full_buffer_on_the_way_is_not_taken_for_death() {
     let deaths = world.nodes[0].events.iter().filter(|(_, event)| dead(event)).count();
     assert!(deaths <= 1, "{deaths}");
 }
+
+#[test]
+fn a_peer_sought_in_vain_is_told_as_soon_as_the_broker_is_back() {
+    let mut world = World::new(2);
+    for node in &mut world.nodes {
+        node.firewall = true;
+    }
+    world.join(0, 1);
+    // The line is cut for long enough that the peer gives up and its holes close.
+    world.filter = Box::new(|_| false);
+    world.nodes[0].mesh.handle_broker(BrokerState::Lost, world.now);
+    world.drain(0);
+    let begin = world.now;
+    while world.now - begin < secs(400) {
+        world.send(0, 1, b"x");
+        world.run(ms(500));
+    }
+    world.nodes[1].holes.clear();
+    world.filter = Box::new(|_| true);
+    world.nodes[0].mesh.handle_broker(BrokerState::Connected { rtt: DELAY }, world.now);
+    world.drain(0);
+    let begin = world.now;
+    while world.remote(0, 1).is_none() {
+        world.send(0, 1, b"x");
+        world.run(ms(100));
+        assert!(world.now - begin < secs(1));
+    }
+}

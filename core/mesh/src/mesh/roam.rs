@@ -27,6 +27,9 @@ impl Mesh {
                 if before == Some(BrokerState::Lost) || self.outside.nat().udp == Some(false) {
                     self.refresh_outside(now);
                 }
+                if before == Some(BrokerState::Lost) {
+                    self.tell_peers(now);
+                }
             }
             BrokerState::Lost if before != Some(BrokerState::Lost) => {
                 self.cold_cursor = None;
@@ -116,8 +119,8 @@ impl Mesh {
         }
     }
 
-    /// Those who are sought, or whose path is in doubt, need the new endpoints at once; those who
-    /// were sought in vain may be reached from here.
+    /// The own endpoints changed, or the broker can pass on words again: those who are sought, or
+    /// whose path is in doubt, are told at once; those who were sought in vain may be reached by now.
     fn tell_peers(&mut self, now: Instant) {
         for handle in self.peers.active() {
             let Some(peer) = self.peers.get(handle) else { continue };
