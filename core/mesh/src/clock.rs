@@ -2,6 +2,8 @@ use std::time::{Duration, Instant};
 
 const DAY: u64 = 86_400;
 
+const AGREEMENT: Duration = Duration::from_secs(60);
+
 /// Wall-clock time, kept beside the monotonic one that the core is given.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
@@ -31,9 +33,10 @@ impl Clock {
         now + begins.saturating_sub(unix).min(Duration::from_secs(DAY))
     }
 
-    /// Moves the clock forward to `unix` at `now`; a time in its past changes nothing.
-    pub(crate) fn raise(&mut self, unix: Duration, now: Instant) {
-        if unix > self.unix(now) {
+    /// Sets the clock by one that everybody has in common, unless the two nearly agree: what its
+    /// messages take to arrive must not move midnight to and fro.
+    pub(crate) fn set(&mut self, unix: Duration, now: Instant) {
+        if unix.abs_diff(self.unix(now)) > AGREEMENT {
             *self = Self { base: now, unix };
         }
     }

@@ -139,11 +139,12 @@ impl Mesh {
         self.public
     }
 
-    /// Tells that the wall clock at `now` is at least `unix` (the broker's time, for a device
-    /// without a clock). A clock that went back is ignored.
+    /// Tells the broker's time at `now`, as the time since 1970. Probe tags follow it both ways,
+    /// because all devices must agree on the day; WireGuard's timestamps only ever rise, so there it
+    /// is a floor.
     pub fn raise_clock(&mut self, unix: Duration, now: Instant) {
         let day = self.clock.day(now);
-        self.clock.raise(unix, now);
+        self.clock.set(unix, now);
         self.wg.raise_clock(now, unix);
         if self.clock.day(now) != day {
             self.renew_tags(now);
