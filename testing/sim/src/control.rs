@@ -58,7 +58,11 @@ pub(crate) enum Up {
 pub(crate) enum Down {
     Event(SessionEvent),
     Heartbeat,
-    CheckedIn(CheckInReply),
+    /// With the broker's clock, as the `Date` header says it.
+    CheckedIn {
+        reply: CheckInReply,
+        unix: Duration,
+    },
     /// A check-in was refused; it must be sent again.
     CheckInRefused,
     /// A connect request was taken or refused; nobody waits for it.
@@ -119,7 +123,7 @@ impl Down {
                 9 + "event: \ndata: \n\n".len() + event.name().len() + id + event.data().len()
             }
             Self::Heartbeat => 9 + ":\n\n".len(),
-            Self::CheckedIn(body) => reply(json_len(body)),
+            Self::CheckedIn { reply: body, .. } => reply(json_len(body)),
             Self::CheckInRefused | Self::Revoked => reply(100),
             Self::Done => reply(0),
             Self::Netmap(netmap) => reply(json_len(netmap)),

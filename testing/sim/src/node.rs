@@ -5,14 +5,13 @@ mod session;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use warren_mesh::{Config, Event, Mesh};
 use warren_proto::{DeviceId, InstanceId, Netmap, Registered};
 
-use crate::broker::UNIX_START;
 use crate::control::{ConnId, Up};
 use crate::net::{HostId, Network};
 use crate::world::NodeId;
@@ -37,6 +36,8 @@ pub struct Node {
     pub private_key: [u8; 32],
     /// What it got when it joined.
     pub registered: Option<Registered>,
+    /// What its clock shows when the world's shows `UNIX_START`.
+    pub unix_start: Duration,
     /// Its mesh IPv4 address, for life.
     pub mesh_ip: IpAddr,
     /// The netmap that it has on disk.
@@ -111,7 +112,7 @@ impl Node {
         let config = Config {
             private_key: self.private_key,
             seed,
-            unix: UNIX_START + now.duration_since(start),
+            unix: self.unix_start + now.duration_since(start),
             mtu: None,
         };
         let mut mesh = Mesh::new(config, now);

@@ -19,7 +19,7 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use warren_coord::{BrokerSettings, NewJoinKey};
 use warren_proto::DeviceId;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, UNIX_START};
 use crate::control::{ConnId, Connection, Direction};
 use crate::net::{HostId, Link, Network};
 use crate::node::{Node, Want};
@@ -193,6 +193,7 @@ impl World {
         self.nodes.push(Node {
             id,
             mesh_ip,
+            unix_start: UNIX_START,
             host,
             name: name.to_owned(),
             port: self.rng.random_range(40_000..60_000),
@@ -275,6 +276,7 @@ impl World {
             name: format!("{} (clone)", original.name),
             port: original.port,
             mesh_ip: original.mesh_ip,
+            unix_start: original.unix_start,
             private_key: original.private_key,
             registered: original.registered.clone(),
             cache: original.cache.clone(),

@@ -137,3 +137,35 @@ fn a_copied_state_folder_is_noticed_and_wears_nothing_out() {
         }
     });
 }
+
+#[test]
+fn wrong_clocks_keep_nobody_apart() {
+    const DAY: u64 = 86_400;
+    let now = UNIX_START.as_secs();
+    for_seeds("wrong_clocks", 0..3, |seed| {
+        for (left, right) in [
+            (now - DAY, now),
+            (now + DAY, now),
+            (now - DAY / 2, now + DAY / 2),
+            // A Raspberry Pi at boot, alone or two of them.
+            (0, now),
+            (0, 60),
+            (now + 40 * DAY, now),
+            (now + 40 * DAY, now + 400 * DAY),
+        ] {
+            let mut world = World::new(seed);
+            let site = [(); 2].map(|()| world.add_site(SiteConfig::new(Nat::EimApdf)));
+            let nodes = [0, 1].map(|n| world.add_node("device", site[n]));
+            for (node, unix) in nodes.into_iter().zip([left, right]) {
+                world.nodes[node.0].unix_start = Duration::from_secs(unix);
+                world.start_node(node);
+            }
+            world.run_for(Duration::from_secs(20));
+            let time = world.ping_until_answered(nodes[0], nodes[1], MINUTE);
+            assert!(
+                time.is_some_and(|time| time <= Duration::from_secs(1)),
+                "clocks {left} and {right}, it is {now}: {time:?}"
+            );
+        }
+    });
+}

@@ -255,7 +255,8 @@ impl Node {
                 self.handle_session_event(event, now);
             }
             Down::Heartbeat | Down::Done => {}
-            Down::CheckedIn(reply) => {
+            Down::CheckedIn { reply, unix } => {
+                daemon.mesh.raise_clock(unix, now);
                 session.checked_in(wants, now);
                 if reply.resend && session.known.is_some() {
                     session.check_in(session.known.clone(), wants, now);

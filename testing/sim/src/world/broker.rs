@@ -4,6 +4,7 @@ use warren_coord::Refused;
 use warren_proto::{DeviceId, SessionEvent};
 
 use super::{Happening, NodeId, World};
+use crate::broker::UNIX_START;
 use crate::control::{ConnId, Down, Up};
 
 impl World {
@@ -49,6 +50,7 @@ impl World {
             return;
         };
         let instance = self.nodes[node.0].daemon.as_ref().map(|daemon| daemon.instance);
+        let unix = UNIX_START + self.elapsed();
         let Some(process) = self.broker.process() else { return };
         let answer = match up {
             Up::Events { last_event_id } => {
@@ -66,7 +68,7 @@ impl World {
                 }
             }
             Up::CheckIn(check_in) => match process.check_in(device, &check_in, now) {
-                Ok(reply) => Down::CheckedIn(reply),
+                Ok(reply) => Down::CheckedIn { reply, unix },
                 Err(Refused::Revoked) => Down::Revoked,
                 Err(_) => Down::CheckInRefused,
             },
