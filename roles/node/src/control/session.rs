@@ -136,7 +136,8 @@ impl Session {
                 End::Failed(error) => error,
             };
             tracing::debug!(%error, connected, "the control session broke");
-            let at_once = matches!(error, ControlError::NetworkChanged);
+            let at_once =
+                matches!(error, ControlError::NetworkChanged) || (connected && self.is_unsettled());
             if connected && begun.elapsed() >= STABLE {
                 self.failures = 0;
             }
@@ -272,7 +273,11 @@ impl Session {
     fn obey(&mut self, command: Command, requests: &mut Requests) -> Result<(), End> {
         match command {
             Command::CheckIn(state) => {
-                self.state = Some(state.clone());
+                let before = self.state.replace(state.clone());
+                // Seen from elsewhere: what the connection went through may be gone too.
+                if before.is_some_and(|before| before.endpoints != state.endpoints) {
+                    self.changed = Some(Instant::now());
+                }
                 requests.check_in(Some(state), self.patience());
             }
             Command::Connect(request) => requests.connect(request),
@@ -291,11 +296,13 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the network has changed a moment ago.
+    fn is_unsettled(&self) -> bool {
+        self.changed.is_some_and(|changed| changed.elapsed() < UNSETTLED)
+    }
+
     fn patience(&self) -> Duration {
-        match self.changed {
-            Some(changed) if changed.elapsed() < UNSETTLED => IMPATIENT,
-            Some(_) | None => REQUEST_TIMEOUT,
-        }
+        if self.is_unsettled() { IMPATIENT } else { REQUEST_TIMEOUT }
     }
 
     async fn take_bytes(&mut self, parser: &mut SseParser, bytes: &[u8]) -> Result<(), End> {

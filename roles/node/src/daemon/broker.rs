@@ -187,10 +187,14 @@ impl Daemon {
         self.broker.error = Some(error.to_string());
         self.broker.usurped = 0;
         let code = error.health();
-        let text = if code == HealthCode::BrokerAway {
-            format!("the broker is out of reach, the mesh works from its last map: {error}")
-        } else {
-            error.to_string()
+        let text = match (code == HealthCode::BrokerAway, self.map.is_some()) {
+            (true, true) => {
+                format!("the broker is out of reach, the mesh works from its last map: {error}")
+            }
+            (true, false) => {
+                format!("the broker is out of reach, and there is no map of the mesh yet: {error}")
+            }
+            (false, _) => error.to_string(),
         };
         self.healths.set(code, text);
         if let Some(mesh) = &self.mesh {

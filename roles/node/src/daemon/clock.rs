@@ -78,9 +78,30 @@ impl Daemon {
         if unix > self.clock.now() {
             self.clock.raise(unix);
             self.keep_clock();
-            if let Some(mesh) = &self.mesh {
-                mesh.client().raise_clock(unix).await;
-            }
         }
+        // A clock that is ahead must be known too: the day is part of what probes are known by.
+        if let Some(mesh) = &self.mesh {
+            mesh.client().raise_clock(unix).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_a_clock_goes_on_from_its_floor_and_takes_the_broker_s_time() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Clock::load(folder.path()).now() <= wall_clock(), "no floor, no change");
+        let day = Duration::from_secs(86_400);
+        let ahead = wall_clock() + day;
+        set_floor(folder.path(), ahead).unwrap();
+        let mut clock = Clock::load(folder.path());
+        assert!(clock.now() >= ahead, "as if the wall clock had lost a day");
+        clock.raise(wall_clock());
+        assert!(clock.now() >= ahead, "it never goes back");
+        clock.raise(ahead + day);
+        assert!(clock.now() >= ahead + day);
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use warren_mesh::{BrokerState, LocalAddress, MapSource};
 use warren_net::{
-    Error, Finding, HostNetwork, InterfaceConfig, NetworkState, TunConfig, UdpConfig,
+    Error, Finding, HostNetwork, InterfaceConfig, NetworkState, Tun, TunConfig, UdpConfig,
 };
 use warren_proto::Netmap;
 use zeroize::Zeroizing;
@@ -91,6 +91,11 @@ impl Daemon {
             }
         }
         result
+    }
+
+    /// Whether an interface can be had at all; it is gone again at once.
+    pub(super) fn try_interface(&self) -> Result<(), Error> {
+        Tun::open(&TunConfig { name: self.config.tun.clone(), ..TunConfig::default() }).map(drop)
     }
 
     async fn open_mesh(&mut self, netmap: Netmap) -> Result<(), Error> {

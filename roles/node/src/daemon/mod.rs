@@ -171,6 +171,8 @@ impl Daemon {
         self.take_configuration()?;
         self.publish();
         if self.identity.joining.is_some() {
+            // Better to say so now than after a join key was used.
+            self.try_interface()?;
             self.start_joining()?;
         } else if self.identity.revoked {
             self.note_revoked();

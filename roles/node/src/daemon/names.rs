@@ -57,8 +57,12 @@ impl Daemon {
         let Some(map) = &self.map else { return };
         let domain = map.netmap.dns.domain.clone();
         let own = IpAddr::V4(map.netmap.this.ipv4);
-        let zone = Zone::new(&map.netmap).map(Arc::new);
-        let (sources, receiver) = watch::channel(Sources { zone, servers: Vec::new() });
+        let Some(zone) = Zone::new(&map.netmap).map(Arc::new) else {
+            let text = format!("names do not resolve: {domain:?} is no DNS domain");
+            self.healths.set(HealthCode::DnsNotWired, text);
+            return;
+        };
+        let (sources, receiver) = watch::channel(Sources { zone: Some(zone), servers: Vec::new() });
         let at = |port| Resolver::start(SocketAddr::new(own, port), receiver.clone());
         let resolver = match at(PORT).await {
             Ok(resolver) => Ok(resolver),

@@ -187,3 +187,88 @@ pub struct Health {
     /// What is wrong and what to do, for people.
     pub text: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn keys(value: &Value) -> Vec<&str> {
+        value.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn the_json_has_what_scripts_rely_on() {
+        let peer = PeerStatus {
+            name: "desktop".to_owned(),
+            ipv4: Ipv4Addr::new(100, 70, 0, 2),
+            ipv6: Ipv6Addr::LOCALHOST,
+            dns_name: "desktop.home.warren.internal".to_owned(),
+            online: true,
+            path: PathKind::Direct,
+            reason: None,
+            endpoint: Some(([192, 0, 2, 1], 5).into()),
+            relay: None,
+            rtt_ms: Some(1.5),
+            rx_bytes: 1,
+            tx_bytes: 2,
+            last_handshake: Some(3),
+        };
+        let status = Status {
+            schema: SCHEMA,
+            node: NodeStatus {
+                name: "laptop".to_owned(),
+                ipv4: None,
+                ipv6: None,
+                dns_name: None,
+                listen_port: 50_000,
+                public_key: PublicKey([1; 32]),
+                state: NodeState::MustJoinAgain,
+                endpoints: Vec::new(),
+                nat: NatReport::default(),
+                interface: None,
+                version: String::new(),
+            },
+            broker: BrokerStatus {
+                url: None,
+                connected: false,
+                last_check_in: None,
+                netmap_version: None,
+                netmap_age_s: None,
+                rtt_ms: None,
+                error: None,
+            },
+            peers: vec![peer],
+            health: vec![Health { code: HealthCode::UdpBlocked, text: "why".to_owned() }],
+        };
+        let value = serde_json::to_value(&status).unwrap();
+        assert_eq!(value["schema"], 1);
+        assert_eq!(value["node"]["state"], "must-join-again");
+        assert_eq!(value["peers"][0]["path"], "direct");
+        assert_eq!(value["peers"][0]["endpoint"], "192.0.2.1:5");
+        assert_eq!(value["health"], json!([{ "code": "udp-blocked", "text": "why" }]));
+        for (part, wanted) in [
+            (&value, "schema node broker peers health"),
+            (&value["node"], "name ipv4 ipv6 dns_name listen_port public_key state endpoints nat"),
+            (&value["broker"], "url connected last_check_in netmap_version netmap_age_s"),
+            (
+                &value["peers"][0],
+                "name ipv4 ipv6 dns_name online path reason endpoint relay rtt_ms rx_bytes \
+                 tx_bytes last_handshake",
+            ),
+        ] {
+            for key in wanted.split_whitespace() {
+                assert!(keys(part).contains(&key), "{key} is missing in {part}");
+            }
+        }
+        assert_eq!(serde_json::from_value::<Status>(value).unwrap(), status);
+    }
+
+    #[test]
+    fn codes_of_a_newer_daemon_are_understood_as_other() {
+        let health: Health =
+            serde_json::from_value(json!({ "code": "moonlight", "text": "" })).unwrap();
+        assert_eq!(health.code, HealthCode::Other);
+    }
+}

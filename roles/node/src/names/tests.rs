@@ -84,6 +84,15 @@ fn denied(message: &Message) -> String {
 }
 
 #[test]
+fn a_domain_that_is_none_makes_no_zone() {
+    for domain in ["", ".", "a b", "home\nnameserver 6.6.6.6", "x..y", "\\046"] {
+        let mut netmap = netmap();
+        netmap.dns.domain = domain.to_owned();
+        assert_eq!(Zone::new(&netmap), None, "{domain:?}");
+    }
+}
+
+#[test]
 fn a_device_is_found_by_its_full_and_by_its_bare_name() {
     for name in
         ["kitchen-pi.home.warren.internal.", "Kitchen-PI.Home.warren.INTERNAL.", "kitchen-pi."]

@@ -58,6 +58,11 @@ impl Zone {
     /// The names of a map: this device's own and its peers'. `None` if the domain is no name.
     pub(crate) fn new(netmap: &Netmap) -> Option<Self> {
         let domain = absolute(&netmap.dns.domain)?;
+        // It goes into the host's configuration too.
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        if domain.is_root() || !netmap.dns.domain.chars().all(plain) {
+            return None;
+        }
         let this = &netmap.this;
         let own = (this.name.as_str().to_owned(), (this.ipv4, this.ipv6));
         let peers =
