@@ -245,6 +245,13 @@ impl World {
         self.plug(node, site);
     }
 
+    /// Lets a node listen on another UDP port, as `warren lport` does.
+    pub fn change_port(&mut self, node: NodeId, port: u16) {
+        self.nodes[node.0].port = port;
+        self.nodes[node.0].tell_addresses(&self.network, self.now);
+        self.settle(node, Vec::new());
+    }
+
     /// Takes a node's host off the network.
     pub fn unplug(&mut self, node: NodeId) {
         self.network.detach(self.nodes[node.0].host);
