@@ -35,6 +35,8 @@ pub(super) struct Broker {
     pub(super) join_failure: Option<(FailureCode, String)>,
     /// The pin that the present connection has matched.
     matched: Option<Pin>,
+    /// Whether the next pin was announced on the present connection.
+    announced: bool,
     addresses: BrokerAddresses,
 }
 
@@ -136,6 +138,8 @@ impl Daemon {
         self.broker.lost = false;
         self.broker.error = None;
         self.broker.matched = pin;
+        self.broker.announced = self.map.as_ref().is_some_and(|map| map.netmap.next_pin.is_some());
+        self.update_pins();
         self.broker.rtt = Some(rtt);
         for code in [HealthCode::BrokerAway, HealthCode::WrongPin, HealthCode::UpgradeRequired] {
             self.healths.clear(code);
@@ -276,18 +280,31 @@ impl Daemon {
         self.map_changed();
         self.update_zone().await;
         let (Some(map), Some(joined)) = (&self.map, &mut self.identity.joined) else { return };
-        let pins: Vec<Pin> = match (self.broker.matched, map.netmap.next_pin) {
-            (Some(matched), next) => {
-                let next = next.filter(|next| *next != matched);
-                [Some(matched), next].into_iter().flatten().collect()
-            }
-            // Under the system's authorities there is no pin, or nothing is connected.
-            (None, _) => joined.pins.clone(),
-        };
         let name = map.netmap.this.name.clone();
-        if joined.pins != pins || joined.name != name {
-            joined.pins.clone_from(&pins);
+        if joined.name != name {
             joined.name = name;
+            self.save_identity();
+        }
+        self.update_pins();
+    }
+
+    /// Which keys may sign the broker's certificate from now on: the one that this connection
+    /// showed and the one that is announced. One whose announcement has ended on this connection
+    /// was put to use (or was given up): the next connection tells.
+    fn update_pins(&mut self) {
+        let (Some(map), Some(joined)) = (&self.map, &mut self.identity.joined) else { return };
+        // Under the system's authorities there is no pin.
+        let Some(matched) = self.broker.matched else { return };
+        let pins = match map.netmap.next_pin {
+            Some(next) => {
+                self.broker.announced = true;
+                if next == matched { vec![matched] } else { vec![matched, next] }
+            }
+            None if self.broker.announced => return,
+            None => vec![matched],
+        };
+        if joined.pins != pins {
+            joined.pins.clone_from(&pins);
             self.save_identity();
             self.tell_broker(Command::Pins(Pins(pins)));
         }

@@ -362,3 +362,35 @@ fn a_second_node_on_one_state_folder_is_told_who_holds_it() {
         Ok(())
     });
 }
+
+/// The pins that a node has written down.
+fn pins(node: &Node) -> Result<Vec<String>> {
+    let identity: Value = serde_json::from_slice(&fs::read(node.state.join("node.json"))?)?;
+    let pins = identity["joined"]["pins"].as_array().context("pins")?;
+    Ok(pins.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+#[test]
+fn an_announced_change_of_the_broker_s_key_is_followed_and_the_old_key_forgotten() {
+    isolated(|world| {
+        let mesh = Mesh::new(world)?;
+        let a = Node::start(&mesh.laptop, mesh.join())?;
+        a.wait_connected()?;
+        let old = pins(&a)?;
+        ensure!(old.len() == 1, "{old:?}");
+        let admin = mesh.broker.admin();
+        runtime().block_on(admin.prepare_pin())?;
+        runtime().block_on(until("announced", async || Ok(pins(&a)?.len() == 2)))?;
+        let both = pins(&a)?;
+        runtime().block_on(admin.activate_pin())?;
+        mesh.broker.running.stop()?;
+        let broker = Broker::run(&mesh.hub, mesh.broker.config.clone())?;
+        a.wait("connected", |s| s.broker.connected && s.node.state == NodeState::Connected)?;
+        runtime().block_on(until("forgotten", async || Ok(pins(&a)? == both[1..])))?;
+        a.running.stop()?;
+        let a = Node::start(&mesh.laptop, |_| {})?;
+        a.wait_connected()?;
+        ensure!(pins(&a)? == both[1..]);
+        broker.running.stop()
+    });
+}
