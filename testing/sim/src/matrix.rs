@@ -60,8 +60,16 @@ pub struct Attempt {
 
 /// Lets one device behind `from` ping another behind `to`, once, over such legs.
 pub fn attempt(seed: u64, from: Nat, to: Nat, leg: Link) -> Attempt {
-    attempt_between(seed, leg, |world| {
+    attempt_between(World::with_leg(seed, leg), |world| {
         [from, to].map(|nat| world.add_site(SiteConfig { leg, ..SiteConfig::new(nat) }))
+    })
+}
+
+/// The same where the broker has one address: the devices then can't tell endpoint-independent from
+/// address-dependent mapping.
+pub fn attempt_with_one_stun_address(seed: u64, from: Nat, to: Nat) -> Attempt {
+    attempt_between(World::with_stun(seed, Link::ACCESS, 1), |world| {
+        [from, to].map(|nat| world.add_site(SiteConfig::new(nat)))
     })
 }
 
@@ -135,14 +143,13 @@ impl Beside {
 
     /// One attempt.
     pub fn attempt(self, seed: u64) -> Attempt {
-        attempt_between(seed, Link::ACCESS, |world| self.sites(world))
+        attempt_between(World::new(seed), |world| self.sites(world))
     }
 }
 
 /// One ping between two sites, both devices online for a while, which one started first and for how
 /// long by the seed.
-fn attempt_between(seed: u64, leg: Link, sites: impl FnOnce(&mut World) -> [SiteId; 2]) -> Attempt {
-    let mut world = World::with_leg(seed, leg);
+fn attempt_between(mut world: World, sites: impl FnOnce(&mut World) -> [SiteId; 2]) -> Attempt {
     let sites = sites(&mut world);
     let nodes = ["left", "right"].into_iter().zip(sites).map(|(name, site)| {
         let node = world.add_node(name, site);

@@ -96,6 +96,12 @@ impl World {
 
     /// The same with another line for broker and STUN server.
     pub fn with_leg(seed: u64, leg: Link) -> Self {
+        Self::with_stun(seed, leg, 2)
+    }
+
+    /// The same with a STUN server that has one address of each family or two, and two ports. One
+    /// is what `warren serve` has on most machines.
+    pub fn with_stun(seed: u64, leg: Link, addresses: usize) -> Self {
         let start = Instant::now();
         let mut rng = StdRng::seed_from_u64(seed);
         let mut network = Network::new(rng.next_u64(), start);
@@ -104,14 +110,15 @@ impl World {
             texts.iter().map(|text| text.parse().expect("a network")).collect()
         };
         let stun_host = network.add_host();
-        let addrs =
-            nets(&["203.0.113.1/32", "203.0.113.2/32", "2001:db8::1/128", "2001:db8::2/128"]);
-        network.attach(stun_host, internet, &addrs, leg);
+        let v4 = &["203.0.113.1/32", "203.0.113.2/32"][..addresses];
+        let v6 = &["2001:db8::1/128", "2001:db8::2/128"][..addresses];
+        network.attach(stun_host, internet, &[nets(v4), nets(v6)].concat(), leg);
         let stun = StunHost::new(&network, stun_host, start);
         let broker_host = network.add_host();
         network.attach(broker_host, internet, &nets(&["203.0.113.9/32", "2001:db8::9/128"]), leg);
         let settings = BrokerSettings {
-            stun: [0, 2, 4, 6].map(|i| stun.sockets[i]).to_vec(),
+            // Of each address the first port, and where there is but one the second too.
+            stun: stun.sockets.iter().copied().step_by(addresses).collect(),
             next_pin: None,
             dns_suffix: "warren.internal".to_owned(),
         };

@@ -1,5 +1,4 @@
 //! What happens to a mesh in the course of its days.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::time::Duration;
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use warren_sim::Nat;
-use warren_sim::matrix::{BAD_LEG, Beside, Measured, attempt, expectations, page, percentile};
+use warren_sim::matrix::{
+    BAD_LEG, Beside, Measured, attempt, attempt_with_one_stun_address, expectations, page,
+    percentile,
+};
 use warren_sim::net::Link;
 use warren_sim::replay::for_seeds;
 
@@ -106,4 +109,19 @@ fn one_seed_gives_one_trace() {
     let first = attempt(1, EimAdf, Cgnat, BAD_LEG);
     assert_eq!(attempt(1, EimAdf, Cgnat, BAD_LEG), first);
     assert_ne!(attempt(2, EimAdf, Cgnat, BAD_LEG).trace, first.trace);
+}
+
+#[test]
+fn with_one_stun_address_the_same_pairs_connect() {
+    for expected in expectations(TABLE) {
+        let (left, right) = (expected.left, expected.right);
+        for_seeds("with_one_stun_address", 0..2, |seed| {
+            for (from, to) in [(left, right), (right, left)] {
+                let attempt = attempt_with_one_stun_address(seed, from, to);
+                let direct = attempt.direct;
+                assert_eq!(direct.is_some(), expected.direct, "{from} to {to}: {attempt:?}");
+                assert!(direct.is_none_or(|time| time <= Duration::from_secs(1)), "{direct:?}");
+            }
+        });
+    }
 }
