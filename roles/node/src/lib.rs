@@ -11,5 +11,5 @@ mod state;
 
 pub use config::{DnsMode, NodeConfig, SetLogFilter};
 pub use control::sse;
-pub use daemon::run;
+pub use daemon::{clean_up, run};
 pub use state::StateError;

@@ -18,6 +18,7 @@ mod persist;
 mod view;
 
 use std::future::Future;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -78,6 +79,24 @@ pub async fn run(
     daemon.finish().await;
     drop(socket);
     result
+}
+
+/// Undoes what a daemon that was killed has left in the host's configuration: `resolv.conf`, routing
+/// rules. The daemon does so itself at its next start; this is for when there is none, as after
+/// `warren service uninstall`, or in the unit's `ExecStopPost=`.
+///
+/// # Errors
+/// [`crate::StateError::InUse`]: the daemon is running, and undoes everything when it ends.
+pub fn clean_up(state: &Path) -> Result<(), crate::StateError> {
+    if !state.exists() {
+        return Ok(());
+    }
+    let folder = StateFolder::open(state)?;
+    names::clean_up(folder.path());
+    if let Err(error) = warren_net::HostNetwork::clean_up() {
+        tracing::debug!(%error, "no routing rule was removed");
+    }
+    Ok(())
 }
 
 /// Everything that the daemon knows and runs.
