@@ -11,7 +11,7 @@ mod transfer;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -256,6 +256,23 @@ impl World {
     pub fn change_port(&mut self, node: NodeId, port: u16) {
         self.nodes[node.0].port = port;
         self.nodes[node.0].tell_addresses(&self.network, self.now);
+        self.settle(node, Vec::new());
+    }
+
+    /// Lets the NAT before a node's site open a port for it, and tells the node, as its port mapper
+    /// does.
+    ///
+    /// # Panics
+    /// When there is no NAT.
+    pub fn map_port(&mut self, node: NodeId, site: SiteId, port: u16) {
+        let inside = self.network.addresses(self.nodes[node.0].host).find(|a| a.addr().is_ipv4());
+        let inside = SocketAddr::new(inside.expect("an address").addr(), self.nodes[node.0].port);
+        let router = self.sites.router(site).expect("a NAT");
+        let mapped = self.network.forward(router, port, inside).expect("a NAT");
+        let now = self.now;
+        if let Some(daemon) = &mut self.nodes[node.0].daemon {
+            daemon.mesh.handle_mapping(&[mapped], now);
+        }
         self.settle(node, Vec::new());
     }
 

@@ -169,3 +169,23 @@ fn two_phones_in_one_carriers_network_use_it_where_it_lets_them() {
         assert_direct(paths, |remote, _| remote.to_string().starts_with("100.64."));
     });
 }
+
+#[test]
+fn a_mapped_port_lets_those_in_who_map_per_destination() {
+    for_seeds("a_mapped_port", 0..5, |seed| {
+        for mapped in [false, true] {
+            let mut world = World::new(seed);
+            let site = world.add_site(SiteConfig::new(Nat::EimApdf));
+            let left = world.add_node("left", site);
+            world.start_node(left);
+            let right = world.add_home("right", Nat::Apdm);
+            if mapped {
+                world.map_port(left, site, 7777);
+            }
+            for (from, to) in [(left, right), (right, left)] {
+                let (time, paths) = connect(&mut world, from, to);
+                assert_eq!(time.is_some_and(|t| t <= Duration::from_secs(1)), mapped, "{paths:?}");
+            }
+        }
+    });
+}

@@ -150,3 +150,29 @@ fn a_removed_device_is_cut_off_everywhere_within_a_second() {
         assert_eq!(world.node(right).mesh().peer(device).map(|p| p.path), None::<PathState>);
     });
 }
+
+#[test]
+fn a_one_sided_roam_heals_where_the_peer_has_a_mapped_port() {
+    for_seeds("a_one_sided_roam_mapped", 0..4, |seed| {
+        for to in [Nat::EimApdf, Nat::Apdm] {
+            let mut world = World::new(seed);
+            let site = world.add_site(SiteConfig::new(Nat::EimApdf));
+            let right = world.add_node("right", site);
+            world.start_node(right);
+            world.map_port(right, site, 7777);
+            let left = world.add_home("left", Nat::EimApdf);
+            world.run_for(Duration::from_secs(40));
+            assert!(world.ping_until_answered(left, right, MINUTE).is_some());
+            world.kill_broker();
+            world.run_for(3 * MINUTE);
+            let pace = Duration::from_millis(100);
+            let transfer = world.transfer(left, right, pace, 5 * MINUTE);
+            world.run_for(Duration::from_secs(10));
+            let there = world.add_site(SiteConfig::new(to));
+            world.roam(left, there);
+            world.run_for(MINUTE);
+            let stall = world.transfer_report(transfer).stall;
+            assert!(stall <= Duration::from_secs(4), "seed {seed}, {to}: {stall:?}");
+        }
+    });
+}

@@ -98,11 +98,25 @@ pub(super) struct Nat {
     pub(super) config: NatConfig,
     by_port: BTreeMap<u16, Mapping>,
     port_by_inside: BTreeMap<(SocketAddr, Selector), u16>,
+    /// Port mappings that a host has asked for (UPnP-IGD, NAT-PMP, PCP).
+    forwards: BTreeMap<u16, SocketAddr>,
+    /// Whoever came in by a forward is answered from its port.
+    answers: BTreeMap<(SocketAddr, SocketAddr), (u16, Instant)>,
 }
 
 impl Nat {
     pub(super) fn new(config: NatConfig) -> Self {
-        Self { config, by_port: BTreeMap::new(), port_by_inside: BTreeMap::new() }
+        Self {
+            config,
+            by_port: BTreeMap::new(),
+            port_by_inside: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            answers: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn forward(&mut self, port: u16, inside: SocketAddr) {
+        self.forwards.insert(port, inside);
     }
 
     /// The outside port of a packet from inside; makes a mapping where there is none and opens the
@@ -114,6 +128,12 @@ impl Nat {
         now: Instant,
         rng: &mut StdRng,
     ) -> Option<u16> {
+        if let Some((port, until)) = self.answers.get_mut(&(inside, remote))
+            && *until > now
+        {
+            *until = now + self.config.timeout;
+            return Some(*port);
+        }
         let key = (inside, selector(self.config.mapping, remote));
         let live = |nat: &Self, port: &u16| nat.by_port.get(port).is_some_and(|m| m.expires > now);
         let port = match self.port_by_inside.get(&key).copied().filter(|port| live(self, port)) {
@@ -140,11 +160,11 @@ impl Nat {
             Ports::Preserved => Some(inside.port()),
             Ports::Random => None,
         };
-        let port = preserved.filter(|port| !self.by_port.contains_key(port)).or_else(|| {
-            (0..1000)
-                .map(|_| rng.random_range(20_000..60_000))
-                .find(|p| !self.by_port.contains_key(p))
-        })?;
+        let free =
+            |port: &u16| !self.by_port.contains_key(port) && !self.forwards.contains_key(port);
+        let port = preserved
+            .filter(free)
+            .or_else(|| (0..1000).map(|_| rng.random_range(20_000..60_000)).find(free))?;
         let expires = now + self.config.timeout;
         self.by_port.insert(port, Mapping { inside, key, expires, open_until: BTreeMap::new() });
         self.port_by_inside.insert((inside, key), port);
@@ -169,6 +189,11 @@ impl Nat {
         remote: SocketAddr,
         now: Instant,
     ) -> Result<SocketAddr, super::Loss> {
+        if let Some(inside) = self.forwards.get(&port) {
+            self.answers.retain(|_, (_, until)| *until > now);
+            self.answers.insert((*inside, remote), (port, now + self.config.timeout));
+            return Ok(*inside);
+        }
         let selected = selector(self.config.filtering, remote);
         let live = self.by_port.get_mut(&port).filter(|mapping| mapping.expires > now);
         let mapping = live.ok_or(super::Loss::NoMapping)?;

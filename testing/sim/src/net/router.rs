@@ -75,6 +75,21 @@ impl Network {
         router.firewall = router.firewall.take().map(|state| FirewallState::new(state.config()));
     }
 
+    /// Opens a port of a router's NAT towards a host behind it, as a port mapper asks it to; the
+    /// outside address.
+    pub fn forward(
+        &mut self,
+        router: RouterId,
+        port: u16,
+        inside: SocketAddr,
+    ) -> Option<SocketAddr> {
+        let router = &mut self.routers[router.0];
+        router.nat.as_mut()?.forward(port, inside);
+        let outside = &self.ifaces[router.outside.0];
+        let addr = outside.addrs.iter().find(|addr| addr.addr().is_ipv4())?;
+        Some(SocketAddr::new(addr.addr(), port))
+    }
+
     /// Changes a router's line to the outside.
     pub fn set_line(&mut self, router: RouterId, line: Link) {
         let outside = self.routers[router.0].outside;
