@@ -15,6 +15,7 @@ pub struct Node {
     host: Host,
     state: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     process: Process,
 }
 
@@ -44,23 +45,40 @@ impl Node {
     /// # Errors
     /// When it can't be started.
     pub fn start_in(warren: &Warren, host: &Host, state: &Path, flags: &[&str]) -> Result<Self> {
+        Self::launch(warren, host, state, flags, &[])
+    }
+
+    /// As [`Node::start`], with more in the daemon's environment.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_with_environment(
+        warren: &Warren,
+        host: &Host,
+        flags: &[&str],
+        environment: &[(&'static str, String)],
+    ) -> Result<Self> {
+        Self::launch(warren, host, &host.folder().join("node"), flags, environment)
+    }
+
+    fn launch(
+        warren: &Warren,
+        host: &Host,
+        state: &Path,
+        flags: &[&str],
+        environment: &[(&'static str, String)],
+    ) -> Result<Self> {
         let mut arguments = vec!["--tun".to_owned(), "warren0".to_owned()];
         arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
-        let process = Self::launch(warren, host, state, &arguments)?;
+        let process = spawn(warren, host, state, &arguments, environment)?;
         Ok(Self {
             warren: warren.clone(),
             host: host.clone(),
             state: state.to_owned(),
             arguments,
+            environment: environment.to_vec(),
             process,
         })
-    }
-
-    fn launch(warren: &Warren, host: &Host, state: &Path, arguments: &[String]) -> Result<Process> {
-        let state = state.to_string_lossy();
-        let mut command = warren.on(host);
-        command.args(["node", "--state", state.as_ref(), "--log", &log_filter()]).args(arguments);
-        command.label(&format!("{}-node", host.name())).spawn()
     }
 
     /// The machine it runs on.
@@ -219,7 +237,24 @@ impl Node {
     /// When it can't be started.
     pub fn restart(&mut self) -> Result<()> {
         self.process.kill()?;
-        self.process = Self::launch(&self.warren, &self.host, &self.state, &self.arguments)?;
+        let Self { warren, host, state, arguments, environment, .. } = &*self;
+        self.process = spawn(warren, host, state, arguments, environment)?;
         Ok(())
     }
+}
+
+fn spawn(
+    warren: &Warren,
+    host: &Host,
+    state: &Path,
+    arguments: &[String],
+    environment: &[(&'static str, String)],
+) -> Result<Process> {
+    let state = state.to_string_lossy();
+    let mut command = warren.on(host);
+    command.args(["node", "--state", state.as_ref(), "--log", &log_filter()]).args(arguments);
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    command.label(&format!("{}-node", host.name())).spawn()
 }

@@ -117,3 +117,13 @@ pub(crate) fn refused(output: &std::process::Output, needle: &str) -> Result<Str
     );
     Ok(text)
 }
+
+/// The folder of an unpacked Debian package: `testing/debian-package.sh` with these arguments.
+/// Fetched outside the world, where the network is: by the test's first, outer run.
+pub(crate) fn debian_package(arguments: &[&str]) -> Result<std::path::PathBuf> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../debian-package.sh");
+    let output = std::process::Command::new(script).args(arguments).output()?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{complaint}");
+    Ok(String::from_utf8_lossy(&output.stdout).trim().into())
+}
