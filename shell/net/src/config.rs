@@ -106,6 +106,9 @@ pub struct NetworkState {
     pub default_interface4: Option<u32>,
     /// Index of the interface of the IPv6 default route.
     pub default_interface6: Option<u32>,
+    /// How often another program has removed the policy rules of a mesh interface that is up, as
+    /// systemd-networkd does when it starts; `HostNetwork::configure` brings them back.
+    pub lost_rules: u64,
 }
 
 /// Something about the host that a user should know; the mesh works on with less.

@@ -234,3 +234,28 @@ fn changes_of_addresses_links_and_routes_are_seen_but_not_our_own() {
         });
     });
 }
+
+#[test]
+fn rules_that_another_program_removes_are_missed_and_come_back() {
+    isolated("rules_that_another_program_removes_are_missed_and_come_back", || {
+        lan();
+        runtime().block_on(async {
+            let (_tun, mut host) = open("mesh0");
+            host.configure(&interface()).expect("configured");
+            let mut watch = NetworkWatch::start().expect("a watch");
+            // As systemd-networkd does with rules that it doesn't know.
+            run("ip rule del priority 5180; ip -6 rule del priority 5180");
+            let state = until(&mut watch, |state| state.lost_rules > 0).await;
+            assert!(has(&state, "192.168.7.5"));
+            assert_eq!(rules(), 0);
+            host.configure(&interface()).expect("configured");
+            assert_eq!(rules(), 2);
+
+            // Taking it down ourselves is no loss.
+            let lost = watch.state().lost_rules;
+            host.down().expect("down");
+            let quiet = tokio::time::timeout(Duration::from_millis(400), watch.changed()).await;
+            assert!(quiet.is_err() || watch.state().lost_rules == lost, "{quiet:?}");
+        });
+    });
+}

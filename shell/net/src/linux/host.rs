@@ -388,8 +388,7 @@ fn remove_stale_rules(netlink: &mut Netlink, fresh: Option<u32>) -> Result<usize
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let Ok(rules) = netlink.rules(family) else { continue };
         for rule in rules {
-            let Some(table) = table_of_ours(&rule) else { continue };
-            let index = table.wrapping_sub(FIRST_TABLE);
+            let Some(index) = interface_of_rule(&rule) else { continue };
             let alive = fresh != Some(index) && is_mesh_interface(netlink, index);
             if alive {
                 continue;
@@ -420,6 +419,11 @@ pub(super) fn link_name(link: &LinkMessage) -> Option<&str> {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
     })
+}
+
+/// Index of the mesh interface to which one of our rules leads; `None` for others' rules.
+pub(super) fn interface_of_rule(rule: &RuleMessage) -> Option<u32> {
+    table_of_ours(rule).map(|table| table.wrapping_sub(FIRST_TABLE))
 }
 
 fn table_of_ours(rule: &RuleMessage) -> Option<u32> {

@@ -5,11 +5,12 @@
     reason = "rtnetlink's enums have dozens of kinds of which few matter, and grow"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
@@ -19,7 +20,7 @@ use rtnetlink::{MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::host::{has_alias, ip_of};
+use super::host::{has_alias, interface_of_rule, ip_of};
 use super::netlink::Netlink;
 use crate::config::{HostConfig, LocalAddress, NetworkState};
 use crate::error::Error;
@@ -67,8 +68,9 @@ impl NetworkWatch {
         }
         // Subscribed before the first look, so that no change falls between.
         let mut netlink = Netlink::new().map_err(failed)?;
+        let rules = mesh_rules(&mut netlink).map_err(failed)?;
         let (sender, state) = watch::channel(look(&mut netlink).map_err(failed)?);
-        let task = tokio::spawn(follow(socket, netlink, sender));
+        let task = tokio::spawn(follow(socket, netlink, rules, sender));
         Ok(Self { state, task })
     }
 
@@ -98,7 +100,13 @@ impl Drop for NetworkWatch {
     }
 }
 
-async fn follow(socket: TokioSocket, mut netlink: Netlink, sender: watch::Sender<NetworkState>) {
+async fn follow(
+    socket: TokioSocket,
+    mut netlink: Netlink,
+    mut rules: MeshRules,
+    sender: watch::Sender<NetworkState>,
+) {
+    let mut lost_rules = 0;
     loop {
         // Whatever was said, even that something was lost: look anew.
         if let Err(error) = socket.recv_from_full().await {
@@ -106,8 +114,15 @@ async fn follow(socket: TokioSocket, mut netlink: Netlink, sender: watch::Sender
         }
         tokio::time::sleep(DEBOUNCE).await;
         while let Ok(Ok(_)) = tokio::time::timeout(Duration::ZERO, socket.recv_from_full()).await {}
+        if let Ok(now) = mesh_rules(&mut netlink) {
+            if rules.lost(&now) {
+                lost_rules += 1;
+            }
+            rules = now;
+        }
         match look(&mut netlink) {
             Ok(state) => {
+                let state = NetworkState { lost_rules, ..state };
                 sender.send_if_modified(|old| {
                     let changed = *old != state;
                     *old = state;
@@ -117,6 +132,36 @@ async fn follow(socket: TokioSocket, mut netlink: Netlink, sender: watch::Sender
             Err(error) => tracing::debug!(%error, "couldn't look at the host's network"),
         }
     }
+}
+
+/// Mesh interfaces that are up, and the policy rules that lead to one.
+#[derive(Debug, Default)]
+struct MeshRules {
+    up: BTreeSet<u32>,
+    /// Family and interface of each rule.
+    rules: BTreeSet<(u8, u32)>,
+}
+
+impl MeshRules {
+    /// Whether a rule has gone whose interface is up as before.
+    fn lost(&self, now: &Self) -> bool {
+        let mut gone = self.rules.difference(&now.rules);
+        gone.any(|(_, index)| self.up.contains(index) && now.up.contains(index))
+    }
+}
+
+fn mesh_rules(netlink: &mut Netlink) -> io::Result<MeshRules> {
+    let links = netlink.links()?;
+    let is_up = |link: &&LinkMessage| has_alias(link) && link.header.flags.contains(LinkFlags::Up);
+    let up = links.iter().filter(is_up).map(|link| link.header.index).collect();
+    let mut rules = BTreeSet::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        // A kernel without IPv6 has no such rules.
+        for rule in netlink.rules(family).unwrap_or_default() {
+            rules.extend(interface_of_rule(&rule).map(|index| (u8::from(family), index)));
+        }
+    }
+    Ok(MeshRules { up, rules })
 }
 
 fn look(netlink: &mut Netlink) -> io::Result<NetworkState> {
@@ -153,6 +198,7 @@ fn look(netlink: &mut Netlink) -> io::Result<NetworkState> {
         }),
         default_interface4: route4.map(|(_, index)| index).filter(|index| is_up(*index)),
         default_interface6: route6.map(|(_, index)| index).filter(|index| is_up(*index)),
+        lost_rules: 0,
     })
 }
 
