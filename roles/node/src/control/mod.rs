@@ -8,6 +8,7 @@ mod error;
 mod http;
 mod leave;
 mod register;
+mod requests;
 mod session;
 pub mod sse;
 mod tls;

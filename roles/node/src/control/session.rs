@@ -1,23 +1,21 @@
 //! Following the broker: connect, listen, check in, come back.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::Method;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use rand::RngExt as _;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use warren_proto::{
-    CheckIn, CheckInReply, CheckInState, ConnectRequest, INSTANCE_HEADER, InstanceId, MapVersion,
-    Netmap, ParseEventError, Pin, SessionEvent,
+    CheckInState, ConnectRequest, INSTANCE_HEADER, InstanceId, MapVersion, ParseEventError, Pin,
+    SessionEvent,
 };
 
 use super::error::ControlError;
-use super::http::{Answer, Http, REQUEST_TIMEOUT};
+use super::http::{Http, REQUEST_TIMEOUT};
+use super::requests::{Done, Requests};
 use super::sse::SseParser;
 use super::tls::{Pins, Tls};
 use super::url::BrokerUrl;
@@ -34,8 +32,6 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// A session that lasted this long starts the back-off anew.
 const STABLE: Duration = Duration::from_secs(30);
-/// The broker serves 16 requests of one connection at once.
-const CONNECTS_AT_ONCE: usize = 8;
 
 /// What a [`Session`] reports.
 #[derive(Debug)]
@@ -141,6 +137,9 @@ impl Session {
             if connected && begun.elapsed() >= STABLE {
                 self.failures = 0;
             }
+            if !connected && matches!(error, ControlError::NetworkChanged) {
+                continue;
+            }
             let silent = matches!(error, ControlError::Silent(_));
             let event = if connected && !silent {
                 Event::Disconnected { error }
@@ -206,23 +205,9 @@ impl Session {
         } else {
             Vec::new()
         };
-        let token = self.config.token.clone();
-        let opening = async {
-            let http = Http::connect(&url, &tls, &known, Some(&token)).await?;
-            let mut headers = vec![(INSTANCE_HEADER, self.config.instance.to_string())];
-            if let Some(version) = self.config.version {
-                headers.push(("last-event-id", version.to_string()));
-            }
-            let stream = http.stream("/v1/node/events", &headers).await?;
-            Ok::<_, ControlError>((http, stream.into_body()))
-        };
-        let opened = tokio::select! {
-            opened = opening => opened,
-            () = self.events.closed() => return End::Dropped,
-        };
-        let (http, stream) = match opened {
+        let (http, stream) = match self.open(&url, &tls, &known).await {
             Ok(opened) => opened,
-            Err(error) => return error.into(),
+            Err(end) => return end,
         };
         *connected = true;
         let addresses =
@@ -235,6 +220,44 @@ impl Session {
         match self.follow(http, stream).await {
             Ok(never) => match never {},
             Err(end) => end,
+        }
+    }
+
+    /// Connects and asks for the stream. A change of the network ends the attempt: it may be
+    /// waiting for an answer on a line that is gone.
+    async fn open(
+        &mut self,
+        url: &BrokerUrl,
+        tls: &Tls,
+        known: &[SocketAddr],
+    ) -> Result<(Http, Incoming), End> {
+        let token = self.config.token.clone();
+        let mut headers = vec![(INSTANCE_HEADER, self.config.instance.to_string())];
+        if let Some(version) = self.config.version {
+            headers.push(("last-event-id", version.to_string()));
+        }
+        let opening = async {
+            let http = Http::connect(url, tls, known, Some(&token)).await?;
+            let stream = http.stream("/v1/node/events", &headers).await?;
+            Ok::<_, ControlError>((http, stream.into_body()))
+        };
+        tokio::pin!(opening);
+        loop {
+            tokio::select! {
+                opened = &mut opening => return Ok(opened?),
+                () = self.events.closed() => return Err(End::Dropped),
+                command = self.commands.recv() => match command {
+                    None => return Err(End::Dropped),
+                    Some(Command::CheckIn(state)) => self.state = Some(state),
+                    Some(Command::Pins(pins)) => self.config.pins = pins,
+                    Some(Command::NetworkChanged(_)) => {
+                        self.changed = Some(Instant::now());
+                        return Err(ControlError::NetworkChanged.into());
+                    }
+                    // The mesh repeats itself, and the map comes with the session anyway.
+                    Some(Command::Connect(_) | Command::FetchNetmap) => {}
+                },
+            }
         }
     }
 
@@ -260,7 +283,11 @@ impl Session {
                         }
                     }
                 },
-                _ = tick.tick() => requests.check_in(None, self.patience()),
+                _ = tick.tick() => {
+                    let owed = std::mem::take(&mut requests.owed);
+                    let state = self.state.clone().filter(|_| owed);
+                    requests.check_in(state, self.patience());
+                }
                 command = self.commands.recv() => match command {
                     None => return Err(End::Dropped),
                     Some(command) => self.obey(command, &mut requests)?,
@@ -347,6 +374,13 @@ impl Session {
                 self.config.version = Some(answer.body.version);
                 self.send(Event::Session(SessionEvent::Netmap(answer.body))).await
             }
+            Done::CheckIn(Err(error @ ControlError::Refused(_))) if !error.is_revoked() => {
+                // The broker is short of something for a while; the stream goes on.
+                tracing::debug!(%error, "a check-in was refused");
+                requests.checked_in();
+                requests.owed = true;
+                Ok(())
+            }
             Done::CheckIn(Err(error)) | Done::Netmap(Err(error)) => Err(error.into()),
             Done::Connect(Ok(())) => Ok(()),
             Done::Connect(Err(error)) if error.is_revoked() => Err(End::Revoked),
@@ -359,96 +393,5 @@ impl Session {
 
     async fn send(&self, event: Event) -> Result<(), End> {
         self.events.send(event).await.map_err(|_| End::Dropped)
-    }
-}
-
-/// A request that has ended.
-enum Done {
-    CheckIn(Result<Answer<CheckInReply>, ControlError>),
-    Netmap(Result<Answer<Box<Netmap>>, ControlError>),
-    Connect(Result<(), ControlError>),
-}
-
-/// The requests under way beside the stream: one check-in at a time, the latest state wins.
-struct Requests {
-    http: Http,
-    tasks: JoinSet<Done>,
-    connects: Arc<Semaphore>,
-    checking_in: bool,
-    fetching: bool,
-    /// Check in once more when the present one is answered.
-    again: Option<(Option<CheckInState>, Duration)>,
-}
-
-impl Requests {
-    fn new(http: Http) -> Self {
-        let connects = Arc::new(Semaphore::new(CONNECTS_AT_ONCE));
-        Self {
-            http,
-            tasks: JoinSet::new(),
-            connects,
-            checking_in: false,
-            fetching: false,
-            again: None,
-        }
-    }
-
-    /// Checks in; without a state, 'as before'.
-    fn check_in(&mut self, state: Option<CheckInState>, patience: Duration) {
-        if self.checking_in {
-            let pending = self.again.take().and_then(|(state, _)| state);
-            self.again = Some((state.or(pending), patience));
-            return;
-        }
-        self.checking_in = true;
-        let http = self.http.clone();
-        self.tasks.spawn(async move {
-            let body = CheckIn { state };
-            Done::CheckIn(http.json(Method::POST, "/v1/node/check-in", Some(&body), patience).await)
-        });
-    }
-
-    fn checked_in(&mut self) {
-        self.checking_in = false;
-        if let Some((state, patience)) = self.again.take() {
-            self.check_in(state, patience);
-        }
-    }
-
-    fn fetch_netmap(&mut self) {
-        if std::mem::replace(&mut self.fetching, true) {
-            return;
-        }
-        let http = self.http.clone();
-        self.tasks.spawn(async move {
-            let path = "/v1/node/netmap";
-            Done::Netmap(http.json(Method::GET, path, None::<&()>, REQUEST_TIMEOUT).await)
-        });
-    }
-
-    fn connect(&mut self, request: ConnectRequest) {
-        let Ok(permit) = Arc::clone(&self.connects).try_acquire_owned() else {
-            tracing::debug!("too many connect requests at once; the mesh will repeat this one");
-            return;
-        };
-        let http = self.http.clone();
-        self.tasks.spawn(async move {
-            let path = "/v1/node/connect";
-            let answer = http
-                .json::<serde_json::Value>(Method::POST, path, Some(&request), REQUEST_TIMEOUT)
-                .await;
-            drop(permit);
-            Done::Connect(answer.map(|_| ()))
-        });
-    }
-
-    /// The next request that has ended; `None` while there is none under way.
-    async fn next(&mut self) -> Option<Done> {
-        match self.tasks.join_next().await? {
-            Ok(done) => Some(done),
-            Err(error) => {
-                Some(Done::Connect(Err(ControlError::Protocol(format!("a request: {error}")))))
-            }
-        }
     }
 }

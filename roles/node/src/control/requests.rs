@@ -1,0 +1,109 @@
+//! The requests under way beside the control session's stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use warren_proto::{CheckIn, CheckInReply, CheckInState, ConnectRequest, Netmap};
+
+use super::error::ControlError;
+use super::http::{Answer, Http, REQUEST_TIMEOUT};
+
+/// The broker serves 16 requests of one connection at once.
+const CONNECTS_AT_ONCE: usize = 8;
+
+/// A request that has ended.
+pub(super) enum Done {
+    CheckIn(Result<Answer<CheckInReply>, ControlError>),
+    Netmap(Result<Answer<Box<Netmap>>, ControlError>),
+    Connect(Result<(), ControlError>),
+}
+
+/// The requests under way beside the stream: one check-in at a time, the latest state wins.
+pub(super) struct Requests {
+    pub(super) http: Http,
+    tasks: JoinSet<Done>,
+    connects: Arc<Semaphore>,
+    checking_in: bool,
+    pub(super) fetching: bool,
+    /// The broker has refused a check-in: the next one is in full.
+    pub(super) owed: bool,
+    /// Check in once more when the present one is answered.
+    again: Option<(Option<CheckInState>, Duration)>,
+}
+
+impl Requests {
+    pub(super) fn new(http: Http) -> Self {
+        let connects = Arc::new(Semaphore::new(CONNECTS_AT_ONCE));
+        Self {
+            http,
+            tasks: JoinSet::new(),
+            connects,
+            checking_in: false,
+            fetching: false,
+            owed: false,
+            again: None,
+        }
+    }
+
+    /// Checks in; without a state, 'as before'.
+    pub(super) fn check_in(&mut self, state: Option<CheckInState>, patience: Duration) {
+        if self.checking_in {
+            let pending = self.again.take().and_then(|(state, _)| state);
+            self.again = Some((state.or(pending), patience));
+            return;
+        }
+        self.checking_in = true;
+        let http = self.http.clone();
+        self.tasks.spawn(async move {
+            let body = CheckIn { state };
+            Done::CheckIn(http.json(Method::POST, "/v1/node/check-in", Some(&body), patience).await)
+        });
+    }
+
+    pub(super) fn checked_in(&mut self) {
+        self.checking_in = false;
+        if let Some((state, patience)) = self.again.take() {
+            self.check_in(state, patience);
+        }
+    }
+
+    pub(super) fn fetch_netmap(&mut self) {
+        if std::mem::replace(&mut self.fetching, true) {
+            return;
+        }
+        let http = self.http.clone();
+        self.tasks.spawn(async move {
+            let path = "/v1/node/netmap";
+            Done::Netmap(http.json(Method::GET, path, None::<&()>, REQUEST_TIMEOUT).await)
+        });
+    }
+
+    pub(super) fn connect(&mut self, request: ConnectRequest) {
+        let Ok(permit) = Arc::clone(&self.connects).try_acquire_owned() else {
+            tracing::debug!("too many connect requests at once; the mesh will repeat this one");
+            return;
+        };
+        let http = self.http.clone();
+        self.tasks.spawn(async move {
+            let path = "/v1/node/connect";
+            let answer = http
+                .json::<serde_json::Value>(Method::POST, path, Some(&request), REQUEST_TIMEOUT)
+                .await;
+            drop(permit);
+            Done::Connect(answer.map(|_| ()))
+        });
+    }
+
+    /// The next request that has ended; `None` while there is none under way.
+    pub(super) async fn next(&mut self) -> Option<Done> {
+        match self.tasks.join_next().await? {
+            Ok(done) => Some(done),
+            Err(error) => {
+                Some(Done::Connect(Err(ControlError::Protocol(format!("a request: {error}")))))
+            }
+        }
+    }
+}
