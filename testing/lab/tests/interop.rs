@@ -246,10 +246,10 @@ fn we_begin_and_wireguard_go_answers_and_tcp_runs_both_ways() {
                 let report = wait_for("iperf3's server", 10 * SECOND, || {
                     let mut client = ours.command("iperf3");
                     client.args(["-J", "-t", "2", "-c", &THEIRS.to_string()]).args(direction);
-                    let output = client.output()?;
-                    Ok(output.status.success().then_some(output.stdout))
+                    let report = client.output()?.stdout;
+                    let report: serde_json::Value = serde_json::from_slice(&report)?;
+                    Ok(report["error"].is_null().then_some(report))
                 })?;
-                let report: serde_json::Value = serde_json::from_slice(&report)?;
                 let rate = report["end"]["sum_received"]["bits_per_second"].as_f64();
                 let rate = rate.context("iperf3 names no rate")? / 1e6;
                 println!(

@@ -249,3 +249,24 @@ fn a_removed_device_is_cut_off_within_a_second() {
         Ok(())
     });
 }
+
+#[test]
+fn a_device_that_crashed_and_came_back_is_reached_again_soon() {
+    isolated(|world| {
+        let lab = Lab::start(world)?;
+        let (left, _) = lab.public_node("left")?;
+        let (mut right, _) = lab.public_node("right")?;
+        left.ping_direct("right")?;
+        let address = mesh_ipv4(&right)?;
+        right.kill()?;
+        right.restart()?;
+        right.wait_connected()?;
+        // The other side still has its half of the old session.
+        let begun = Instant::now();
+        kernel_ping(left.host(), address, 20 * SECOND)?;
+        let took = begun.elapsed();
+        println!("after a crash and a restart: first reply after {took:?}");
+        ensure!(took < 3 * SECOND, "it took {took:?}");
+        Ok(())
+    });
+}
