@@ -248,6 +248,92 @@ fn batches_beyond_the_mtu_go_out_one_by_one() {
     });
 }
 
+/// Receives `count` datagrams on port 5000 of `host`, from the call of this on.
+fn start_receiving(host: &Host, count: usize) -> impl FnOnce() -> Vec<Vec<u8>> {
+    let (tell, told) = mpsc::channel();
+    let received = host.start(move || {
+        runtime().block_on(async {
+            let sockets = sockets(Some(5000)).expect("sockets");
+            tell.send(()).expect("somebody waits");
+            receive(&sockets, count).await.into_iter().map(|(_, bytes)| bytes).collect()
+        })
+    });
+    told.recv().expect("the receiver starts");
+    received
+}
+
+#[test]
+fn an_interface_without_checksum_offload_gets_the_same_datagrams() {
+    isolated("an_interface_without_checksum_offload_gets_the_same_datagrams", || {
+        let (a, b) = wire();
+        a.run("ethtool -K va tx off >/dev/null");
+        let received = start_receiving(&b, 40);
+        a.within(|| {
+            runtime().block_on(async {
+                let sockets = sockets(Some(5001)).expect("sockets");
+                let mut outgoing = Outgoing::new();
+                let layout = SlotLayout { headroom: 0, tailroom: 0, align: 1, mtu: 0 };
+                let remote = "10.9.0.2:5000".parse().expect("an address");
+                for i in 0..40u8 {
+                    let bytes = vec![i; 1300];
+                    let packet = SuperPacket::complete(&bytes);
+                    outgoing.push(&sockets, &packet, remote, layout, |slot, _| slot.len());
+                }
+                outgoing.flush(&sockets);
+                assert_eq!(sockets.counters().segments_sent, 40, "{:?}", sockets.counters());
+            });
+        });
+        let expected: Vec<Vec<u8>> = (0..40u8).map(|i| vec![i; 1300]).collect();
+        assert!(received() == expected);
+    });
+}
+
+#[test]
+fn a_full_socket_buffer_holds_batches_back_and_loses_none() {
+    isolated("a_full_socket_buffer_holds_batches_back_and_loses_none", || {
+        let (a, b) = wire();
+        // Nobody answers for the address, so what is sent stays in the socket's buffer.
+        b.run("echo 8 >/proc/sys/net/ipv4/conf/all/arp_ignore");
+        let link = b.run("ip -o link show vb");
+        let mac = link.split("link/ether ").nth(1).expect("a veth").split(' ').next();
+        let mac = mac.expect("an address").to_owned();
+        let received = start_receiving(&b, 160);
+        let counters = a.within(move || {
+            runtime().block_on(async {
+                let config = UdpConfig { port: Some(5001), buffer: 16_384, ..UdpConfig::default() };
+                let sockets = UdpSockets::bind(&config).expect("sockets");
+                let mut outgoing = Outgoing::new();
+                let layout = SlotLayout { headroom: 0, tailroom: 0, align: 1, mtu: 0 };
+                let remote = "10.9.0.2:5000".parse().expect("an address");
+                for i in 0..160u8 {
+                    let bytes = vec![i; 1000];
+                    let packet = SuperPacket::complete(&bytes);
+                    outgoing.push(&sockets, &packet, remote, layout, |slot, _| slot.len());
+                }
+                outgoing.flush(&sockets);
+                assert!(outgoing.is_blocked(), "{:?}", sockets.counters());
+                assert!(sockets.counters().segments_sent < 160);
+                let early =
+                    tokio::time::timeout(Duration::from_millis(100), sockets.writable()).await;
+                assert!(early.is_err(), "it can't be writable yet");
+                run(&format!("ip neigh replace 10.9.0.2 lladdr {mac} dev va"));
+                while outgoing.is_blocked() {
+                    tokio::time::timeout(Duration::from_secs(10), sockets.writable())
+                        .await
+                        .expect("in time")
+                        .expect("the runtime lives");
+                    outgoing.flush(&sockets);
+                }
+                assert_eq!(outgoing.dropped(), 0);
+                sockets.counters()
+            })
+        });
+        assert_eq!((counters.segments_sent, counters.send_errors), (160, 0));
+        let expected: Vec<Vec<u8>> = (0..160u8).map(|i| vec![i; 1000]).collect();
+        assert!(received() == expected);
+    });
+}
+
 #[test]
 fn a_probe_of_the_mtu_is_never_fragmented() {
     isolated("a_probe_of_the_mtu_is_never_fragmented", || {
