@@ -191,7 +191,8 @@ impl Client {
     ) -> std::io::Result<Self> {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(65_535)
-            .initial_connection_window_size(65_535)
+            // More than one stream's: an unread event stream must not hold up an answer.
+            .initial_connection_window_size(1 << 20)
             .handshake(TokioIo::new(io))
             .await
             .map_err(std::io::Error::other)?;
