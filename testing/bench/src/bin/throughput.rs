@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use warren_bench::{cpu_seconds, median, resident_kib};
 use warren_lab::warren::{Broker, Node, Warren};
-use warren_lab::{Host, Process, World, isolate, wait_for};
+use warren_lab::{Host, Process, World, wait_for};
 
 struct Options {
     rounds: usize,
