@@ -149,3 +149,25 @@ fn a_demo_killed_outright_leaves_no_process_and_the_next_one_starts() {
     };
     check().unwrap();
 }
+
+#[test]
+fn where_user_namespaces_are_forbidden_one_line_gives_the_sudo_form() {
+    let check = || -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        // A user namespace whose one child is spent on an unprivileged user: he may make no other.
+        let script = "echo 1 >/proc/sys/user/max_user_namespaces && \
+                      exec unshare --user --map-user=1000 \"$0\" demo --once";
+        let output = Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", script])
+            .arg(Warren::locate()?.program())
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        println!("{complaint}");
+        ensure!(output.status.code() == Some(1), "{output:?}");
+        ensure!(complaint.trim_end().lines().count() == 1, "more than one line: {complaint}");
+        ensure!(complaint.contains("sudo -E") && complaint.contains("demo --once"), "{complaint}");
+        Ok(())
+    };
+    check().unwrap();
+}

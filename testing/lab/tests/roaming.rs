@@ -210,6 +210,27 @@ fn nodes_started_cold_without_the_broker_reach_each_other_from_their_caches() {
     });
 }
 
+#[test]
+fn without_the_broker_a_laptop_that_roams_still_reaches_a_public_peer() {
+    isolated(|world| {
+        let mut lab = Lab::start(world)?;
+        let (laptop, link, _home) = lab.home_node("laptop", NatKind::EimApdf)?;
+        let (server, _) = lab.public_node("server")?;
+        laptop.ping_direct("server")?;
+        let stream = Stream::start(laptop.host(), server.host(), mesh_ipv4(&server)?)?;
+        stream.flows("the stream to start", 10 * SECOND)?;
+        lab.broker.kill()?;
+        let cafe = lab.home("cafe", NatKind::EimApdf)?;
+        stream.take_gap();
+        let _link = link.roam(cafe.lan(), &Plug::ipv4())?;
+        stream.flows("the stream to go on", 30 * SECOND)?;
+        let gap = stream.take_gap();
+        println!("roamed without a broker, public peer: TCP stalled for {gap:?}");
+        ensure!(gap < 15 * SECOND, "TCP stalled for {gap:?}");
+        stream.finish()
+    });
+}
+
 /// Whether a file of the folder mentions the name.
 fn mentions(folder: &std::path::Path, name: &str) -> bool {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
