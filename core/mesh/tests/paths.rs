@@ -613,3 +613,67 @@ fn a_peer_sought_in_vain_is_told_as_soon_as_the_broker_is_back() {
         assert!(world.now - begin < secs(1));
     }
 }
+
+/// A peer crashes and is back after `away`, without its sessions; the other sends all the while.
+/// Returns how long after its return a packet got through.
+fn crash(
+    away: std::time::Duration,
+    pace: std::time::Duration,
+    firewall: bool,
+) -> std::time::Duration {
+    let mut world = World::new(2);
+    for node in &mut world.nodes {
+        node.firewall = firewall;
+    }
+    world.join(0, 1);
+    world.nodes[1].alive = false;
+    let begin = world.now;
+    while world.now - begin < away {
+        world.send(0, 1, b"are you there");
+        world.run(pace.min(away));
+    }
+    world.nodes[1].mesh = warren_mesh::Mesh::new(
+        warren_mesh::Config { unix: NOON + secs(60), ..config(1, Some(1280), 77) },
+        world.now,
+    );
+    world.nodes[1].alive = true;
+    world.nodes[1].holes.clear();
+    world.set_address(1, "192.0.2.2:4000");
+    let map = world.map_of(1);
+    world.nodes[1].mesh.handle_netmap(map, warren_mesh::MapSource::Broker, world.now);
+    world.drain(1);
+    let state = world.nodes[1].mesh.check_in_state();
+    let online = |online| warren_proto::Change::Presence {
+        id: id(1),
+        online,
+        endpoints: state.endpoints.clone(),
+        nat: state.nat,
+    };
+    world.change(|_| online(false), 1);
+    world.change(|_| online(true), 1);
+    world.nodes[1].received.clear();
+    let back = world.now;
+    while world.nodes[1].received.is_empty() {
+        world.send(0, 1, b"are you there");
+        let next = world.now + pace;
+        while world.now < next && world.nodes[1].received.is_empty() {
+            world.run(ms(10));
+        }
+        assert!(world.now - back < secs(30), "never");
+    }
+    world.now - back
+}
+
+#[test]
+fn after_a_crash_of_the_peer_at_most_the_packet_that_found_out_is_lost() {
+    for firewall in [false, true] {
+        for away in [200, 500, 1000, 2000, 4000, 8000] {
+            for pace in [50, 200, 1000, 5000] {
+                let took = crash(ms(away), ms(pace), firewall);
+                // Away for less than a probe takes to fail, the path never died.
+                let limit = if away < 1000 { ms(pace + 400) } else { ms(200) };
+                assert!(took <= limit, "away {away}, pace {pace}, firewall {firewall}: {took:?}");
+            }
+        }
+    }
+}

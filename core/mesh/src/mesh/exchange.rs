@@ -161,8 +161,11 @@ impl Mesh {
                 let rtt = now.saturating_duration_since(pending.sent);
                 if let Some(candidate) = peer.candidates.get_mut(&remote) {
                     candidate.measure(rtt, now);
+                    let lost = self.lost_tunnel(handle, wire::tunnel_of(message), now);
                     self.path_answered(handle, remote, now);
-                    self.compare_tunnels(handle, wire::tunnel_of(message), now);
+                    if lost {
+                        self.renew_tunnel(handle, now);
+                    }
                 }
             }
             Purpose::Mtu(size) => self.mtu_answered(handle, remote, size, now),
@@ -188,21 +191,23 @@ impl Mesh {
         }
     }
 
-    /// The peer says whether it has a session with us: if not, ours is good for nothing.
-    fn compare_tunnels(&mut self, handle: PeerHandle, theirs: Option<bool>, now: Instant) {
-        let Some(peer) = self.peers.get_mut(handle) else { return };
+    /// The peer says whether it has a session with us: if not, ours is good for nothing, and what
+    /// is to be sent waits for a new one.
+    fn lost_tunnel(&mut self, handle: PeerHandle, theirs: Option<bool>, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(handle) else { return false };
         let (Some(false), true, Some(tunnel)) = (theirs, peer.established, peer.tunnel) else {
-            return;
+            return false;
         };
         let fresh = self
             .wg
             .stats(tunnel)
             .is_some_and(|stats| is_recent(stats.last_handshake, RENEW_PAUSE, now));
         if fresh || is_recent(peer.renewed, RENEW_PAUSE, now) {
-            return;
+            return false;
         }
         peer.renewed = Some(now);
-        self.wg.initiate_now(tunnel, now);
+        peer.established = false;
+        true
     }
 
     /// Whether a peer could be at this address.

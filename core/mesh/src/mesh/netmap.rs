@@ -195,7 +195,7 @@ impl Mesh {
             peer.endpoints = endpoints.to_vec();
         }
         if moved || came_online {
-            self.peer_moved(handle, now);
+            self.peer_moved(handle, came_online, now);
         }
     }
 

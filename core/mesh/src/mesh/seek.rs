@@ -23,7 +23,7 @@ const LIMIT_OFFLINE: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// When the broker is asked once more to tell the peer: the first word may have been lost.
-const SIGNAL_AGAIN: Duration = Duration::from_secs(2);
+const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The broker isn't asked about one peer more often than this.
 const SIGNAL_PAUSE: Duration = Duration::from_millis(100);
@@ -338,14 +338,21 @@ impl Mesh {
         self.begin_mtu_search(handle, now);
     }
 
-    /// A peer's endpoints changed, or it came online.
-    pub(super) fn peer_moved(&mut self, handle: PeerHandle, now: Instant) {
+    /// A peer's endpoints changed, or it came online: perhaps after a restart, without its sessions.
+    pub(super) fn peer_moved(&mut self, handle: PeerHandle, came_online: bool, now: Instant) {
         let Some(peer) = self.peers.get(handle) else { return };
         let wanted = is_recent(peer.wanted, WISH, now);
+        let sought = peer.seek.is_some_and(|seek| seek.wish == Wish::Ours && seek.found.is_none());
         if peer.live_path().is_some() {
             self.probe_beside(handle, now);
+            if came_online {
+                self.suspect(handle, false, now);
+            }
         } else if peer.failure.is_some() && wanted {
             self.seek(handle, Wish::Ours, now);
+        } else if came_online && sought {
+            self.signal(handle, now);
+            self.seek(handle, Wish::Theirs, now);
         } else if peer.seek.is_some() && self.publish_candidates(handle, now) {
             self.probe_round(handle, now);
         }

@@ -55,6 +55,16 @@ impl Mesh {
         }
     }
 
+    /// Shakes hands anew with a peer that has lost its session.
+    pub(super) fn renew_tunnel(&mut self, handle: PeerHandle, now: Instant) {
+        let Some(peer) = self.peers.get(handle) else { return };
+        if let (Some(tunnel), Some(_)) = (peer.tunnel, peer.live_path()) {
+            let limit = Timer::Peer(handle, PeerTimer::HandshakeLimit);
+            self.timers.set_if_earlier(limit, now + HANDSHAKE_LIMIT);
+            self.wg.initiate_now(tunnel, now);
+        }
+    }
+
     /// The peer was given its time to initiate.
     pub(super) fn initiate_after_glare(&mut self, handle: PeerHandle, now: Instant) {
         let Some(peer) = self.peers.get(handle) else { return };
