@@ -63,6 +63,7 @@ pub fn run(options: Options) -> Result<()> {
 
 /// Makes the namespaces, and passes on a wish to end that reaches only this process.
 fn outside(signals: &SigSet) -> Result<()> {
+    check_tun()?;
     let folder = RunFolder::claim()?;
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let mut command = isolate::reenter(&arguments, &folder.logs())?;
@@ -98,7 +99,6 @@ fn inside(options: Options, signals: &SigSet) -> Result<()> {
     // Before the world mounts a /proc of its own, this one tells how others see this process.
     let pid = fs::read_link("/proc/self").context("/proc is not mounted")?;
     let folder = RunFolder::told()?;
-    check_tun()?;
     let wishes = SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK)?;
     let control = Control::listen(&folder)?;
     let form = match (options.json, std::io::stdout().is_terminal()) {

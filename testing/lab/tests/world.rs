@@ -39,7 +39,7 @@ fn a_world_of_a_dozen_hosts_behind_nats_is_made_within_a_second() {
 fn a_host_sees_its_own_name_and_resolver_and_may_replace_them() {
     isolated(|world| {
         let (left, right) = (world.host("left")?, world.host("right")?);
-        ensure!(left.run(&["hostname"])?.trim() == "left", "the host name is another");
+        ensure!(left.run(&["uname", "-n"])?.trim() == "left", "the host name is another");
         let replace = "echo nameserver 192.0.2.53 >/etc/new && mv /etc/new /etc/resolv.conf";
         left.run(&["sh", "-c", replace])?;
         ensure!(left.run(&["cat", "/etc/resolv.conf"])?.contains("192.0.2.53"), "not replaced");

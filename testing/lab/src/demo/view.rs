@@ -88,7 +88,8 @@ impl Screen {
                     write!(out, "\x1b[{}A\x1b[J", self.height)?;
                 }
                 self.height = text.lines().count();
-                out.write_all(text.as_bytes())?;
+                // Cut off at the edge rather than wrapped: the height must hold.
+                write!(out, "\x1b[?7l{text}\x1b[?7h")?;
             }
             Form::Lines => {
                 for line in news(self.shown.as_ref(), view) {
@@ -120,24 +121,23 @@ fn table(view: &View) -> String {
     };
     line(String::new());
     line(format!(
-        "  {:<9}{:<46}{:<17}{:<23}{}",
-        "DEVICE", "BEHIND", "OWN ADDRESS", "SEEN FROM OUTSIDE AS", "MESH ADDRESS"
+        "  {:<9}{:<16}{:<23}{}",
+        "DEVICE", "MESH ADDRESS", "SEEN FROM OUTSIDE AS", "BEHIND"
     ));
     for device in &view.devices {
         line(format!(
-            "  {:<9}{:<46}{:<17}{:<23}{}",
+            "  {:<9}{:<16}{:<23}{}",
             device.name,
-            device.behind,
-            device.address,
+            device.mesh.as_deref().unwrap_or(&device.state),
             device.seen_as.as_deref().unwrap_or("…"),
-            device.mesh.as_deref().unwrap_or(&device.state)
+            device.behind
         ));
     }
     line(String::new());
-    line(format!("  {:<21}{:<36}{:<12}{}", "FROM → TO", "PATH", "ROUND TRIP", "FOUND AFTER"));
+    line(format!("  {:<19}{:<33}{:<12}{}", "FROM → TO", "PATH", "ROUND TRIP", "FOUND AFTER"));
     for path in &view.paths {
         line(format!(
-            "  {:<21}{:<36}{:<12}{}",
+            "  {:<19}{:<33}{:<12}{}",
             format!("{} → {}", path.from, path.to),
             path_words(path),
             path.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),

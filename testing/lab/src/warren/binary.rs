@@ -51,12 +51,20 @@ fn build(workspace: &Path, profile: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The latest change of what cargo compiles into the program; tests and documents are no part of it.
 fn newest(folder: &Path) -> Option<SystemTime> {
+    const ELSEWHERE: [&str; 3] = ["tests", "examples", "benches"];
     let entries = fs::read_dir(folder).ok()?.flatten();
     entries
         .filter_map(|entry| {
             let path = entry.path();
-            if path.is_dir() { newest(&path) } else { modified(&path) }
+            if path.is_dir() {
+                let is_elsewhere = ELSEWHERE.iter().any(|name| entry.file_name() == *name);
+                return if is_elsewhere { None } else { newest(&path) };
+            }
+            path.extension()
+                .filter(|end| *end == "rs" || *end == "sql")
+                .and_then(|_| modified(&path))
         })
         .max()
 }
