@@ -274,3 +274,35 @@ fn kernel_ping_once(from: &Node, to: std::net::Ipv4Addr) -> Result<Duration> {
     from.host().run(&["ping", "-n", "-c", "1", "-W", "10", &to.to_string()])?;
     Ok(begun.elapsed())
 }
+
+#[test]
+fn each_device_tells_its_own_nat_by_two_stun_addresses() {
+    isolated(|world| {
+        let lab = Lab::start(world)?;
+        let (mut public, _) = lab.public_node("public")?;
+        let known =
+            |status: &warren_lab::warren::Status, want: &str| status.node.nat["ipv4"] == want;
+        public.wait_status("knows that it has no NAT", 20 * SECOND, |it| known(it, "none"))?;
+        for kind in NatKind::ALL {
+            let (mut node, _, _home) = lab.home_node(kind.name(), kind)?;
+            let want = match kind {
+                NatKind::EimEif | NatKind::EimAdf | NatKind::EimApdf => "endpoint-independent",
+                // On the address alone or on the port too: for finding a path it is the same.
+                NatKind::Apdm => "address-dependent",
+                NatKind::UdpBlocked => {
+                    node.wait_status("knows that UDP is blocked", 40 * SECOND, |status| {
+                        status.node.nat["udp"] == false && status.health("udp-blocked").is_some()
+                    })?;
+                    continue;
+                }
+            };
+            node.wait_status(&format!("knows its mapping: {want}"), 20 * SECOND, |it| {
+                known(it, want)
+            })?;
+            let report: serde_json::Value =
+                serde_json::from_str(&node.run(&["netcheck", "--json"])?)?;
+            ensure!(report["nat"]["ipv4"] == want, "netcheck says {report}");
+        }
+        Ok(())
+    });
+}
