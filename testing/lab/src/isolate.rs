@@ -139,9 +139,7 @@ fn run_inside(name: &str, test: impl FnOnce(&World) -> Result<()>) {
 }
 
 fn run_outside(name: &str) -> Result<()> {
-    let uid = nix::unistd::getuid();
-    let base = std::env::temp_dir().join(format!("warren-lab-{uid}"));
-    let logs = base.join(name.replace("::", "."));
+    let logs = test_logs(name)?;
     let _ = std::fs::remove_dir_all(&logs);
     let arguments = ["--exact", name, "--nocapture", "--include-ignored"].map(OsString::from);
     let mut command = reenter(&arguments, &logs)?;
@@ -161,6 +159,13 @@ fn run_outside(name: &str) -> Result<()> {
     ensure!(finished == name, "{name} did not run to its end inside the namespaces");
     let _ = std::fs::remove_file(&done);
     Ok(())
+}
+
+/// In the target folder, beside the test program: two clones never share it.
+fn test_logs(name: &str) -> Result<PathBuf> {
+    let test = std::env::current_exe().context("this program's own path is unknown")?;
+    let target = test.ancestors().nth(3).context("a test lies in <target>/<profile>/deps")?;
+    Ok(target.join("tmp/lab").join(name.replace("::", ".")))
 }
 
 fn test_name() -> String {
