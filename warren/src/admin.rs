@@ -26,15 +26,15 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::Pins(command) => pins(&client, command, json).await,
         AdminCommand::Backup { file } => {
             let written = client.backup(&file).await?;
-            say!("{} ({})", file.display(), output::bytes(written));
-            Ok(())
+            output::done(json, &format!("{} ({})", file.display(), output::bytes(written)))
         }
         AdminCommand::Restore { file } => {
             warren_broker::restore(&file, &data)
                 .await
                 .with_context(|| format!("can't restore {}", file.display()))?;
-            say!("Restored into {}. Next: warren serve --data {}", data.display(), data.display());
-            Ok(())
+            let folder = data.display();
+            let text = format!("Restored into {folder}. Next: warren serve --data {folder}");
+            output::done(json, &text)
         }
     }
 }

@@ -18,7 +18,9 @@ pub(crate) fn apply(command: Command, args: &[OsString]) -> anyhow::Result<Comma
         .with_context(|| format!("can't read the configuration file {}", path.display()))?;
     let table: toml::Table =
         text.parse().with_context(|| format!("{} isn't valid TOML", path.display()))?;
-    table.into_iter().try_fold(command, |command, (key, value)| apply_key(command, &key, value, &path))
+    table
+        .into_iter()
+        .try_fold(command, |command, (key, value)| apply_key(command, &key, value, &path))
 }
 
 fn config_path(args: &[OsString]) -> Option<PathBuf> {
@@ -45,7 +47,7 @@ fn apply_key(
         bail!("{}: there is no command '{key}'", path.display());
     }
     let mut outcome = Ok(());
-    let changed = command.mut_subcommand(key.to_owned(), |mut subcommand| {
+    let changed = command.mut_subcommand(key, |mut subcommand| {
         for (key, value) in table {
             match apply_key(subcommand.clone(), &key, value, path) {
                 Ok(changed) => subcommand = changed,
@@ -86,6 +88,8 @@ fn texts(value: toml::Value) -> anyhow::Result<Vec<String>> {
             .into_iter()
             .flatten()
             .collect(),
-        toml::Value::Datetime(_) | toml::Value::Table(_) => bail!("neither text nor number nor flag"),
+        toml::Value::Datetime(_) | toml::Value::Table(_) => {
+            bail!("neither text nor number nor flag")
+        }
     })
 }

@@ -14,7 +14,7 @@ use warren_node::{DnsMode, NodeConfig};
 
 use crate::cli::{self, Dns, Global, Join};
 use crate::logging::SetFilter;
-use crate::output::say;
+use crate::output::{self, say};
 use crate::shutdown;
 
 pub(crate) use lport::lport;
@@ -69,9 +69,9 @@ pub(crate) async fn up(global: &Global, args: cli::Up) -> anyhow::Result<()> {
             "this device has joined no account yet: warren up --join LINK   (the broker's admin gets \
              a link with `warren admin join-keys create`)"
         ),
-        NodeState::MustJoinAgain => bail!(
-            "this device was removed from its account: warren up --join LINK with a new link"
-        ),
+        NodeState::MustJoinAgain => {
+            bail!("this device was removed from its account: warren up --join LINK with a new link")
+        }
         NodeState::Connected
         | NodeState::Offline
         | NodeState::Connecting
@@ -96,15 +96,14 @@ fn print_up(status: &Status) {
 /// `warren down`.
 pub(crate) async fn down(global: &Global) -> anyhow::Result<()> {
     client(global).down().await?;
-    say!("Disconnected. `warren up` connects again.");
-    Ok(())
+    output::done(global.json, "Disconnected. `warren up` connects again.")
 }
 
 /// `warren logout`.
 pub(crate) async fn logout(global: &Global, args: &cli::Logout) -> anyhow::Result<()> {
     client(global).logout(args.new_identity).await?;
-    say!("This device has left its account. `warren up --join LINK` joins one.");
-    Ok(())
+    let text = "This device has left its account. `warren up --join LINK` joins one.";
+    output::done(global.json, text)
 }
 
 /// The join link, from wherever it was given, without showing it.

@@ -26,6 +26,15 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints that something is done.
+pub(crate) fn done(json_wanted: bool, text: &str) -> anyhow::Result<()> {
+    if json_wanted {
+        return json(&serde_json::json!({ "done": text }));
+    }
+    say!("{text}");
+    Ok(())
+}
+
 /// Prints a value as one line of JSON, for streams.
 pub(crate) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
     say!("{}", serde_json::to_string(value)?);

@@ -47,8 +47,11 @@ fn the_configuration_file_sets_defaults_that_flags_override() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("warren.toml");
-    std::fs::write(&path, "json = true\n[serve]\nlisten = \"127.0.0.1:1\"\nsuffix = \"a.example\"\n")
-        .unwrap();
+    std::fs::write(
+        &path,
+        "json = true\n[serve]\nlisten = \"127.0.0.1:1\"\nsuffix = \"a.example\"\n",
+    )
+    .unwrap();
     let args = ["warren", "--config", path.to_str().unwrap(), "serve", "--suffix", "b.example"];
     let args: Vec<std::ffi::OsString> = args.iter().map(Into::into).collect();
     let command = crate::config_file::apply(Cli::command(), &args).unwrap();

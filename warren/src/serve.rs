@@ -17,9 +17,9 @@ pub(crate) fn data_folder(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     if std::fs::create_dir_all(&system).is_ok() {
         return Ok(system);
     }
-    let home = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"))
-    });
+    let home = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
     let home = home.context("there is no home folder for the broker's data: give --data DIR")?;
     Ok(home.join("warren/broker"))
 }
@@ -36,8 +36,11 @@ pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
         Tls::SelfSigned => TlsMode::SelfSigned,
         Tls::Off => TlsMode::Off,
         Tls::Acme => {
-            let mut acme =
-                AcmeConfig { root: args.acme_root, email: args.acme_email, ..AcmeConfig::default() };
+            let mut acme = AcmeConfig {
+                root: args.acme_root,
+                email: args.acme_email,
+                ..AcmeConfig::default()
+            };
             if let Some(directory) = args.acme_directory {
                 acme.directory = directory;
             }

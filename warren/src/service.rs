@@ -35,7 +35,9 @@ fn install(install: &ServiceInstall) -> anyhow::Result<()> {
     systemctl(&["enable", "--now", name])?;
     say!("{name} is installed and running.");
     match install.role {
-        Role::Node => say!("Next: warren up --join LINK   (members of group `warren` need no sudo)"),
+        Role::Node => {
+            say!("Next: warren up --join LINK   (members of group `warren` need no sudo)")
+        }
         Role::Broker => say!("Next: sudo warren admin join-keys create   (prints a join link)"),
     }
     Ok(())
@@ -157,7 +159,8 @@ fn state_folder(role: Role) -> &'static str {
 
 /// systemd splits at blanks and expands `%` and `$` in `ExecStart`.
 fn quoted(text: &str) -> String {
-    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    let text =
+        text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,[]@+%$".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("\"{text}\"") }
 }

@@ -1,5 +1,7 @@
 //! The invariants of `ARCHITECTURE.md`, as absences: what depends on what, and what is nowhere.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't read the workspace fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -117,7 +119,7 @@ fn every_crate_takes_the_workspace_lints() {
 }
 
 #[test]
-fn unsafe_stands_in_shell_net_alone_and_nothing_is_ignored_or_left_for_later() {
+fn unsafe_stands_in_shell_net_alone_and_nothing_is_skipped_or_left_for_later() {
     for file in sources() {
         let text = fs::read_to_string(&file).unwrap();
         let relative = file.strip_prefix(root()).unwrap();
@@ -128,8 +130,9 @@ fn unsafe_stands_in_shell_net_alone_and_nothing_is_ignored_or_left_for_later() {
         for (number, line) in text.lines().enumerate() {
             let place = format!("{}:{}", relative.display(), number + 1);
             assert!(in_shell_net || !line.contains("unsafe {"), "unsafe at {place}");
+            // The halves of a test that runs itself again are ignored, and asked for by name.
             let ignored = line.trim_start().starts_with("#[ignore");
-            assert!(!ignored || line.contains("as the child of"), "ignored test at {place}");
+            assert!(!ignored || text.contains("--ignored"), "ignored test at {place}");
             for word in ["TODO", "FIXME", "todo!(", "unimplemented!("] {
                 assert!(!line.contains(word), "{word} at {place}");
             }

@@ -24,8 +24,7 @@ pub(crate) async fn run(client: &Client, command: Accounts, json: bool) -> anyho
             );
             super::confirm(&question, yes)?;
             client.remove_account(&name).await?;
-            say!("Removed.");
-            Ok(())
+            output::done(json, "Removed.")
         }
     }
 }

@@ -31,8 +31,7 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
         }
         Devices::Remove { account, name } => {
             client.remove_device(&account.account, &name).await?;
-            say!("{name} is removed and cut off everywhere.");
-            Ok(())
+            output::done(json, &format!("{name} is removed and cut off everywhere."))
         }
     }
 }

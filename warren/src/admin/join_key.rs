@@ -21,8 +21,7 @@ pub(crate) async fn run(client: &Client, command: JoinKeys, json: bool) -> anyho
         }
         JoinKeys::Remove { account, id } => {
             client.remove_join_key(&account.account, id.parse()?).await?;
-            say!("Removed. Devices that joined by it stay.");
-            Ok(())
+            output::done(json, "Removed. Devices that joined by it stay.")
         }
     }
 }
@@ -31,8 +30,8 @@ fn expires_in(text: &str) -> anyhow::Result<Option<u64>> {
     if text == "never" {
         return Ok(None);
     }
-    let duration = output::parse_duration(text)
-        .map_err(|text| anyhow!("--expires {text}, or `never`"))?;
+    let duration =
+        output::parse_duration(text).map_err(|text| anyhow!("--expires {text}, or `never`"))?;
     Ok(Some(duration.as_secs()))
 }
 
