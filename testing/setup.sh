@@ -11,7 +11,8 @@ purpose="${1:-test}"
 demo=(nft:nftables ip:iproute2 ping:iputils-ping cc:gcc)
 test=(
   "${demo[@]}"
-  iperf3:iperf3 ethtool:ethtool
+  iperf3:iperf3 ethtool:ethtool ss:iproute2 dbus-daemon:dbus-daemon dbus-send:dbus-bin
+  pebble:pebble systemd-analyze:systemd nsenter:util-linux setpriv:util-linux g++:g++
 )
 bench=("${test[@]}" nebula:nebula tincd:tinc)
 

@@ -36,7 +36,7 @@ fn install(install: &ServiceInstall) -> anyhow::Result<()> {
     say!("{name} is installed and running.");
     match install.role {
         Role::Node => {
-            say!("Next: warren up --join LINK   (members of group `warren` need no sudo)")
+            say!("Next: warren up --join LINK   (members of group `warren` need no sudo)");
         }
         Role::Broker => say!("Next: sudo warren admin join-keys create   (prints a join link)"),
     }
