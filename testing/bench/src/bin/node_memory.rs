@@ -24,7 +24,12 @@ fn main() -> Result<()> {
     };
     let world = World::enter("node-memory")?;
     let hub = world.host("hub")?;
-    hub.ip(&["link set lo up", "link add lan type bridge", "address add 192.0.2.1/16 dev lan", "link set lan up"])?;
+    hub.ip(&[
+        "link set lo up",
+        "link add lan type bridge",
+        "address add 192.0.2.1/16 dev lan",
+        "link set lan up",
+    ])?;
     let warren = Warren::at(&warren_bench::binary()?);
     let broker = Broker::start(&warren, &hub, &["192.0.2.1".parse()?])?;
     let link = broker.join_link()?;

@@ -35,7 +35,7 @@ struct Tunnel {
 
 /// What runs as long as the tunnel is measured.
 enum Daemons {
-    Warren { _broker: Broker, _nodes: [Node; 2] },
+    Warren { _broker: Box<Broker>, _nodes: Vec<Node> },
     WireguardGo { _processes: Vec<Process> },
 }
 
@@ -97,16 +97,23 @@ fn warren(left: &Host, right: &Host, mtu: Option<u32>) -> Result<Tunnel> {
     }
     nodes[1].wait_peers(&["left"])?;
     let pids = [nodes[0].process().pid(), nodes[1].process().pid()];
-    Ok(Tunnel { name: "warren", ends: array(ends)?, pids, _daemons: Daemons::Warren { _broker: broker, _nodes: nodes } })
+    Ok(Tunnel {
+        name: "warren",
+        ends: array(ends)?,
+        pids,
+        _daemons: Daemons::Warren { _broker: Box::new(broker), _nodes: nodes.into() },
+    })
 }
 
 fn wireguard_go(left: &Host, right: &Host) -> Result<Tunnel> {
-    let binary = env::var_os("WIREGUARD_GO").map_or_else(|| PathBuf::from("wireguard-go"), PathBuf::from);
+    let binary =
+        env::var_os("WIREGUARD_GO").map_or_else(|| PathBuf::from("wireguard-go"), PathBuf::from);
     let keys = [key_pair()?, key_pair()?];
     let mut processes = Vec::new();
     let mut pids = Vec::new();
     for (number, host) in [left, right].into_iter().enumerate() {
-        let process = host.command(&binary).args(["-f", "wg0"]).env("LOG_LEVEL", "error").spawn()?;
+        let process =
+            host.command(&binary).args(["-f", "wg0"]).env("LOG_LEVEL", "error").spawn()?;
         pids.push(process.pid());
         processes.push(process);
         let peer = 1 - number;
@@ -128,7 +135,12 @@ fn wireguard_go(left: &Host, right: &Host) -> Result<Tunnel> {
         ])?;
     }
     let ends = ["10.99.0.1".to_owned(), "10.99.0.2".to_owned()];
-    Ok(Tunnel { name: "wireguard-go", ends, pids: array(pids)?, _daemons: Daemons::WireguardGo { _processes: processes } })
+    Ok(Tunnel {
+        name: "wireguard-go",
+        ends,
+        pids: array(pids)?,
+        _daemons: Daemons::WireguardGo { _processes: processes },
+    })
 }
 
 /// Writes a configuration in wireguard-go's own protocol; `None` while its socket isn't there.
@@ -165,7 +177,10 @@ fn measure(options: &Options, client: &Host, tunnels: &[Tunnel; 2]) -> Result<()
         for round in 0..options.rounds {
             for (tunnel, samples) in tunnels.iter().zip(&mut samples) {
                 let (gbit, cpu_per_gib) = iperf(client, tunnel, options.seconds, streams, reverse)?;
-                eprintln!("{title}, round {round}: {} {gbit:.2} Gbit/s, {cpu_per_gib:.2} s/GiB", tunnel.name);
+                eprintln!(
+                    "{title}, round {round}: {} {gbit:.2} Gbit/s, {cpu_per_gib:.2} s/GiB",
+                    tunnel.name
+                );
                 samples.gbit.push(gbit);
                 samples.cpu_per_gib.push(cpu_per_gib);
             }
@@ -174,7 +189,12 @@ fn measure(options: &Options, client: &Host, tunnels: &[Tunnel; 2]) -> Result<()
         let cpu = samples.each_ref().map(|samples| median(&samples.cpu_per_gib));
         println!(
             "{title}: {:.2} against {:.2} Gbit/s ({:.2} times), {:.2} against {:.2} CPU s/GiB ({:.2} times)",
-            rate[0], rate[1], rate[0] / rate[1], cpu[0], cpu[1], cpu[0] / cpu[1]
+            rate[0],
+            rate[1],
+            rate[0] / rate[1],
+            cpu[0],
+            cpu[1],
+            cpu[0] / cpu[1]
         );
     }
     let mut rtt = [Vec::new(), Vec::new()];
@@ -192,7 +212,13 @@ fn measure(options: &Options, client: &Host, tunnels: &[Tunnel; 2]) -> Result<()
 }
 
 /// Gbit/s received, and CPU seconds of both daemons per GiB.
-fn iperf(client: &Host, tunnel: &Tunnel, seconds: u32, streams: u32, reverse: bool) -> Result<(f64, f64)> {
+fn iperf(
+    client: &Host,
+    tunnel: &Tunnel,
+    seconds: u32,
+    streams: u32,
+    reverse: bool,
+) -> Result<(f64, f64)> {
     let cpu = |tunnel: &Tunnel| -> Result<f64> {
         Ok(cpu_seconds(tunnel.pids[0])? + cpu_seconds(tunnel.pids[1])?)
     };
