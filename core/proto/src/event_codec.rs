@@ -50,12 +50,19 @@ impl SessionEvent {
 
     /// The content in JSON on one line: the field `data`. `null` where there is none.
     pub fn data(&self) -> String {
+        let mut bytes = Vec::new();
+        self.write_data(&mut bytes);
+        String::from_utf8(bytes).expect("JSON is UTF-8")
+    }
+
+    /// Appends [`Self::data`] to a buffer: a whole map is large, and is there once this way.
+    pub fn write_data(&self, buffer: &mut Vec<u8>) {
         match self {
-            Self::Netmap(netmap) => json(netmap),
-            Self::Delta(delta) => json(delta),
-            Self::Current(version) => json(version),
-            Self::Connect(signal) => json(signal),
-            Self::Revoked => "null".to_owned(),
+            Self::Netmap(netmap) => write_json(buffer, netmap),
+            Self::Delta(delta) => write_json(buffer, delta),
+            Self::Current(version) => write_json(buffer, version),
+            Self::Connect(signal) => write_json(buffer, signal),
+            Self::Revoked => buffer.extend_from_slice(b"null"),
         }
     }
 
@@ -76,8 +83,9 @@ impl SessionEvent {
     }
 }
 
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("these types have string keys and no failing serializer")
+fn write_json(buffer: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(buffer, value)
+        .expect("these types have string keys and no failing serializer, and a buffer takes all");
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod attempts;
 mod events;
 mod extract;
 mod node;
+mod pieces;
 pub(crate) mod problem;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use problem::Failure;
 
 /// Whole maps on their way at once, so that a thousand nodes that come back at the same moment
 /// don't need a thousand maps in memory.
-const OPENING: usize = 16;
+const OPENING: usize = 2;
 
 /// What the handlers share.
 pub(crate) struct Api {

@@ -1,12 +1,17 @@
 //! The queue between an account and one control session's stream.
 //!
-//! An idle one holds no memory but itself: a thousand sessions wait most of the time.
+//! An idle one holds no memory but itself: a thousand sessions wait most of the time. While a
+//! stream can't be written (a thousand nodes come back at once), deltas that wait are joined into
+//! one, in which each peer is mentioned once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-use warren_proto::SessionEvent;
+use warren_proto::{Change, Delta, DeviceId, SessionEvent};
+
+/// A waiting delta with more changes than this isn't searched through any more.
+const MERGED_CHANGES: usize = 256;
 
 /// More events than this waiting: the reader is too slow, it gets the whole map later.
 const CAPACITY: usize = 64;
@@ -53,6 +58,15 @@ pub(crate) enum Sent {
 impl Sender {
     pub(crate) fn send(&self, event: SessionEvent) -> Sent {
         let mut state = lock(&self.0);
+        let event = match (state.queue.back_mut(), event) {
+            (Some(SessionEvent::Delta(last)), SessionEvent::Delta(next))
+                if last.version == next.base && last.changes.len() <= MERGED_CHANGES =>
+            {
+                merge(last, next);
+                return Sent::Queued;
+            }
+            (_, event) => event,
+        };
         if state.queue.len() >= CAPACITY && !matches!(event, SessionEvent::Revoked) {
             state.queue.clear();
             state.queue.shrink_to_fit();
@@ -63,6 +77,57 @@ impl Sender {
         state.queue.push_back(event);
         state.wake();
         Sent::Queued
+    }
+}
+
+/// Appends a delta to the one before it, which nobody has seen yet. What it says of a peer takes
+/// the place of what was said before.
+fn merge(last: &mut Delta, next: Delta) {
+    last.version = next.version;
+    for change in next.changes {
+        match change {
+            Change::Presence { id, online, endpoints, nat } => {
+                let mut said = last.changes.iter_mut().rev();
+                let said = said.find(|earlier| subject(earlier) == Some(id));
+                match said {
+                    Some(Change::Peer { peer }) => {
+                        (peer.online, peer.endpoints, peer.nat) = (online, endpoints, nat);
+                    }
+                    Some(earlier @ Change::Presence { .. }) => {
+                        *earlier = Change::Presence { id, online, endpoints, nat };
+                    }
+                    // Of a peer that is gone there is nothing to say.
+                    Some(Change::Removed { .. }) => {}
+                    Some(
+                        Change::This { .. }
+                        | Change::Stun { .. }
+                        | Change::NextPin { .. }
+                        | Change::Dns { .. },
+                    )
+                    | None => last.changes.push(Change::Presence { id, online, endpoints, nat }),
+                }
+            }
+            Change::Peer { .. } | Change::Removed { .. } => {
+                let id = subject(&change);
+                last.changes.retain(|earlier| subject(earlier) != id);
+                last.changes.push(change);
+            }
+            Change::This { .. }
+            | Change::Stun { .. }
+            | Change::NextPin { .. }
+            | Change::Dns { .. } => last.changes.push(change),
+        }
+    }
+}
+
+/// The peer that a change is about.
+fn subject(change: &Change) -> Option<DeviceId> {
+    match change {
+        Change::Peer { peer } => Some(peer.id),
+        Change::Removed { id } | Change::Presence { id, .. } => Some(*id),
+        Change::This { .. } | Change::Stun { .. } | Change::NextPin { .. } | Change::Dns { .. } => {
+            None
+        }
     }
 }
 
@@ -112,12 +177,119 @@ impl Receiver {
 mod tests {
     use std::future::poll_fn;
 
-    use warren_proto::MapVersion;
+    use proptest::prelude::*;
+    use warren_proto::{
+        AccountId, Apply, DnsConfig, Endpoint, EndpointKind, MapVersion, NatReport, Netmap, Peer,
+        PublicKey, SelfEntry,
+    };
 
     use super::*;
 
     fn event(sequence: u64) -> SessionEvent {
         SessionEvent::Current(MapVersion { epoch: 1, sequence })
+    }
+
+    fn peer(id: u64, name: &str) -> Peer {
+        Peer {
+            id: DeviceId(id),
+            name: name.parse().unwrap(),
+            key: PublicKey([7; 32]),
+            ipv4: [100, 71, 1, 1].into(),
+            ipv6: std::net::Ipv6Addr::LOCALHOST,
+            endpoints: Vec::new(),
+            nat: NatReport::default(),
+            online: false,
+            capabilities: Vec::new(),
+            signature: None,
+        }
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let id = 0..4u64;
+        prop_oneof![
+            (id.clone(), "[a-z]{3}").prop_map(|(id, name)| Change::Peer { peer: peer(id, &name) }),
+            id.clone().prop_map(|id| Change::Removed { id: DeviceId(id) }),
+            (id, any::<bool>(), 1..9u16).prop_map(|(id, online, port)| Change::Presence {
+                id: DeviceId(id),
+                online,
+                endpoints: vec![Endpoint {
+                    addr: ([192, 0, 2, 1], port).into(),
+                    kind: EndpointKind::Host,
+                }],
+                nat: NatReport::default(),
+            }),
+            (1..9u16).prop_map(|port| Change::Stun { stun: vec![([192, 0, 2, 9], port).into()] }),
+        ]
+    }
+
+    fn map() -> Netmap {
+        Netmap {
+            version: MapVersion { epoch: 1, sequence: 0 },
+            account: AccountId(1),
+            account_name: "home".parse().unwrap(),
+            ipv4_range: "100.71.0.0/16".parse().unwrap(),
+            ipv6_range: "fd00::/48".parse().unwrap(),
+            this: SelfEntry {
+                id: DeviceId(99),
+                name: "self".parse().unwrap(),
+                ipv4: [100, 71, 1, 9].into(),
+                ipv6: std::net::Ipv6Addr::LOCALHOST,
+                static_endpoint: None,
+            },
+            peers: vec![peer(0, "a"), peer(1, "b")],
+            stun: Vec::new(),
+            dns: DnsConfig { domain: "home.warren.internal".to_owned() },
+            next_pin: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn joined_deltas_lead_to_the_same_map(
+            deltas in prop::collection::vec(prop::collection::vec(change(), 1..4), 1..12)
+        ) {
+            let (sender, receiver) = outbox();
+            let (mut expected, mut reached) = (map(), map());
+            for changes in deltas {
+                let base = expected.version;
+                let version = MapVersion { sequence: base.sequence + 1, ..base };
+                let delta = Delta { base, version, changes };
+                prop_assert_eq!(expected.apply(&delta), Apply::Applied);
+                prop_assert_eq!(sender.send(SessionEvent::Delta(delta)), Sent::Queued);
+            }
+            let cx = &mut Context::from_waker(Waker::noop());
+            let Poll::Ready(Next::Event(SessionEvent::Delta(joined))) = receiver.poll_next(cx) else {
+                return Err(TestCaseError::fail("one delta waits"));
+            };
+            prop_assert!(receiver.poll_next(cx).is_pending(), "and nothing besides");
+            prop_assert_eq!(reached.apply(&joined), Apply::Applied);
+            prop_assert_eq!(reached, expected);
+        }
+    }
+
+    #[test]
+    fn a_waiting_delta_mentions_each_peer_once() {
+        let (sender, receiver) = outbox();
+        for sequence in 1..=100 {
+            let version = |sequence| MapVersion { epoch: 1, sequence };
+            let changes = vec![
+                Change::Peer { peer: peer(1, "a") },
+                Change::Presence {
+                    id: DeviceId(2),
+                    online: true,
+                    endpoints: Vec::new(),
+                    nat: NatReport::default(),
+                },
+            ];
+            let delta = Delta { base: version(sequence - 1), version: version(sequence), changes };
+            assert_eq!(sender.send(SessionEvent::Delta(delta)), Sent::Queued);
+        }
+        let next = receiver.poll_next(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Next::Event(SessionEvent::Delta(joined))) = next else {
+            panic!("one delta waits")
+        };
+        assert_eq!((joined.base.sequence, joined.version.sequence), (0, 100));
+        assert_eq!(joined.changes.len(), 2);
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The control session's stream: server-sent events, one per [`SessionEvent`].
+//! The control session's stream: server-sent events, one per [`warren_proto::SessionEvent`].
 
 use std::convert::Infallible;
 use std::future::Future as _;
@@ -10,34 +10,17 @@ use bytes::Bytes;
 use http_body::Frame;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
-use warren_proto::SessionEvent;
 
+use super::pieces::Pieces;
 use crate::accounts::Session;
 use crate::outbox::Next;
 
 const HEARTBEAT_COMMENT: &[u8] = b":\n\n";
-/// Bytes of one frame: a whole map goes out piece by piece.
-const PIECE: usize = 16 * 1024;
-
-/// Writes an event as the stream has it.
-pub(crate) fn encode(event: &SessionEvent) -> Bytes {
-    let (name, data) = (event.name(), event.data());
-    let mut text = String::with_capacity(data.len() + 64);
-    if let Some(version) = event.version() {
-        text.push_str("id: ");
-        text.push_str(&version.to_string());
-        text.push('\n');
-    }
-    for part in ["event: ", name, "\ndata: ", &data, "\n\n"] {
-        text.push_str(part);
-    }
-    text.into()
-}
 
 /// The body of `GET /v1/node/events`. The session ends when it is dropped.
 pub(crate) struct EventBody {
     session: Session,
-    rest: Bytes,
+    rest: Pieces,
     /// Silence after which a comment goes out.
     silence: Duration,
     heartbeat: Pin<Box<Sleep>>,
@@ -53,7 +36,7 @@ impl EventBody {
     ) -> Self {
         Self {
             session,
-            rest: Bytes::new(),
+            rest: Pieces::default(),
             silence,
             heartbeat: Box::pin(tokio::time::sleep(silence)),
             opening,
@@ -61,9 +44,8 @@ impl EventBody {
     }
 
     fn piece(&mut self) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        let piece = self.rest.next();
         if self.rest.is_empty() {
-            self.rest = Bytes::new();
             self.opening = None;
         }
         self.heartbeat.as_mut().reset(Instant::now() + self.silence);
@@ -86,7 +68,7 @@ impl http_body::Body for EventBody {
         loop {
             match this.session.events.poll_next(cx) {
                 Poll::Ready(Next::Event(event)) => {
-                    this.rest = encode(&event);
+                    this.rest = Pieces::of(event);
                     return this.piece();
                 }
                 Poll::Ready(Next::Drained) => this.session.ask_for_map(),
@@ -97,24 +79,7 @@ impl http_body::Body for EventBody {
         if this.heartbeat.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        this.rest = Bytes::from_static(HEARTBEAT_COMMENT);
+        this.rest = Pieces::text(HEARTBEAT_COMMENT);
         this.piece()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use warren_proto::MapVersion;
-
-    use super::*;
-
-    #[test]
-    fn an_event_has_the_fields_that_its_kind_has() {
-        let version = MapVersion { epoch: 0xabc, sequence: 5 };
-        assert_eq!(
-            encode(&SessionEvent::Current(version)),
-            "event: current\ndata: \"abc-5\"\n\n".as_bytes()
-        );
-        assert_eq!(encode(&SessionEvent::Revoked), "event: revoked\ndata: null\n\n".as_bytes());
     }
 }

@@ -124,7 +124,8 @@ impl Context {
 
     /// Serves one connection to its end.
     pub(crate) async fn run(mut self, socket: TcpStream, source: SocketAddr, permit: Permit) {
-        let handshake = Stream::accept(socket, &self.acceptor);
+        // In a box of its own: it is large, and over before the connection has begun to be long.
+        let handshake = Box::pin(Stream::accept(socket, &self.acceptor));
         let stream = tokio::select! {
             done = tokio::time::timeout(self.limits.handshake_timeout, handshake) => match done {
                 Ok(Ok(Some(stream))) => stream,
