@@ -101,8 +101,13 @@ pub(crate) struct Serve {
     /// Where the database and the broker's keys are kept
     #[arg(long, env = "WARREN_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// HTTPS address [default: [::]:443 where permitted, else [::]:8443]
-    #[arg(long, env = "WARREN_LISTEN", value_name = "ADDR:PORT")]
+    /// Where HTTPS is served.
+    #[arg(
+        long,
+        env = "WARREN_LISTEN",
+        value_name = "ADDR:PORT",
+        help = "HTTPS address [default: [::]:443 where permitted, else [::]:8443]"
+    )]
     pub(crate) listen: Option<SocketAddr>,
     /// How devices reach this broker [default: guessed from this machine's address]
     #[arg(long, env = "WARREN_PUBLIC_URL", value_name = "URL")]
@@ -110,8 +115,14 @@ pub(crate) struct Serve {
     /// Where the HTTPS certificate comes from
     #[arg(long, env = "WARREN_TLS", value_enum, default_value = "self-signed")]
     pub(crate) tls: Tls,
-    /// STUN address, served with the next port beside it [default: [::]:3478]
-    #[arg(long, env = "WARREN_STUN", value_name = "ADDR:PORT", value_delimiter = ',')]
+    /// Where STUN is served.
+    #[arg(
+        long,
+        env = "WARREN_STUN",
+        value_name = "ADDR:PORT",
+        value_delimiter = ',',
+        help = "STUN address, served with the next port beside it [default: [::]:3478]"
+    )]
     pub(crate) stun: Vec<SocketAddr>,
     /// STUN address to tell devices, where it differs from the one listened on
     #[arg(long, env = "WARREN_STUN_PUBLIC", value_name = "ADDR:PORT", value_delimiter = ',')]
