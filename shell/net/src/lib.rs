@@ -84,7 +84,7 @@ pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
     HostNetwork, NetworkWatch, Received, Tun, TunReader, UdpReceiver, UdpSockets,
-    raise_open_file_limit,
+    raise_open_file_limit, release_idle_code,
 };
 pub use mapping::{Mapping, MappingProtocol, PortMapper, PortMapperConfig};
 #[cfg(unix)]

@@ -123,6 +123,9 @@ impl Daemon {
                 if let Some(unix) = unix {
                     self.take_broker_clock(unix).await;
                 }
+                if let Some(mesh) = &mut self.mesh {
+                    mesh.settle();
+                }
             }
             control::Event::Session(event) => self.take_session_event(event).await,
             control::Event::Disconnected { error } => self.disconnected(&error),

@@ -19,6 +19,9 @@ use crate::local::HealthCode;
 /// Between two attempts to bring the mesh up.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// What runs only at the beginning has run when the first check-ins are answered.
+const RELEASES: u8 = 2;
+
 /// A running mesh.
 #[derive(Debug)]
 pub(super) struct MeshUp {
@@ -30,11 +33,21 @@ pub(super) struct MeshUp {
     pub(super) index: u32,
     pub(super) port: u16,
     mtu: u16,
+    /// How often the code of starting up is still given back.
+    releases: u8,
 }
 
 impl MeshUp {
     pub(super) fn client(&self) -> &DataClient {
         self.data.client()
+    }
+
+    /// Lets go of the memory of what ran at the start, after the first check-ins.
+    pub(super) fn settle(&mut self) {
+        if let Some(left) = self.releases.checked_sub(1) {
+            self.releases = left;
+            warren_net::release_idle_code();
+        }
     }
 
     /// Whether the interface is still the right one for this map.
@@ -143,6 +156,7 @@ impl Daemon {
             index: opened.index,
             port: opened.port,
             mtu: opened.mtu,
+            releases: RELEASES,
         });
         if let Err(error) = self.try_configure_host() {
             self.take_down().await;

@@ -2,6 +2,7 @@
 
 mod host;
 mod limits;
+mod memory;
 mod netlink;
 mod tun;
 mod udp;
@@ -9,6 +10,7 @@ mod watch;
 
 pub use host::HostNetwork;
 pub use limits::raise_open_file_limit;
+pub use memory::release_idle_code;
 pub use tun::{Tun, TunReader};
 pub use udp::{Received, UdpReceiver, UdpSockets};
 pub use watch::NetworkWatch;
