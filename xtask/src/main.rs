@@ -47,7 +47,7 @@ fn demo(args: &[OsString]) -> Result<(), String> {
 
 fn test(args: &[OsString]) -> Result<(), String> {
     setup("test")?;
-    run(cargo().args(["build", "--package", "warren"]))?;
+    // Building the workspace's tests builds the program too, with the same features.
     run(cargo()
         .args(["nextest", "run", "--workspace", "--no-fail-fast"])
         .env("WARREN_BIN", target_folder().join("debug/warren"))
