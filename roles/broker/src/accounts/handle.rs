@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, mpsc};
-use tracing::warn;
+use tracing::{error, warn};
 use warren_coord::{
     Account, AccountRecord, BrokerSettings, Ctx, Directory, LeaseEpoch, Prepared, Refused,
     SessionId, Snapshot,
@@ -17,6 +17,11 @@ use super::session::Session;
 use super::{fresh_ctx, uninterrupted};
 use crate::api::problem::{ApiResult, Failure};
 use crate::outbox::{Sender, Sent, outbox};
+
+/// How long the timer rests after a bug of ours, so that it doesn't spin.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// When to look again while nothing is due.
+const FAR: Duration = Duration::from_secs(3600);
 
 /// One account, shared by all who serve it.
 pub(crate) struct AccountHandle {
@@ -230,19 +235,34 @@ impl AccountHandle {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Handles what is due. Returns whether housekeeping is; `None`: the account is closed.
+    fn handle_timeout(&self) -> Option<bool> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        let now = Instant::now();
+        if state.account.poll_timeout().is_some_and(|(due, _)| due <= now) {
+            state.account.handle_timeout(now);
+            state.pump();
+        }
+        Some(state.account.poll_housekeeping(&fresh_ctx()).is_some())
+    }
+
     /// Handles what is due. Returns when to come back; `None`: the account is closed.
     async fn tick(self: &Arc<Self>) -> Option<Instant> {
-        let housekeeping = {
-            let mut state = self.lock();
-            if state.closed {
-                return None;
+        // On a thread of its own: a delta for each of a thousand sessions takes a while to make,
+        // and what it is made of stays away from the memory of the workers' connections.
+        let this = self.clone();
+        let ticking = tokio::task::spawn_blocking(move || this.handle_timeout());
+        let housekeeping = match ticking.await {
+            Ok(outcome) => outcome?,
+            Err(error) if error.is_panic() => {
+                error!(account = %self.id, "the account's timer panicked; it goes on");
+                return Some(Instant::now() + AFTER_PANIC);
             }
-            let now = Instant::now();
-            if state.account.poll_timeout().is_some_and(|(due, _)| due <= now) {
-                state.account.handle_timeout(now);
-                state.pump();
-            }
-            state.account.poll_housekeeping(&fresh_ctx()).is_some()
+            // The runtime is ending.
+            Err(_) => return None,
         };
         if housekeeping
             && let Err(failure) =
@@ -251,8 +271,7 @@ impl AccountHandle {
             warn!(?failure, "housekeeping is put off");
         }
         let mut state = self.lock();
-        let far = Instant::now() + std::time::Duration::from_secs(3600);
-        let due = state.account.poll_timeout().map_or(far, |(at, _)| at);
+        let due = state.account.poll_timeout().map_or_else(|| Instant::now() + FAR, |(at, _)| at);
         state.armed = Some(due);
         Some(due)
     }

@@ -113,7 +113,14 @@ pub(super) async fn events(
     let last: Option<MapVersion> = text(LAST_EVENT_ID).and_then(|text| text.parse().ok());
     let turn = tokio::time::timeout(OPENING_PATIENCE, api.opening.clone().acquire_owned()).await;
     let opening = turn.ok().and_then(Result::ok);
-    let session = caller.account.open_session(caller.device, instance, last)?;
+    // On a thread of its own: a whole map takes a while to make, and its many small parts stay
+    // away from the memory of this thread's connections, which live for days.
+    let opening_session = tokio::task::spawn_blocking(move || {
+        caller.account.open_session(caller.device, instance, last)
+    });
+    let session = opening_session
+        .await
+        .map_err(|error| Failure::unavailable(&anyhow::Error::new(error)))??;
     let body = EventBody::new(session, api.limits.heartbeat, opening);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use warren_proto::{Netmap, Peer, SessionEvent};
 
 /// About as many bytes are in one piece.
-const PIECE: usize = 4 * 1024;
+const PIECE: usize = 1024;
 /// Room for the last peer of a piece.
-const ROOM: usize = 2 * 1024;
+const ROOM: usize = 1024;
 /// Where a netmap without peers has its list of them. No text before it can hold a quote.
 const NO_PEERS: &[u8] = b"\"peers\":[]";
 

@@ -32,7 +32,7 @@ use crate::tls::Acceptor;
 const H2_STREAM_WINDOW: u32 = 65_535;
 const H2_CONNECTION_WINDOW: u32 = 2 * 65_535;
 const H2_STREAMS: u32 = 16;
-const H2_SEND_BUFFER: usize = 16 * 1024;
+const H2_SEND_BUFFER: usize = 2 * 1024;
 const MAX_HEADERS: u32 = 16 * 1024;
 
 /// Who is at the other end, as each request carries it in its extensions.
