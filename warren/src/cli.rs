@@ -166,9 +166,12 @@ pub(crate) struct Node {
     /// UDP port [default: chosen once and kept]
     #[arg(long, env = "WARREN_LISTEN_PORT", value_name = "PORT")]
     pub(crate) listen_port: Option<u16>,
-    /// Name of the network interface
-    #[arg(long, env = "WARREN_TUN", value_name = "NAME", default_value = "warren0")]
-    pub(crate) tun: String,
+    /// Name of the network interface [default: the first free of warren0, warren1, …]
+    #[arg(long, env = "WARREN_TUN", value_name = "NAME")]
+    pub(crate) tun: Option<String>,
+    /// Undo what a killed daemon has left in the host's configuration, and end
+    #[arg(long)]
+    pub(crate) clean_up: bool,
     /// Fixed MTU of the interface, 1280 to 65000 [default: found out]
     #[arg(long, env = "WARREN_MTU", value_name = "BYTES",
           value_parser = clap::value_parser!(u16).range(1280..=65000))]

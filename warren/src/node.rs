@@ -40,12 +40,15 @@ pub(crate) async fn run(
     args: cli::Node,
     set_log_filter: SetFilter,
 ) -> anyhow::Result<()> {
+    if args.clean_up {
+        return Ok(warren_node::clean_up(&state_folder(global))?);
+    }
     let config = NodeConfig {
         state: state_folder(global),
         join: join_text(&args.join)?,
         name: args.join.name,
         listen_port: args.listen_port,
-        tun: Some(args.tun),
+        tun: args.tun,
         mtu: args.mtu,
         dns: match args.dns {
             Dns::Auto => DnsMode::Auto,

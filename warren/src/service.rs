@@ -64,6 +64,11 @@ pub(crate) fn unit(role: Role, binary: &Path, args: &[String]) -> String {
     for arg in args {
         let _ = write!(command, " {}", quoted(arg));
     }
+    if role == Role::Node {
+        // After a kill -9 nobody else would give resolv.conf and the routing rules back.
+        let _ =
+            write!(command, "\nExecStopPost={} node --clean-up", quoted(&binary.to_string_lossy()));
+    }
     let state = state_folder(role).trim_start_matches("/var/lib/");
     let specific = match role {
         // The node makes a TUN device and routes, and may have to write /etc/resolv.conf.

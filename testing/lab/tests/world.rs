@@ -99,8 +99,10 @@ fn a_wire_delays_both_ways_and_can_be_changed_cut_and_restored_while_it_runs() {
         wire.cut();
         ensure!(round_trips(&left, far, 2)?.is_empty(), "a cut wire carried something");
         wire.restore();
-        let back = round_trips(&left, far, 5)?.len();
-        ensure!(back == 5, "{back} of 5 came back after the wire was restored");
+        // A neighbour entry that failed while the wire was cut may cost the first packets.
+        wait_until("all of 5 to come back over the restored wire", Duration::from_secs(10), || {
+            Ok(round_trips(&left, far, 5)?.len() == 5)
+        })?;
         Ok(())
     });
 }
