@@ -100,9 +100,11 @@ fn a_wire_delays_both_ways_and_can_be_changed_cut_and_restored_while_it_runs() {
         ensure!(round_trips(&left, far, 2)?.is_empty(), "a cut wire carried something");
         wire.restore();
         // A neighbour entry that failed while the wire was cut may cost the first packets.
-        wait_until("all of 5 to come back over the restored wire", Duration::from_secs(10), || {
-            Ok(round_trips(&left, far, 5)?.len() == 5)
-        })?;
+        wait_until(
+            "all of 5 to come back over the restored wire",
+            Duration::from_secs(10),
+            || Ok(round_trips(&left, far, 5)?.len() == 5),
+        )?;
         Ok(())
     });
 }
