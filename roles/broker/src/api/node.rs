@@ -75,10 +75,22 @@ pub(super) async fn check_in(
     Content(bytes): Content,
 ) -> ApiResult<Json<CheckInReply>> {
     let check_in = parse_check_in(&bytes)?;
-    let reply = caller
-        .account
-        .soft(|account, now| account.handle_check_in(caller.device, &check_in, now))?;
+    let Caller { account, device } = caller;
+    let has_news = check_in.state.is_some();
+    let handle =
+        move || account.soft(|account, now| account.handle_check_in(device, &check_in, now));
+    let reply = if has_news { on_a_thread_of_its_own(handle).await? } else { handle() }?;
     Ok(Json(reply))
+}
+
+/// For what makes a whole map, or a delta for each of a thousand sessions: it takes a while, and
+/// its many small parts stay away from the memory of this thread's connections, which live for
+/// days.
+async fn on_a_thread_of_its_own<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> ApiResult<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::unavailable(&anyhow::Error::new(error)))
 }
 
 /// A state that can't be read must not pass for 'as before'.
@@ -113,14 +125,9 @@ pub(super) async fn events(
     let last: Option<MapVersion> = text(LAST_EVENT_ID).and_then(|text| text.parse().ok());
     let turn = tokio::time::timeout(OPENING_PATIENCE, api.opening.clone().acquire_owned()).await;
     let opening = turn.ok().and_then(Result::ok);
-    // On a thread of its own: a whole map takes a while to make, and its many small parts stay
-    // away from the memory of this thread's connections, which live for days.
-    let opening_session = tokio::task::spawn_blocking(move || {
-        caller.account.open_session(caller.device, instance, last)
-    });
-    let session = opening_session
-        .await
-        .map_err(|error| Failure::unavailable(&anyhow::Error::new(error)))??;
+    let Caller { account, device } = caller;
+    let open = move || account.open_session(device, instance, last);
+    let session = on_a_thread_of_its_own(open).await??;
     let body = EventBody::new(session, api.limits.heartbeat, opening);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
