@@ -91,7 +91,9 @@ impl Pebble {
             .arg("-config")
             .arg(&file)
             .args(["-dnsserver", &format!("127.0.0.1:{dns}")])
-            .env("PEBBLE_VA_NOSLEEP", "1"));
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            // A refused order is tried again only after a back-off longer than the test waits.
+            .env("PEBBLE_WFE_NONCEREJECT", "0"));
         Self {
             _dns: names,
             _pebble: pebble,
