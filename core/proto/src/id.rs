@@ -70,6 +70,10 @@ id! {
     JoinKeyId
 }
 id! {
+    /// Names a relay: a private one, a relay server, or a TURN server of somebody else's.
+    RelayId
+}
+id! {
     /// Names one run of a node: drawn anew each time the process starts, sent in
     /// [`crate::INSTANCE_HEADER`]. An instance that comes back after another one took its place
     /// betrays two machines with one identity.

@@ -13,12 +13,14 @@ mod key;
 mod message;
 mod name;
 mod netmap;
+mod relay;
+mod relay_event_codec;
 
 pub use endpoint::{
     Endpoint, EndpointKind, MAX_ENDPOINTS, MappingBehaviour, NatReport, is_usable_endpoint,
 };
 pub use event_codec::ParseEventError;
-pub use id::{AccountId, DeviceId, InstanceId, JoinKeyId, ParseIdError};
+pub use id::{AccountId, DeviceId, InstanceId, JoinKeyId, ParseIdError, RelayId};
 pub use join_link::{JoinLink, ParseJoinLinkError, Pin};
 pub use key::{ParseKeyError, PublicKey};
 pub use message::{
@@ -29,12 +31,19 @@ pub use name::{DeviceName, InvalidName, MAX_NAME};
 pub use netmap::{
     Apply, Change, Delta, DnsConfig, MapVersion, Netmap, ParseVersionError, Peer, SelfEntry,
 };
+pub use relay::{
+    Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayInit, RelayLimits, RelayLoad,
+    RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls, RelayTransport,
+    TURN_ALPN,
+};
 
 /// The version of the node-broker protocol that this build speaks.
 ///
 /// | version | date | what it added |
 /// | --- | --- | --- |
 /// | 1 | 2026-11-21 | registration by join link, check-in, netmap, deltas, connect signals |
+/// | 1 | 2026-11-21 | relays: `relays` and `relay_duty` in the netmap, `relay_rtts` and `relay` in the
+///   check-in, `relay` in connect signals, the changes that carry them, `/v1/relay` |
 pub const PROTOCOL: u32 = 1;
 
 /// The oldest protocol version that this build's broker still serves.

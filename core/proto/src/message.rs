@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountId, Delta, DeviceId, DeviceName, Endpoint, MapVersion, NatReport, Netmap, PublicKey,
+    RelayChoice, RelayRtt, RelayState,
 };
 
 /// `GET /v1/node/challenge`: what a device must answer to prove that it holds its private key.
@@ -67,7 +68,7 @@ pub struct CheckIn {
 }
 
 /// The node's own state in a [`CheckIn`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckInState {
     /// All of its endpoints, the most promising first; at most [`crate::MAX_ENDPOINTS`].
     pub endpoints: Vec<Endpoint>,
@@ -77,6 +78,12 @@ pub struct CheckInState {
     /// What it can do beyond this protocol's first version.
     #[serde(default)]
     pub capabilities: Vec<String>,
+    /// The relays that it reaches; those that it doesn't reach are absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relay_rtts: Vec<RelayRtt>,
+    /// How it does its duty, if it is a connection relay of its account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayState>,
 }
 
 /// The broker's answer to a [`CheckIn`].
@@ -97,6 +104,9 @@ pub struct ConnectRequest {
     /// The sender's NAT report.
     #[serde(default)]
     pub nat: NatReport,
+    /// The relay that the sender has chosen for the pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayChoice>,
 }
 
 /// The broker's word to the other side of a [`ConnectRequest`].
@@ -109,6 +119,9 @@ pub struct ConnectSignal {
     /// Its NAT report.
     #[serde(default)]
     pub nat: NatReport,
+    /// The relay that it has chosen for the pair: follow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayChoice>,
 }
 
 /// One event of the control session's stream (`GET /v1/node/events`, server-sent events).
@@ -147,6 +160,8 @@ pub enum ErrorCode {
     UpgradeRequired,
     /// The account is full (addresses, devices).
     AccountFull,
+    /// The relay token is for another account than the relay is meant for.
+    WrongScope,
     /// Too many requests; try again later.
     RateLimited,
     /// The request is malformed.

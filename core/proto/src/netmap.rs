@@ -6,7 +6,10 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{AccountId, DeviceId, DeviceName, Endpoint, NatReport, Pin, PublicKey};
+use crate::{
+    AccountId, DeviceId, DeviceName, Endpoint, NatReport, Pin, PublicKey, Relay, RelayDuty,
+    RelayRtt,
+};
 
 /// A netmap version was not `epoch-sequence`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -97,6 +100,9 @@ pub struct Peer {
     /// What it can do beyond this protocol's first version; unknown words are ignored.
     #[serde(default)]
     pub capabilities: Vec<String>,
+    /// The relays that it reaches, as of its last check-in. Empty: unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<RelayRtt>,
     /// Reserved for a signature over id and key by the account's own lock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
@@ -136,9 +142,18 @@ pub struct Netmap {
     /// The pin that will replace the present one, announced ahead of the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_pin: Option<Pin>,
+    /// The relays that this device may use, in order of preference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<Relay>,
+    /// That this device is a connection relay of its account, and what it needs to serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_duty: Option<RelayDuty>,
 }
 
 /// One thing that changed in a netmap.
+///
+/// A kind of change that is added later may only carry parts of the map that came with it, so that
+/// a node that doesn't know it loses nothing that it could use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "change")]
 pub enum Change {
@@ -184,6 +199,27 @@ pub enum Change {
         /// All about them.
         dns: DnsConfig,
     },
+    /// The relays changed, or credentials were renewed.
+    Relays {
+        /// All of them, in order of preference.
+        relays: Vec<Relay>,
+    },
+    /// This device's duty as a relay changed; without one it has none (any more).
+    RelayDuty {
+        /// The whole duty.
+        #[serde(default)]
+        duty: Option<RelayDuty>,
+    },
+    /// The relays that a peer reaches changed.
+    PeerRelays {
+        /// Which peer.
+        id: DeviceId,
+        /// All that it reaches.
+        relays: Vec<RelayRtt>,
+    },
+    /// From a newer version: passed over.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What changed between two netmaps of one device.
@@ -270,6 +306,14 @@ impl Netmap {
             Change::Stun { stun } => self.stun.clone_from(stun),
             Change::NextPin { pin } => self.next_pin = *pin,
             Change::Dns { dns } => self.dns.clone_from(dns),
+            Change::Relays { relays } => self.relays.clone_from(relays),
+            Change::RelayDuty { duty } => self.relay_duty.clone_from(duty),
+            Change::PeerRelays { id, relays } => {
+                if let Ok(slot) = self.slot(*id) {
+                    self.peers[slot].relays.clone_from(relays);
+                }
+            }
+            Change::Unknown => {}
         }
     }
 
@@ -301,6 +345,8 @@ mod tests {
             stun: Vec::new(),
             dns: DnsConfig { domain: "home.warren.internal".to_owned() },
             next_pin: None,
+            relays: Vec::new(),
+            relay_duty: None,
         }
     }
 

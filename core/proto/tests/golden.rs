@@ -17,10 +17,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use warren_proto::{
-    AccountId, Challenge, Change, CheckIn, CheckInReply, CheckInState, ConnectRequest,
+    AccountId, Apply, Challenge, Change, CheckIn, CheckInReply, CheckInState, ConnectRequest,
     ConnectSignal, Delta, DeviceId, DeviceName, DnsConfig, Endpoint, EndpointKind, ErrorCode,
-    MapVersion, MappingBehaviour, NatReport, Netmap, Peer, Pin, Problem, PublicKey, Register,
-    Registered, SelfEntry, SessionEvent,
+    MapVersion, MappingBehaviour, NatReport, Netmap, ParseEventError, Peer, Pin, Problem,
+    PublicKey, Register, Registered, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent,
+    RelayId, RelayInit, RelayLimits, RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope,
+    RelayState, RelayTls, RelayTransport, SelfEntry, SessionEvent,
 };
 
 fn folder() -> PathBuf {
@@ -101,6 +103,7 @@ fn peer() -> Peer {
         nat: nat(),
         online: true,
         capabilities: vec!["relay".to_owned()],
+        relays: Vec::new(),
         signature: None,
     }
 }
@@ -115,6 +118,70 @@ fn this() -> SelfEntry {
     }
 }
 
+fn relay_rtts() -> Vec<RelayRtt> {
+    let rtt = |relay, rtt_us, transport| RelayRtt { relay: RelayId(relay), rtt_us, transport };
+    vec![rtt(0xe1, 20_500, RelayTransport::Udp), rtt(0xe2, 41_000, RelayTransport::Tls)]
+}
+
+fn relays() -> Vec<Relay> {
+    let ours = Relay {
+        id: RelayId(0xe1),
+        name: "frankfurt".to_owned(),
+        rank: 0,
+        device: None,
+        udp: vec!["203.0.113.9:3478".parse().unwrap(), "[2001:db8::9]:3478".parse().unwrap()],
+        tcp: vec!["203.0.113.9:3478".parse().unwrap()],
+        tls: vec![
+            RelayTls {
+                host: "203.0.113.9".to_owned(),
+                port: 443,
+                server_name: Some("relay.example.org".to_owned()),
+                pin: Some(Pin([4; 32])),
+            },
+            RelayTls {
+                host: "relay.example.org".to_owned(),
+                port: 5349,
+                server_name: None,
+                pin: None,
+            },
+        ],
+        virtual_addresses: true,
+        credential: RelayCredential {
+            username: "1795827661:0000000000000042".to_owned(),
+            password: "c2VjcmV0".to_owned(),
+            realm: Some("warren".to_owned()),
+            nonce: Some("n0nce".to_owned()),
+            expires_unix: Some(1_795_827_661),
+        },
+    };
+    let private = Relay {
+        id: RelayId(0xe2),
+        name: "kitchen-pi-2".to_owned(),
+        rank: 1,
+        device: Some(peer().id),
+        udp: vec!["203.0.113.7:51820".parse().unwrap()],
+        tcp: Vec::new(),
+        tls: Vec::new(),
+        ..ours.clone()
+    };
+    let other = Relay {
+        id: RelayId(0xe3),
+        name: "turn.example.org".to_owned(),
+        rank: 1,
+        device: None,
+        virtual_addresses: false,
+        credential: RelayCredential {
+            username: "guest".to_owned(),
+            password: "c2VjcmV0".to_owned(),
+            realm: None,
+            nonce: None,
+            expires_unix: None,
+        },
+        ..private.clone()
+    };
+    vec![ours, private, other]
+}
+
 fn netmap() -> Netmap {
     Netmap {
         version: version(41),
@@ -127,6 +194,8 @@ fn netmap() -> Netmap {
         stun: vec!["203.0.113.1:3478".parse().unwrap(), "[2001:db8::1]:3479".parse().unwrap()],
         dns: DnsConfig { domain: "home.warren.internal".to_owned() },
         next_pin: Some(Pin([5; 32])),
+        relays: Vec::new(),
+        relay_duty: None,
     }
 }
 
@@ -188,9 +257,20 @@ fn a_check_in_is_written_and_read_as_ever() {
     assert_golden("check-in-unchanged", &CheckIn::default());
     assert_golden("check-in-reply", &CheckInReply { resend: false });
     assert_golden("check-in-reply-resend", &CheckInReply { resend: true });
-    let state =
-        CheckInState { endpoints: endpoints(), nat: nat(), capabilities: vec!["relay".to_owned()] };
-    assert_golden("check-in", &CheckIn { state: Some(state) });
+    let state = CheckInState {
+        endpoints: endpoints(),
+        nat: nat(),
+        capabilities: vec!["relay".to_owned()],
+        ..CheckInState::default()
+    };
+    assert_golden("check-in", &CheckIn { state: Some(state.clone()) });
+    let relay = RelayState {
+        serving: true,
+        problem: Some("the port is taken".to_owned()),
+        nonce: Some("n0nce".to_owned()),
+    };
+    let state = CheckInState { relay_rtts: relay_rtts(), relay: Some(relay), ..state };
+    assert_golden("check-in-relays", &CheckIn { state: Some(state) });
 }
 
 #[test]
@@ -205,11 +285,21 @@ fn an_unchanged_check_in_is_two_bytes() {
 fn connecting_is_written_and_read_as_ever() {
     assert_golden(
         "connect-request",
-        &ConnectRequest { peer: DeviceId(7), endpoints: endpoints(), nat: nat() },
+        &ConnectRequest { peer: DeviceId(7), endpoints: endpoints(), nat: nat(), relay: None },
     );
     assert_golden(
         "connect-signal",
-        &ConnectSignal { from: DeviceId(8), endpoints: endpoints(), nat: nat() },
+        &ConnectSignal { from: DeviceId(8), endpoints: endpoints(), nat: nat(), relay: None },
+    );
+    let ours = RelayChoice { relay: RelayId(0xe1), relayed: None };
+    let other = RelayChoice { relayed: Some("192.0.2.9:50000".parse().unwrap()), ..ours };
+    assert_golden(
+        "connect-request-relay",
+        &ConnectRequest { peer: DeviceId(7), endpoints: Vec::new(), nat: nat(), relay: Some(ours) },
+    );
+    assert_golden(
+        "connect-signal-relay",
+        &ConnectSignal { from: DeviceId(8), endpoints: Vec::new(), nat: nat(), relay: Some(other) },
     );
 }
 
@@ -217,6 +307,144 @@ fn connecting_is_written_and_read_as_ever() {
 fn the_netmap_and_its_deltas_are_written_and_read_as_ever() {
     assert_golden("netmap", &netmap());
     assert_golden("delta", &delta());
+}
+
+#[test]
+fn relays_in_the_netmap_are_written_and_read_as_ever() {
+    let duty = RelayDuty {
+        realm: "warren".to_owned(),
+        secrets: vec!["new".to_owned(), "old".to_owned()],
+        public: vec!["203.0.113.7:51820".parse().unwrap()],
+        revoked: vec![DeviceId(0x13)],
+    };
+    let seen = Peer { relays: relay_rtts(), ..peer() };
+    assert_golden(
+        "netmap-relays",
+        &Netmap { relays: relays(), relay_duty: Some(duty.clone()), peers: vec![seen], ..netmap() },
+    );
+    assert_golden(
+        "delta-relays",
+        &Delta {
+            changes: vec![
+                Change::Relays { relays: relays() },
+                Change::RelayDuty { duty: Some(duty) },
+                Change::RelayDuty { duty: None },
+                Change::PeerRelays { id: peer().id, relays: relay_rtts() },
+            ],
+            ..delta()
+        },
+    );
+}
+
+#[test]
+fn what_relay_servers_say_and_hear_is_written_and_read_as_ever() {
+    let tls = RelayTls { host: String::new(), port: 443, server_name: None, pin: None };
+    let report = RelayReport {
+        protocol: 1,
+        account: Some(name("home")),
+        udp: vec!["0.0.0.0:3478".parse().unwrap(), "[2001:db8::9]:3478".parse().unwrap()],
+        tcp: vec!["0.0.0.0:3478".parse().unwrap()],
+        tls: vec![tls],
+        nonce: Some("n0nce".to_owned()),
+        limits: RelayLimits {
+            allocations: Some(1000),
+            allocations_per_user: Some(10),
+            bandwidth_per_user: Some(1_000_000),
+        },
+        load: RelayLoad { allocations: 3, bytes: 4_000_000_000_000, packets: 5 },
+        software: "0.1.0".to_owned(),
+        draining: true,
+    };
+    assert_golden("relay-report", &report);
+    assert_golden(
+        "relay-report-least",
+        &RelayReport {
+            account: None,
+            tcp: Vec::new(),
+            tls: Vec::new(),
+            nonce: None,
+            limits: RelayLimits::default(),
+            load: RelayLoad::default(),
+            draining: false,
+            ..report
+        },
+    );
+    assert_golden(
+        "relay-reported",
+        &RelayReported {
+            id: RelayId(0xe1),
+            name: name("frankfurt"),
+            problem: Some("no answer from 203.0.113.9:3478".to_owned()),
+        },
+    );
+}
+
+#[test]
+fn the_events_of_a_relay_server_are_written_and_read_as_ever() {
+    let account = RelayScope::Account { id: AccountId(0xacc0), name: name("home") };
+    for (file, scope) in
+        [("relay-init-account", account), ("relay-init-operator", RelayScope::Operator)]
+    {
+        let init = RelayInit {
+            id: RelayId(0xe1),
+            name: name("frankfurt"),
+            scope,
+            realm: "warren".to_owned(),
+            secrets: vec!["new".to_owned(), "old".to_owned()],
+            clock_unix_ms: 1_795_222_861_123,
+            revoked: vec![DeviceId(0x13)],
+        };
+        assert_golden(file, &init);
+        let event = RelayEvent::Init(init);
+        assert_eq!(event.name(), "init");
+        assert_eq!(RelayEvent::parse("init", &event.data()).unwrap(), event);
+    }
+    let revoke = RelayEvent::Revoke(vec![DeviceId(7), DeviceId(8)]);
+    assert_eq!(revoke.data(), r#"{"devices":["0000000000000007","0000000000000008"]}"#);
+    for event in [revoke, RelayEvent::Revoked] {
+        assert_eq!(RelayEvent::parse(event.name(), &event.data()).unwrap(), event);
+    }
+    assert!(matches!(RelayEvent::parse("sing", "{}"), Err(ParseEventError::Unknown(_))));
+    let malformed = RelayEvent::parse("revoke", "{}");
+    assert!(matches!(malformed, Err(ParseEventError::Data { name: "revoke", .. })));
+}
+
+#[test]
+fn an_unknown_change_in_a_delta_is_passed_over_and_the_rest_is_applied() {
+    let text = r#"{"base":"c0ffee-41","version":"c0ffee-42","changes":[
+        {"change":"tea-time","at":{"hour":17}},
+        {"change":"stun","stun":["203.0.113.9:3478"]},
+        {"change":"teapot"}]}"#;
+    let delta: Delta = serde_json::from_str(text).unwrap();
+    assert_eq!((&delta.changes[0], &delta.changes[2]), (&Change::Unknown, &Change::Unknown));
+    let mut map = netmap();
+    assert_eq!(map.apply(&delta), Apply::Applied);
+    let expected = Netmap {
+        version: version(42),
+        stun: vec!["203.0.113.9:3478".parse().unwrap()],
+        ..netmap()
+    };
+    assert_eq!(map.stun, expected.stun);
+    assert_eq!(map.version, expected.version);
+}
+
+#[test]
+fn a_delta_about_relays_changes_the_map_that_it_builds_on() {
+    let mut map = Netmap { peers: vec![peer()], ..netmap() };
+    let changes = vec![
+        Change::Relays { relays: relays() },
+        Change::PeerRelays { id: peer().id, relays: relay_rtts() },
+        Change::PeerRelays { id: DeviceId(0xdead), relays: relay_rtts() },
+    ];
+    assert_eq!(map.apply(&Delta { changes, ..delta() }), Apply::Applied);
+    let peers = vec![Peer { relays: relay_rtts(), ..peer() }];
+    assert_eq!(map, Netmap { version: version(42), relays: relays(), peers, ..netmap() });
+}
+
+#[test]
+fn secrets_are_not_in_the_debug_text() {
+    let text = format!("{:?}", relays());
+    assert!(!text.contains("c2VjcmV0"), "{text}");
 }
 
 #[test]
@@ -229,6 +457,7 @@ fn a_problem_is_written_and_read_as_ever() {
         ErrorCode::Revoked,
         ErrorCode::UpgradeRequired,
         ErrorCode::AccountFull,
+        ErrorCode::WrongScope,
         ErrorCode::RateLimited,
         ErrorCode::Invalid,
         ErrorCode::NotFound,
@@ -249,7 +478,8 @@ fn words_from_a_newer_side_are_understood_as_other() {
 
 #[test]
 fn the_events_of_the_stream_are_named_and_read_as_ever() {
-    let signal = ConnectSignal { from: DeviceId(8), endpoints: endpoints(), nat: nat() };
+    let signal =
+        ConnectSignal { from: DeviceId(8), endpoints: endpoints(), nat: nat(), relay: None };
     let events = [
         SessionEvent::Netmap(Box::new(netmap())),
         SessionEvent::Delta(delta()),
