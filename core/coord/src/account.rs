@@ -201,6 +201,8 @@ impl Account {
             stun: self.settings.stun.clone(),
             dns: self.dns(),
             next_pin: self.settings.next_pin,
+            relays: Vec::new(),
+            relay_duty: None,
         })
     }
 
@@ -253,6 +255,7 @@ fn peer_entry(device: &Device) -> Peer {
         nat: reported.map(|reported| reported.nat).unwrap_or_default(),
         online: device.online,
         capabilities: reported.map(|reported| reported.capabilities.clone()).unwrap_or_default(),
+        relays: Vec::new(),
         signature: None,
     }
 }

@@ -116,6 +116,7 @@ fn node(this: u16, now: Instant) -> Mesh {
         nat: Default::default(),
         online: true,
         capabilities: Vec::new(),
+        relays: Vec::new(),
         signature: None,
     });
     let map = Netmap {
@@ -135,6 +136,8 @@ fn node(this: u16, now: Instant) -> Mesh {
         stun: Vec::new(),
         dns: DnsConfig { domain: "home.warren.internal".into() },
         next_pin: None,
+        relays: Vec::new(),
+        relay_duty: None,
     };
     mesh.handle_netmap(map, MapSource::Broker, now);
     mesh

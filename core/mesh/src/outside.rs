@@ -173,7 +173,11 @@ impl Outside {
     }
 
     pub(crate) fn check_in_state(&self) -> CheckInState {
-        CheckInState { endpoints: self.endpoints(), nat: self.nat(), capabilities: Vec::new() }
+        CheckInState {
+            endpoints: self.endpoints(),
+            nat: self.nat(),
+            ..CheckInState::default()
+        }
     }
 
     /// The own endpoints as they are published: static, mapped, reflexive, then the host's own,

@@ -131,6 +131,7 @@ impl Rig {
                     from: id(usize::from(from % 8)),
                     endpoints: endpoints(*n),
                     nat: Default::default(),
+                    relay: None,
                 };
                 self.mesh.handle_connect(&signal, now);
             }

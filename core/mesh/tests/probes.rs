@@ -205,7 +205,7 @@ fn endpoints_in_the_mesh_on_loopback_or_multicast_are_never_probed() {
         .map(|addr| Endpoint { addr: addr.parse().unwrap(), kind: EndpointKind::Host })
         .collect();
     world.log.clear();
-    let signal = ConnectSignal { from: id(1), endpoints, nat: Default::default() };
+    let signal = ConnectSignal { from: id(1), endpoints, nat: Default::default(), relay: None };
     world.nodes[0].mesh.handle_connect(&signal, world.now);
     world.drain(0);
     world.run(secs(6));
@@ -223,7 +223,7 @@ fn endpoints_aimed_at_a_victim_get_a_bounded_number_of_probes() {
     world.log.clear();
     for second in 0..60u16 {
         let endpoints = (0..100).map(|port| victim(1000 + second * 100 + port)).collect();
-        let signal = ConnectSignal { from: id(1), endpoints, nat: Default::default() };
+        let signal = ConnectSignal { from: id(1), endpoints, nat: Default::default(), relay: None };
         world.nodes[0].mesh.handle_connect(&signal, world.now);
         world.drain(0);
         world.run(secs(1));

@@ -5,10 +5,11 @@
 //! one, in which each peer is mentioned once.
 
 use std::collections::VecDeque;
+use std::mem::discriminant;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-use warren_proto::{Change, Delta, DeviceId, SessionEvent};
+use warren_proto::{Change, Delta, DeviceId, Peer, SessionEvent};
 
 /// A waiting delta with more changes than this isn't searched through any more.
 const MERGED_CHANGES: usize = 256;
@@ -80,31 +81,37 @@ impl Sender {
     }
 }
 
-/// Appends a delta to the one before it, which nobody has seen yet. What it says of a peer takes
+/// Appends a delta to the one before it, which nobody has seen yet. What it says of a thing takes
 /// the place of what was said before.
 fn merge(last: &mut Delta, next: Delta) {
     last.version = next.version;
     for change in next.changes {
         match change {
-            Change::Presence { id, online, endpoints, nat } => {
-                let mut said = last.changes.iter_mut().rev();
-                let said = said.find(|earlier| subject(earlier) == Some(id));
-                match said {
-                    Some(Change::Peer { peer }) => {
-                        (peer.online, peer.endpoints, peer.nat) = (online, endpoints, nat);
+            Change::Presence { id, online, ref endpoints, nat } => {
+                match last_said(
+                    last,
+                    |said| matches!(said, Change::Presence { id: of, .. } if *of == id),
+                    id,
+                ) {
+                    Said::Entry(peer) => {
+                        (peer.online, peer.nat) = (online, nat);
+                        peer.endpoints.clone_from(endpoints);
                     }
-                    Some(earlier @ Change::Presence { .. }) => {
-                        *earlier = Change::Presence { id, online, endpoints, nat };
-                    }
-                    // Of a peer that is gone there is nothing to say.
-                    Some(Change::Removed { .. }) => {}
-                    Some(
-                        Change::This { .. }
-                        | Change::Stun { .. }
-                        | Change::NextPin { .. }
-                        | Change::Dns { .. },
-                    )
-                    | None => last.changes.push(Change::Presence { id, online, endpoints, nat }),
+                    Said::Part(earlier) => *earlier = change,
+                    Said::Gone => {}
+                    Said::Nothing => last.changes.push(change),
+                }
+            }
+            Change::PeerRelays { id, ref relays } => {
+                match last_said(
+                    last,
+                    |said| matches!(said, Change::PeerRelays { id: of, .. } if *of == id),
+                    id,
+                ) {
+                    Said::Entry(peer) => peer.relays.clone_from(relays),
+                    Said::Part(earlier) => *earlier = change,
+                    Said::Gone => {}
+                    Said::Nothing => last.changes.push(change),
                 }
             }
             Change::Peer { .. } | Change::Removed { .. } => {
@@ -115,19 +122,66 @@ fn merge(last: &mut Delta, next: Delta) {
             Change::This { .. }
             | Change::Stun { .. }
             | Change::NextPin { .. }
-            | Change::Dns { .. } => last.changes.push(change),
+            | Change::Dns { .. }
+            | Change::Relays { .. }
+            | Change::RelayDuty { .. }
+            | Change::Unknown => {
+                last.changes.retain(|earlier| discriminant(earlier) != discriminant(&change));
+                last.changes.push(change);
+            }
         }
     }
+}
+
+/// What a waiting delta says of a part of a peer.
+enum Said<'a> {
+    /// The whole peer, with that part.
+    Entry(&'a mut Peer),
+    /// That part alone.
+    Part(&'a mut Change),
+    /// That the peer is gone: there is no part of it to tell.
+    Gone,
+    Nothing,
+}
+
+fn last_said(delta: &mut Delta, is_part: impl Fn(&Change) -> bool, id: DeviceId) -> Said<'_> {
+    for said in delta.changes.iter_mut().rev() {
+        if is_part(said) {
+            return Said::Part(said);
+        }
+        match said {
+            Change::Peer { peer } if peer.id == id => return Said::Entry(peer),
+            Change::Removed { id: of } if *of == id => return Said::Gone,
+            Change::Peer { .. }
+            | Change::Removed { .. }
+            | Change::Presence { .. }
+            | Change::PeerRelays { .. }
+            | Change::This { .. }
+            | Change::Stun { .. }
+            | Change::NextPin { .. }
+            | Change::Dns { .. }
+            | Change::Relays { .. }
+            | Change::RelayDuty { .. }
+            | Change::Unknown => {}
+        }
+    }
+    Said::Nothing
 }
 
 /// The peer that a change is about.
 fn subject(change: &Change) -> Option<DeviceId> {
     match change {
         Change::Peer { peer } => Some(peer.id),
-        Change::Removed { id } | Change::Presence { id, .. } => Some(*id),
-        Change::This { .. } | Change::Stun { .. } | Change::NextPin { .. } | Change::Dns { .. } => {
-            None
+        Change::Removed { id } | Change::Presence { id, .. } | Change::PeerRelays { id, .. } => {
+            Some(*id)
         }
+        Change::This { .. }
+        | Change::Stun { .. }
+        | Change::NextPin { .. }
+        | Change::Dns { .. }
+        | Change::Relays { .. }
+        | Change::RelayDuty { .. }
+        | Change::Unknown => None,
     }
 }
 
@@ -179,8 +233,8 @@ mod tests {
 
     use proptest::prelude::*;
     use warren_proto::{
-        AccountId, Apply, DnsConfig, Endpoint, EndpointKind, MapVersion, NatReport, Netmap, Peer,
-        PublicKey, SelfEntry,
+        AccountId, Apply, DnsConfig, Endpoint, EndpointKind, MapVersion, NatReport, Netmap,
+        PublicKey, RelayId, RelayRtt, RelayTransport, SelfEntry,
     };
 
     use super::*;
@@ -200,6 +254,7 @@ mod tests {
             nat: NatReport::default(),
             online: false,
             capabilities: Vec::new(),
+            relays: Vec::new(),
             signature: None,
         }
     }
@@ -217,6 +272,14 @@ mod tests {
                     kind: EndpointKind::Host,
                 }],
                 nat: NatReport::default(),
+            }),
+            (0..4u64, 1..9u32).prop_map(|(id, rtt_us)| Change::PeerRelays {
+                id: DeviceId(id),
+                relays: vec![RelayRtt {
+                    relay: RelayId(1),
+                    rtt_us,
+                    transport: RelayTransport::Udp,
+                }],
             }),
             (1..9u16).prop_map(|port| Change::Stun { stun: vec![([192, 0, 2, 9], port).into()] }),
         ]
@@ -240,6 +303,8 @@ mod tests {
             stun: Vec::new(),
             dns: DnsConfig { domain: "home.warren.internal".to_owned() },
             next_pin: None,
+            relays: Vec::new(),
+            relay_duty: None,
         }
     }
 

@@ -43,7 +43,12 @@ async fn each_account_has_its_own_names_and_ranges() {
 async fn another_accounts_device_is_as_unknown_as_one_that_does_not_exist() {
     let (_folder, broker, home, work) = two_accounts().await;
     let _session = work.client.events(None).await;
-    let ask = |peer| ConnectRequest { peer, endpoints: Vec::new(), nat: NatReport::default() };
+    let ask = |peer| ConnectRequest {
+        peer,
+        endpoints: Vec::new(),
+        nat: NatReport::default(),
+        relay: None,
+    };
     let foreign = home.client.post("/v1/node/connect", &ask(work.registered.device)).await;
     let nobody = home.client.post("/v1/node/connect", &ask(DeviceId(12345))).await;
     assert_eq!(foreign.status, StatusCode::NOT_FOUND);
@@ -61,7 +66,7 @@ async fn a_stream_carries_nothing_of_another_account() {
     let _work_session = work.client.events(None).await;
     let endpoints =
         vec![Endpoint { addr: "203.0.113.66:6666".parse().unwrap(), kind: EndpointKind::Host }];
-    let state = CheckInState { endpoints, nat: NatReport::default(), capabilities: Vec::new() };
+    let state = CheckInState { endpoints, ..CheckInState::default() };
     work.client.post("/v1/node/check-in", &CheckIn { state: Some(state) }).await;
     broker.device("work", "second").await;
     let change = DeviceChange { name: Some("renamed".to_owned()), ..DeviceChange::default() };

@@ -31,7 +31,7 @@ fn endpoint(text: &str) -> Endpoint {
 
 fn state(endpoints: &[&str]) -> CheckIn {
     let endpoints = endpoints.iter().map(|text| endpoint(text)).collect();
-    let state = CheckInState { endpoints, nat: NatReport::default(), capabilities: Vec::new() };
+    let state = CheckInState { endpoints, ..CheckInState::default() };
     CheckIn { state: Some(state) }
 }
 
@@ -222,6 +222,7 @@ async fn a_connect_request_is_passed_on_to_a_peer_that_is_there() {
         peer: desktop.registered.device,
         endpoints: vec![endpoint("198.51.100.7:777")],
         nat: NatReport::default(),
+        relay: None,
     };
     let offline = laptop.client.post("/v1/node/connect", &request).await;
     assert_eq!(offline.status, StatusCode::NOT_FOUND);

@@ -110,6 +110,7 @@ impl World {
                     from: id(usize::from(input.u8() % 3)),
                     endpoints: endpoints(input),
                     nat: NatReport::default(),
+                    relay: None,
                 };
                 self.nodes[node].mesh.handle_connect(&signal, now);
             }
@@ -305,6 +306,7 @@ impl World {
             nat: NatReport::default(),
             online: true,
             capabilities: Vec::new(),
+            relays: Vec::new(),
             signature: None,
         }
     }
@@ -328,6 +330,8 @@ impl World {
             stun: vec![address(0), address(7)],
             dns: DnsConfig { domain: "home.warren.internal".to_owned() },
             next_pin: None,
+            relays: Vec::new(),
+            relay_duty: None,
         }
     }
 }

@@ -52,6 +52,7 @@ fn peer(n: u8) -> Peer {
         nat: nat(),
         online: true,
         capabilities: vec!["relay".to_owned()],
+        relays: Vec::new(),
         signature: None,
     }
 }
@@ -75,6 +76,8 @@ fn netmap() -> Netmap {
         stun: vec![address(0), address(2)],
         dns: DnsConfig { domain: "home.warren.internal".to_owned() },
         next_pin: Some(Pin([5; 32])),
+        relays: Vec::new(),
+        relay_duty: None,
     }
 }
 
@@ -99,7 +102,7 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 fn control() -> Vec<(&'static str, Vec<u8>)> {
-    let state = CheckInState { endpoints: endpoints(), nat: nat(), capabilities: Vec::new() };
+    let state = CheckInState { endpoints: endpoints(), nat: nat(), ..CheckInState::default() };
     let register = Register {
         protocol: 1,
         join_key: "k3y_0123456789-ABCDEF".to_owned(),
@@ -122,8 +125,10 @@ fn control() -> Vec<(&'static str, Vec<u8>)> {
         challenge: "Y2hhbGxlbmdl".to_owned(),
         protocol: 1,
     };
-    let request = ConnectRequest { peer: DeviceId(2), endpoints: endpoints(), nat: nat() };
-    let signal = ConnectSignal { from: DeviceId(2), endpoints: endpoints(), nat: nat() };
+    let request =
+        ConnectRequest { peer: DeviceId(2), endpoints: endpoints(), nat: nat(), relay: None };
+    let signal =
+        ConnectSignal { from: DeviceId(2), endpoints: endpoints(), nat: nat(), relay: None };
     let problem = Problem {
         status: 403,
         title: "the join key has expired; ask for a new one".to_owned(),
@@ -158,7 +163,8 @@ fn control() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn sse() -> Vec<(&'static str, Vec<u8>)> {
-    let signal = ConnectSignal { from: DeviceId(2), endpoints: endpoints(), nat: nat() };
+    let signal =
+        ConnectSignal { from: DeviceId(2), endpoints: endpoints(), nat: nat(), relay: None };
     let mut stream = String::new();
     for event in [
         SessionEvent::Netmap(Box::new(netmap())),

@@ -48,7 +48,12 @@ impl Account {
         if session.signals.len() == MAX_WAITING_SIGNALS {
             session.signals.pop_front();
         }
-        session.signals.push_back(ConnectSignal { from: device, endpoints, nat: request.nat });
+        session.signals.push_back(ConnectSignal {
+            from: device,
+            endpoints,
+            nat: request.nat,
+            relay: request.relay,
+        });
         self.ready.insert(session_id);
         Ok(())
     }

@@ -168,7 +168,12 @@ fn accounts_do_not_meet() {
     let mut office =
         Account::new(Snapshot::empty(record), LeaseEpoch(1), &world.settings, world.now);
     let request =
-        warren_proto::ConnectRequest { peer: home, endpoints: Vec::new(), nat: Default::default() };
+        warren_proto::ConnectRequest {
+            peer: home,
+            endpoints: Vec::new(),
+            nat: Default::default(),
+            relay: None,
+        };
     assert_eq!(office.netmap(home), Err(Refused::Revoked));
     assert_eq!(office.handle_connect(home, &request, world.now), Err(Refused::Revoked));
     assert!(matches!(office.open_session(home, None, None, world.now), Err(Refused::Revoked)));

@@ -105,7 +105,7 @@ impl Model {
             Step::Connect { from, to } => {
                 let (from, peer) = (self.device(from)?, self.device(to)?);
                 let request =
-                    ConnectRequest { peer, endpoints: Vec::new(), nat: NatReport::default() };
+                    ConnectRequest { peer, endpoints: Vec::new(), nat: NatReport::default(), relay: None };
                 self.world.account.handle_connect(from, &request, self.world.now).ok()?;
                 self.world.drain();
             }

@@ -10,7 +10,7 @@ use crate::world::{Client, World, endpoint};
 
 fn request(peer: warren_proto::DeviceId, endpoints: &[&str]) -> ConnectRequest {
     let endpoints = endpoints.iter().map(|text| endpoint(text)).collect();
-    ConnectRequest { peer, endpoints, nat: NatReport::default() }
+    ConnectRequest { peer, endpoints, nat: NatReport::default(), relay: None }
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn observed_endpoints_and_too_many_capabilities_are_not_published() {
     let mut learned = endpoint("198.51.100.7:1000");
     learned.kind = EndpointKind::Observed;
     let capabilities = (0..100).map(|n| format!("word-{n}")).chain(["x".repeat(1000)]).collect();
-    let state = CheckInState { endpoints: vec![learned], nat: NatReport::default(), capabilities };
+    let state = CheckInState { endpoints: vec![learned], capabilities, ..CheckInState::default() };
     world.account.handle_check_in(pi, &CheckIn { state: Some(state) }, world.now).unwrap();
     world.drain();
     world.settle();

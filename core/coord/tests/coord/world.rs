@@ -10,7 +10,7 @@ use warren_coord::{
 };
 use warren_proto::{
     Apply, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, InstanceId, MapVersion,
-    NatReport, Netmap, PROTOCOL, PublicKey, Register, Registered, SessionEvent,
+    Netmap, PROTOCOL, PublicKey, Register, Registered, SessionEvent,
 };
 
 /// The device's end of a session.
@@ -180,7 +180,7 @@ impl World {
         endpoints: &[&str],
     ) -> Result<bool, Refused> {
         let endpoints = endpoints.iter().map(|text| endpoint(text)).collect();
-        let state = CheckInState { endpoints, nat: NatReport::default(), capabilities: Vec::new() };
+        let state = CheckInState { endpoints, ..CheckInState::default() };
         let check_in = CheckIn { state: Some(state) };
         let reply = self.account.handle_check_in(device, &check_in, self.now)?;
         self.drain();

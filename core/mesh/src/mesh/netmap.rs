@@ -130,6 +130,22 @@ impl Mesh {
                     netmap.dns = dns.clone();
                 }
             }
+            Change::Relays { relays } => {
+                if let Some(netmap) = &mut self.netmap {
+                    netmap.relays.clone_from(relays);
+                }
+            }
+            Change::RelayDuty { duty } => {
+                if let Some(netmap) = &mut self.netmap {
+                    netmap.relay_duty.clone_from(duty);
+                }
+            }
+            Change::PeerRelays { id, relays } => {
+                if let Some(entry) = self.entry_mut(*id) {
+                    entry.relays.clone_from(relays);
+                }
+            }
+            Change::Unknown => {}
             Change::NextPin { pin } => {
                 if let Some(netmap) = &mut self.netmap {
                     netmap.next_pin = *pin;

@@ -153,6 +153,7 @@ impl Mesh {
             peer: peer.id,
             endpoints: self.outside.endpoints(),
             nat: self.outside.nat(),
+            relay: None,
         }));
     }
 

@@ -136,6 +136,8 @@ pub fn netmap(this: usize, peers: Vec<Peer>) -> Netmap {
         stun: STUN.iter().map(|addr| addr.parse().unwrap()).collect(),
         dns: DnsConfig { domain: "home.warren.internal".into() },
         next_pin: None,
+        relays: Vec::new(),
+        relay_duty: None,
     }
 }
 
@@ -151,6 +153,7 @@ pub fn entry(index: usize, mesh: &Mesh) -> Peer {
         nat: state.nat,
         online: true,
         capabilities: Vec::new(),
+        relays: Vec::new(),
         signature: None,
     }
 }
@@ -260,6 +263,7 @@ impl World {
                         from: id(i),
                         endpoints: request.endpoints,
                         nat: request.nat,
+                        relay: request.relay,
                     };
                     self.signals.insert(self.serial, signal);
                     let to = request.peer.0 as usize - 1;

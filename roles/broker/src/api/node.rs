@@ -60,6 +60,7 @@ fn is_a_guess(code: ErrorCode) -> bool {
         | ErrorCode::Revoked
         | ErrorCode::UpgradeRequired
         | ErrorCode::AccountFull
+        | ErrorCode::WrongScope
         | ErrorCode::RateLimited
         | ErrorCode::Invalid
         | ErrorCode::NotFound
@@ -101,7 +102,10 @@ fn parse_check_in(bytes: &[u8]) -> ApiResult<CheckIn> {
     let check_in: CheckIn = extract::parse(bytes)?;
     if check_in.state.is_none() {
         let fields: Value = extract::parse(bytes)?;
-        if ["endpoints", "nat", "capabilities"].iter().any(|name| fields.get(name).is_some()) {
+        if ["endpoints", "nat", "capabilities", "relay_rtts", "relay"]
+            .iter()
+            .any(|name| fields.get(name).is_some())
+        {
             return Err(Failure::invalid("the check-in's state can't be read"));
         }
     }

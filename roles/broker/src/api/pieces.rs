@@ -156,6 +156,7 @@ mod tests {
             nat: NatReport::default(),
             online: true,
             capabilities: vec!["\"peers\":[]".to_owned()],
+            relays: Vec::new(),
             signature: None,
         };
         SessionEvent::Netmap(Box::new(Netmap {
@@ -175,6 +176,8 @@ mod tests {
             stun: vec!["203.0.113.1:3478".parse().unwrap()],
             dns: DnsConfig { domain: "home.warren.internal".to_owned() },
             next_pin: Some(Pin([3; 32])),
+            relays: Vec::new(),
+            relay_duty: None,
         }))
     }
 

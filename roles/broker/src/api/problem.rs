@@ -62,7 +62,8 @@ fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::JoinKeyUnknown
         | ErrorCode::JoinKeyUsed
         | ErrorCode::JoinKeyExpired
-        | ErrorCode::ProofFailed => StatusCode::FORBIDDEN,
+        | ErrorCode::ProofFailed
+        | ErrorCode::WrongScope => StatusCode::FORBIDDEN,
         ErrorCode::Revoked => StatusCode::UNAUTHORIZED,
         ErrorCode::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
         ErrorCode::AccountFull | ErrorCode::Conflict => StatusCode::CONFLICT,

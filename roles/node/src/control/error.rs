@@ -56,6 +56,7 @@ impl ControlError {
                 | ErrorCode::AccountFull
                 | ErrorCode::Invalid
                 | ErrorCode::NotFound
+                | ErrorCode::WrongScope
                 | ErrorCode::Conflict => true,
                 ErrorCode::ProofFailed
                 | ErrorCode::RateLimited

@@ -38,11 +38,14 @@ fn netmap() -> Netmap {
             nat: NatReport::default(),
             online: false,
             capabilities: Vec::new(),
+            relays: Vec::new(),
             signature: None,
         }],
         stun: Vec::new(),
         dns: DnsConfig { domain: "home.warren.internal".to_owned() },
         next_pin: None,
+        relays: Vec::new(),
+        relay_duty: None,
     }
 }
 

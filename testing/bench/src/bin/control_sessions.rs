@@ -24,7 +24,7 @@ use warren_broker::ServeConfig;
 use warren_broker::admin::{self, NewJoinKey};
 use warren_proto::{
     Change, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, JoinLink, MapVersion,
-    NatReport, Peer, Registered, SessionEvent,
+    Peer, Registered, SessionEvent,
 };
 use x25519_dalek::StaticSecret;
 
@@ -142,7 +142,11 @@ impl Seen {
             Change::This { .. }
             | Change::Stun { .. }
             | Change::NextPin { .. }
-            | Change::Dns { .. } => {}
+            | Change::Dns { .. }
+            | Change::Relays { .. }
+            | Change::RelayDuty { .. }
+            | Change::PeerRelays { .. }
+            | Change::Unknown => {}
         }
     }
 
@@ -294,8 +298,7 @@ fn state(port: u16) -> CheckIn {
     CheckIn {
         state: Some(CheckInState {
             endpoints,
-            nat: NatReport::default(),
-            capabilities: Vec::new(),
+            ..CheckInState::default()
         }),
     }
 }
