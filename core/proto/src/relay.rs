@@ -170,9 +170,6 @@ pub struct RelayState {
     /// Why it can't help, or not everybody, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// A nonce that it will take for a day at least.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nonce: Option<String>,
 }
 
 /// `POST /v1/relay/report`: what a relay server says of itself, at its start, at every change and
@@ -194,9 +191,6 @@ pub struct RelayReport {
     /// Where it takes TLS. An empty host: as the broker sees it come.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tls: Vec<RelayTls>,
-    /// A nonce that it will take for a day at least.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nonce: Option<String>,
     /// What it allows.
     #[serde(default)]
     pub limits: RelayLimits,

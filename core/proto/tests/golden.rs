@@ -264,11 +264,7 @@ fn a_check_in_is_written_and_read_as_ever() {
         ..CheckInState::default()
     };
     assert_golden("check-in", &CheckIn { state: Some(state.clone()) });
-    let relay = RelayState {
-        serving: true,
-        problem: Some("the port is taken".to_owned()),
-        nonce: Some("n0nce".to_owned()),
-    };
+    let relay = RelayState { serving: true, problem: Some("the port is taken".to_owned()) };
     let state = CheckInState { relay_rtts: relay_rtts(), relay: Some(relay), ..state };
     assert_golden("check-in-relays", &CheckIn { state: Some(state) });
 }
@@ -345,7 +341,6 @@ fn what_relay_servers_say_and_hear_is_written_and_read_as_ever() {
         udp: vec!["0.0.0.0:3478".parse().unwrap(), "[2001:db8::9]:3478".parse().unwrap()],
         tcp: vec!["0.0.0.0:3478".parse().unwrap()],
         tls: vec![tls],
-        nonce: Some("n0nce".to_owned()),
         limits: RelayLimits {
             allocations: Some(1000),
             allocations_per_user: Some(10),
@@ -362,7 +357,6 @@ fn what_relay_servers_say_and_hear_is_written_and_read_as_ever() {
             account: None,
             tcp: Vec::new(),
             tls: Vec::new(),
-            nonce: None,
             limits: RelayLimits::default(),
             load: RelayLoad::default(),
             draining: false,

@@ -177,9 +177,16 @@ fn mentioned(event: &SessionEvent) -> Vec<DeviceId> {
             .iter()
             .filter_map(|change| match change {
                 Change::Peer { peer } => Some(peer.id),
-                Change::Removed { id } | Change::Presence { id, .. } => Some(*id),
+                Change::Removed { id }
+                | Change::Presence { id, .. }
+                | Change::PeerRelays { id, .. } => Some(*id),
                 Change::This { this } => Some(this.id),
-                Change::Stun { .. } | Change::NextPin { .. } | Change::Dns { .. } => None,
+                Change::Stun { .. }
+                | Change::NextPin { .. }
+                | Change::Dns { .. }
+                | Change::Relays { .. }
+                | Change::RelayDuty { .. }
+                | Change::Unknown => None,
             })
             .collect(),
         SessionEvent::Connect(signal) => vec![signal.from],
