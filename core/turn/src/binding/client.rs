@@ -17,10 +17,9 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use ring::hmac;
-
 use super::{Family, Transmit};
-use crate::codec::{Message, TransactionId};
+use crate::codec::Message;
+use crate::random::Random;
 use state::FamilyState;
 
 /// Time from an answer to the next question to the same server: NATs must keep a UDP mapping for
@@ -99,7 +98,7 @@ pub struct ServerStatus {
 /// Asks STUN servers for the node's address as seen from outside.
 #[derive(Debug)]
 pub struct BindingClient {
-    ids: IdSource,
+    ids: Random,
     v4: FamilyState,
     v6: FamilyState,
     transmits: VecDeque<Transmit>,
@@ -111,7 +110,7 @@ impl BindingClient {
     /// secret and random: transaction ids come from it.
     pub fn new(seed: [u8; 32]) -> Self {
         Self {
-            ids: IdSource { key: hmac::Key::new(hmac::HMAC_SHA256, &seed), counter: 0 },
+            ids: Random::new(&seed),
             v4: FamilyState::default(),
             v6: FamilyState::default(),
             transmits: VecDeque::new(),
@@ -261,7 +260,7 @@ impl BindingClient {
 /// Where a family's state machine leaves its effects.
 struct Out<'a> {
     family: Family,
-    ids: &'a mut IdSource,
+    ids: &'a mut Random,
     transmits: &'a mut VecDeque<Transmit>,
     events: &'a mut VecDeque<ClientEvent>,
 }
@@ -272,22 +271,6 @@ impl Out<'_> {
         if !self.events.contains(&event) {
             self.events.push_back(event);
         }
-    }
-}
-
-#[derive(Debug)]
-struct IdSource {
-    key: hmac::Key,
-    counter: u64,
-}
-
-impl IdSource {
-    fn next(&mut self) -> TransactionId {
-        self.counter += 1;
-        let tag = hmac::sign(&self.key, &self.counter.to_be_bytes());
-        let mut id = [0; 12];
-        id.copy_from_slice(&tag.as_ref()[..12]);
-        TransactionId(id)
     }
 }
 

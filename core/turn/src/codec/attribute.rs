@@ -19,18 +19,46 @@ impl AttributeType {
     pub const ERROR_CODE: Self = Self(0x0009);
     /// UNKNOWN-ATTRIBUTES (RFC 8489 §14.13).
     pub const UNKNOWN_ATTRIBUTES: Self = Self(0x000A);
+    /// CHANNEL-NUMBER (RFC 8656 §18.1).
+    pub const CHANNEL_NUMBER: Self = Self(0x000C);
+    /// LIFETIME (RFC 8656 §18.2).
+    pub const LIFETIME: Self = Self(0x000D);
+    /// XOR-PEER-ADDRESS (RFC 8656 §18.3).
+    pub const XOR_PEER_ADDRESS: Self = Self(0x0012);
+    /// DATA (RFC 8656 §18.4).
+    pub const DATA: Self = Self(0x0013);
     /// REALM (RFC 8489 §14.9).
     pub const REALM: Self = Self(0x0014);
     /// NONCE (RFC 8489 §14.10).
     pub const NONCE: Self = Self(0x0015);
+    /// XOR-RELAYED-ADDRESS (RFC 8656 §18.5).
+    pub const XOR_RELAYED_ADDRESS: Self = Self(0x0016);
+    /// REQUESTED-ADDRESS-FAMILY (RFC 8656 §18.6).
+    pub const REQUESTED_ADDRESS_FAMILY: Self = Self(0x0017);
+    /// EVEN-PORT (RFC 8656 §18.7).
+    pub const EVEN_PORT: Self = Self(0x0018);
+    /// REQUESTED-TRANSPORT (RFC 8656 §18.8).
+    pub const REQUESTED_TRANSPORT: Self = Self(0x0019);
+    /// DONT-FRAGMENT (RFC 8656 §18.9).
+    pub const DONT_FRAGMENT: Self = Self(0x001A);
     /// MESSAGE-INTEGRITY-SHA256 (RFC 8489 §14.6).
     pub const MESSAGE_INTEGRITY_SHA256: Self = Self(0x001C);
+    /// PASSWORD-ALGORITHM (RFC 8489 §14.12).
+    pub const PASSWORD_ALGORITHM: Self = Self(0x001D);
     /// USERHASH (RFC 8489 §14.4).
     pub const USERHASH: Self = Self(0x001E);
     /// XOR-MAPPED-ADDRESS (RFC 8489 §14.2).
     pub const XOR_MAPPED_ADDRESS: Self = Self(0x0020);
+    /// RESERVATION-TOKEN (RFC 8656 §18.10).
+    pub const RESERVATION_TOKEN: Self = Self(0x0022);
     /// PADDING (RFC 5780 §7.6).
     pub const PADDING: Self = Self(0x0026);
+    /// ADDITIONAL-ADDRESS-FAMILY (RFC 8656 §18.11).
+    pub const ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8000);
+    /// ADDRESS-ERROR-CODE (RFC 8656 §18.12).
+    pub const ADDRESS_ERROR_CODE: Self = Self(0x8001);
+    /// PASSWORD-ALGORITHMS (RFC 8489 §14.11).
+    pub const PASSWORD_ALGORITHMS: Self = Self(0x8002);
     /// SOFTWARE (RFC 8489 §14.14).
     pub const SOFTWARE: Self = Self(0x8022);
     /// FINGERPRINT (RFC 8489 §14.7).
@@ -39,6 +67,9 @@ impl AttributeType {
     pub const RESPONSE_ORIGIN: Self = Self(0x802B);
     /// OTHER-ADDRESS (RFC 5780 §7.4).
     pub const OTHER_ADDRESS: Self = Self(0x802C);
+    /// Ours, empty: the client wants a virtual relayed address, and the server says that it gave
+    /// one. A server that doesn't know it ignores it (`docs/protocol.md`).
+    pub const VIRTUAL_ADDRESS: Self = Self(0xCA57);
 
     /// Whether a request with it must be refused by those who don't know it (RFC 8489 §14).
     pub const fn is_comprehension_required(self) -> bool {

@@ -44,9 +44,23 @@ impl<'a> Builder<'a> {
 
     /// Adds XOR-MAPPED-ADDRESS.
     pub fn xor_mapped_address(&mut self, addr: SocketAddr) -> &mut Self {
+        self.xor_address(AttributeType::XOR_MAPPED_ADDRESS, addr)
+    }
+
+    /// Adds XOR-PEER-ADDRESS.
+    pub fn xor_peer_address(&mut self, addr: SocketAddr) -> &mut Self {
+        self.xor_address(AttributeType::XOR_PEER_ADDRESS, addr)
+    }
+
+    /// Adds XOR-RELAYED-ADDRESS.
+    pub fn xor_relayed_address(&mut self, addr: SocketAddr) -> &mut Self {
+        self.xor_address(AttributeType::XOR_RELAYED_ADDRESS, addr)
+    }
+
+    fn xor_address(&mut self, kind: AttributeType, addr: SocketAddr) -> &mut Self {
         let mut id = [0; 12];
         id.copy_from_slice(&self.buffer[self.start + 8..self.start + HEADER_LEN]);
-        self.address(AttributeType::XOR_MAPPED_ADDRESS, xor_address(addr, TransactionId(id)))
+        self.address(kind, xor_address(addr, TransactionId(id)))
     }
 
     /// Adds MAPPED-ADDRESS.

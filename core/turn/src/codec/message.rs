@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use subtle::ConstantTimeEq;
 use thiserror::Error;
@@ -160,6 +161,15 @@ impl<'a> Message<'a> {
         self.attributes().find(|attribute| attribute.kind == kind).map(|found| found.value)
     }
 
+    /// Where in the datagram the content of the first attribute of a type lies.
+    pub fn attribute_range(&self, kind: AttributeType) -> Option<Range<usize>> {
+        let mut attributes = self.attributes();
+        attributes.find(|attribute| attribute.kind == kind).map(|found| {
+            let end = attributes.at - padding(found.value.len());
+            end - found.value.len()..end
+        })
+    }
+
     /// The comprehension-required attributes that are not among `known`; a request that has some
     /// is answered with error 420, a response that has some is dropped (RFC 8489 §6.3).
     pub fn unknown_required<'k>(
@@ -270,6 +280,11 @@ impl<'a> Iterator for Attributes<'a> {
         self.at = next;
         Some(attribute)
     }
+}
+
+/// Zero bytes that follow a content of `len` bytes (RFC 8489 §14).
+fn padding(len: usize) -> usize {
+    len.next_multiple_of(4) - len
 }
 
 /// The attribute at an offset and the offset of the next one.

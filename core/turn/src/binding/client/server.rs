@@ -86,7 +86,7 @@ impl Server {
     }
 
     fn put(&mut self, now: Instant, wait: Duration, is_knock: bool, out: &mut Out<'_>) {
-        let id = out.ids.next();
+        let id = out.ids.transaction_id();
         self.question = Some(Question { id, asked: now, sent: 1, next: now + wait, is_knock });
         out.transmits.push_back(self.request(id));
     }
