@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren-proto", &[]),
     ("warren-wg", &[]),
     ("warren-turn", &[]),
+    ("warren-pair", &[]),
     ("warren-coord", &["warren-proto"]),
     ("warren-mesh", &["warren-proto", "warren-wg", "warren-turn"]),
     ("warren-net", &[]),
@@ -24,7 +25,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto"]),
 ];
 
-const CORES: &[&str] = &["warren-proto", "warren-wg", "warren-turn", "warren-coord", "warren-mesh"];
+const CORES: &[&str] = &[
+    "warren-proto",
+    "warren-wg",
+    "warren-turn",
+    "warren-pair",
+    "warren-coord",
+    "warren-mesh",
+];
 
 /// Crates that read clocks, open sockets or files, or bring an executor.
 const NOT_IN_A_CORE: &[&str] =
