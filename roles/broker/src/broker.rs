@@ -296,7 +296,7 @@ impl Running {
 /// A fresh one-time link as long as nobody has joined: the first start may have been cut short
 /// before its link was read.
 async fn first_link(broker: &Broker) -> Result<Option<String>> {
-    let failed = |failure: Failure| anyhow::anyhow!("{}", failure.title());
+    let failed = |failure: Failure| anyhow::anyhow!("{}", failure.operator_text());
     let all = broker.accounts.all();
     let account = match all.as_slice() {
         [] => {

@@ -304,7 +304,9 @@ async fn on_a_full_disk_nothing_acknowledged_is_lost() {
         }
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(answer.headers.contains_key("retry-after"));
-        refused = Some(answer.problem().code);
+        let problem = answer.problem();
+        assert!(!problem.title.contains("/mnt"), "a node need not know: {}", problem.title);
+        refused = Some(problem.code);
         break;
     }
     assert_eq!(refused, Some(ErrorCode::Unavailable), "the disk never became full");
@@ -312,6 +314,16 @@ async fn on_a_full_disk_nothing_acknowledged_is_lost() {
     assert_eq!(known.get("/v1/node/netmap").await.status, StatusCode::OK, "who is in stays in");
     let backup = broker.admin.backup(&disk.join("backup.tar")).await;
     assert!(backup.is_err(), "a backup has no room");
+    let mut reason = None;
+    for _ in 0..200 {
+        reason = broker.admin.create_join_key("home", &NewJoinKey::default()).await.err();
+        if reason.is_some() {
+            break;
+        }
+    }
+    let reason = reason.expect("the disk is full").to_string();
+    let expected = format!("disk full: free space on {}, then repeat", data.display());
+    assert!(reason.contains(&expected), "{reason}");
 
     std::fs::remove_file(&ballast).unwrap();
     until("the broker to recover by itself", || async {

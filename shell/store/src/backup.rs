@@ -22,7 +22,8 @@ impl Store {
         remove_if_there(&partial)?;
         create_private(&partial)?;
         let written = self.vacuum_into(&partial).await;
-        let placed = written.and_then(|()| place(&partial, path));
+        let placed =
+            written.and_then(|()| place(&partial, path)).map_err(|error| error.on_disk_of(path));
         if placed.is_err() {
             remove_if_there(&partial)?;
         }
@@ -49,7 +50,7 @@ impl Store {
         remove_database(&copy)?;
         let result = self.restore_copy(backup, &copy).await;
         remove_database(&copy)?;
-        result
+        result.map_err(|error| error.on_disk_of(&self.path))
     }
 
     async fn restore_copy(&self, backup: &Path, copy: &Path) -> Result<(), StoreError> {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::{Connection as _, Row as _, Sqlite, Transaction};
 use warren_coord::{
     AccountRecord, Change, DeviceRecord, JoinKeyRecord, LeaseEpoch, SecretHash, Tag, UnixTime,
 };
@@ -30,14 +31,39 @@ impl Store {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        fence(&mut transaction, account, lease).await?;
-        let id = account.to_string();
-        for change in changes {
-            write(&mut transaction, &id, change).await?;
-        }
-        Ok(transaction.commit().await?)
+        let mut connection = self.pool.acquire().await?;
+        let written = write_all(&mut connection, account, lease, changes).await;
+        self.settle(connection, written).await
     }
+
+    /// Ends a transaction's use of its connection. After one that failed the connection goes, too:
+    /// when a disk is full SQLite rolls back by itself, of which sqlx knows nothing.
+    pub(crate) async fn settle(
+        &self,
+        connection: PoolConnection<Sqlite>,
+        outcome: Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let Err(error) = outcome else { return Ok(()) };
+        if let Err(error) = connection.close().await {
+            tracing::debug!(%error, "a connection to the database did not end well");
+        }
+        Err(error.on_disk_of(&self.path))
+    }
+}
+
+async fn write_all(
+    connection: &mut SqliteConnection,
+    account: AccountId,
+    lease: LeaseEpoch,
+    changes: &[Change],
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    fence(&mut transaction, account, lease).await?;
+    let id = account.to_string();
+    for change in changes {
+        write(&mut transaction, &id, change).await?;
+    }
+    Ok(transaction.commit().await?)
 }
 
 /// Refuses a commit under any lease but the newest.
@@ -53,6 +79,20 @@ pub(crate) async fn fence(
         .ok_or(StoreError::NoAccount)?;
     let newest: i64 = row.try_get(0)?;
     if i64::try_from(lease.0) == Ok(newest) { Ok(()) } else { Err(StoreError::Fenced) }
+}
+
+pub(crate) async fn remove_account(
+    connection: &mut SqliteConnection,
+    account: AccountId,
+    lease: LeaseEpoch,
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    fence(&mut transaction, account, lease).await?;
+    sqlx::query("DELETE FROM accounts WHERE id = $1")
+        .bind(account.to_string())
+        .execute(&mut *transaction)
+        .await?;
+    Ok(transaction.commit().await?)
 }
 
 async fn write(

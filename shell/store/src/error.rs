@@ -16,8 +16,11 @@ pub enum StoreError {
     #[error("the database holds such an entry already ({0})")]
     Conflict(String),
     /// No room on the disk. Nothing of the commit was kept; it may be tried again.
-    #[error("the disk that holds the broker's database is full; make room on it")]
-    DiskFull,
+    #[error("disk full: free space on {folder}, then repeat")]
+    DiskFull {
+        /// A folder on that disk.
+        folder: PathBuf,
+    },
     /// The file is not a sound database.
     #[error(
         "the database {path} is damaged ({reason}); stop the broker, move the file away, start it \
@@ -65,7 +68,7 @@ impl StoreError {
             Self::Conflict(_) | Self::Exists(_) => ErrorCode::Conflict,
             Self::NoAccount => ErrorCode::NotFound,
             Self::Fenced
-            | Self::DiskFull
+            | Self::DiskFull { .. }
             | Self::Damaged { .. }
             | Self::NewerSchema { .. }
             | Self::Io { .. }
@@ -76,7 +79,7 @@ impl StoreError {
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         if matches!(source.kind(), StorageFull | QuotaExceeded) {
-            return Self::DiskFull;
+            return Self::DiskFull { folder: folder_of(path) };
         }
         Self::Io { path: path.to_owned(), source }
     }
@@ -93,6 +96,20 @@ impl StoreError {
         }
         self
     }
+
+    /// Says which disk is full where SQLite's own words don't: the one that holds this file.
+    pub(crate) fn on_disk_of(mut self, file: &Path) -> Self {
+        if let Self::DiskFull { folder } = &mut self
+            && folder.as_os_str().is_empty()
+        {
+            *folder = folder_of(file);
+        }
+        self
+    }
+}
+
+fn folder_of(file: &Path) -> PathBuf {
+    file.parent().unwrap_or(file).to_owned()
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -108,7 +125,7 @@ impl From<sqlx::Error> for StoreError {
         let code = database.code().and_then(|code| code.parse::<i64>().ok()).unwrap_or(0);
         let text = database.message().to_owned();
         match (code, code & 0xff) {
-            (IOERR_SHMSIZE, _) | (_, FULL) => Self::DiskFull,
+            (IOERR_SHMSIZE, _) | (_, FULL) => Self::DiskFull { folder: PathBuf::new() },
             (_, CONSTRAINT) => Self::Conflict(text),
             (_, CORRUPT | NOT_A_DATABASE) => Self::Damaged { path: PathBuf::new(), reason: text },
             _ => Self::Database(error),

@@ -89,7 +89,8 @@ impl Store {
         .bind(i64::from(account.next_host))
         .bind(commit::seconds(account.created))
         .execute(&self.pool)
-        .await?;
+        .await
+        .map_err(|error| self.failed(error))?;
         Ok(())
     }
 
@@ -102,13 +103,9 @@ impl Store {
         account: AccountId,
         lease: LeaseEpoch,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        commit::fence(&mut transaction, account, lease).await?;
-        sqlx::query("DELETE FROM accounts WHERE id = $1")
-            .bind(account.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        Ok(transaction.commit().await?)
+        let mut connection = self.pool.acquire().await?;
+        let removed = commit::remove_account(&mut connection, account, lease).await;
+        self.settle(connection, removed).await
     }
 
     /// Takes an account over: from here on commits under its earlier leases are refused.
@@ -126,7 +123,8 @@ impl Store {
         .bind(account.to_string())
         .bind(clock)
         .fetch_optional(&self.pool)
-        .await?
+        .await
+        .map_err(|error| self.failed(error))?
         .ok_or(StoreError::NoAccount)?;
         let epoch: i64 = row.try_get(0)?;
         u64::try_from(epoch).map(LeaseEpoch).map_err(|_| StoreError::nonsense("lease epoch"))
@@ -156,8 +154,13 @@ impl Store {
         .bind(name)
         .bind(value)
         .execute(&self.pool)
-        .await?;
+        .await
+        .map_err(|error| self.failed(error))?;
         Ok(())
+    }
+
+    fn failed(&self, error: sqlx::Error) -> StoreError {
+        StoreError::from(error).on_disk_of(&self.path)
     }
 }
 

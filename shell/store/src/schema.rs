@@ -32,6 +32,10 @@ pub(crate) async fn check_integrity(pool: &SqlitePool, path: &Path) -> Result<()
 
 /// Brings the schema up to date in one transaction.
 pub(crate) async fn migrate(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+    run_steps(pool, path).await.map_err(|error| error.on_disk_of(path))
+}
+
+async fn run_steps(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
     transaction
         .execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")

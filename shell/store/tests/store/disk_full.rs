@@ -51,18 +51,20 @@ async fn on_a_small_disk() {
         }
         assert!(done < 20_000, "the disk never fills up");
     };
-    assert!(matches!(refused, StoreError::DiskFull), "{refused:?}");
+    assert!(matches!(refused, StoreError::DiskFull { .. }), "{refused:?}");
     assert_eq!(refused.code(), ErrorCode::Unavailable);
-    assert!(refused.to_string().contains("make room"));
+    let text = refused.to_string();
+    assert!(text.contains("free space on") && text.contains(folder.to_str().unwrap()), "{text}");
     for _ in 0..3 {
-        store.commit(ACCOUNT, lease, &changes(done + 1)).await.unwrap_err();
+        let again = store.commit(ACCOUNT, lease, &changes(done + 1)).await.unwrap_err();
+        assert!(matches!(again, StoreError::DiskFull { .. }), "{again:?}");
         assert_eq!(store.load(ACCOUNT).await.unwrap(), Some(snapshot(done)), "reading goes on");
     }
     let backup = store.backup_to(&folder.join("backup.db")).await.unwrap_err();
-    assert!(matches!(backup, StoreError::DiskFull), "{backup:?}");
+    assert!(matches!(backup, StoreError::DiskFull { .. }), "{backup:?}");
     assert!(!folder.join("backup.db").exists() && !folder.join("backup.db.partial").exists());
     let fresh = Store::open(&folder.join("fresh.db")).await.unwrap_err();
-    assert!(matches!(fresh, StoreError::DiskFull), "{fresh:?}");
+    assert!(matches!(fresh, StoreError::DiskFull { .. }), "{fresh:?}");
 
     // A broker that is restarted on the full disk comes up, with all that was acknowledged.
     store.close().await;
