@@ -30,6 +30,7 @@ use crate::{
     SecretHash, Snapshot,
 };
 
+pub use self::device::DeviceEdit;
 pub use self::join_key::{JoinKeyCreated, NewJoinKey};
 pub use self::session::{Opened, SessionId};
 pub use self::view::{DeviceView, JoinKeyStatus, JoinKeyView};

@@ -10,7 +10,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use thiserror::Error;
+use warren_proto::IPV6_PREFIX;
 
 /// How many addresses at the start of an account's range are kept for services.
 pub const SERVICE_ADDRESSES: u32 = 256;
@@ -18,42 +18,6 @@ pub const SERVICE_ADDRESSES: u32 = 256;
 /// The parts of 100.64.0.0/10 (RFC 6598) that are not chosen by themselves, by their second octet:
 /// carriers number from the start, and other software uses the others.
 const AVOIDED_OCTETS: [u8; 3] = [64, 100, 127];
-
-/// An IPv4 range was not usable for an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum InvalidRange {
-    /// Too large or too small.
-    #[error("an account's range has a prefix length of 8 to 22")]
-    Length,
-    /// Bits are set behind the prefix.
-    #[error("the range's address has bits set behind its prefix")]
-    HostBits,
-    /// It belongs to the public internet.
-    #[error(
-        "an account's range lies in 100.64.0.0/10, 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
-    )]
-    Public,
-}
-
-/// Checks whether an operator may give an account this range.
-///
-/// # Errors
-/// Says what is wrong with it.
-pub fn check_range(range: Ipv4Net) -> Result<(), InvalidRange> {
-    if range.addr() != range.network() {
-        return Err(InvalidRange::HostBits);
-    }
-    if !(8..=22).contains(&range.prefix_len()) {
-        return Err(InvalidRange::Length);
-    }
-    let homes = [
-        Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
-        Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
-        Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
-        Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
-    ];
-    if homes.iter().any(|home| home.contains(&range)) { Ok(()) } else { Err(InvalidRange::Public) }
-}
 
 /// Chooses a /16 of 100.64.0.0/10 by chance, one that overlaps no account's while there is one.
 ///
@@ -78,7 +42,7 @@ pub(crate) fn ula(entropy: [u8; 32]) -> Ipv6Net {
     let mut octets = [0; 16];
     octets[0] = 0xfd;
     octets[1..6].copy_from_slice(&entropy[..5]);
-    Ipv6Net::new_assert(Ipv6Addr::from(octets), 48)
+    Ipv6Net::new_assert(Ipv6Addr::from(octets), IPV6_PREFIX)
 }
 
 pub(crate) fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
@@ -112,6 +76,8 @@ pub(crate) fn ipv6(range: Ipv6Net, offset: u32) -> Ipv6Addr {
 
 #[cfg(test)]
 mod tests {
+    use warren_proto::check_range;
+
     use super::*;
 
     fn range(text: &str) -> Ipv4Net {
@@ -162,14 +128,5 @@ mod tests {
             taken.push(range);
         }
         assert!(taken.contains(&choose_ipv4_range([9; 32], &taken)));
-    }
-
-    #[test]
-    fn an_operator_may_choose_only_a_private_range_of_a_sane_size() {
-        assert_eq!(check_range(range("10.7.0.0/16")), Ok(()));
-        assert_eq!(check_range(range("10.7.0.1/16")), Err(InvalidRange::HostBits));
-        assert_eq!(check_range(range("10.7.0.0/24")), Err(InvalidRange::Length));
-        assert_eq!(check_range(range("8.8.0.0/16")), Err(InvalidRange::Public));
-        assert_eq!(check_range(range("100.0.0.0/8")), Err(InvalidRange::Public));
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId};
+use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, check_range};
 
-use crate::address::{check_range, choose_ipv4_range, overlap, ula};
+use crate::address::{choose_ipv4_range, overlap, ula};
 use crate::{AccountRecord, Change, Ctx, Refused, SecretHash, Snapshot};
 
 /// What the directory knows of an account.

@@ -43,10 +43,10 @@ mod secret;
 mod snapshot;
 
 pub use account::{
-    Account, COALESCE_WINDOW, DeviceView, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL, JoinKeyCreated,
-    JoinKeyStatus, JoinKeyView, NewJoinKey, OFFLINE_GRACE, Opened, SessionId,
+    Account, COALESCE_WINDOW, DeviceEdit, DeviceView, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL,
+    JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, OFFLINE_GRACE, Opened, SessionId,
 };
-pub use address::{InvalidRange, SERVICE_ADDRESSES, check_range};
+pub use address::SERVICE_ADDRESSES;
 pub use challenge::{CHALLENGE_LIFETIME, Gatekeeper, Proven, prove};
 pub use change::{Change, Prepared};
 pub use context::{BrokerSettings, Ctx, LeaseEpoch, UnixTime};

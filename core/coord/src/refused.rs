@@ -39,7 +39,7 @@ pub enum Refused {
     Invalid(&'static str),
     /// The address range is not one for an account.
     #[error("{0}")]
-    InvalidRange(#[from] crate::InvalidRange),
+    InvalidRange(#[from] warren_proto::InvalidRange),
     /// No such thing.
     #[error("there is no such {0}")]
     NotFound(&'static str),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use warren_coord::{NewJoinKey, Prepared, Refused, Snapshot};
+use warren_coord::{DeviceEdit, NewJoinKey, Prepared, Refused, Snapshot};
 use warren_proto::{DeviceId, DeviceName};
 use warren_sim::replay::for_seeds;
 use warren_sim::{Nat, World};
@@ -121,7 +121,7 @@ impl Story {
                 let Some(device) = device else { return };
                 let name = DeviceName::from_free_text(&format!("device {}", self.operations));
                 let account = self.world.broker.account().unwrap();
-                let prepared = account.prepare_rename(device.id, name);
+                let prepared = account.prepare_change(device.id, DeviceEdit::rename(name));
                 self.decide(prepared);
             }
             4 => {
@@ -134,7 +134,7 @@ impl Story {
                 let addr = format!("203.0.113.77:{}", 1 + self.world.chance(60_000));
                 let account = self.world.broker.account().unwrap();
                 let addr = Some(addr.parse().unwrap());
-                let prepared = account.prepare_static_endpoint(device.id, addr);
+                let prepared = account.prepare_change(device.id, DeviceEdit::static_endpoint(addr));
                 self.decide(prepared);
             }
         }

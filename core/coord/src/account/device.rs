@@ -56,56 +56,69 @@ impl Device {
     }
 }
 
+/// What an admin changes of a device; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceEdit {
+    /// Another name.
+    pub name: Option<DeviceName>,
+    /// The endpoint that is published beside the measured ones; `Some(None)` removes it.
+    pub static_endpoint: Option<Option<SocketAddr>>,
+    /// The tags, all of them.
+    pub tags: Option<BTreeSet<Tag>>,
+}
+
+impl DeviceEdit {
+    /// Another name alone.
+    pub fn rename(name: DeviceName) -> Self {
+        Self { name: Some(name), ..Self::default() }
+    }
+
+    /// Another static endpoint, or none, alone.
+    pub fn static_endpoint(endpoint: Option<SocketAddr>) -> Self {
+        Self { static_endpoint: Some(endpoint), ..Self::default() }
+    }
+}
+
 impl Account {
-    /// Gives a device another name.
+    /// Changes what an admin may change of a device, all of it or nothing.
     ///
     /// # Errors
-    /// [`Refused::NotFound`] or [`Refused::NameTaken`].
-    pub fn prepare_rename(
+    /// [`Refused::NotFound`], [`Refused::NameTaken`], or [`Refused::Invalid`] for an endpoint that
+    /// no peer could send to or for more than 16 tags.
+    pub fn prepare_change(
         &self,
         device: DeviceId,
-        name: DeviceName,
+        edit: DeviceEdit,
     ) -> Result<Prepared<()>, Refused> {
-        if self.device_by_name.get(&name).is_some_and(|other| *other != device) {
-            return Err(Refused::NameTaken(name));
+        if let Some(name) = &edit.name
+            && self.device_by_name.get(name).is_some_and(|other| *other != device)
+        {
+            return Err(Refused::NameTaken(name.clone()));
         }
-        self.prepare_edit(device, |record| record.name = name)
+        if let Some(Some(addr)) = &edit.static_endpoint {
+            self.check_static_endpoint(addr)?;
+        }
+        if let Some(tags) = &edit.tags {
+            check_tags(tags)?;
+        }
+        self.prepare_edit(device, |record| {
+            record.name = edit.name.unwrap_or_else(|| record.name.clone());
+            record.static_endpoint = edit.static_endpoint.unwrap_or(record.static_endpoint);
+            record.tags = edit.tags.unwrap_or_else(|| std::mem::take(&mut record.tags));
+        })
     }
 
-    /// Sets or clears the endpoint that is published for a device beside the measured ones.
-    ///
-    /// # Errors
-    /// [`Refused::NotFound`], or [`Refused::Invalid`] for an address that no peer could send to.
-    pub fn prepare_static_endpoint(
-        &self,
-        device: DeviceId,
-        endpoint: Option<SocketAddr>,
-    ) -> Result<Prepared<()>, Refused> {
-        if let Some(addr) = endpoint {
-            let mesh = match addr.ip().to_canonical() {
-                IpAddr::V4(ip) => self.record.ipv4_range.contains(&ip),
-                IpAddr::V6(ip) => self.record.ipv6_range.contains(&ip),
-            };
-            if mesh || !is_usable_endpoint(&addr) {
-                return Err(Refused::Invalid(
-                    "a static endpoint is a unicast address and port outside the mesh",
-                ));
-            }
+    fn check_static_endpoint(&self, addr: &SocketAddr) -> Result<(), Refused> {
+        let mesh = match addr.ip().to_canonical() {
+            IpAddr::V4(ip) => self.record.ipv4_range.contains(&ip),
+            IpAddr::V6(ip) => self.record.ipv6_range.contains(&ip),
+        };
+        if mesh || !is_usable_endpoint(addr) {
+            return Err(Refused::Invalid(
+                "a static endpoint is a unicast address and port outside the mesh",
+            ));
         }
-        self.prepare_edit(device, |record| record.static_endpoint = endpoint)
-    }
-
-    /// Replaces a device's tags.
-    ///
-    /// # Errors
-    /// [`Refused::NotFound`], or [`Refused::Invalid`] for more than 16.
-    pub fn prepare_tags(
-        &self,
-        device: DeviceId,
-        tags: BTreeSet<Tag>,
-    ) -> Result<Prepared<()>, Refused> {
-        check_tags(&tags)?;
-        self.prepare_edit(device, |record| record.tags = tags)
+        Ok(())
     }
 
     /// Expires a device: it is cut off, keeps its name and addresses, and must join again with a

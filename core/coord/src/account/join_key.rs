@@ -11,10 +11,14 @@ use super::device::check_tags;
 use crate::secret::secret_text;
 use crate::{Change, Ctx, JoinKeyRecord, Prepared, Refused, SecretHash, Tag, UnixTime};
 
+/// How many keys that a device could join with an account may have.
 const MAX_JOIN_KEYS: usize = 1000;
 
-/// How long a key that nobody can join with any more is still listed.
+/// How long a key that nobody can join with any more is still listed ...
 const LISTED_AFTER_DEATH: u64 = 30 * 24 * 60 * 60;
+
+/// ... and how many such keys are: those that died last.
+const LISTED_DEAD: usize = 1000;
 
 /// What a new join key is to be. By default it is one-time and does not expire.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,10 +76,11 @@ impl JoinKeyRecord {
 }
 
 impl Account {
-    /// Makes a join key. Keys that have been dead for 30 days are swept away with it.
+    /// Makes a join key. Keys that have been dead for 30 days, or are not among the 1,000 that died
+    /// last, are swept away with it.
     ///
     /// # Errors
-    /// [`Refused::Invalid`] for more than 16 tags, or when there are 1,000 keys.
+    /// [`Refused::Invalid`] for more than 16 tags, or when there are 1,000 keys in use.
     pub fn prepare_join_key(
         &self,
         new: NewJoinKey,
@@ -83,12 +88,19 @@ impl Account {
     ) -> Result<Prepared<JoinKeyCreated>, Refused> {
         check_tags(&new.tags)?;
         let now = ctx.unix_time();
-        let old = |at: UnixTime| at.0 + LISTED_AFTER_DEATH < now.0;
-        let swept = self.join_keys.values().filter(|key| key.died(now).is_some_and(old));
-        let mut changes: Vec<Change> = swept.map(|key| Change::JoinKeyRemoved(key.id)).collect();
-        if self.join_keys.len() - changes.len() >= MAX_JOIN_KEYS {
-            return Err(Refused::Invalid("the account has 1,000 join keys; remove some"));
+        let mut dead: Vec<_> =
+            self.join_keys.values().filter_map(|key| Some((key.died(now)?, key.id))).collect();
+        if self.join_keys.len() - dead.len() >= MAX_JOIN_KEYS {
+            return Err(Refused::Invalid("the account has 1,000 unused join keys; remove some"));
         }
+        dead.sort_unstable_by_key(|died| std::cmp::Reverse(*died));
+        let listed = dead
+            .iter()
+            .take_while(|(at, _)| at.0 + LISTED_AFTER_DEATH >= now.0)
+            .take(LISTED_DEAD)
+            .count();
+        let mut changes: Vec<Change> =
+            dead[listed..].iter().map(|(_, key)| Change::JoinKeyRemoved(*key)).collect();
         let id = ctx.fresh_id("join key id", |id| self.join_keys.contains_key(&JoinKeyId(id)));
         let secret = secret_text(&ctx.bytes("join key secret")[..24]);
         let expires = new.expires_in.map(|lifetime| UnixTime(now.0.saturating_add(lifetime)));

@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use warren_coord::{Account, Ctx, LeaseEpoch, Refused, Snapshot};
+use warren_coord::{Account, Ctx, DeviceEdit, LeaseEpoch, Refused, Snapshot};
 use warren_proto::{DeviceName, EndpointKind, Pin, SessionEvent};
 
 use crate::world::World;
@@ -17,18 +18,40 @@ fn a_rename_reaches_the_peers_and_the_device_itself() {
     let (on_pi, on_laptop) = (world.open(pi), world.open(laptop));
     world.settle();
     assert!(matches!(
-        world.account.prepare_rename(pi, name("laptop")),
+        world.account.prepare_change(pi, DeviceEdit::rename(name("laptop"))),
         Err(Refused::NameTaken(taken)) if taken == name("laptop")
     ));
-    let rename = world.account.prepare_rename(pi, name("kitchen")).unwrap();
+    let rename = world.account.prepare_change(pi, DeviceEdit::rename(name("kitchen"))).unwrap();
     world.commit(rename);
     assert_eq!(world.clients[&on_laptop].map.as_ref().unwrap().peers[0].name, name("kitchen"));
     assert_eq!(world.clients[&on_pi].map.as_ref().unwrap().this.name, name("kitchen"));
     assert_eq!(world.account.device_named(&name("kitchen")), Some(pi));
     assert_eq!(world.account.device_named(&name("pi")), None);
-    let same = world.account.prepare_rename(pi, name("kitchen")).unwrap();
+    let same = world.account.prepare_change(pi, DeviceEdit::rename(name("kitchen"))).unwrap();
     assert!(same.changes.is_empty(), "nothing to commit");
     world.assert_converged();
+}
+
+#[test]
+fn several_changes_of_a_device_are_one_and_one_that_is_refused_refuses_all() {
+    let mut world = World::new("home");
+    let pi = world.join(1, "pi");
+    let addr = "203.0.113.9:5555".parse().unwrap();
+    let edit = DeviceEdit {
+        name: Some(name("kitchen")),
+        static_endpoint: Some(Some(addr)),
+        tags: Some(BTreeSet::from(["server".parse().unwrap()])),
+    };
+    let change = world.account.prepare_change(pi, edit.clone()).unwrap();
+    assert_eq!(change.changes.len(), 1, "one record, one commit");
+    world.commit(change);
+    let view = world.account.device(pi, world.now, world.unix).unwrap();
+    assert_eq!((view.name.as_str(), view.static_endpoint), ("kitchen", Some(addr)));
+    assert_eq!(view.tags.len(), 1);
+    let tags = (0..17).map(|n| format!("tag-{n}").parse().unwrap()).collect();
+    let bad = DeviceEdit { name: Some(name("attic")), tags: Some(tags), ..edit };
+    assert!(matches!(world.account.prepare_change(pi, bad), Err(Refused::Invalid(_))));
+    assert_eq!(world.account.device_named(&name("kitchen")), Some(pi));
 }
 
 #[test]
@@ -74,7 +97,7 @@ fn a_static_endpoint_is_published_first_and_told_to_the_device() {
     let (on_pi, on_laptop) = (world.open(pi), world.open(laptop));
     world.check_in(pi, &["198.51.100.7:4000", "203.0.113.9:5555"]).unwrap();
     let addr = "203.0.113.9:5555".parse().unwrap();
-    let set = world.account.prepare_static_endpoint(pi, Some(addr)).unwrap();
+    let set = world.account.prepare_change(pi, DeviceEdit::static_endpoint(Some(addr))).unwrap();
     world.commit(set);
     world.settle();
     let endpoints = &world.clients[&on_laptop].map.as_ref().unwrap().peers[0].endpoints;
@@ -83,10 +106,10 @@ fn a_static_endpoint_is_published_first_and_told_to_the_device() {
     assert_eq!(world.clients[&on_pi].map.as_ref().unwrap().this.static_endpoint, Some(addr));
     let mesh = world.account.device(laptop, world.now, world.unix).unwrap().ipv4;
     for bad in [(mesh, 5).into(), "127.0.0.1:5".parse().unwrap()] {
-        let refused = world.account.prepare_static_endpoint(pi, Some(bad));
+        let refused = world.account.prepare_change(pi, DeviceEdit::static_endpoint(Some(bad)));
         assert!(matches!(refused, Err(Refused::Invalid(_))));
     }
-    let clear = world.account.prepare_static_endpoint(pi, None).unwrap();
+    let clear = world.account.prepare_change(pi, DeviceEdit::static_endpoint(None)).unwrap();
     world.commit(clear);
     world.settle();
     world.assert_converged();
@@ -167,13 +190,12 @@ fn accounts_do_not_meet() {
     let record = world.directory.prepare_account(name("office"), None, &ctx).unwrap();
     let mut office =
         Account::new(Snapshot::empty(record), LeaseEpoch(1), &world.settings, world.now);
-    let request =
-        warren_proto::ConnectRequest {
-            peer: home,
-            endpoints: Vec::new(),
-            nat: Default::default(),
-            relay: None,
-        };
+    let request = warren_proto::ConnectRequest {
+        peer: home,
+        endpoints: Vec::new(),
+        nat: Default::default(),
+        relay: None,
+    };
     assert_eq!(office.netmap(home), Err(Refused::Revoked));
     assert_eq!(office.handle_connect(home, &request, world.now), Err(Refused::Revoked));
     assert!(matches!(office.open_session(home, None, None, world.now), Err(Refused::Revoked)));

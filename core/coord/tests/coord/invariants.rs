@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use warren_coord::{NewJoinKey, SessionId};
+use warren_coord::{DeviceEdit, NewJoinKey, SessionId};
 use warren_proto::{Change, ConnectRequest, DeviceId, DeviceName, NatReport, Netmap, SessionEvent};
 
 use crate::world::World;
@@ -104,20 +104,30 @@ impl Model {
             }
             Step::Connect { from, to } => {
                 let (from, peer) = (self.device(from)?, self.device(to)?);
-                let request =
-                    ConnectRequest { peer, endpoints: Vec::new(), nat: NatReport::default(), relay: None };
+                let request = ConnectRequest {
+                    peer,
+                    endpoints: Vec::new(),
+                    nat: NatReport::default(),
+                    relay: None,
+                };
                 self.world.account.handle_connect(from, &request, self.world.now).ok()?;
                 self.world.drain();
             }
             Step::Rename { device, name } => {
                 let name = DeviceName::from_free_text(&format!("name {name}"));
-                let prepared = self.world.account.prepare_rename(self.device(device)?, name);
+                let prepared = self
+                    .world
+                    .account
+                    .prepare_change(self.device(device)?, DeviceEdit::rename(name));
                 self.world.commit(prepared.ok()?);
             }
             Step::StaticEndpoint { device, port } => {
                 let endpoint = (port > 0).then(|| ([203, 0, 113, 1], port).into());
                 let device = self.device(device)?;
-                let prepared = self.world.account.prepare_static_endpoint(device, endpoint);
+                let prepared = self
+                    .world
+                    .account
+                    .prepare_change(device, DeviceEdit::static_endpoint(endpoint));
                 self.world.commit(prepared.ok()?);
             }
             Step::Expire { device } => {

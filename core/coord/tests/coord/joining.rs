@@ -246,6 +246,30 @@ fn keys_that_are_long_dead_are_swept_away_with_the_next_one() {
 }
 
 #[test]
+fn only_keys_that_a_device_could_join_with_count_against_the_limit() {
+    let mut world = World::new("home");
+    let one_time = |world: &mut World| {
+        let key = world.join_key(NewJoinKey::default());
+        world.register(1, "pi", &key.secret).unwrap();
+        world.unix += Duration::from_secs(1);
+        key.id
+    };
+    let first = one_time(&mut world);
+    for _ in 0..1000 {
+        one_time(&mut world);
+    }
+    let unused: Vec<_> = (0..1000).map(|_| world.join_key(NewJoinKey::default()).id).collect();
+    assert_eq!(world.stored.join_keys.len(), 2000, "the last 1,000 that were used are listed");
+    assert!(world.stored.join_keys.iter().all(|key| key.id != first));
+    let ctx = world.ctx();
+    let refused = world.account.prepare_join_key(NewJoinKey::default(), &ctx);
+    assert!(matches!(refused, Err(Refused::Invalid(_))));
+    let removal = world.account.prepare_remove_join_key(unused[0]).unwrap();
+    world.commit(removal);
+    world.join_key(NewJoinKey::default());
+}
+
+#[test]
 fn a_full_range_refuses_new_devices_but_not_old_ones() {
     let mut world = World::new("home");
     world.stored.account.ipv4_range = "10.0.0.0/22".parse().unwrap();

@@ -9,8 +9,8 @@ use warren_coord::{
     Opened, Prepared, Refused, SessionId, Snapshot, prove,
 };
 use warren_proto::{
-    Apply, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, InstanceId, MapVersion,
-    Netmap, PROTOCOL, PublicKey, Register, Registered, SessionEvent,
+    Apply, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, InstanceId, MapVersion, Netmap,
+    PROTOCOL, PublicKey, Register, Registered, SessionEvent,
 };
 
 /// The device's end of a session.

@@ -14,7 +14,7 @@ use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt as _, Limited};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
-use warren_coord::{Account as CoordAccount, DeviceView, JoinKeyView, Refused, Tag};
+use warren_coord::{Account as CoordAccount, DeviceEdit, DeviceView, JoinKeyView, Refused, Tag};
 use warren_proto::{DeviceId, DeviceName, ErrorCode, JoinKeyId};
 
 use super::Time;
@@ -24,7 +24,7 @@ use super::types::{
     Pins,
 };
 use crate::accounts::{AccountHandle, fresh_ctx};
-use crate::api::problem::{ApiResult, Failure};
+use crate::api::problem::{ApiResult, Failure, tell_operator};
 use crate::backup::Manifest;
 use crate::broker::Broker;
 
@@ -54,6 +54,7 @@ pub(crate) fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/backup", post(backup))
         .route("/api/v1/restore", post(restore))
         .fallback(|| async { Failure::not_found("address in the admin API") })
+        .layer(axum::middleware::map_response(tell_operator))
         .with_state(broker)
 }
 
@@ -145,25 +146,12 @@ async fn change_device(
 ) -> ApiResult<Json<Device>> {
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
-    // All of it is checked before any of it is done.
-    let name = change.name.map(|text| DeviceName::from_free_text(&text));
-    let tags = change.tags.map(parse_tags).transpose()?;
-    let endpoint = change.static_endpoint;
-    if let Some(endpoint) = endpoint {
-        handle.read(|account| account.prepare_static_endpoint(device, endpoint).map(drop))?;
-    }
-    if let Some(tags) = &tags {
-        handle.read(|account| account.prepare_tags(device, tags.clone()).map(drop))?;
-    }
-    if let Some(name) = name {
-        handle.durable(move |account, _| account.prepare_rename(device, name)).await?;
-    }
-    if let Some(endpoint) = endpoint {
-        handle.durable(move |account, _| account.prepare_static_endpoint(device, endpoint)).await?;
-    }
-    if let Some(tags) = tags {
-        handle.durable(move |account, _| account.prepare_tags(device, tags)).await?;
-    }
+    let edit = DeviceEdit {
+        name: change.name.map(|text| DeviceName::from_free_text(&text)),
+        static_endpoint: change.static_endpoint,
+        tags: change.tags.map(parse_tags).transpose()?,
+    };
+    handle.durable(move |account, _| account.prepare_change(device, edit)).await?;
     shown(&handle, device)
 }
 
