@@ -1,5 +1,5 @@
 //! A broker that is killed in the midst of registrations: nothing acknowledged is lost, and what
-//! was under way can be repeated. `WARREN_CRASHES` says how often (10 unless set).
+//! was under way can be repeated. `WARREN_CRASH_ROUNDS` says how often (10 unless set).
 
 #![allow(
     clippy::unwrap_used,
@@ -134,7 +134,7 @@ async fn remove_keys(broker: &Process) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_broker_forgets_nothing_that_it_has_acknowledged() {
     let crashes: u32 =
-        std::env::var("WARREN_CRASHES").map_or(10, |text| text.parse().expect("a number"));
+        std::env::var("WARREN_CRASH_ROUNDS").map_or(10, |text| text.parse().expect("a number"));
     let folder = tempfile::tempdir().unwrap();
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     for crash in 0..crashes {
