@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -36,6 +36,30 @@ pub struct UdpConfig {
 impl Default for UdpConfig {
     fn default() -> Self {
         Self { port: None, mark: Some(HostConfig::MARK), buffer: 8 << 20, offload: true }
+    }
+}
+
+/// How to open one socket of a server.
+#[derive(Debug, Clone)]
+pub struct ServerSocketConfig {
+    /// Where it listens; IPv6's unspecified address means IPv6 alone. Port 0 picks one.
+    pub address: SocketAddr,
+    /// Whether several sockets share the address, each getting its share of the sources
+    /// (`SO_REUSEPORT`); every one of them has to say so.
+    pub shared: bool,
+    /// Kernel buffer to receive, in bytes.
+    pub receive_buffer: usize,
+    /// Kernel buffer to send, in bytes.
+    pub send_buffer: usize,
+    /// Whether to use segmentation offload (GSO, GRO). Off only for comparison in tests.
+    pub offload: bool,
+}
+
+impl ServerSocketConfig {
+    /// A socket of its own at `address`, with 8 MiB buffers.
+    pub fn new(address: SocketAddr) -> Self {
+        let buffer = 8 << 20;
+        Self { address, shared: false, receive_buffer: buffer, send_buffer: buffer, offload: true }
     }
 }
 

@@ -77,14 +77,15 @@ pub use batch::{
 pub use checksum::checksum;
 pub use coalesce::{Coalescer, Joined, PacketSink, Preamble, TunWrites};
 pub use config::{
-    Finding, HostConfig, InterfaceConfig, LocalAddress, NetworkState, TunConfig, UdpConfig,
+    Finding, HostConfig, InterfaceConfig, LocalAddress, NetworkState, ServerSocketConfig,
+    TunConfig, UdpConfig,
 };
 pub use counters::{TunCounters, UdpCounters};
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    HostNetwork, NetworkWatch, Received, Tun, TunReader, UdpReceiver, UdpSockets,
-    raise_open_file_limit, release_idle_code,
+    HostNetwork, NetworkWatch, Received, Run, Runs, ServerSocket, Tun, TunReader, UdpReceiver,
+    UdpSockets, raise_open_file_limit, release_idle_code,
 };
 pub use mapping::{Mapping, MappingProtocol, PortMapper, PortMapperConfig};
 #[cfg(unix)]

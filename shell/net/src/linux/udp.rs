@@ -1,6 +1,7 @@
 //! UDP in batches: `UDP_SEGMENT` out, `UDP_GRO` and `recvmmsg` in (udp(7)).
 
 mod family;
+mod server;
 mod syscalls;
 
 use std::io;
@@ -15,6 +16,7 @@ use crate::config::{Finding, UdpConfig};
 use crate::counters::{LiveUdpCounters, UdpCounters, add};
 use crate::error::Error;
 use family::{Discovery, FamilySocket};
+pub use server::{Run, Runs, ServerSocket};
 use syscalls::{MESSAGE_BYTES, MESSAGES, Message};
 
 const PORT_TRIES: usize = 128;

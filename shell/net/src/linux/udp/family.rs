@@ -34,6 +34,26 @@ pub(super) enum Discovery {
     Probe,
 }
 
+impl Discovery {
+    pub(super) fn set(self, socket: &Socket, ipv6: bool) -> io::Result<()> {
+        let (level, name, value) = match (ipv6, self) {
+            (false, Self::Data) => {
+                (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
+            }
+            (false, Self::Probe) => {
+                (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+            }
+            (true, Self::Data) => {
+                (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)
+            }
+            (true, Self::Probe) => {
+                (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
+            }
+        };
+        set_option(socket, level, name, value)
+    }
+}
+
 impl FamilySocket {
     pub(super) fn bind(
         config: &UdpConfig,
@@ -59,7 +79,8 @@ impl FamilySocket {
         {
             findings.push(Finding::NoMark);
         }
-        let granted = set_buffers(&socket, config.buffer);
+        let (receive, send) = set_buffers(&socket, config.buffer, config.buffer);
+        let granted = receive.min(send);
         if granted < config.buffer {
             findings.push(Finding::SmallBuffers { granted });
         }
@@ -96,21 +117,7 @@ impl FamilySocket {
     }
 
     pub(super) fn set_discovery(&self, discovery: Discovery) -> io::Result<()> {
-        let (level, name, value) = match (self.ipv6, discovery) {
-            (false, Discovery::Data) => {
-                (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
-            }
-            (false, Discovery::Probe) => {
-                (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
-            }
-            (true, Discovery::Data) => {
-                (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)
-            }
-            (true, Discovery::Probe) => {
-                (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)
-            }
-        };
-        set_option(self.socket.get_ref(), level, name, value)
+        discovery.set(self.socket.get_ref(), self.ipv6)
     }
 
     /// One system call. Before the runtime has polled the socket, readiness isn't known: then the
@@ -158,7 +165,7 @@ impl FamilySocket {
     }
 }
 
-fn bind_refused(error: io::Error, port: u16) -> Error {
+pub(super) fn bind_refused(error: io::Error, port: u16) -> Error {
     match error.raw_os_error() {
         Some(libc::EADDRINUSE) => Error::PortInUse { port },
         Some(libc::EACCES) => Error::PortPrivileged { port },
@@ -167,16 +174,16 @@ fn bind_refused(error: io::Error, port: u16) -> Error {
     }
 }
 
-/// Returns what the system granted to the smaller of both.
-fn set_buffers(socket: &Socket, wanted: usize) -> usize {
-    let value = libc::c_int::try_from(wanted).unwrap_or(libc::c_int::MAX);
-    if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, value).is_err() {
-        let _ = socket.set_recv_buffer_size(wanted);
+/// Asks for buffers of these sizes; returns what the system granted, to receive and to send.
+pub(super) fn set_buffers(socket: &Socket, receive: usize, send: usize) -> (usize, usize) {
+    let int = |size: usize| libc::c_int::try_from(size).unwrap_or(libc::c_int::MAX);
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, int(receive)).is_err() {
+        let _ = socket.set_recv_buffer_size(receive);
     }
-    if set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, value).is_err() {
-        let _ = socket.set_send_buffer_size(wanted);
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, int(send)).is_err() {
+        let _ = socket.set_send_buffer_size(send);
     }
-    let granted = |size: io::Result<usize>| size.unwrap_or(0) / 2;
     // The kernel doubles what is asked for, for its own bookkeeping (socket(7)).
-    granted(socket.recv_buffer_size()).min(granted(socket.send_buffer_size()))
+    let granted = |size: io::Result<usize>| size.unwrap_or(0) / 2;
+    (granted(socket.recv_buffer_size()), granted(socket.send_buffer_size()))
 }

@@ -1,6 +1,6 @@
 //! sendmsg(2) and recvmmsg(2) with the control messages of udp(7).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
@@ -59,16 +59,25 @@ pub(super) fn send_message(
     bytes: &[u8],
     segment: Option<usize>,
 ) -> io::Result<()> {
+    send_pieces(socket, remote, &[IoSlice::new(bytes)], segment)
+}
+
+/// Sends what the pieces are together.
+pub(super) fn send_pieces(
+    socket: &Socket,
+    remote: SocketAddr,
+    pieces: &[IoSlice<'_>],
+    segment: Option<usize>,
+) -> io::Result<()> {
     let address = SockAddr::from(remote);
-    let mut piece =
-        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut control = Control([0; 64]);
     // SAFETY: all zeros is a valid `msghdr`.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = address.as_ptr().cast_mut().cast();
     message.msg_namelen = address.len();
-    message.msg_iov = &mut piece;
-    message.msg_iovlen = 1;
+    // An `IoSlice` is an `iovec` (its documentation says so), and the call only reads them.
+    message.msg_iov = pieces.as_ptr().cast_mut().cast();
+    message.msg_iovlen = pieces.len() as _;
     if let Some(size) = segment {
         message.msg_control = (&raw mut control).cast();
         // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
