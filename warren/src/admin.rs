@@ -6,17 +6,17 @@ mod join_key;
 
 use std::future::Future;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use warren_broker::admin::Client;
+use warren_broker::admin::{Client, Error};
 
 use crate::cli::{Admin, AdminCommand, Global, Pins};
 use crate::output::{self, say};
 use crate::serve::data_folder;
 
 pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
-    let data = data_folder(admin.data)?;
-    let client = Client::new(&data);
+    let (data, client) = broker(admin.data, admin.admin_socket)?;
     let json = global.json;
     match admin.command {
         AdminCommand::Accounts(command) => account::run(&client, command, json).await,
@@ -28,14 +28,53 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
             let written = client.backup(&file).await?;
             output::done(json, &format!("{} ({})", file.display(), output::bytes(written)))
         }
-        AdminCommand::Restore { file } => {
-            warren_broker::restore(&file, &data)
-                .await
-                .with_context(|| format!("can't restore {}", file.display()))?;
+        AdminCommand::Restore { file, yes } => restore(&client, &data, &file, yes, json).await,
+    }
+}
+
+/// The data folder that is meant, and the broker that runs on it if one does: the one that was
+/// named, or one of one's own, or the machine's service.
+fn broker(data: Option<PathBuf>, socket: Option<PathBuf>) -> anyhow::Result<(PathBuf, Client)> {
+    let is_named = data.is_some();
+    let data = data_folder(data)?;
+    let client = match socket {
+        Some(socket) => Client::at(socket),
+        None if is_named => Client::new(&data),
+        None => Client::find(&data),
+    };
+    Ok((data, client))
+}
+
+/// A running broker is given the backup; where none runs, the data folder is made from it.
+async fn restore(
+    client: &Client,
+    data: &Path,
+    file: &Path,
+    yes: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    let failed = || format!("can't restore {}", file.display());
+    match client.status().await {
+        Ok(status) => {
+            let question = format!(
+                "Replace all {} accounts with {} devices of the running broker by what {} holds? \
+                 Devices that it doesn't know are cut off.",
+                status.accounts,
+                status.devices,
+                file.display()
+            );
+            confirm(&question, yes)?;
+            let manifest = client.restore(file).await.with_context(failed)?;
+            let text = format!("The running broker is as it was on {}.", manifest.created);
+            output::done(json, &text)
+        }
+        Err(Error::NotRunning { .. }) => {
+            warren_broker::restore(file, data).await.with_context(failed)?;
             let folder = data.display();
             let text = format!("Restored into {folder}. Next: warren serve --data {folder}");
             output::done(json, &text)
         }
+        Err(error) => Err(error.into()),
     }
 }
 

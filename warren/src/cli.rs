@@ -6,6 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "relay")]
+mod relay;
+#[cfg(feature = "relay")]
+pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
+
 /// Your own private network between all your devices, on your own machines.
 #[derive(Debug, Parser)]
 #[command(name = "warren", version, propagate_version = true, max_term_width = 100)]
@@ -64,6 +69,9 @@ pub(crate) enum Command {
     /// Show or set the UDP listen port
     #[cfg(feature = "node")]
     Lport(Lport),
+    /// Run a pair relay: joins two UDP clients that present the same GUID
+    #[cfg(feature = "relay")]
+    PairRelay(PairRelay),
     /// Install or remove the systemd service
     #[command(subcommand)]
     Service(Service),
@@ -127,6 +135,9 @@ pub(crate) struct Serve {
     /// STUN address to tell devices, where it differs from the one listened on
     #[arg(long, env = "WARREN_STUN_PUBLIC", value_name = "ADDR:PORT", value_delimiter = ',')]
     pub(crate) stun_public: Vec<SocketAddr>,
+    /// Where `warren admin` reaches this broker [default: admin.sock in the data folder]
+    #[arg(long, env = "WARREN_ADMIN_SOCKET", value_name = "FILE")]
+    pub(crate) admin_socket: Option<PathBuf>,
     /// Reverse proxy whose X-Forwarded-For is believed, e.g. 127.0.0.1/32
     #[arg(long, env = "WARREN_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
     pub(crate) trusted_proxy: Vec<ipnet::IpNet>,
@@ -269,6 +280,9 @@ pub(crate) struct Admin {
     /// The broker's data folder [default: as `serve`]
     #[arg(long, global = true, env = "WARREN_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// The broker's socket [default: that of the service, or admin.sock in the data folder]
+    #[arg(long, global = true, env = "WARREN_ADMIN_SOCKET", value_name = "FILE")]
+    pub(crate) admin_socket: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: AdminCommand,
 }
@@ -295,10 +309,13 @@ pub(crate) enum AdminCommand {
     Pins(Pins),
     /// Show the broker as a whole
     Status,
-    /// Make a data folder from a backup; the broker must not run on it
+    /// Put back what a backup holds: into the running broker, or into a new data folder
     Restore {
         /// The file
         file: PathBuf,
+        /// Don't ask before the running broker's accounts and devices are replaced
+        #[arg(long, short)]
+        yes: bool,
     },
 }
 

@@ -12,6 +12,8 @@ mod node;
 mod output;
 #[cfg(test)]
 mod reference;
+#[cfg(feature = "relay")]
+mod relay;
 #[cfg(feature = "broker")]
 mod serve;
 mod service;
@@ -85,6 +87,16 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Lport(args) => on_one_thread(node::lport(&global, &args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&global, args),
+        #[cfg(feature = "relay")]
+        Command::PairRelay(cli::PairRelay { command, serve }) => match command {
+            Some(cli::PairRelayCommand::Probe(args)) => {
+                on_one_thread(relay::pair::probe(&global, args))
+            }
+            None => {
+                let _set_filter = logging::start(&global.log)?;
+                on_one_thread(relay::pair::serve(serve))
+            }
+        },
         Command::Service(command) => service::run(command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());

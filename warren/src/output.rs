@@ -102,9 +102,38 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads `1800ms`, `1.8s`, or what [`parse_duration`] reads.
+///
+/// # Errors
+/// What a duration looks like.
+#[cfg(feature = "relay")]
+pub(crate) fn parse_short_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| number * unit);
+    match seconds.map(Duration::try_from_secs_f64) {
+        Some(Ok(duration)) if duration >= Duration::from_millis(1) => Ok(duration),
+        Some(_) | None => parse_duration(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(feature = "relay")]
+    fn short_durations_may_have_fractions() {
+        for (text, ms) in [("1800ms", 1800), ("1.8s", 1800), ("1.8", 1800), ("30s", 30_000)] {
+            assert_eq!(parse_short_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        assert_eq!(parse_short_duration("2m"), Ok(Duration::from_secs(120)));
+        for text in ["", "0", "-1s", "0.1ms", "infs", "NaN", "ms", "1e99"] {
+            assert!(parse_short_duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_read_as_people_write_them() {

@@ -32,6 +32,7 @@ pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     config.stun_public = args.stun_public;
     config.trusted_proxies = args.trusted_proxy;
     config.dns_suffix = Some(args.suffix);
+    config.admin_socket = args.admin_socket;
     config.tls = match args.tls {
         Tls::SelfSigned => TlsMode::SelfSigned,
         Tls::Off => TlsMode::Off,

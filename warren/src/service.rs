@@ -38,7 +38,10 @@ fn install(install: &ServiceInstall) -> anyhow::Result<()> {
         Role::Node => {
             say!("Next: warren up --join LINK   (members of group `warren` need no sudo)");
         }
-        Role::Broker => say!("Next: sudo warren admin join-keys create   (prints a join link)"),
+        Role::Broker => {
+            say!("Next: sudo warren admin join-keys create   (prints a join link)");
+            say!("      members of group `warren` need no sudo");
+        }
     }
     Ok(())
 }
@@ -80,6 +83,7 @@ pub(crate) fn unit(role: Role, binary: &Path, args: &[String]) -> String {
              RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK\n\
              Environment=WARREN_STATE=/var/lib/warren/node\n"
         }
+        // The data folder is the broker's alone; the group reaches the socket through /run.
         Role::Broker => {
             "DynamicUser=yes\n\
              CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n\
@@ -88,6 +92,10 @@ pub(crate) fn unit(role: Role, binary: &Path, args: &[String]) -> String {
              ProtectHostname=yes\n\
              PrivateUsers=no\n\
              RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK\n\
+             SupplementaryGroups=warren\n\
+             RuntimeDirectory=warren-broker\n\
+             RuntimeDirectoryMode=0755\n\
+             Environment=WARREN_ADMIN_SOCKET=/run/warren-broker/admin.sock\n\
              Environment=WARREN_DATA=/var/lib/warren/broker\n"
         }
     };
@@ -222,6 +230,17 @@ mod tests {
             text.contains("ExecStart=\"/opt/my warren/warren\" node --join-file \"/a b/$$x%%y\"\n"),
             "{text}"
         );
+    }
+
+    #[cfg(feature = "broker")]
+    #[test]
+    fn the_brokers_socket_is_where_the_command_line_looks_for_the_service() {
+        let text = unit(Role::Broker, Path::new("/bin/true"), &[]);
+        let socket = Path::new(warren_broker::admin::SERVICE_SOCKET);
+        let environment = format!("Environment=WARREN_ADMIN_SOCKET={}\n", socket.display());
+        assert!(text.contains(&environment), "{text}");
+        let folder = socket.parent().unwrap().strip_prefix("/run").unwrap();
+        assert!(text.contains(&format!("RuntimeDirectory={}\n", folder.display())), "{text}");
     }
 
     #[test]

@@ -21,8 +21,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren-store", &["warren-coord", "warren-proto"]),
     ("warren-broker", &["warren-coord", "warren-proto", "warren-store", "warren-turn"]),
     ("warren-node", &["warren-mesh", "warren-net", "warren-proto", "warren-wg"]),
+    ("warren-relay", &["warren-net", "warren-pair", "warren-turn"]),
     ("warren-lab", &["warren-proto"]),
-    ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto"]),
+    ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto", "warren-relay"]),
 ];
 
 const CORES: &[&str] = &[

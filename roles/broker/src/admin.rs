@@ -23,6 +23,10 @@ pub use warren_coord::JoinKeyStatus;
 /// The group whose members may administrate.
 pub const GROUP: &str = "warren";
 
+/// The admin socket of the service that `warren service install --role broker` installs: in a folder
+/// that members of the group can reach, unlike the data folder.
+pub const SERVICE_SOCKET: &str = "/run/warren-broker/admin.sock";
+
 /// The admin socket of a data folder.
 pub fn socket_path(data: &Path) -> PathBuf {
     data.join("admin.sock")

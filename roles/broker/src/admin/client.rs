@@ -90,6 +90,14 @@ impl Client {
         Self::at(socket_path(data))
     }
 
+    /// A client of whichever broker answers: the one with this data folder, or the machine's
+    /// service. Where none does, its errors name the data folder's socket.
+    pub fn find(data: &Path) -> Self {
+        let own = socket_path(data);
+        let service = Path::new(super::SERVICE_SOCKET);
+        if !is_served(&own) && is_served(service) { Self::at(service) } else { Self::at(own) }
+    }
+
     /// A client of the broker with this admin socket.
     pub fn at(socket: impl Into<PathBuf>) -> Self {
         Self { socket: socket.into() }
@@ -293,6 +301,14 @@ impl Client {
         tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(broken)?;
         Ok((response.status(), response.into_body()))
+    }
+}
+
+/// Whether somebody listens there, if only for others.
+fn is_served(socket: &Path) -> bool {
+    match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
     }
 }
 

@@ -41,7 +41,7 @@ impl AdminServer {
             Ok(_) => bail!("{} is in the way of the admin socket", path.display()),
             Err(_) => {}
         }
-        // Nobody gets in before the mode is right: the data folder is the owner's alone.
+        // Who gets in before the mode is right is told by his credentials that he may not.
         let listener = UnixListener::bind(path).with_context(|| {
             format!(
                 "can't make the admin socket {} (a path longer than 107 bytes doesn't do)",
