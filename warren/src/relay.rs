@@ -1,0 +1,3 @@
+//! The standalone relays.
+
+pub(crate) mod pair;
