@@ -11,11 +11,6 @@ mod relay;
 #[cfg(feature = "relay")]
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 
-#[cfg(feature = "relay")]
-mod relay;
-#[cfg(feature = "relay")]
-pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
-
 /// Your own private network between all your devices, on your own machines.
 #[derive(Debug, Parser)]
 #[command(name = "warren", version, propagate_version = true, max_term_width = 100)]
@@ -74,9 +69,6 @@ pub(crate) enum Command {
     /// Show or set the UDP listen port
     #[cfg(feature = "node")]
     Lport(Lport),
-    /// Run a pair relay: joins two UDP clients that present the same GUID
-    #[cfg(feature = "relay")]
-    PairRelay(PairRelay),
     /// Run a pair relay: joins two UDP clients that present the same GUID
     #[cfg(feature = "relay")]
     PairRelay(PairRelay),
