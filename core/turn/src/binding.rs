@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 pub use client::{BindingClient, ClientEvent, Handled, Mapped, Mapping, ServerStatus};
 pub use limit::Limits;
 pub use server::{Answer, BindingServer, Refusal};
+pub(crate) use server::{MAX_FACTOR, MAX_UNKNOWN};
 
 /// A datagram to send.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,10 +34,11 @@ use crate::codec::{
     channel_data, is_stun,
 };
 use crate::random::Random;
+use crate::timers::Timers;
 use channel::Channels;
 use permission::Permission;
 use request::Auth;
-use timers::{Timer, Timers};
+use timers::Timer;
 use transaction::{Request, Transaction};
 
 /// What carries the messages to the server.
@@ -243,7 +244,7 @@ pub struct Client {
     channels: Channels,
     permissions: BTreeMap<IpAddr, Permission>,
     transactions: BTreeMap<TransactionId, Transaction>,
-    timers: Timers,
+    timers: Timers<Timer>,
     /// How often a 437 was answered by removing what is there.
     clearings: u8,
     rtt: Option<Duration>,
@@ -428,7 +429,7 @@ impl Client {
 
     /// When [`Self::handle_timeout`] is wanted next, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.timers.next()
+        self.timers.next().map(|(at, timer)| (at, timer.why()))
     }
 
     /// The next message for the server.

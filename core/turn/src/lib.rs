@@ -4,7 +4,7 @@
 //! - [`codec`] reads messages where they lie and writes them into a caller's buffer; [`stream`]
 //!   cuts the messages out of TCP and TLS.
 //! - Binding asks for and answers the one question 'which address do you see?'.
-//! - [`client`] holds one allocation at one server.
+//! - [`client`] holds one allocation at one server; [`server`] serves many clients.
 //! - [`rest`] makes the credentials that a broker hands out, and knows the address at which an id
 //!   is reached at any of our servers before it is there.
 //!
@@ -18,7 +18,9 @@ mod credential;
 mod nonce;
 mod random;
 pub mod rest;
+pub mod server;
 pub mod stream;
+mod timers;
 
 pub use binding::{
     Answer, BindingClient, BindingServer, ClientEvent, Family, Handled, Limits, Mapped, Mapping,

@@ -30,8 +30,7 @@ impl Random {
         TransactionId(self.bytes())
     }
 
-    /// A number below `bound`, as good as evenly distributed for small bounds; 0 for a bound of 0.
-    pub(crate) fn below(&mut self, bound: u32) -> u32 {
-        u32::from_be_bytes(self.bytes()).checked_rem(bound).unwrap_or(0)
+    pub(crate) fn number(&mut self) -> u32 {
+        u32::from_be_bytes(self.bytes())
     }
 }

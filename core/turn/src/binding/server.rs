@@ -9,10 +9,10 @@ use crate::codec::{
 };
 
 /// A reply is at most this many times as long as its request (bytes of UDP payload).
-const MAX_FACTOR: usize = 4;
+pub(crate) const MAX_FACTOR: usize = 4;
 
 /// The most unknown attributes that a 420 names.
-const MAX_UNKNOWN: usize = 8;
+pub(crate) const MAX_UNKNOWN: usize = 8;
 
 /// What a Binding request may carry without a 420: what is answered, and credentials, which a
 /// server that asks for none ignores.
@@ -116,11 +116,7 @@ impl BindingServer {
         if request.verify_fingerprint() == Fingerprint::Wrong {
             return Err(Refusal::Fingerprint);
         }
-        match self.limiter.admit(from.ip(), now) {
-            Admission::Granted => {}
-            Admission::PrefixExhausted => return Err(Refusal::PrefixLimit),
-            Admission::TotalExhausted => return Err(Refusal::TotalLimit),
-        }
+        self.admit(from, now)?;
         let mut unknown: Vec<AttributeType> =
             request.unknown_required(KNOWN).take(MAX_UNKNOWN).collect();
         let change = match request.attribute(AttributeType::CHANGE_REQUEST) {
@@ -143,6 +139,15 @@ impl BindingServer {
                     .unknown_attributes(&unknown);
                 Ok(socket)
             }
+        }
+    }
+
+    /// Takes a token for one small reply to somebody unproven; the TURN server's count too.
+    pub(crate) fn admit(&mut self, from: SocketAddr, now: Instant) -> Result<(), Refusal> {
+        match self.limiter.admit(from.ip(), now) {
+            Admission::Granted => Ok(()),
+            Admission::PrefixExhausted => Err(Refusal::PrefixLimit),
+            Admission::TotalExhausted => Err(Refusal::TotalLimit),
         }
     }
 

@@ -112,8 +112,9 @@ impl Client {
         if let Some(channel) = self.channels.by_peer.get_mut(&peer) {
             let number = channel.number;
             let was_resting = !std::mem::replace(&mut channel.wanted, true);
-            if was_resting && channel.binding == Binding::Bound {
-                // The server may have forgotten it meanwhile.
+            // The server may have forgotten it meanwhile.
+            let is_allocated = matches!(self.state, State::Allocated(_));
+            if was_resting && channel.binding != Binding::Asked && is_allocated {
                 channel.binding = Binding::Waiting;
                 self.ask_channel(peer, now);
             }

@@ -1,6 +1,4 @@
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 use crate::codec::TransactionId;
 
@@ -13,39 +11,14 @@ pub(super) enum Timer {
     Keepalive,
 }
 
-/// What is due when. Whoever sets a timer keeps the instant, to remove it by.
-#[derive(Debug, Default)]
-pub(super) struct Timers(BTreeSet<(Instant, Timer)>);
-
-impl Timers {
-    pub(super) fn set(&mut self, at: Instant, timer: Timer) {
-        self.0.insert((at, timer));
-    }
-
-    pub(super) fn remove(&mut self, at: Instant, timer: Timer) {
-        self.0.remove(&(at, timer));
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
-        if self.0.first()?.0 > now {
-            return None;
+impl Timer {
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Self::Transaction(_) => "request to the relay",
+            Self::Refresh => "refresh of the allocation",
+            Self::Channel(_) => "refresh of a channel",
+            Self::Permission(_) => "refresh of a permission",
+            Self::Keepalive => "keepalive to the relay",
         }
-        self.0.pop_first().map(|(_, timer)| timer)
-    }
-
-    pub(super) fn next(&self) -> Option<(Instant, &'static str)> {
-        let (at, timer) = self.0.first()?;
-        let why = match timer {
-            Timer::Transaction(_) => "request to the relay",
-            Timer::Refresh => "refresh of the allocation",
-            Timer::Channel(_) => "refresh of a channel",
-            Timer::Permission(_) => "refresh of a permission",
-            Timer::Keepalive => "keepalive to the relay",
-        };
-        Some((*at, why))
     }
 }

@@ -230,6 +230,16 @@ impl<'a> Message<'a> {
             .map(|pair| AttributeType(u16::from_be_bytes([pair[0], pair[1]])))
     }
 
+    /// Whether there is a MESSAGE-INTEGRITY that counts.
+    pub fn has_sha1(&self) -> bool {
+        self.sha1.is_some()
+    }
+
+    /// Whether there is a MESSAGE-INTEGRITY-SHA256.
+    pub fn has_sha256(&self) -> bool {
+        self.sha256.is_some()
+    }
+
     /// Checks MESSAGE-INTEGRITY, in constant time.
     pub fn verify_sha1(&self, key: &Sha1Key) -> Integrity {
         let Some(at) = self.sha1 else { return Integrity::Absent };
