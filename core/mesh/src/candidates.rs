@@ -1,4 +1,4 @@
-//! The addresses at which a peer might be reached, and what each has answered so far.
+//! The ways by which a peer might be reached, and what each has answered so far.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use warren_proto::{Endpoint, EndpointKind, MAX_ENDPOINTS};
 
+use crate::path::{Path, Via};
+
 /// The most addresses of a peer that only its own probes showed, besides the one in use: whoever
 /// replays such a probe from many addresses gains nothing.
 const MAX_OBSERVED: usize = 6;
 
-/// One address of a peer.
+/// One way to a peer.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
     pub(crate) kind: EndpointKind,
@@ -43,11 +45,11 @@ impl Candidate {
     }
 }
 
-/// All candidates of a peer: at most [`MAX_ENDPOINTS`] published, [`MAX_OBSERVED`] observed, and
-/// the one in use.
+/// All candidates of a peer: at most [`MAX_ENDPOINTS`] published, [`MAX_OBSERVED`] observed, one
+/// through each relay that is used for it, and the one in use.
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
-    by_address: BTreeMap<SocketAddr, Candidate>,
+    by_path: BTreeMap<Path, Candidate>,
 }
 
 impl Candidates {
@@ -57,7 +59,7 @@ impl Candidates {
         &mut self,
         endpoints: &[Endpoint],
         usable: impl Fn(SocketAddr) -> bool,
-        in_use: Option<SocketAddr>,
+        in_use: Option<Path>,
         now: Instant,
     ) -> bool {
         let published: Vec<Endpoint> = endpoints
@@ -74,14 +76,16 @@ impl Candidates {
             })
             .filter(|endpoint| usable(endpoint.addr))
             .collect();
-        self.by_address.retain(|addr, candidate| {
+        self.by_path.retain(|path, candidate| {
             candidate.kind == EndpointKind::Observed
-                || in_use == Some(*addr)
-                || published.iter().any(|endpoint| endpoint.addr == *addr)
+                || path.is_relayed()
+                || in_use == Some(*path)
+                || published.iter().any(|endpoint| endpoint.addr == path.remote)
         });
         let mut new = false;
         for endpoint in published {
-            let candidate = self.by_address.entry(endpoint.addr).or_insert_with(|| {
+            let path = Path::direct(endpoint.addr);
+            let candidate = self.by_path.entry(path).or_insert_with(|| {
                 new = true;
                 Candidate::new(endpoint.kind, now)
             });
@@ -92,57 +96,63 @@ impl Candidates {
 
     /// Takes an address that a valid probe or an authenticated packet came from, in place of the
     /// one that has been silent the longest if there are too many. Returns whether it is new.
-    pub(crate) fn observe(
-        &mut self,
-        addr: SocketAddr,
-        in_use: Option<SocketAddr>,
-        now: Instant,
-    ) -> bool {
-        if self.by_address.contains_key(&addr) {
+    pub(crate) fn observe(&mut self, path: Path, in_use: Option<Path>, now: Instant) -> bool {
+        if self.by_path.contains_key(&path) {
             return false;
         }
         let observed = || {
-            self.by_address.iter().filter(|(addr, candidate)| {
-                candidate.kind == EndpointKind::Observed && in_use != Some(**addr)
+            self.by_path.iter().filter(|(path, candidate)| {
+                candidate.kind == EndpointKind::Observed && in_use != Some(**path)
             })
         };
         let oldest = observed()
-            .min_by_key(|(addr, candidate)| (candidate.answered, candidate.added, **addr))
-            .map(|(addr, _)| *addr);
+            .min_by_key(|(path, candidate)| (candidate.answered, candidate.added, **path))
+            .map(|(path, _)| *path);
         if observed().count() >= MAX_OBSERVED
             && let Some(oldest) = oldest
         {
-            self.by_address.remove(&oldest);
+            self.by_path.remove(&oldest);
         }
-        self.by_address.insert(addr, Candidate::new(EndpointKind::Observed, now));
+        self.by_path.insert(path, Candidate::new(EndpointKind::Observed, now));
         true
     }
 
-    pub(crate) fn get(&self, addr: &SocketAddr) -> Option<&Candidate> {
-        self.by_address.get(addr)
+    /// Takes a way through a relay; it stays until it is removed.
+    pub(crate) fn add_relayed(&mut self, path: Path, now: Instant) {
+        self.by_path.entry(path).or_insert_with(|| Candidate::new(EndpointKind::Other, now));
     }
 
-    pub(crate) fn get_mut(&mut self, addr: &SocketAddr) -> Option<&mut Candidate> {
-        self.by_address.get_mut(addr)
+    /// Removes the ways through relays that `is_meant` names.
+    pub(crate) fn remove_relayed(&mut self, is_meant: impl Fn(Path) -> bool) {
+        self.by_path.retain(|path, _| !(path.is_relayed() && is_meant(*path)));
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SocketAddr, &Candidate)> {
-        self.by_address.iter().map(|(addr, candidate)| (*addr, candidate))
+    pub(crate) fn get(&self, path: &Path) -> Option<&Candidate> {
+        self.by_path.get(path)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.by_address.len()
+    pub(crate) fn get_mut(&mut self, path: &Path) -> Option<&mut Candidate> {
+        self.by_path.get_mut(path)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Path, &Candidate)> {
+        self.by_path.iter().map(|(path, candidate)| (*path, candidate))
+    }
+
+    /// How many there are without a relay.
+    pub(crate) fn direct(&self) -> usize {
+        self.by_path.keys().filter(|path| path.via == Via::Direct).count()
     }
 
     pub(crate) fn clear(&mut self) {
-        self.by_address.clear();
+        self.by_path.clear();
     }
 
     /// Forgets all observed addresses but those in use or heard lately.
-    pub(crate) fn forget_stale(&mut self, in_use: Option<SocketAddr>, now: Instant, age: Duration) {
-        self.by_address.retain(|addr, candidate| {
+    pub(crate) fn forget_stale(&mut self, in_use: Option<Path>, now: Instant, age: Duration) {
+        self.by_path.retain(|path, candidate| {
             candidate.kind != EndpointKind::Observed
-                || in_use == Some(*addr)
+                || in_use == Some(*path)
                 || candidate
                     .answered
                     .is_some_and(|answered| now.saturating_duration_since(answered) < age)
@@ -171,11 +181,11 @@ mod tests {
         let (a, b) = (endpoint("10.0.0.1:1"), endpoint("10.0.0.2:1"));
         assert!(candidates.publish(&[a, b], |_| true, None, start()));
         assert!(!candidates.publish(&[a], |_| true, None, start()));
-        assert_eq!(candidates.len(), 1);
-        candidates.publish(&[], |_| true, Some(a.addr), start());
-        assert_eq!(candidates.len(), 1, "the one in use stays");
+        assert_eq!(candidates.direct(), 1);
+        candidates.publish(&[], |_| true, Some(Path::direct(a.addr)), start());
+        assert_eq!(candidates.direct(), 1, "the one in use stays");
         candidates.publish(&[b], |addr| addr != b.addr, None, start());
-        assert_eq!(candidates.len(), 0, "an unusable one is not taken");
+        assert_eq!(candidates.direct(), 0, "an unusable one is not taken");
     }
 
     #[test]
@@ -183,17 +193,17 @@ mod tests {
         let endpoints: Vec<_> = (1..100).map(|i| endpoint(&format!("10.0.0.{i}:1"))).collect();
         let mut candidates = Candidates::default();
         candidates.publish(&endpoints, |_| true, None, start());
-        assert_eq!(candidates.len(), MAX_ENDPOINTS);
+        assert_eq!(candidates.direct(), MAX_ENDPOINTS);
     }
 
     #[test]
     fn observed_addresses_that_answered_nothing_push_one_another_out() {
         let mut candidates = Candidates::default();
         for i in 0..100 {
-            let addr = format!("10.0.0.{i}:1").parse().unwrap();
-            assert!(candidates.observe(addr, None, start() + Duration::from_millis(i)));
-            assert!(candidates.len() <= MAX_OBSERVED);
+            let path = Path::direct(format!("10.0.0.{i}:1").parse().unwrap());
+            assert!(candidates.observe(path, None, start() + Duration::from_millis(i)));
+            assert!(candidates.direct() <= MAX_OBSERVED);
         }
-        assert!(candidates.get(&"10.0.0.99:1".parse().unwrap()).is_some());
+        assert!(candidates.get(&Path::direct("10.0.0.99:1".parse().unwrap())).is_some());
     }
 }

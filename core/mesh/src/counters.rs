@@ -19,6 +19,14 @@ pub struct Counters {
     pub answers_received: u64,
     /// Connect signals from devices that are not peers.
     pub signals_ignored: u64,
+    /// Allocations begun at relays, repeated attempts by another carrier among them.
+    pub allocations: u64,
+    /// Relays that were given up.
+    pub relay_failures: u64,
+    /// Packets that relays have passed on to this device.
+    pub relayed_in: u64,
+    /// Packets (or super-packets) that were given a sealer with a relay's channel header.
+    pub relayed_out: u64,
     /// ICMP errors not written because of the rate limit.
     pub icmp_withheld: u64,
 }

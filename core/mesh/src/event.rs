@@ -1,6 +1,6 @@
-use warren_proto::{CheckInState, ConnectRequest, DeviceId};
+use warren_proto::{CheckInState, ConnectRequest, DeviceId, RelayId};
 
-use crate::{Path, Reason};
+use crate::{Path, Reason, StreamId, StreamTarget};
 
 /// What the core wants from its shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,4 +32,19 @@ pub enum Event {
     },
     /// Set the interface's MTU to this many bytes.
     Mtu(u16),
+    /// Open a stream to a relay, by the first target that works, and say so with
+    /// [`crate::Mesh::handle_stream_opened`] or [`crate::Mesh::handle_stream_closed`].
+    OpenStream {
+        /// Names it from now on.
+        stream: StreamId,
+        /// To which relay.
+        relay: RelayId,
+        /// Where, in order of preference.
+        targets: Vec<StreamTarget>,
+    },
+    /// Close a stream, or stop opening it.
+    CloseStream {
+        /// Which.
+        stream: StreamId,
+    },
 }

@@ -52,6 +52,7 @@ mod probe;
 mod queue;
 mod random;
 mod reason;
+mod relay;
 mod status;
 mod timers;
 
@@ -60,13 +61,15 @@ pub use counters::Counters;
 pub use event::Event;
 pub use mesh::Mesh;
 pub use outcome::{
-    CHANNEL_HEADROOM, HEADROOM, Inbound, InboundDrop, Outbound, OutboundDrop, PeerHandle,
-    QUEUE_PER_PEER, TAILROOM, Transmit,
+    CHANNEL_HEADROOM, HEADROOM, Inbound, InboundDrop, Outbound, OutboundDrop, OutboundSealer,
+    PeerHandle, QUEUE_PER_PEER, TAILROOM, Transmit,
 };
-pub use path::{Path, Rank, Via};
+pub use path::{Path, Rank, RelayHandle, Via};
 pub use reason::Reason;
-pub use status::{Netcheck, PathState, PeerStatus, StunStatus};
+pub use relay::{StreamId, StreamTarget};
+pub use status::{Netcheck, PathState, PeerStatus, RelayStatus, RelayUse, StunStatus};
 pub use warren_turn::Mapping;
+pub use warren_turn::client::Failure as RelayFailure;
 
 /// The word among a peer's capabilities that says that it speaks plain WireGuard and nothing else:
 /// it is sent no probes, its first usable endpoint is its path, and its path follows its

@@ -13,21 +13,26 @@ use crate::clock::Clock;
 use crate::icmp::{self, Problem};
 use crate::mtu::BASE;
 use crate::outside::Outside;
+use crate::path::Path;
 use crate::peer::PeerTable;
 use crate::probe::budget::{Bucket, Budget};
 use crate::probe::transactions::Transactions;
 use crate::queue::Queues;
 use crate::random::{Random, Seeded, derive_seed};
+use crate::relay::Relays;
 use crate::timers::{PeerTimer, Timer, Timers};
 use crate::{
     BrokerState, Config, Counters, Event, LocalAddress, MapSource, OutboundDrop, Transmit,
 };
 
+mod allocation;
 mod cold;
 mod exchange;
 mod inbound;
 mod netmap;
 mod outbound;
+mod relaying;
+mod relays;
 mod report;
 mod roam;
 mod seek;
@@ -61,6 +66,9 @@ pub struct Mesh {
     timers: Timers,
     queues: Queues,
     budget: Budget,
+    relays: Relays,
+    /// Where the WireGuard message that is being handled came from.
+    inbound: Option<Path>,
     icmp_limit: Bucket,
     fixed_mtu: bool,
     mtu: u16,
@@ -124,6 +132,8 @@ impl Mesh {
             timers: Timers::default(),
             queues: Queues::default(),
             budget: Budget::new(now),
+            relays: Relays::default(),
+            inbound: None,
             icmp_limit: Bucket::new(icmp::LIMIT, now),
             fixed_mtu: mtu.is_some(),
             mtu: mtu.unwrap_or(BASE),
@@ -197,8 +207,11 @@ impl Mesh {
                 Timer::Day => self.renew_tags(now),
                 Timer::Derive => self.derive_some(now),
                 Timer::Cold => self.cold_round(now),
+                Timer::Measure => self.measure_relays(now),
+                Timer::Relay(relay) => self.look_at_relay(relay, now),
             }
         }
+        self.relays_timeout(now);
         self.pump(now);
     }
 
@@ -211,13 +224,18 @@ impl Mesh {
             PeerTimer::Glare => self.initiate_after_glare(peer, now),
             PeerTimer::HandshakeLimit => self.give_handshake_up(peer, now),
             PeerTimer::Mtu => self.mtu_timed_out(peer, now),
+            PeerTimer::Relay => self.begin_relaying(peer, now),
+            PeerTimer::Retest => self.retest_relayed(peer, now),
+            PeerTimer::RetestAgain => self.probe_direct(peer, now),
+            PeerTimer::LeaveRelay => self.end_linger(peer, now),
         }
     }
 
     /// When to call [`Self::handle_timeout`], and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let own = self.timers.next().map(|(due, timer)| (due, timer.reason()));
-        [own, self.wg.poll_timeout(), self.outside.stun.poll_timeout()].into_iter().flatten().min()
+        let parts = [self.wg.poll_timeout(), self.outside.stun.poll_timeout(), self.relays_due()];
+        own.into_iter().chain(parts.into_iter().flatten()).min()
     }
 
     /// The next datagram to send.
@@ -246,20 +264,15 @@ impl Mesh {
 
     fn pump_stun(&mut self, now: Instant) {
         while let Some(transmit) = self.outside.stun.poll_transmit() {
-            self.send(transmit.to, transmit.contents);
+            self.send(Path::direct(transmit.to), transmit.contents, false);
         }
         let mut changed = false;
         while let Some(warren_turn::ClientEvent::Changed(_)) = self.outside.stun.poll_event() {
             changed = true;
         }
         if changed {
-            self.outside.update();
-            self.publish_changes(now);
+            self.outside_changed(now);
         }
-    }
-
-    fn send(&mut self, remote: SocketAddr, contents: Vec<u8>) {
-        self.transmits.push_back(Transmit { remote, contents, dont_fragment: false });
     }
 
     /// Counts a dropped packet and tells the own host of it.

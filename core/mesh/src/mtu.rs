@@ -9,8 +9,9 @@
 //! Fragment, so that they arrive meanwhile. A proven size is proven again with each refresh of the
 //! path, and when something seems lost, so that a path that became narrower is noticed.
 
-use std::net::SocketAddr;
 use std::time::Duration;
+
+use crate::path::{Path, Via};
 
 /// What every path must carry (RFC 8200 §5), and what the interface has until more is proven.
 pub(crate) const BASE: u16 = 1280;
@@ -29,9 +30,14 @@ pub(crate) fn probe_len(size: u16) -> usize {
     usize::from(size + OVERHEAD)
 }
 
-/// The longest IP packet whose datagram fits 1,500 bytes to this address.
-fn ceiling(remote: SocketAddr) -> u16 {
-    let headers = if remote.is_ipv4() { 20 + 8 } else { 40 + 8 };
+/// The longest IP packet whose datagram fits 1,500 bytes along this path. Of a relayed one only one
+/// of its two legs is known, so both are taken for the longer: IPv6 and a channel header.
+fn ceiling(path: Path) -> u16 {
+    let headers = match path.via {
+        Via::Direct if path.remote.is_ipv4() => 20 + 8,
+        Via::Direct => 40 + 8,
+        Via::Relay(_) | Via::PeersRelay => 40 + 8 + 4,
+    };
     (1500 - headers - OVERHEAD) & !15
 }
 
@@ -67,8 +73,8 @@ pub(crate) enum Step {
 
 impl PathMtu {
     /// A path that has carried `known` before, if so.
-    pub(crate) fn new(remote: SocketAddr, known: Option<u16>) -> Self {
-        let ceiling = ceiling(remote).max(BASE);
+    pub(crate) fn new(path: Path, known: Option<u16>) -> Self {
+        let ceiling = ceiling(path).max(BASE);
         Self { confirmed: known.unwrap_or(BASE).clamp(BASE, ceiling), ceiling, state: State::Fresh }
     }
 
@@ -182,7 +188,7 @@ mod tests {
     }
 
     fn path(remote: &str) -> PathMtu {
-        PathMtu::new(remote.parse().unwrap(), None)
+        PathMtu::new(Path::direct(remote.parse().unwrap()), None)
     }
 
     #[test]
@@ -195,6 +201,16 @@ mod tests {
         let mut mtu = path("[2001:db8::1]:1");
         let first = mtu.search();
         assert_eq!(settle(&mut mtu, first, 1500), 1);
+        assert_eq!(mtu.confirmed(), 1408);
+    }
+
+    #[test]
+    fn a_relayed_datagram_fits_ethernet_on_either_leg() {
+        let relayed = Path::relayed("[100::1]:9".parse().unwrap(), crate::RelayHandle(0));
+        let mut mtu = PathMtu::new(relayed, None);
+        let first = mtu.search();
+        settle(&mut mtu, first, 1500);
+        assert!(probe_len(mtu.confirmed()) + 40 + 8 + 4 <= 1500);
         assert_eq!(mtu.confirmed(), 1408);
     }
 

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use warren_turn::ChannelNumber;
 use warren_wg::Sealer;
 
 /// Room that a caller leaves before an outgoing packet: the channel header of a relay and the
@@ -32,12 +33,13 @@ impl PeerHandle {
 pub enum Outbound<'a> {
     /// Seal each segment in its slot and send it.
     Seal {
-        /// Where the datagrams go.
+        /// Where the datagrams go: to the peer, or to a relay.
         remote: SocketAddr,
-        /// The bytes of channel header to be written before each datagram: 0 when direct.
+        /// The bytes of each slot before the WireGuard header: [`CHANNEL_HEADROOM`] where a relay's
+        /// channel header goes there, 0 when direct.
         headroom: usize,
         /// Seals one segment after the other.
-        sealer: Sealer<'a>,
+        sealer: OutboundSealer<'a>,
     },
     /// There is no tunnel yet, and one is being built: hand each segment to
     /// [`crate::Mesh::enqueue`].
@@ -45,6 +47,33 @@ pub enum Outbound<'a> {
     /// Nothing is sent. An ICMP error for the own host may be waiting in
     /// [`crate::Mesh::poll_tun`].
     Dropped(OutboundDrop),
+}
+
+/// Seals packets of one peer, and puts a relay's channel header before them where one is needed.
+#[derive(Debug)]
+pub struct OutboundSealer<'a> {
+    pub(crate) sealer: Sealer<'a>,
+    pub(crate) channel: Option<ChannelNumber>,
+}
+
+impl OutboundSealer<'_> {
+    /// Seals the packet of `len` bytes in a slot: headroom as [`Outbound::Seal`] says, 16 bytes for
+    /// WireGuard's header, the packet, [`TAILROOM`]. Returns the length of the datagram, which
+    /// begins with the slot; 0 when nothing can be sealed.
+    pub fn seal(&mut self, slot: &mut [u8], len: usize) -> usize {
+        let Some(channel) = self.channel else { return self.sealer.seal(slot, len) };
+        let Some((header, rest)) = slot.split_first_chunk_mut::<CHANNEL_HEADROOM>() else {
+            return 0;
+        };
+        let sealed = self.sealer.seal(rest, len);
+        match u16::try_from(sealed) {
+            Ok(1..) => {
+                *header = channel.header(sealed as u16);
+                CHANNEL_HEADROOM + sealed
+            }
+            Ok(0) | Err(_) => 0,
+        }
+    }
 }
 
 /// Why an outgoing packet was dropped.
@@ -93,6 +122,9 @@ pub enum Inbound {
     },
     /// It was protocol, and is dealt with.
     Consumed,
+    /// It is STUN, TURN or ChannelData of somebody else's allocation: for the TURN server, where
+    /// this device is a relay ([`warren_proto::RelayDuty`]).
+    Relay,
     /// It was dropped, and counted.
     Dropped(InboundDrop),
 }
@@ -116,8 +148,12 @@ pub enum InboundDrop {
     UnusableSource,
     /// Too many probes from that peer.
     ProbeRate,
-    /// ChannelData, but no relay of ours sends any.
+    /// ChannelData, but from no relay of ours, or of a channel that isn't bound.
     NoRelay,
+    /// Through a relay came what only a relay sends: nothing is unwrapped twice.
+    Nested,
+    /// A relay's message that answers nothing, or is damaged.
+    RelayMessage,
     /// WireGuard refused it; its own counters say why.
     WireGuard,
     /// Decrypted, but not an IP packet.
@@ -130,7 +166,7 @@ pub enum InboundDrop {
 
 impl InboundDrop {
     /// All reasons, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Unknown,
         Self::MalformedStun,
         Self::UnknownTransaction,
@@ -140,6 +176,8 @@ impl InboundDrop {
         Self::UnusableSource,
         Self::ProbeRate,
         Self::NoRelay,
+        Self::Nested,
+        Self::RelayMessage,
         Self::WireGuard,
         Self::MalformedPacket,
         Self::ForeignSource,

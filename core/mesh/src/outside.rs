@@ -173,11 +173,7 @@ impl Outside {
     }
 
     pub(crate) fn check_in_state(&self) -> CheckInState {
-        CheckInState {
-            endpoints: self.endpoints(),
-            nat: self.nat(),
-            ..CheckInState::default()
-        }
+        CheckInState { endpoints: self.endpoints(), nat: self.nat(), ..CheckInState::default() }
     }
 
     /// The own endpoints as they are published: static, mapped, reflexive, then the host's own,
@@ -231,6 +227,11 @@ impl Outside {
                 (IpAddr::V6(ip), SocketAddr::V6(_)) => !ip.is_unicast_link_local(),
                 (IpAddr::V4(_), SocketAddr::V6(_)) | (IpAddr::V6(_), SocketAddr::V4(_)) => false,
             })
+    }
+
+    /// Whether a port leads in that somebody has opened.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.static_endpoint.is_some() || !self.port_mapped.is_empty()
     }
 
     /// Whether an address is that of the own socket.

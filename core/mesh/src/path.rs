@@ -3,7 +3,8 @@
 //! A path is a remote address and what stands between (`via`). Paths are ranked by class first
 //! (LAN, then direct, then relayed), and by round-trip time within a class. A new path replaces the
 //! one in use only when it is of a better class, or quicker by a margin ([`HYSTERESIS`]), so that
-//! two nearly equal paths don't flap.
+//! two nearly equal paths don't flap. Among relayed paths that work none is better: which relay a
+//! pair uses is chosen before (module `relay`), not raced for.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,26 +18,52 @@ const HYSTERESIS: u32 = 4;
 /// See [`HYSTERESIS`].
 const HYSTERESIS_FLOOR: Duration = Duration::from_millis(5);
 
+/// Names a relay of the netmap for as long as the mesh lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelayHandle(pub(crate) u16);
+
 /// What stands between this device and a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Via {
     /// Nothing: datagrams go straight to the peer's endpoint.
     Direct,
+    /// This device's allocation at a relay.
+    Relay(RelayHandle),
+    /// The peer's allocation at a relay that gives ordinary addresses: datagrams go there as they
+    /// are.
+    PeersRelay,
 }
 
 impl Via {
     /// The bytes of channel header before each datagram.
     pub fn headroom(self) -> usize {
         match self {
-            Self::Direct => 0,
+            Self::Direct | Self::PeersRelay => 0,
+            Self::Relay(_) => crate::CHANNEL_HEADROOM,
+        }
+    }
+
+    /// The relay at which this device has an allocation for it.
+    pub(crate) fn relay(self) -> Option<RelayHandle> {
+        match self {
+            Self::Relay(relay) => Some(relay),
+            Self::Direct | Self::PeersRelay => None,
+        }
+    }
+
+    /// Whether a relay stands between.
+    pub fn is_relayed(self) -> bool {
+        match self {
+            Self::Direct => false,
+            Self::Relay(_) | Self::PeersRelay => true,
         }
     }
 }
 
 /// One way to a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {
-    /// Where datagrams go.
+    /// Where datagrams go; through [`Via::Relay`], where the relay passes them on to.
     pub remote: SocketAddr,
     /// What stands between.
     pub via: Via,
@@ -49,11 +76,21 @@ pub enum Rank {
     Lan,
     /// Direct, over whatever is between.
     Direct,
+    /// Through a relay.
+    Relayed,
 }
 
 impl Path {
     pub(crate) fn direct(remote: SocketAddr) -> Self {
         Self { remote, via: Via::Direct }
+    }
+
+    pub(crate) fn relayed(remote: SocketAddr, relay: RelayHandle) -> Self {
+        Self { remote, via: Via::Relay(relay) }
+    }
+
+    pub(crate) fn is_relayed(self) -> bool {
+        self.via.is_relayed()
     }
 
     /// The path's class, given the own interfaces.
@@ -63,6 +100,7 @@ impl Path {
                 Rank::Lan
             }
             Via::Direct => Rank::Direct,
+            Via::Relay(_) | Via::PeersRelay => Rank::Relayed,
         }
     }
 }
@@ -71,6 +109,9 @@ impl Path {
 pub(crate) fn is_better(new: (Rank, Duration), present: (Rank, Duration)) -> bool {
     if new.0 != present.0 {
         return new.0 < present.0;
+    }
+    if new.0 == Rank::Relayed {
+        return false;
     }
     let margin = (present.1 / HYSTERESIS).max(HYSTERESIS_FLOOR);
     new.1 + margin < present.1
@@ -124,6 +165,14 @@ mod tests {
         let quick = (Rank::Direct, Duration::from_millis(1));
         assert!(is_better(slow_lan, quick));
         assert!(!is_better(quick, slow_lan));
+    }
+
+    #[test]
+    fn a_direct_path_beats_any_relayed_one_and_relayed_ones_do_not_race() {
+        let relayed = (Rank::Relayed, Duration::from_millis(1));
+        assert!(is_better((Rank::Direct, Duration::from_millis(300)), relayed));
+        assert!(!is_better(relayed, (Rank::Direct, Duration::from_millis(300))));
+        assert!(!is_better(relayed, (Rank::Relayed, Duration::from_millis(300))));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,11 @@ use warren_wg::PeerIndex;
 
 use crate::candidates::Candidates;
 use crate::mtu::PathMtu;
+use crate::path::{Path, Via};
 use crate::probe::budget::{Bucket, Rate};
 use crate::probe::keys::{PairKeys, Tag};
 use crate::random::Seeded;
+use crate::relay::Relaying;
 use crate::{CAPABILITY_WIREGUARD, PeerHandle, Reason};
 
 /// How many of a peer's probes are answered at once, and per second after.
@@ -58,8 +60,9 @@ pub(crate) struct Peer {
     /// When a handshake was last begun because the peer said that it has no session.
     pub(crate) renewed: Option<Instant>,
     /// Where authenticated data last came from, when not along the path in use.
-    pub(crate) elsewhere: Option<(SocketAddr, Instant)>,
+    pub(crate) elsewhere: Option<(Path, Instant)>,
     pub(crate) answers: Bucket,
+    pub(crate) relaying: Relaying,
 }
 
 /// The secrets of a pair, and the tags under which its probes are found.
@@ -75,7 +78,7 @@ pub(crate) struct Pair {
 /// The path in use.
 #[derive(Debug)]
 pub(crate) struct InUse {
-    pub(crate) remote: SocketAddr,
+    pub(crate) path: Path,
     /// When something authenticated last came along it.
     pub(crate) heard: Instant,
     /// Since when something sent has not been followed by anything authenticated.
@@ -158,6 +161,7 @@ impl Peer {
             renewed: None,
             elsewhere: None,
             answers: Bucket::new(ANSWERS, now),
+            relaying: Relaying { reach: entry.relays.clone(), ..Relaying::default() },
         }
     }
 
@@ -173,18 +177,33 @@ impl Peer {
         self.path.as_ref().filter(|path| !path.dead)
     }
 
-    pub(crate) fn remote(&self) -> Option<SocketAddr> {
-        self.path.as_ref().map(|path| path.remote)
+    pub(crate) fn in_use(&self) -> Option<Path> {
+        self.path.as_ref().map(|in_use| in_use.path)
+    }
+
+    /// A path as this peer's: what comes straight from its relayed address came through a relay.
+    pub(crate) fn resolve(&self, from: Path) -> Path {
+        match from.via {
+            Via::Direct if self.relaying.relayed_there == Some(from.remote) => {
+                Path { remote: from.remote, via: Via::PeersRelay }
+            }
+            Via::Direct | Via::Relay(_) | Via::PeersRelay => from,
+        }
+    }
+
+    /// The path in use that works.
+    pub(crate) fn live(&self) -> Option<Path> {
+        self.live_path().map(|in_use| in_use.path)
     }
 
     /// The measured RTT of the path in use.
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.candidates.get(&self.remote()?)?.rtt
+        self.candidates.get(&self.in_use()?)?.rtt
     }
 
     /// How long an answer along the path in use may take.
     pub(crate) fn patience(&self) -> Duration {
-        let candidate = self.remote().and_then(|remote| self.candidates.get(&remote));
+        let candidate = self.in_use().and_then(|path| self.candidates.get(&path));
         candidate.and_then(|candidate| candidate.slowest).unwrap_or(ASSUMED_RTT)
     }
 

@@ -8,14 +8,16 @@
 //! tag = HKDF-Expand(prk, "probe tag" || sender's public key || day as u32)[..16]
 //! key = HKDF-Expand(prk, "probe key")[..32]
 //!
-//! request:  USERNAME(tag) [PADDING] MESSAGE-INTEGRITY-SHA256(key) FINGERPRINT
+//! request:  USERNAME(tag) [ASIDE] [ALLOCATION] [PADDING] MESSAGE-INTEGRITY-SHA256(key) FINGERPRINT
 //! response: XOR-MAPPED-ADDRESS TUNNEL MESSAGE-INTEGRITY-SHA256(key) FINGERPRINT
 //! ```
 //!
 //! A receiver finds the sender in a table of its peers' tags of yesterday, today and tomorrow, so
 //! nothing has to be exchanged first and nobody on the path learns a lasting identity. TUNNEL
 //! ([`wire::TUNNEL`]) says whether the responder has a session with the requester: so a device that
-//! restarted, and lost its sessions, is noticed with the first probe.
+//! restarted, and lost its sessions, is noticed with the first probe. ASIDE ([`wire::ASIDE`]), along a
+//! relayed path, asks the other side to try direct paths at the same time; ALLOCATION
+//! ([`wire::ALLOCATION`]) says that the request went out through an allocation at a relay.
 
 pub(crate) mod budget;
 pub(crate) mod keys;

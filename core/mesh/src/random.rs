@@ -19,6 +19,10 @@ impl Random {
         TransactionId(self.bytes())
     }
 
+    pub(crate) fn seed(&mut self) -> [u8; 32] {
+        self.bytes()
+    }
+
     pub(crate) fn number(&mut self) -> u64 {
         u64::from_be_bytes(self.bytes())
     }

@@ -1,8 +1,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use warren_proto::{DeviceId, DeviceName, NatReport};
+use warren_proto::{DeviceId, DeviceName, NatReport, RelayId, RelayTransport};
 use warren_turn::Mapping;
+use warren_turn::client::Failure;
 
 use crate::{Path, Rank, Reason};
 
@@ -19,6 +20,11 @@ pub enum PathState {
         path: Path,
         /// Its class.
         rank: Rank,
+    },
+    /// Through a relay, as ciphertext; direct paths are tried beside it.
+    Relayed {
+        /// The path in use.
+        path: Path,
     },
     /// A path was sought in vain, and is sought again when traffic wants it.
     Unreachable,
@@ -39,8 +45,10 @@ pub struct PeerStatus {
     pub online: bool,
     /// How it is reached.
     pub path: PathState,
-    /// Why there is no path; kept until one is found.
+    /// Why there is no path, or only a relayed one; kept until one is found.
     pub reason: Option<Reason>,
+    /// The relay in use.
+    pub relay: Option<RelayUse>,
     /// The smoothed round-trip time of the path in use.
     pub rtt: Option<Duration>,
     /// Bytes received in its tunnel, as WireGuard counts them.
@@ -53,6 +61,36 @@ pub struct PeerStatus {
     pub established: bool,
     /// The longest IP packet that its path carries, in bytes.
     pub mtu: u16,
+}
+
+/// The relay of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayUse {
+    /// Which.
+    pub id: RelayId,
+    /// Its name.
+    pub name: String,
+    /// How this device reaches it.
+    pub transport: RelayTransport,
+}
+
+/// One relay of the netmap, for `netcheck`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayStatus {
+    /// Which.
+    pub id: RelayId,
+    /// Its name.
+    pub name: String,
+    /// The round trip of a datagram to it, if it answers those.
+    pub rtt: Option<Duration>,
+    /// The best way to it that is known to work, or that is left.
+    pub reached_by: Option<RelayTransport>,
+    /// How this device's allocation there is carried, if it has one.
+    pub in_use: Option<RelayTransport>,
+    /// How many peers need that allocation.
+    pub peers: usize,
+    /// Why it failed last, until it works again.
+    pub problem: Option<Failure>,
 }
 
 /// One STUN server, as seen from the data socket.
@@ -83,4 +121,6 @@ pub struct Netcheck {
     pub servers: Vec<StunStatus>,
     /// Endpoints that the port mapper opened.
     pub port_mapped: Vec<SocketAddr>,
+    /// The relays, in order of preference.
+    pub relays: Vec<RelayStatus>,
 }

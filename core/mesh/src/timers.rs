@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use crate::PeerHandle;
+use crate::{PeerHandle, RelayHandle};
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,10 @@ pub(crate) enum Timer {
     Derive,
     /// The broker is lost: open holes towards all peers.
     Cold,
+    /// Relays are to be measured, or their answers are overdue.
+    Measure,
+    /// An allocation is to be looked at.
+    Relay(RelayHandle),
 }
 
 /// What a peer's timer is for.
@@ -36,6 +40,30 @@ pub(crate) enum PeerTimer {
     HandshakeLimit,
     /// The next MTU probe.
     Mtu,
+    /// No direct path has answered for long enough: a relay is due.
+    Relay,
+    /// A relayed path is in use: are there direct ones by now?
+    Retest,
+    /// The second packets of that question.
+    RetestAgain,
+    /// The relay isn't needed any more.
+    LeaveRelay,
+}
+
+impl PeerTimer {
+    const ALL: [Self; 11] = [
+        Self::Seek,
+        Self::Verify,
+        Self::Silence,
+        Self::Refresh,
+        Self::Glare,
+        Self::HandshakeLimit,
+        Self::Mtu,
+        Self::Relay,
+        Self::Retest,
+        Self::RetestAgain,
+        Self::LeaveRelay,
+    ];
 }
 
 impl Timer {
@@ -49,11 +77,17 @@ impl Timer {
                 PeerTimer::Glare => "handshake after glare",
                 PeerTimer::HandshakeLimit => "limit of a handshake",
                 PeerTimer::Mtu => "mtu probe",
+                PeerTimer::Relay => "head start of direct paths",
+                PeerTimer::Retest => "direct paths beside a relayed one",
+                PeerTimer::RetestAgain => "direct paths once more",
+                PeerTimer::LeaveRelay => "leave a relay",
             },
             Self::CheckIn => "check-in",
             Self::Day => "probe tags of a new day",
             Self::Derive => "derive pair secrets",
             Self::Cold => "probe without the broker",
+            Self::Measure => "measure relays",
+            Self::Relay(_) => "look at an allocation",
         }
     }
 }
@@ -92,15 +126,7 @@ impl Timers {
     }
 
     pub(crate) fn clear_peer(&mut self, peer: PeerHandle) {
-        for timer in [
-            PeerTimer::Seek,
-            PeerTimer::Verify,
-            PeerTimer::Silence,
-            PeerTimer::Refresh,
-            PeerTimer::Glare,
-            PeerTimer::HandshakeLimit,
-            PeerTimer::Mtu,
-        ] {
+        for timer in PeerTimer::ALL {
             self.clear(Timer::Peer(peer, timer));
         }
     }

@@ -196,9 +196,9 @@ impl World {
                 let before = headroom + warren_wg::HEADROOM;
                 let mut slot = vec![0; before + content.len() + TAILROOM];
                 slot[before..before + content.len()].copy_from_slice(&content);
-                let sealed_len = sealer.seal(&mut slot[headroom..], content.len());
+                let sealed_len = sealer.seal(&mut slot, content.len());
                 assert!(sealed_len > content.len());
-                slot.truncate(headroom + sealed_len);
+                slot.truncate(sealed_len);
                 self.keep(from, remote, slot);
             }
             Outbound::Wait(peer) => mesh.enqueue(peer, &content, self.now),
@@ -217,7 +217,7 @@ impl World {
                 assert_eq!(content, packet(ip(1 - to), ip(to), content.len(), n), "forged");
                 assert!(node.delivered.insert(n), "{n} was delivered twice");
             }
-            Inbound::Consumed | Inbound::Dropped(_) => {}
+            Inbound::Consumed | Inbound::Relay | Inbound::Dropped(_) => {}
         }
     }
 

@@ -4,11 +4,11 @@
 //! hole open for longer than that, so that the holes of both sides overlap, and a device that starts
 //! cold or roams is heard where it knocks. The peers are taken in lots, spread over the 20 s.
 
-use std::net::SocketAddr;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::Mesh;
+use crate::path::Path;
 use crate::probe::transactions::Purpose;
 use crate::timers::Timer;
 use crate::{BrokerState, PeerHandle};
@@ -41,8 +41,8 @@ impl Mesh {
             return;
         }
         self.publish_candidates(handle, now);
-        let targets: Vec<SocketAddr> = match self.peers.get(handle) {
-            Some(peer) => peer.candidates.iter().map(|(addr, _)| addr).collect(),
+        let targets: Vec<Path> = match self.peers.get(handle) {
+            Some(peer) => peer.candidates.iter().map(|(path, _)| path).collect(),
             None => return,
         };
         for target in targets {

@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use warren_proto::is_usable_endpoint;
-use warren_turn::{Class, Fingerprint, Handled, Integrity, Message, Method};
+use warren_turn::{Class, Fingerprint, Handled, Integrity, Message};
 
 use super::Mesh;
 use crate::mtu;
+use crate::path::{Path, Via};
 use crate::peer::{Pair, Peer, is_recent};
 use crate::probe::keys::{PairKeys, Tag};
 use crate::probe::transactions::{Pending, Purpose};
-use crate::probe::wire;
+use crate::probe::wire::{self, Flags};
 use crate::timers::Timer;
-use crate::{Inbound, InboundDrop, PeerHandle, Transmit};
+use crate::{Inbound, InboundDrop, PeerHandle};
 
 /// How many pair secrets are derived at a time; each costs about 50 µs.
 const DERIVED_AT_ONCE: usize = 32;
@@ -35,17 +36,19 @@ impl Mesh {
     pub(super) fn send_probe(
         &mut self,
         handle: PeerHandle,
-        remote: SocketAddr,
+        path: Path,
         purpose: Purpose,
         now: Instant,
     ) -> bool {
-        if !self.ensure_pair(handle, now) {
+        if !self.ensure_pair(handle, now) || !self.can_send(path) {
             return false;
         }
         let day = self.clock.day(now);
         let Some(peer) = self.peers.get_mut(handle) else { return false };
-        let Some(candidate) = peer.candidates.get_mut(&remote) else { return false };
-        if candidate.answered.is_none() && !self.budget.take(remote.ip(), now) {
+        let Some(candidate) = peer.candidates.get_mut(&path) else { return false };
+        // A relay passes on only to who has asked for it.
+        let is_free = candidate.answered.is_some() || matches!(path.via, Via::Relay(_));
+        if !is_free && !self.budget.take(path.remote.ip(), now) {
             self.counters.probes_withheld += 1;
             return false;
         }
@@ -58,43 +61,43 @@ impl Mesh {
         }
         let id = self.random.transaction_id();
         let (len, dont_fragment) = match purpose {
-            Purpose::Path => (wire::REQUEST_LEN, false),
+            Purpose::Path | Purpose::Aside => (wire::REQUEST_LEN, false),
             Purpose::Mtu(size) => (mtu::probe_len(size), true),
         };
-        let contents = wire::request(id, &pair.own.1, &pair.keys.integrity, len);
-        self.transactions.insert(id, Pending { peer: handle, remote, sent: now, purpose });
-        self.transmits.push_back(Transmit { remote, contents, dont_fragment });
+        let flags = Flags {
+            aside: purpose == Purpose::Aside,
+            allocation: matches!(path.via, Via::Relay(relay) if !self.relays.is_virtual(relay)),
+        };
+        let contents = wire::request(id, &pair.own.1, &pair.keys.integrity, flags, len);
+        self.transactions.insert(id, Pending { peer: handle, path, sent: now, purpose });
+        self.send(path, contents, dont_fragment);
         self.counters.probes_sent += 1;
         true
     }
 
-    /// Takes a datagram that has STUN's cookie.
-    pub(super) fn handle_stun(
+    /// Takes a Binding message that came along `from`.
+    pub(super) fn handle_binding(
         &mut self,
-        remote: SocketAddr,
-        datagram: &[u8],
+        from: Path,
+        message: &Message<'_>,
         now: Instant,
     ) -> Result<(), InboundDrop> {
-        let Ok(message) = Message::parse(datagram) else { return Err(InboundDrop::MalformedStun) };
-        if message.method() != Method::BINDING {
-            return Err(InboundDrop::NotAProbe);
-        }
         match message.class() {
-            Class::Request => self.handle_probe(remote, &message, now),
-            Class::Success => self.handle_answer(remote, &message, now),
-            Class::Error => self.handle_server_answer(remote, &message, now),
+            Class::Request => self.handle_probe(from, message, now),
+            Class::Success => self.handle_answer(from, message, now),
+            Class::Error => self.handle_server_answer(from, message, now),
             Class::Indication => Err(InboundDrop::NotAProbe),
         }
     }
 
     fn handle_probe(
         &mut self,
-        remote: SocketAddr,
+        from: Path,
         message: &Message<'_>,
         now: Instant,
     ) -> Result<(), InboundDrop> {
         let tag = wire::tag_of(message).ok_or(InboundDrop::NotAProbe)?;
-        if !self.is_usable(remote) {
+        if !self.is_usable(from) {
             return Err(InboundDrop::UnusableSource);
         }
         let handle = self.find_tag(&tag, now).ok_or(InboundDrop::UnknownTag)?;
@@ -104,25 +107,41 @@ impl Mesh {
         if !peer.answers.take(now) {
             return Err(InboundDrop::ProbeRate);
         }
+        let Some(peer) = self.peers.get(handle) else { return Err(InboundDrop::UnknownTag) };
+        if !self.is_at_home(peer, from) {
+            return Err(InboundDrop::UnusableSource);
+        }
+        let peer = self.peers.get_mut(handle).ok_or(InboundDrop::UnknownTag)?;
+        let pair = peer.pair.as_ref().ok_or(InboundDrop::UnknownTag)?;
         let id = message.transaction_id();
-        let answer = wire::response(id, remote, peer.established, &pair.keys.integrity);
-        self.send(remote, answer);
+        let answer = wire::response(id, from.remote, peer.established, &pair.keys.integrity);
+        let flags = Flags::of(message);
+        if flags.allocation && from.via == Via::Direct {
+            peer.relaying.note_relayed_there(from.remote);
+        }
+        let from = peer.resolve(from);
+        self.send(from, answer, false);
         self.counters.probes_answered += 1;
-        self.learn_of(handle, remote, now);
+        self.learn_of(handle, from, now);
+        if flags.aside && from.is_relayed() {
+            self.try_direct_too(handle, now);
+        }
         Ok(())
     }
 
-    /// A valid probe came from `remote`: probes back, unless that is where the peer is anyway.
-    fn learn_of(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
+    /// A valid probe came along `from`: probes back, unless that is the path in use anyway.
+    fn learn_of(&mut self, handle: PeerHandle, from: Path, now: Instant) {
         // Its handshake may overtake the answer to our own probe.
         self.ensure_tunnel(handle, now);
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        if peer.live_path().is_some_and(|path| path.remote == remote) {
+        if peer.live() == Some(from) {
             return;
         }
-        let in_use = peer.remote();
-        let new = peer.candidates.observe(remote, in_use, now);
-        let candidate = peer.candidates.get(&remote);
+        let in_use = peer.in_use();
+        let new = peer.candidates.observe(from, in_use, now);
+        self.follow_relayed(handle, from, now);
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        let candidate = peer.candidates.get(&from);
         let pause = if candidate.is_some_and(|c| is_recent(c.answered, PROVEN_PAUSE, now)) {
             PROVEN_PAUSE
         } else {
@@ -130,60 +149,67 @@ impl Mesh {
         };
         let asked = candidate.and_then(|candidate| candidate.asked);
         if !is_recent(asked, pause, now) {
-            self.send_probe(handle, remote, Purpose::Path, now);
+            self.send_probe(handle, from, Purpose::Path, now);
         }
-        if new {
+        if new && !from.is_relayed() {
             self.suspect(handle, false, now);
         }
     }
 
     fn handle_answer(
         &mut self,
-        remote: SocketAddr,
+        from: Path,
         message: &Message<'_>,
         now: Instant,
     ) -> Result<(), InboundDrop> {
         let id = message.transaction_id();
         let Some(pending) = self.transactions.get(id).copied() else {
-            return self.handle_server_answer(remote, message, now);
+            return self.handle_server_answer(from, message, now);
         };
-        if pending.remote != remote {
+        if (pending.path.remote, pending.path.via.relay()) != (from.remote, from.via.relay()) {
             return Err(InboundDrop::UnknownTransaction);
         }
-        let handle = pending.peer;
+        let (handle, from) = (pending.peer, pending.path);
         let peer = self.peers.get_mut(handle).ok_or(InboundDrop::UnknownTransaction)?;
         check(message, peer.pair.as_ref().ok_or(InboundDrop::UnknownTransaction)?)?;
         self.transactions.remove(id);
         self.counters.answers_received += 1;
-        self.answered = Some(now);
+        if !from.is_relayed() {
+            self.answered = Some(now);
+        }
         match pending.purpose {
-            Purpose::Path => {
+            Purpose::Path | Purpose::Aside => {
                 let rtt = now.saturating_duration_since(pending.sent);
-                if let Some(candidate) = peer.candidates.get_mut(&remote) {
+                if let Some(candidate) = peer.candidates.get_mut(&from) {
                     candidate.measure(rtt, now);
                     let lost = self.lost_tunnel(handle, wire::tunnel_of(message), now);
-                    self.path_answered(handle, remote, now);
+                    self.path_answered(handle, from, now);
                     if lost {
                         self.renew_tunnel(handle, now);
                     }
                 }
             }
-            Purpose::Mtu(size) => self.mtu_answered(handle, remote, size, now),
+            Purpose::Mtu(size) => self.mtu_answered(handle, from, size, now),
         }
         Ok(())
     }
 
-    /// A response that answers none of our probes: one of a STUN server?
+    /// A response that answers none of our probes: one of a relay or STUN server?
     fn handle_server_answer(
         &mut self,
-        remote: SocketAddr,
+        from: Path,
         message: &Message<'_>,
         now: Instant,
     ) -> Result<(), InboundDrop> {
+        let Path { remote, via: Via::Direct } = from else {
+            return Err(InboundDrop::UnknownTransaction);
+        };
+        if self.relay_measured(remote, message, now) {
+            return Ok(());
+        }
         match self.outside.stun.handle_response(remote, message, now) {
             Handled::Answered => {
-                self.outside.update();
-                self.publish_changes(now);
+                self.outside_changed(now);
                 Ok(())
             }
             Handled::Refused => Err(InboundDrop::MalformedStun),
@@ -210,9 +236,14 @@ impl Mesh {
         true
     }
 
-    /// Whether a peer could be at this address.
-    pub(super) fn is_usable(&self, remote: SocketAddr) -> bool {
-        is_usable_endpoint(&remote) && !self.ranges.contain(remote.ip())
+    /// Whether a peer could be there.
+    pub(super) fn is_usable(&self, path: Path) -> bool {
+        match path.via {
+            Via::Direct | Via::PeersRelay => {
+                is_usable_endpoint(&path.remote) && !self.ranges.contain(path.remote.ip())
+            }
+            Via::Relay(_) => true,
+        }
     }
 
     /// Brings a peer's candidates up to date with what it has published. Returns whether there is
@@ -226,7 +257,7 @@ impl Mesh {
                 && !outside.is_own(addr)
         };
         let Some(peer) = self.peers.get_mut(handle) else { return false };
-        let in_use = peer.remote();
+        let in_use = peer.in_use();
         peer.candidates.publish(&peer.endpoints, usable, in_use, now)
     }
 

@@ -8,6 +8,7 @@ use warren_wg::{PeerIndex, Received};
 use super::Mesh;
 use crate::candidates::canonical;
 use crate::demux::{Kind, classify};
+use crate::path::Path;
 use crate::timers::{PeerTimer, Timer};
 use crate::{Inbound, InboundDrop, PeerHandle, ip};
 
@@ -22,27 +23,28 @@ impl Mesh {
     ) -> Inbound {
         let remote = canonical(remote);
         let inbound = match classify(datagram) {
-            Kind::WireGuard => self.handle_wireguard(remote, datagram, now),
-            Kind::Stun => self.handle_stun(remote, datagram, now).into(),
-            Kind::ChannelData => Inbound::Dropped(InboundDrop::NoRelay),
+            Kind::WireGuard => self.handle_wireguard(Path::direct(remote), datagram, now),
+            Kind::Stun => self.handle_stun(remote, datagram, now),
+            Kind::ChannelData => self.handle_channel_data(remote, datagram, now),
             Kind::Unknown => Inbound::Dropped(InboundDrop::Unknown),
         };
         match &inbound {
             Inbound::Deliver { .. } => self.counters.delivered += 1,
-            Inbound::Consumed => {}
+            Inbound::Consumed | Inbound::Relay => {}
             Inbound::Dropped(reason) => self.counters.drop_inbound(*reason),
         }
         self.pump(now);
         inbound
     }
 
-    fn handle_wireguard(
+    pub(super) fn handle_wireguard(
         &mut self,
-        remote: SocketAddr,
+        from: Path,
         datagram: &mut [u8],
         now: Instant,
     ) -> Inbound {
-        let (tunnel, packet) = match self.wg.handle_datagram(remote, datagram, now) {
+        self.inbound = Some(from);
+        let (tunnel, packet) = match self.wg.handle_datagram(from.remote, datagram, now) {
             Received::Data { peer, range } => (peer, Some(range)),
             Received::Keepalive { peer } => (peer, None),
             Received::Handshake { peer } => {
@@ -55,7 +57,11 @@ impl Mesh {
         let Some(handle) = self.peers.by_tunnel_of_run(tunnel) else {
             return Inbound::Dropped(InboundDrop::WireGuard);
         };
-        self.heard(handle, remote, now);
+        let Some(peer) = self.peers.get(handle) else {
+            return Inbound::Dropped(InboundDrop::WireGuard);
+        };
+        let from = peer.resolve(from);
+        self.heard(handle, from, now);
         let Some(range) = packet else { return Inbound::Consumed };
         match self.admit(handle, &mut datagram[range.clone()], now) {
             Ok(()) => Inbound::Deliver { range },

@@ -40,14 +40,16 @@ impl Mesh {
             .map(|(_, handle)| handle)
             .collect();
         for handle in gone {
-            self.remove_peer(handle);
+            self.remove_peer(handle, now);
         }
         for entry in &netmap.peers {
             self.take_entry(entry, now);
         }
         let (this, stun) = (netmap.this.clone(), netmap.stun.clone());
+        let relays = netmap.relays.clone();
         self.netmap = Some(netmap);
         self.take_self(&this, now);
+        self.take_relays(&relays, now);
         self.outside.set_servers(&stun, now);
         self.schedule_tags(now);
         self.publish_changes(now);
@@ -99,7 +101,7 @@ impl Mesh {
                     netmap.peers.remove(at);
                 }
                 if let Some(handle) = self.peers.by_id(*id) {
-                    self.remove_peer(handle);
+                    self.remove_peer(handle, now);
                 }
             }
             Change::Presence { id, online, endpoints, nat } => {
@@ -134,6 +136,7 @@ impl Mesh {
                 if let Some(netmap) = &mut self.netmap {
                     netmap.relays.clone_from(relays);
                 }
+                self.take_relays(relays, now);
             }
             Change::RelayDuty { duty } => {
                 if let Some(netmap) = &mut self.netmap {
@@ -143,6 +146,10 @@ impl Mesh {
             Change::PeerRelays { id, relays } => {
                 if let Some(entry) = self.entry_mut(*id) {
                     entry.relays.clone_from(relays);
+                }
+                let handle = self.peers.by_id(*id);
+                if let Some(peer) = handle.and_then(|handle| self.peers.get_mut(handle)) {
+                    peer.relaying.reach.clone_from(relays);
                 }
             }
             Change::Unknown => {}
@@ -181,10 +188,13 @@ impl Mesh {
                     == (entry.key.0, entry.ipv4, entry.ipv6, is_plain(entry))
             });
             if same {
+                if let Some(peer) = self.peers.get_mut(handle) {
+                    peer.relaying.reach.clone_from(&entry.relays);
+                }
                 self.take_presence(handle, &entry.endpoints, entry.nat, entry.online, now);
                 return;
             }
-            self.remove_peer(handle);
+            self.remove_peer(handle, now);
         }
         let handle = self.peers.insert(entry, now);
         if is_plain(entry) {
@@ -223,7 +233,8 @@ impl Mesh {
     }
 
     /// Cuts a peer off: its tunnel, its queue, everything.
-    fn remove_peer(&mut self, handle: PeerHandle) {
+    fn remove_peer(&mut self, handle: PeerHandle, now: Instant) {
+        self.leave_relays(handle, now);
         let Some(peer) = self.peers.remove(handle) else { return };
         if let Some(tunnel) = peer.tunnel {
             self.wg.remove_peer(tunnel);

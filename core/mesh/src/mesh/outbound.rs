@@ -7,10 +7,10 @@ use super::Mesh;
 use super::verify::silence_limit;
 use crate::icmp::Problem;
 use crate::ip::{self, Header};
-use crate::path::Via;
 use crate::peer::Wish;
+use crate::relay::Carriage;
 use crate::timers::{PeerTimer, Timer};
-use crate::{Outbound, OutboundDrop, PeerHandle};
+use crate::{CHANNEL_HEADROOM, Outbound, OutboundDrop, OutboundSealer, PeerHandle};
 
 impl Mesh {
     /// Says where an IP packet from the own host goes: the hot path out.
@@ -41,7 +41,10 @@ impl Mesh {
             self.tell_host(packet, Problem::TooBig(limit), now);
             return Outbound::Dropped(OutboundDrop::TooBig);
         }
-        let remote = path.remote;
+        // A stream takes bytes, not datagrams: each packet goes through the queue.
+        let Some(Carriage::Datagram { remote, channel }) = self.relays.carriage(path.path) else {
+            return Outbound::Wait(handle);
+        };
         if path.note_sent(now) {
             let due = now + silence_limit(peer.patience());
             self.timers.set(Timer::Peer(handle, PeerTimer::Silence), due);
@@ -49,7 +52,9 @@ impl Mesh {
         match self.wg.sealer(tunnel, now) {
             Some(sealer) => {
                 self.counters.sealed += 1;
-                Outbound::Seal { remote, headroom: Via::Direct.headroom(), sealer }
+                let headroom = channel.map_or(0, |_| CHANNEL_HEADROOM);
+                self.counters.relayed_out += u64::from(channel.is_some());
+                Outbound::Seal { remote, headroom, sealer: OutboundSealer { sealer, channel } }
             }
             None => Outbound::Wait(handle),
         }

@@ -1,12 +1,12 @@
 //! What people are shown.
 
-use warren_proto::{CheckInState, DeviceId, Peer as Entry};
+use warren_proto::{CheckInState, DeviceId, Peer as Entry, RelayTransport};
 use warren_turn::Family;
 
 use super::Mesh;
-use crate::path::Path;
+use crate::path::{Path, Rank, Via};
 use crate::peer::Peer;
-use crate::{Counters, Netcheck, PathState, PeerStatus, StunStatus};
+use crate::{Counters, Netcheck, PathState, PeerStatus, Reason, RelayStatus, RelayUse, StunStatus};
 
 impl Mesh {
     /// All peers of the netmap, by id.
@@ -31,7 +31,8 @@ impl Mesh {
             ipv4: entry.ipv4,
             ipv6: entry.ipv6,
             online: peer.online,
-            reason: peer.failure.map(|failure| failure.reason),
+            reason: self.status_reason(peer),
+            relay: self.relay_in_use(peer),
             rtt: peer.rtt(),
             rx_bytes: stats.rx_bytes,
             tx_bytes: stats.tx_bytes,
@@ -43,9 +44,11 @@ impl Mesh {
     }
 
     fn path_state(&self, peer: &Peer) -> PathState {
-        if let Some(path) = peer.live_path() {
-            let path = Path::direct(path.remote);
-            PathState::Direct { path, rank: path.rank(&self.outside.local) }
+        if let Some(path) = peer.live() {
+            match path.rank(&self.outside.local) {
+                rank @ (Rank::Lan | Rank::Direct) => PathState::Direct { path, rank },
+                Rank::Relayed => PathState::Relayed { path },
+            }
         } else if peer.failure.is_some() {
             PathState::Unreachable
         } else if peer.seek.is_some() {
@@ -55,9 +58,36 @@ impl Mesh {
         }
     }
 
+    /// Why there is no path, or only a relayed one.
+    fn status_reason(&self, peer: &Peer) -> Option<Reason> {
+        if peer.live().is_some_and(Path::is_relayed) {
+            peer.relaying.reason
+        } else {
+            peer.failure.map(|failure| failure.reason)
+        }
+    }
+
+    fn relay_in_use(&self, peer: &Peer) -> Option<RelayUse> {
+        let relay = match peer.live()?.via {
+            Via::Direct => return None,
+            Via::Relay(relay) => Some(relay),
+            Via::PeersRelay => peer.relaying.named.map(|(relay, _)| relay),
+        };
+        let entry = self.relays.get(relay?)?;
+        let transport = match peer.live()?.via {
+            Via::Relay(_) => entry.transport(),
+            Via::Direct | Via::PeersRelay => Some(RelayTransport::Udp),
+        };
+        Some(RelayUse {
+            id: entry.info.id,
+            name: entry.info.name.clone(),
+            transport: transport.unwrap_or_default(),
+        })
+    }
+
     /// What this device would check in with at this moment.
     pub fn check_in_state(&self) -> CheckInState {
-        self.outside.check_in_state()
+        CheckInState { relay_rtts: self.relays.published.clone(), ..self.outside.check_in_state() }
     }
 
     /// What is known of the own way out.
@@ -75,7 +105,24 @@ impl Mesh {
             mapping_ipv6: self.outside.stun.mapping(Family::V6),
             servers: servers.collect(),
             port_mapped: self.outside.port_mapped.clone(),
+            relays: self.relay_statuses().collect(),
         }
+    }
+
+    fn relay_statuses(&self) -> impl Iterator<Item = RelayStatus> {
+        self.relays.order.iter().filter_map(|relay| {
+            let entry = self.relays.get(*relay)?;
+            let published = self.relays.published.iter().find(|rtt| rtt.relay == entry.info.id);
+            Some(RelayStatus {
+                id: entry.info.id,
+                name: entry.info.name.clone(),
+                rtt: entry.measurement.rtt(),
+                reached_by: published.map(|rtt| rtt.transport),
+                in_use: entry.transport(),
+                peers: entry.allocation.as_ref().map_or(0, |there| there.users.len()),
+                problem: entry.problem,
+            })
+        })
     }
 
     /// The interface's MTU as it should be: fixed, or as discovered.

@@ -23,6 +23,7 @@ impl Mesh {
         match state {
             BrokerState::Connected { .. } => {
                 self.timers.clear(Timer::Cold);
+                self.publish_relays(now);
                 // STUN servers often live and die with the broker.
                 if before == Some(BrokerState::Lost) || self.outside.nat().udp == Some(false) {
                     self.refresh_outside(now);
@@ -54,8 +55,23 @@ impl Mesh {
             return;
         }
         self.outside.update();
+        self.relays.generation += 1;
+        self.measure_all_relays(now);
         for handle in self.peers.active() {
             self.own_side_moved(handle, now);
+        }
+        self.publish_changes(now);
+    }
+
+    /// STUN says something else.
+    pub(super) fn outside_changed(&mut self, now: Instant) {
+        let before = self.outside.nat().udp;
+        self.outside.update();
+        let udp = self.outside.nat().udp;
+        if before == Some(false) && udp == Some(true) {
+            self.measure_all_relays(now);
+        } else if before != udp {
+            self.publish_relays(now);
         }
         self.publish_changes(now);
     }
@@ -89,7 +105,7 @@ impl Mesh {
         if self.netmap.is_none() {
             return;
         }
-        let differs = self.published.as_ref() != Some(&self.outside.check_in_state());
+        let differs = self.published.as_ref() != Some(&self.check_in_state());
         if !differs {
             self.timers.clear(Timer::CheckIn);
         } else if self.outside.is_resolved() {
@@ -104,13 +120,16 @@ impl Mesh {
     pub(super) fn publish(&mut self, now: Instant) {
         self.timers.clear(Timer::CheckIn);
         self.outside.settle();
-        let state = self.outside.check_in_state();
+        let state = self.check_in_state();
         if self.published.as_ref() == Some(&state) {
             return;
         }
         let moved = self.published.as_ref().is_none_or(|before| {
             (&before.endpoints, before.nat.udp) != (&state.endpoints, state.nat.udp)
         });
+        if moved {
+            self.relays.generation += 1;
+        }
         self.published = Some(state.clone());
         self.events.retain(|event| !matches!(event, Event::CheckIn(_)));
         self.events.push_back(Event::CheckIn(state));

@@ -1,13 +1,12 @@
 //! Looking for a path: both sides probe all endpoints of the other, often at first, then less.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use warren_proto::{ConnectRequest, ConnectSignal, Endpoint, MappingBehaviour};
 
 use super::Mesh;
 use crate::candidates::canonical;
-use crate::path::{Path, is_better};
+use crate::path::{Path, Via, is_better};
 use crate::peer::{Failure, InUse, Seek, Wish, is_recent};
 use crate::probe::transactions::Purpose;
 use crate::timers::{PeerTimer, Timer};
@@ -18,6 +17,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// How long, when the broker says that the peer is offline.
 const LIMIT_OFFLINE: Duration = Duration::from_secs(2);
+
+/// How much longer, while a relay is on its way to being used.
+const RELAY_EXTENSION: Duration = Duration::from_secs(5);
+
+/// How many rounds of direct probes a pair gets that was found to need a relay.
+const LEARNED_ROUNDS: u32 = 2;
 
 /// How long a better path is looked for after the first one answered.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -35,7 +40,7 @@ pub(super) const RETRY: Duration = Duration::from_secs(25);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// A peer's answer within this time proves that UDP isn't blocked, whatever STUN says.
-const UDP_PROVEN: Duration = Duration::from_secs(300);
+pub(super) const UDP_PROVEN: Duration = Duration::from_secs(300);
 
 /// A wish of the own host counts for so long without being repeated.
 pub(super) const WISH: Duration = Duration::from_secs(25);
@@ -61,10 +66,15 @@ impl Mesh {
             return;
         };
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        peer.endpoints.clone_from(&signal.endpoints);
-        peer.nat = signal.nat;
+        if (&peer.endpoints, peer.nat) != (&signal.endpoints, signal.nat) {
+            peer.endpoints.clone_from(&signal.endpoints);
+            peer.nat = signal.nat;
+            peer.relaying.relay_only = None;
+        }
         peer.online = true;
         peer.wanted_there = Some(now);
+        self.take_choice(handle, signal.relay, now);
+        let Some(peer) = self.peers.get(handle) else { return };
         if peer.live_path().is_some() {
             self.probe_beside(handle, now);
             self.suspect(handle, false, now);
@@ -78,10 +88,11 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(handle) else { return };
         peer.wanted = Some(now);
         peer.traffic = Some(now);
-        match peer.live_path().map(|path| path.remote) {
-            Some(remote) => {
-                self.send_probe(handle, remote, Purpose::Path, now);
+        match peer.live() {
+            Some(path) => {
+                self.send_probe(handle, path, Purpose::Path, now);
                 self.begin_handshake(handle, now);
+                self.retest_on_request(handle, now);
             }
             None => self.seek(handle, Wish::Ours, now),
         }
@@ -89,6 +100,17 @@ impl Mesh {
 
     /// Starts to look for a path, or goes on with more reason.
     pub(super) fn seek(&mut self, handle: PeerHandle, wish: Wish, now: Instant) {
+        self.seek_since(handle, wish, now, now);
+    }
+
+    /// The same where probing began at `since`.
+    pub(super) fn seek_since(
+        &mut self,
+        handle: PeerHandle,
+        wish: Wish,
+        since: Instant,
+        now: Instant,
+    ) {
         self.publish_candidates(handle, now);
         let Some(peer) = self.peers.get_mut(handle) else { return };
         if peer.plain {
@@ -126,6 +148,7 @@ impl Mesh {
             }
         }
         self.timers.set(Timer::Peer(handle, PeerTimer::Seek), now + interval(0));
+        self.plan_relay(handle, wish, since, now);
         self.probe_round(handle, now);
     }
 
@@ -136,7 +159,9 @@ impl Mesh {
         if peer.seek.is_some_and(|seek| seek.found.is_none()) {
             return;
         }
-        let seek = Seek { wish: Wish::Theirs, started: now, round: 0, probes: 0, found: Some(now) };
+        // Beside a relayed path every direct one is better, so more is worth a try.
+        let found = peer.live().filter(|path| !path.is_relayed()).map(|_| now);
+        let seek = Seek { wish: Wish::Theirs, started: now, round: 0, probes: 0, found };
         peer.seek = Some(seek);
         self.timers.set(Timer::Peer(handle, PeerTimer::Seek), now + interval(0));
         self.probe_round(handle, now);
@@ -149,16 +174,20 @@ impl Mesh {
             return;
         }
         peer.signalled = Some(now);
+        let id = peer.id;
+        let relay = self.choice_to_tell(handle, now);
         self.events.push_back(Event::Connect(ConnectRequest {
-            peer: peer.id,
+            peer: id,
             endpoints: self.outside.endpoints(),
             nat: self.outside.nat(),
-            relay: None,
+            relay,
         }));
     }
 
     pub(super) fn seek_round(&mut self, handle: PeerHandle, now: Instant) {
+        let relaying = self.is_relay_pending(handle);
         let Some(peer) = self.peers.get_mut(handle) else { return };
+        let is_relayed = peer.live().is_some_and(Path::is_relayed);
         let Some(seek) = &mut peer.seek else { return };
         let elapsed = now.saturating_duration_since(seek.started);
         if let Some(found) = seek.found {
@@ -169,14 +198,18 @@ impl Mesh {
         } else {
             let offline =
                 !peer.online && matches!(self.broker, Some(BrokerState::Connected { .. }));
-            if elapsed >= if offline { LIMIT_OFFLINE } else { LIMIT } {
+            let limit = match (is_relayed, offline) {
+                (true, _) | (false, false) => LIMIT,
+                (false, true) => LIMIT_OFFLINE,
+            };
+            if elapsed >= if relaying { limit + RELAY_EXTENSION } else { limit } {
                 self.give_seek_up(handle, now);
                 return;
             }
         }
         seek.round += 1;
         let next = now + interval(seek.round);
-        let signal_again = seek.found.is_none() && seek.wish == Wish::Ours;
+        let signal_again = seek.found.is_none() && seek.wish == Wish::Ours && !is_relayed;
         if signal_again && elapsed >= SIGNAL_AGAIN && !is_recent(peer.signalled, SIGNAL_AGAIN, now)
         {
             self.signal(handle, now);
@@ -189,16 +222,24 @@ impl Mesh {
     fn probe_round(&mut self, handle: PeerHandle, now: Instant) {
         let local = &self.outside.local;
         let Some(peer) = self.peers.get(handle) else { return };
-        let present = peer.live_path().map(|path| path.remote);
-        let rank = present.map(|remote| Path::direct(remote).rank(local));
-        let useful = |addr: SocketAddr| {
-            Some(addr) != present && rank.is_none_or(|rank| Path::direct(addr).rank(local) <= rank)
+        let present = peer.live();
+        let rank = present.map(|path| path.rank(local));
+        // Where a direct path was sought in vain and nothing has changed, little is spent on one.
+        let round = peer.seek.map_or(0, |seek| seek.round);
+        let spare = round >= LEARNED_ROUNDS && self.is_relay_only(peer);
+        let useful = |path: Path| {
+            Some(path) != present
+                && rank.is_none_or(|rank| path.rank(local) <= rank)
+                && !(path.is_relayed() && present.is_some())
+                && !(spare && path.via == Via::Direct)
         };
-        let targets: Vec<SocketAddr> =
-            peer.candidates.iter().map(|(addr, _)| addr).filter(|addr| useful(*addr)).collect();
+        let targets: Vec<Path> =
+            peer.candidates.iter().map(|(path, _)| path).filter(|path| useful(*path)).collect();
         let mut sent = 0;
         for target in targets {
-            sent += u32::from(self.send_probe(handle, target, Purpose::Path, now));
+            let is_direct = target.via == Via::Direct;
+            let left = self.send_probe(handle, target, Purpose::Path, now);
+            sent += u32::from(left && is_direct);
         }
         if let Some(seek) = self.peers.get_mut(handle).and_then(|peer| peer.seek.as_mut()) {
             seek.probes += sent;
@@ -210,6 +251,7 @@ impl Mesh {
             peer.seek = None;
         }
         self.timers.clear(Timer::Peer(handle, PeerTimer::Seek));
+        self.timers.clear(Timer::Peer(handle, PeerTimer::Relay));
         self.peers.note_activity(handle);
     }
 
@@ -217,6 +259,10 @@ impl Mesh {
     fn give_seek_up(&mut self, handle: PeerHandle, now: Instant) {
         let reason = self.reason(handle, now);
         self.end_seek(handle);
+        if self.learn_relay_only(handle, reason) {
+            return;
+        }
+        self.leave_relays(handle, now);
         let Some(peer) = self.peers.get_mut(handle) else { return };
         let wanted = is_recent(peer.wanted, WISH, now);
         if peer.path.is_some() {
@@ -248,11 +294,11 @@ impl Mesh {
         }
     }
 
-    fn reason(&self, handle: PeerHandle, now: Instant) -> Reason {
+    pub(super) fn reason(&self, handle: PeerHandle, now: Instant) -> Reason {
         let Some(peer) = self.peers.get(handle) else { return Reason::PeerOffline };
         let own = self.outside.nat();
-        let endpoints = u32::try_from(peer.candidates.len()).unwrap_or(u32::MAX);
-        if own.udp == Some(false) && !is_recent(self.answered, UDP_PROVEN, now) {
+        let endpoints = u32::try_from(peer.candidates.direct()).unwrap_or(u32::MAX);
+        if self.is_udp_blocked(now) {
             Reason::UdpBlockedHere
         } else if !peer.online && matches!(self.broker, Some(BrokerState::Connected { .. })) {
             Reason::PeerOffline
@@ -269,69 +315,71 @@ impl Mesh {
     }
 
     /// One of our probes was answered: is that the path to use?
-    pub(super) fn path_answered(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
-        self.heard_answer(handle, remote, now);
+    pub(super) fn path_answered(&mut self, handle: PeerHandle, path: Path, now: Instant) {
+        self.heard_answer(handle, path, now);
         let Some(peer) = self.peers.get(handle) else { return };
-        let Some(present) = peer.live_path().map(|path| path.remote) else {
-            self.use_path(handle, remote, now);
+        let Some(present) = peer.live() else {
+            self.use_path(handle, path, now);
             return;
         };
-        if present == remote {
+        if present == path {
             return;
         }
         let local = &self.outside.local;
-        let figures = |addr: SocketAddr| {
-            let rtt = peer.candidates.get(&addr).and_then(|candidate| candidate.rtt);
-            (Path::direct(addr).rank(local), rtt.unwrap_or(Duration::MAX))
+        let figures = |path: Path| {
+            let rtt = peer.candidates.get(&path).and_then(|candidate| candidate.rtt);
+            (path.rank(local), rtt.unwrap_or(Duration::MAX))
         };
-        let (new, old) = (figures(remote), figures(present));
+        let (new, old) = (figures(path), figures(present));
         let follow = new.0 == old.0
             && self.public < peer.key
             && peer
                 .elsewhere
-                .is_some_and(|(addr, at)| addr == remote && is_recent(Some(at), FOLLOW, now));
+                .is_some_and(|(from, at)| from == path && is_recent(Some(at), FOLLOW, now));
         if follow || is_better(new, old) {
-            self.use_path(handle, remote, now);
+            self.use_path(handle, path, now);
         }
     }
 
     /// A peer that can't be probed is simply talked to.
     fn use_published_path(&mut self, handle: PeerHandle, now: Instant) {
         let Some(peer) = self.peers.get(handle) else { return };
-        let usable =
-            |endpoint: &&Endpoint| peer.candidates.get(&canonical(endpoint.addr)).is_some();
-        match peer.endpoints.iter().find(usable).map(|endpoint| canonical(endpoint.addr)) {
-            Some(remote) => self.use_path(handle, remote, now),
+        let usable = |path: &Path| peer.candidates.get(path).is_some();
+        let published = |endpoint: &Endpoint| Path::direct(canonical(endpoint.addr));
+        match peer.endpoints.iter().map(published).find(usable) {
+            Some(path) => self.use_path(handle, path, now),
             None => self.fail(handle, Reason::NoUsableEndpoint, now),
         }
     }
 
     /// Takes a path into use: the first, a better one, or one that lives.
-    pub(super) fn use_path(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
+    pub(super) fn use_path(&mut self, handle: PeerHandle, path: Path, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
         if let Some(old) = &peer.path
-            && let Some(candidate) = peer.candidates.get_mut(&old.remote)
+            && let Some(candidate) = peer.candidates.get_mut(&old.path)
         {
             candidate.mtu = Some(old.mtu.confirmed());
         }
-        let known = peer.candidates.get(&remote).and_then(|candidate| candidate.mtu);
-        peer.path = Some(InUse::new(remote, known, now));
+        let known = peer.candidates.get(&path).and_then(|candidate| candidate.mtu);
+        peer.path = Some(InUse::new(path, known, now));
         peer.failure = None;
         peer.failures = Some(0);
         peer.elsewhere = None;
-        if let Some(seek) = &mut peer.seek {
+        if let Some(seek) = &mut peer.seek
+            && !path.is_relayed()
+        {
             seek.found = Some(now);
         }
         let held = peer.held.take();
-        self.events
-            .push_back(Event::PathChanged { peer: peer.id, path: Some(Path::direct(remote)) });
+        self.events.push_back(Event::PathChanged { peer: peer.id, path: Some(path) });
+        self.settle_relaying(handle, path, now);
         self.timers.clear(Timer::Peer(handle, PeerTimer::Verify));
         self.timers.clear(Timer::Peer(handle, PeerTimer::Silence));
         self.timers.clear(Timer::Peer(handle, PeerTimer::Mtu));
         self.schedule_refresh(handle, now);
         self.peers.note_activity(handle);
         if let Some(contents) = held {
-            self.send(remote, contents);
+            self.send(path, contents, false);
         }
         self.ensure_tunnel(handle, now);
         self.begin_handshake(handle, now);
@@ -341,7 +389,8 @@ impl Mesh {
 
     /// A peer's endpoints changed, or it came online: perhaps after a restart, without its sessions.
     pub(super) fn peer_moved(&mut self, handle: PeerHandle, came_online: bool, now: Instant) {
-        let Some(peer) = self.peers.get(handle) else { return };
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        peer.relaying.relay_only = None;
         let wanted = is_recent(peer.wanted, WISH, now);
         let sought = peer.seek.is_some_and(|seek| seek.wish == Wish::Ours && seek.found.is_none());
         if peer.live_path().is_some() {
@@ -361,7 +410,7 @@ impl Mesh {
 }
 
 /// What the mapping behaviour of two NATs explains, when nothing came through (RFC 4787 §4.1).
-fn blame(here: MappingBehaviour, there: MappingBehaviour) -> Option<Reason> {
+pub(super) fn blame(here: MappingBehaviour, there: MappingBehaviour) -> Option<Reason> {
     use MappingBehaviour::{AddressDependent, EndpointIndependent, Unknown};
     match (here, there) {
         (AddressDependent, AddressDependent) => Some(Reason::BothMapPerDestination),

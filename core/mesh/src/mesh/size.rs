@@ -3,11 +3,11 @@
 //! The interface's MTU is what every path in use with a finished search carries; a search that
 //! still goes on changes nothing, so that a new tunnel doesn't make the others slower.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Mesh;
 use crate::mtu::{RAISE, Step};
+use crate::path::Path;
 use crate::peer::is_recent;
 use crate::probe::transactions::Purpose;
 use crate::timers::{PeerTimer, Timer};
@@ -42,15 +42,9 @@ impl Mesh {
         }
     }
 
-    pub(super) fn mtu_answered(
-        &mut self,
-        handle: PeerHandle,
-        remote: SocketAddr,
-        size: u16,
-        now: Instant,
-    ) {
+    pub(super) fn mtu_answered(&mut self, handle: PeerHandle, from: Path, size: u16, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        let Some(path) = peer.path.as_mut().filter(|path| path.remote == remote) else { return };
+        let Some(path) = peer.path.as_mut().filter(|path| path.path == from) else { return };
         if let Some(step) = path.mtu.answered(size) {
             self.take_step(handle, step, now);
         }
@@ -99,10 +93,10 @@ impl Mesh {
         match step {
             Step::Probe(size) => {
                 let Some(peer) = self.peers.get(handle) else { return };
-                let Some(remote) = peer.remote() else { return };
+                let Some(path) = peer.in_use() else { return };
                 let patience = PATIENCE.max(peer.patience() * 3);
                 self.timers.set(timer, now + patience);
-                self.send_probe(handle, remote, Purpose::Mtu(size), now);
+                self.send_probe(handle, path, Purpose::Mtu(size), now);
             }
             Step::Done => {
                 self.timers.clear(timer);

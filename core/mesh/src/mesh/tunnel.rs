@@ -6,9 +6,10 @@ use warren_wg::{Destination, Event as TunnelEvent, PeerConfig};
 
 use super::Mesh;
 use super::verify::silence_limit;
+use crate::path::Path;
 use crate::peer::is_recent;
 use crate::timers::{PeerTimer, Timer};
-use crate::{Event, PeerHandle, Reason, Transmit};
+use crate::{Event, PeerHandle, Reason};
 
 /// The side with the lower key waits this long where both sides initiate (protocols.md §4).
 const GLARE: Duration = Duration::from_millis(200);
@@ -39,7 +40,7 @@ impl Mesh {
         let Some(tunnel) = peer.tunnel else { return };
         let wanted =
             self.queues.is_waiting(handle) || is_recent(peer.wanted, super::seek::WISH, now);
-        if peer.established || peer.live_path().is_none() || !wanted {
+        if peer.established || !wanted || self.way_to(handle).is_none() {
             return;
         }
         let glare = Timer::Peer(handle, PeerTimer::Glare);
@@ -68,7 +69,8 @@ impl Mesh {
     /// The peer was given its time to initiate.
     pub(super) fn initiate_after_glare(&mut self, handle: PeerHandle, now: Instant) {
         let Some(peer) = self.peers.get(handle) else { return };
-        if let (false, Some(tunnel), Some(_)) = (peer.established, peer.tunnel, peer.live_path()) {
+        if let (false, Some(tunnel), Some(_)) = (peer.established, peer.tunnel, self.way_to(handle))
+        {
             self.wg.initiate_now(tunnel, now);
         }
     }
@@ -110,12 +112,18 @@ impl Mesh {
     pub(super) fn pump_wireguard_transmits(&mut self) {
         while let Some(transmit) = self.wg.poll_transmit() {
             match transmit.to {
-                Destination::Source(remote) => self.send(remote, transmit.contents),
+                Destination::Source(remote) => {
+                    // A cookie goes back the way its cause came.
+                    let path = self.inbound.filter(|path| path.remote == remote);
+                    let path = path.unwrap_or_else(|| Path::direct(remote));
+                    self.send(path, transmit.contents, false);
+                }
                 Destination::Peer(tunnel) => {
                     let Some(handle) = self.peers.by_tunnel(tunnel) else { continue };
+                    let way = self.way_to(handle);
                     let Some(peer) = self.peers.get_mut(handle) else { continue };
-                    match peer.live_path().map(|path| path.remote) {
-                        Some(remote) => self.send(remote, transmit.contents),
+                    match way {
+                        Some(path) => self.send(path, transmit.contents, false),
                         None => peer.held = Some(transmit.contents),
                     }
                 }
@@ -147,19 +155,22 @@ impl Mesh {
         if !self.queues.is_waiting(handle) {
             return;
         }
+        let Some(carriage) = self.relays.carriage(path.path) else { return };
         let Some(mut sealer) = self.wg.sealer(tunnel, now) else { return };
+        let before = carriage.headroom();
         while let Some(packet) = self.queues.pop(handle) {
-            let len = warren_wg::HEADROOM + packet.len() + warren_wg::TAILROOM;
+            let len = before + warren_wg::HEADROOM + packet.len() + warren_wg::TAILROOM;
             let mut contents = vec![0; len];
-            contents[warren_wg::HEADROOM..][..packet.len()].copy_from_slice(&packet);
-            let sealed = sealer.seal(&mut contents, packet.len());
+            contents[before + warren_wg::HEADROOM..][..packet.len()].copy_from_slice(&packet);
+            let sealed = sealer.seal(&mut contents[before..], packet.len());
             if sealed == 0 {
                 continue;
             }
-            contents.truncate(sealed);
-            let remote = path.remote;
-            self.transmits.push_back(Transmit { remote, contents, dont_fragment: false });
+            contents.truncate(before + sealed);
             self.counters.sealed += 1;
+            if let Some(transmit) = self.relays.load(carriage, contents) {
+                self.transmits.push_back(transmit);
+            }
         }
         if path.note_sent(now) {
             let due = now + silence_limit(peer.patience());

@@ -5,11 +5,10 @@
 //! answer takes, it is dead. Where traffic flows one way only, answers to probes keep a path alive,
 //! and it is probed once a second.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Mesh;
-use crate::path::Path;
+use crate::path::{Path, Via};
 use crate::peer::{InUse, Suspicion, Wish, is_recent};
 use crate::probe::transactions::Purpose;
 use crate::timers::{PeerTimer, Timer};
@@ -47,10 +46,10 @@ const STALE: Duration = Duration::from_secs(60);
 
 impl Mesh {
     /// Something authenticated that isn't the answer to a probe came from a peer.
-    pub(super) fn heard(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
+    pub(super) fn heard(&mut self, handle: PeerHandle, from: Path, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
         match &mut peer.path {
-            Some(path) if path.remote == remote => {
+            Some(path) if path.path == from => {
                 path.heard = now;
                 path.one_way = false;
                 path.unanswered = None;
@@ -58,41 +57,44 @@ impl Mesh {
                     self.timers.clear(Timer::Peer(handle, PeerTimer::Verify));
                 }
             }
-            Some(_) | None => self.heard_elsewhere(handle, remote, now),
+            Some(_) | None => self.heard_elsewhere(handle, from, now),
         }
     }
 
     /// Authenticated data comes from where we don't send: that proves nothing but is a hint.
-    fn heard_elsewhere(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
-        if !self.is_usable(remote) {
+    fn heard_elsewhere(&mut self, handle: PeerHandle, from: Path, now: Instant) {
+        if !self.is_usable(from) {
             return;
         }
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        let in_use = peer.remote();
-        peer.candidates.observe(remote, in_use, now);
-        if peer.plain {
-            self.use_path(handle, remote, now);
+        // A relay may say what it likes of where data comes from.
+        if matches!(from.via, Via::Relay(_)) && peer.candidates.get(&from).is_none() {
             return;
         }
-        peer.elsewhere = Some((remote, now));
-        let asked = peer.candidates.get(&remote).and_then(|candidate| candidate.asked);
+        let in_use = peer.in_use();
+        peer.candidates.observe(from, in_use, now);
+        if peer.plain {
+            self.use_path(handle, from, now);
+            return;
+        }
+        peer.elsewhere = Some((from, now));
+        let asked = peer.candidates.get(&from).and_then(|candidate| candidate.asked);
         if is_recent(asked, ELSEWHERE_PAUSE, now) {
             return;
         }
         let patience = silence_limit(peer.patience());
         let quiet =
             peer.live_path().is_some_and(|path| !is_recent(Some(path.heard), patience, now));
-        self.send_probe(handle, remote, Purpose::Path, now);
+        self.send_probe(handle, from, Purpose::Path, now);
         if quiet {
             self.suspect(handle, false, now);
         }
     }
 
-    /// A probe was answered by `remote`.
-    pub(super) fn heard_answer(&mut self, handle: PeerHandle, remote: SocketAddr, now: Instant) {
+    /// A probe was answered along `from`.
+    pub(super) fn heard_answer(&mut self, handle: PeerHandle, from: Path, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        let Some(path) = peer.path.as_mut().filter(|path| path.remote == remote && !path.dead)
-        else {
+        let Some(path) = peer.path.as_mut().filter(|path| path.path == from && !path.dead) else {
             return;
         };
         let was_silent = path.unanswered.take().is_some();
@@ -135,10 +137,13 @@ impl Mesh {
             Some(_) | None => {}
         }
         path.suspicion = Some(Suspicion { since: now, sent: 1, gentle });
-        let remote = path.remote;
+        let suspect = path.path;
         let next = now + if gentle { patience } else { CADENCE };
         self.timers.set(Timer::Peer(handle, PeerTimer::Verify), next);
-        self.send_probe(handle, remote, Purpose::Path, now);
+        self.send_probe(handle, suspect, Purpose::Path, now);
+        if let (Via::Relay(relay), false) = (suspect.via, gentle) {
+            self.doubt_relay(relay, now);
+        }
     }
 
     /// A suspect path has not answered yet.
@@ -155,20 +160,25 @@ impl Mesh {
         } else {
             suspicion.sent += 1;
         }
-        let remote = path.remote;
+        let suspect = path.path;
         self.timers.set(Timer::Peer(handle, PeerTimer::Verify), now + CADENCE);
-        self.send_probe(handle, remote, Purpose::Path, now);
+        self.send_probe(handle, suspect, Purpose::Path, now);
+        if let Via::Relay(relay) = suspect.via {
+            self.doubt_relay(relay, now);
+        }
     }
 
     /// The path in use doesn't answer: it, and all others, are sought anew, from both sides.
-    fn declare_dead(&mut self, handle: PeerHandle, now: Instant) {
+    pub(super) fn declare_dead(&mut self, handle: PeerHandle, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
-        let Some(path) = &mut peer.path else { return };
+        let Some(path) = peer.path.as_mut().filter(|path| !path.dead) else { return };
         path.dead = true;
-        path.suspicion = None;
+        let since = path.suspicion.take().map_or(now, |suspicion| suspicion.since);
+        let was = path.path;
         peer.seek = None;
+        peer.relaying.note_dead(was, now);
         self.refresh_outside(now);
-        self.seek(handle, Wish::Ours, now);
+        self.seek_since(handle, Wish::Ours, since, now);
     }
 
     pub(super) fn schedule_refresh(&mut self, handle: PeerHandle, now: Instant) {
@@ -187,30 +197,31 @@ impl Mesh {
         }
         path.refreshes += 1;
         let refreshes = path.refreshes;
-        let in_use = Some(path.remote);
+        let is_relayed = path.path.is_relayed();
+        let in_use = Some(path.path);
         peer.candidates.forget_stale(in_use, now, STALE);
         self.schedule_refresh(handle, now);
         self.suspect(handle, true, now);
         self.refresh_mtu(handle, refreshes, now);
-        if refreshes.is_multiple_of(RETEST_EVERY) {
+        if refreshes.is_multiple_of(RETEST_EVERY) && !is_relayed {
             self.retest(handle, now);
         }
     }
 
-    /// Tries endpoints that would be of a better class than the path in use.
+    /// Tries endpoints that would be of a better class than the direct path in use.
     fn retest(&mut self, handle: PeerHandle, now: Instant) {
         let local = &self.outside.local;
         let Some(peer) = self.peers.get(handle) else { return };
         let Some(present) = peer.live_path() else { return };
-        let rank = Path::direct(present.remote).rank(local);
-        let better: Vec<SocketAddr> = peer
+        let rank = present.path.rank(local);
+        let better: Vec<Path> = peer
             .candidates
             .iter()
-            .map(|(addr, _)| addr)
-            .filter(|addr| Path::direct(*addr).rank(local) < rank)
+            .map(|(path, _)| path)
+            .filter(|path| path.rank(local) < rank)
             .collect();
-        for addr in better {
-            self.send_probe(handle, addr, Purpose::Path, now);
+        for path in better {
+            self.send_probe(handle, path, Purpose::Path, now);
         }
     }
 
@@ -229,25 +240,27 @@ impl Mesh {
             PeerTimer::Glare,
             PeerTimer::HandshakeLimit,
             PeerTimer::Mtu,
+            PeerTimer::Retest,
         ] {
             self.timers.clear(Timer::Peer(handle, timer));
         }
+        self.leave_relays(handle, now);
         self.peers.note_activity(handle);
         self.update_mtu(now);
     }
 }
 
 impl InUse {
-    pub(super) fn new(remote: SocketAddr, mtu: Option<u16>, now: Instant) -> Self {
+    pub(super) fn new(path: Path, mtu: Option<u16>, now: Instant) -> Self {
         Self {
-            remote,
+            path,
             heard: now,
             unanswered: None,
             watched: false,
             one_way: false,
             suspicion: None,
             dead: false,
-            mtu: crate::mtu::PathMtu::new(remote, mtu),
+            mtu: crate::mtu::PathMtu::new(path, mtu),
             refreshes: 0,
             doubted: None,
         }

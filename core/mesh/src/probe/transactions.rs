@@ -1,12 +1,12 @@
 //! Probes that wait for their answer.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use warren_turn::TransactionId;
 
 use crate::PeerHandle;
+use crate::path::Path;
 use crate::random::Seeded;
 
 /// How long an answer may take: beyond any RTT worth having.
@@ -20,6 +20,8 @@ const MAX_PENDING: usize = 16_384;
 pub(crate) enum Purpose {
     /// To find or confirm a path.
     Path,
+    /// The same along a relayed path, asking the peer to try direct ones too.
+    Aside,
     /// To see whether the path carries IP packets of this length.
     Mtu(u16),
 }
@@ -28,7 +30,7 @@ pub(crate) enum Purpose {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pending {
     pub(crate) peer: PeerHandle,
-    pub(crate) remote: SocketAddr,
+    pub(crate) path: Path,
     pub(crate) sent: Instant,
     pub(crate) purpose: Purpose,
 }

@@ -9,16 +9,55 @@ use super::keys::Tag;
 /// (RFC 8489 §18.3: 0xC000–0xFFFF, first come first served).
 pub(crate) const TUNNEL: AttributeType = AttributeType(0xC57A);
 
+/// ASIDE: empty; in a request. The requester is trying direct paths beside a relayed one right now,
+/// and asks that the receiver does the same. Comprehension-optional, as [`TUNNEL`].
+pub(crate) const ASIDE: AttributeType = AttributeType(0xC57B);
+
+/// ALLOCATION: empty; in a request. It goes out through the requester's allocation at a relay, so
+/// where it comes from is a relayed address. Comprehension-optional, as [`TUNNEL`].
+pub(crate) const ALLOCATION: AttributeType = AttributeType(0xC57C);
+
+/// What a request says beside who asks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Flags {
+    /// [`ASIDE`].
+    pub(crate) aside: bool,
+    /// [`ALLOCATION`].
+    pub(crate) allocation: bool,
+}
+
+impl Flags {
+    pub(crate) fn of(message: &Message<'_>) -> Self {
+        Self {
+            aside: message.attribute(ASIDE).is_some(),
+            allocation: message.attribute(ALLOCATION).is_some(),
+        }
+    }
+}
+
 /// The length of a request without padding: header, USERNAME, MESSAGE-INTEGRITY-SHA256,
 /// FINGERPRINT.
 pub(crate) const REQUEST_LEN: usize = 20 + (4 + 16) + (4 + 32) + (4 + 4);
 
 /// Writes a request of `len` bytes, as far as padding can make it that long: never less than
 /// [`REQUEST_LEN`], a multiple of four.
-pub(crate) fn request(id: TransactionId, tag: &Tag, key: &Sha256Key, len: usize) -> Vec<u8> {
+pub(crate) fn request(
+    id: TransactionId,
+    tag: &Tag,
+    key: &Sha256Key,
+    flags: Flags,
+    len: usize,
+) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(len.max(REQUEST_LEN));
     let mut builder = Builder::new(&mut datagram, Class::Request, Method::BINDING, id);
     builder.username(tag);
+    let len = len.saturating_sub(4 * (usize::from(flags.aside) + usize::from(flags.allocation)));
+    if flags.aside {
+        builder.attribute(ASIDE, &[]);
+    }
+    if flags.allocation {
+        builder.attribute(ALLOCATION, &[]);
+    }
     if let Some(padding) = len.checked_sub(REQUEST_LEN + 4) {
         builder.padding(u16::try_from(padding & !3).unwrap_or(0));
     }
@@ -66,14 +105,27 @@ mod tests {
     #[test]
     fn a_request_is_as_long_as_asked_for() {
         let key = Sha256Key::new(&[1; 32]);
-        assert_eq!(request(ID, &[9; 16], &key, 0).len(), REQUEST_LEN);
+        assert_eq!(request(ID, &[9; 16], &key, Flags::default(), 0).len(), REQUEST_LEN);
         for len in [1312, 1440, 1472] {
-            let datagram = request(ID, &[9; 16], &key, len);
+            let datagram = request(ID, &[9; 16], &key, Flags::default(), len);
             assert_eq!(datagram.len(), len);
             let message = Message::parse(&datagram).unwrap();
             assert_eq!(tag_of(&message), Some([9; 16]));
             assert_eq!(message.verify_sha256(&key), Integrity::Valid);
             assert_eq!(message.verify_fingerprint(), Fingerprint::Valid);
+        }
+    }
+
+    #[test]
+    fn what_a_request_says_is_read_and_its_length_stays() {
+        let key = Sha256Key::new(&[1; 32]);
+        for (aside, allocation) in [(false, false), (true, false), (false, true), (true, true)] {
+            let flags = Flags { aside, allocation };
+            let datagram = request(ID, &[9; 16], &key, flags, 1440);
+            assert_eq!(datagram.len(), 1440);
+            let message = Message::parse(&datagram).unwrap();
+            assert_eq!(Flags::of(&message), flags);
+            assert_eq!(message.verify_sha256(&key), Integrity::Valid);
         }
     }
 

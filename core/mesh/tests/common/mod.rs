@@ -371,7 +371,7 @@ impl World {
             Inbound::Deliver { range } => {
                 self.nodes[i].received.push((now, datagram[range].to_vec()));
             }
-            Inbound::Consumed => {}
+            Inbound::Consumed | Inbound::Relay => {}
             Inbound::Dropped(reason) => self.nodes[i].drops.push(reason),
         }
         self.drain(i);
@@ -444,8 +444,7 @@ impl World {
         let mut waits = None;
         let sealed = match node.mesh.handle_outbound(packet, packet.len(), now) {
             Outbound::Seal { remote, headroom, mut sealer } => {
-                assert_eq!(headroom, 0);
-                let mut slot = vec![0; 16];
+                let mut slot = vec![0; headroom + 16];
                 slot.extend_from_slice(packet);
                 slot.resize(slot.len() + TAILROOM, 0);
                 let len = sealer.seal(&mut slot, packet.len());

@@ -11,6 +11,7 @@ use warren_net::{
 use warren_proto::Netmap;
 use zeroize::Zeroizing;
 
+use super::orders::health_of;
 use super::{Daemon, Wake};
 use crate::control::Command;
 use crate::data::{DataClient, DataConfig, DataEvent, DataThread};
@@ -87,19 +88,7 @@ impl Daemon {
                 tracing::info!("the mesh is up");
             }
             Err(error) => {
-                let code = match error {
-                    Error::PortInUse { .. } | Error::PortPrivileged { .. } => {
-                        HealthCode::ListenPort
-                    }
-                    Error::NoTunDevice
-                    | Error::NoPrivilege { .. }
-                    | Error::TunNameTaken { .. }
-                    | Error::TunNameInvalid { .. }
-                    | Error::NoFreePort
-                    | Error::NoAddressFamily(_)
-                    | Error::Os { .. } => HealthCode::Interface,
-                };
-                self.healths.set(code, error.to_string());
+                self.healths.set(health_of(error), error.to_string());
                 self.retry_mesh = Some(Instant::now() + RETRY);
             }
         }
@@ -289,6 +278,8 @@ impl Daemon {
             warren_mesh::Event::Established { peer } => {
                 tracing::debug!(%peer, "tunnel established");
             }
+            // The data thread's own business.
+            warren_mesh::Event::OpenStream { .. } | warren_mesh::Event::CloseStream { .. } => {}
         }
     }
 

@@ -117,6 +117,11 @@ pub(crate) fn peer_status(peer: &warren_mesh::PeerStatus, domain: &str) -> PeerS
         PathState::Idle => (PathKind::Idle, None),
         PathState::Connecting => (PathKind::Connecting, None),
         PathState::Direct { path, rank: _ } => (PathKind::Direct, Some(path.remote)),
+        PathState::Relayed { path } => {
+            // A virtual address says nothing to anybody.
+            let told = (path.via == warren_mesh::Via::PeersRelay).then_some(path.remote);
+            (PathKind::Relayed, told)
+        }
         PathState::Unreachable => (PathKind::Unreachable, None),
     };
     let handshake = peer.last_handshake.and_then(|at| {
@@ -137,7 +142,7 @@ pub(crate) fn peer_status(peer: &warren_mesh::PeerStatus, domain: &str) -> PeerS
             }
         },
         endpoint,
-        relay: None,
+        relay: peer.relay.as_ref().map(|relay| relay.name.clone()),
         rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         rx_bytes: peer.rx_bytes,
         tx_bytes: peer.tx_bytes,

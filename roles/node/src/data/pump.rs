@@ -63,7 +63,7 @@ impl Pump {
                             writes.push(packet);
                         }
                     }
-                    Inbound::Consumed => {}
+                    Inbound::Consumed | Inbound::Relay => {}
                     Inbound::Dropped(reason) => {
                         tracing::trace!(%remote, ?reason, "a datagram was dropped");
                     }
@@ -117,12 +117,7 @@ fn send(
                 align: 16,
                 mtu,
             };
-            outgoing.push(sockets, packet, remote, layout, |slot, len| {
-                match sealer.seal(&mut slot[headroom..], len) {
-                    0 => 0,
-                    sealed => headroom + sealed,
-                }
-            });
+            outgoing.push(sockets, packet, remote, layout, |slot, len| sealer.seal(slot, len));
             return None;
         }
         Outbound::Wait(peer) => peer,

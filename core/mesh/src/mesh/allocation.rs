@@ -1,0 +1,468 @@
+//! Allocations at relays: made when the first peer needs one, shared, looked after, let go.
+//!
+//! A relay that doesn't answer is given up much sooner than RFC 8489's retransmissions would: there
+//! is a next one. Over UDP it is tried first, unless that is known to be blocked, and by a stream
+//! (TLS, or TCP) when no datagram is answered.
+
+use std::collections::btree_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use warren_turn::client::{Client, Config, Event as TurnEvent, Failure, Transport};
+use warren_turn::{Family, is_public};
+
+use super::Mesh;
+use crate::candidates::canonical;
+use crate::path::{Path, Via};
+use crate::relay::carrier::Stream;
+use crate::relay::{Allocation, Carrier, MAX_ALLOCATIONS, Relay, credential};
+use crate::timers::Timer;
+use crate::{Event, PeerHandle, RelayHandle, StreamId, StreamTarget, Transmit};
+
+/// A request over UDP goes unanswered for so long before the relay is given up, at least.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The same in round trips.
+const PATIENCE_ROUND_TRIPS: u32 = 3;
+
+/// How long opening a stream, with TLS and perhaps a proxy, may take.
+const STREAM_OPENING: Duration = Duration::from_secs(5);
+
+/// How long an answer on a stream may take: TCP repeats lost segments.
+const STREAM_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The first time-out over UDP; doubled for each repetition.
+const RTO: Duration = Duration::from_millis(200);
+
+/// An allocation that nobody needs is kept for so long.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How often at most a relay in doubt is asked for a sign of life.
+const DOUBT_PAUSE: Duration = Duration::from_millis(300);
+
+/// The most addresses of one peer that may send to an ordinary relayed address.
+const MAX_PERMITTED: usize = 8;
+
+/// The most addresses of one peer that are bound at one relay.
+const MAX_BOUND: usize = 4;
+
+impl Mesh {
+    /// Makes an allocation unless there is one; false when that can't be.
+    pub(super) fn ensure_allocation(&mut self, relay: RelayHandle, now: Instant) -> bool {
+        if self.relays.allocation(relay).is_some() {
+            return true;
+        }
+        let blocked = self.is_udp_blocked(now);
+        let is_full = self.relays.allocations() >= MAX_ALLOCATIONS;
+        let Some(entry) = self.relays.get(relay) else { return false };
+        if is_full || !entry.is_rested(now) {
+            return false;
+        }
+        match self.server_of(entry) {
+            Some(server) if !blocked || !entry.has_streams() => {
+                self.allocate_by_udp(relay, server, now);
+                true
+            }
+            Some(_) | None if entry.has_streams() => {
+                self.allocate_by_stream(relay, now);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// The address at which a relay takes datagrams from here: the quickest, or any.
+    fn server_of(&self, relay: &Relay) -> Option<SocketAddr> {
+        let usable = |address: &SocketAddr| self.outside.has_family(*address);
+        let quickest = relay.measurement.address().filter(usable);
+        // One that was asked and hasn't answered is for streams, if there are any.
+        if quickest.is_none() && relay.measurement.is_settled() && relay.has_streams() {
+            return None;
+        }
+        quickest.or_else(|| relay.info.udp.iter().map(|address| canonical(*address)).find(usable))
+    }
+
+    fn allocate_by_udp(&mut self, relay: RelayHandle, server: SocketAddr, now: Instant) {
+        self.counters.allocations += 1;
+        let patience = self.patience_with(relay);
+        let seed = self.random.seed();
+        let Some(entry) = self.relays.get_mut(relay) else { return };
+        let config = turn_config(entry, Transport::Udp);
+        let mut allocation =
+            entry.allocation.take().unwrap_or_else(|| Allocation::new(Carrier::Udp(server), now));
+        allocation.carrier = Carrier::Udp(server);
+        allocation.begun = now;
+        allocation.client = Some(Client::new(config, seed, now));
+        entry.allocation = Some(allocation);
+        self.timers.set(Timer::Relay(relay), now + patience);
+        self.restore_bindings(relay, now);
+    }
+
+    fn allocate_by_stream(&mut self, relay: RelayHandle, now: Instant) {
+        self.counters.allocations += 1;
+        let id = self.relays.next_stream();
+        let Some(entry) = self.relays.get_mut(relay) else { return };
+        let carrier = || Carrier::Stream(Box::new(Stream::new(id)));
+        let mut allocation =
+            entry.allocation.take().unwrap_or_else(|| Allocation::new(carrier(), now));
+        allocation.carrier = carrier();
+        allocation.begun = now;
+        allocation.client = None;
+        entry.allocation = Some(allocation);
+        let tls = entry.info.tls.iter().cloned().map(StreamTarget::Tls);
+        let tcp = entry.info.tcp.iter().copied().map(StreamTarget::Tcp);
+        let (relay_id, targets) = (entry.info.id, tls.chain(tcp).collect());
+        self.events.push_back(Event::OpenStream { stream: id, relay: relay_id, targets });
+        self.timers.set(Timer::Relay(relay), now + STREAM_OPENING);
+    }
+
+    /// Asks a new client for what its predecessor had.
+    fn restore_bindings(&mut self, relay: RelayHandle, now: Instant) {
+        let Some(allocation) = self.relays.allocation_mut(relay) else { return };
+        let Some(client) = allocation.client.as_mut() else { return };
+        for address in allocation.peers.keys() {
+            client.bind(*address, now);
+        }
+        for ip in &allocation.permitted {
+            client.permit(*ip, now);
+        }
+    }
+
+    /// Wants a channel to an address of a peer.
+    pub(super) fn bind_at(
+        &mut self,
+        handle: PeerHandle,
+        relay: RelayHandle,
+        address: SocketAddr,
+        now: Instant,
+    ) {
+        let Some(allocation) = self.relays.allocation_mut(relay) else { return };
+        let bound = allocation.peers.values().filter(|bound| **bound == handle).count();
+        if let Entry::Vacant(entry) = allocation.peers.entry(address) {
+            if bound >= MAX_BOUND {
+                return;
+            }
+            entry.insert(handle);
+        }
+        let Some(client) = allocation.client.as_mut() else { return };
+        client.bind(address, now);
+        if client.channel(address).is_some() {
+            self.relay_ready(handle, Path::relayed(address, relay), now);
+        } else {
+            let patience = self.patience_with(relay);
+            self.timers.set_if_earlier(Timer::Relay(relay), now + patience);
+        }
+    }
+
+    /// Lets the peer's addresses send to an ordinary relayed address, and tells the peer which.
+    pub(super) fn permit_at(&mut self, handle: PeerHandle, relay: RelayHandle, now: Instant) {
+        let Some(peer) = self.peers.get(handle) else { return };
+        let ips: Vec<IpAddr> = peer
+            .endpoints
+            .iter()
+            .map(|endpoint| canonical(endpoint.addr).ip())
+            .filter(|ip| is_public(ip) && ip.is_ipv4())
+            .take(MAX_PERMITTED)
+            .collect();
+        let Some(allocation) = self.relays.allocation_mut(relay) else { return };
+        for ip in ips {
+            if allocation.permitted.insert(ip)
+                && let Some(client) = allocation.client.as_mut()
+            {
+                client.permit(ip, now);
+            }
+        }
+        if allocation.relayed().is_some() {
+            self.signal(handle, now);
+        }
+    }
+
+    /// Takes over what a client has to say.
+    pub(super) fn pump_relay(&mut self, relay: RelayHandle, now: Instant) {
+        loop {
+            self.pump_relay_messages(relay);
+            let Some(client) = self.client_of(relay) else { return };
+            let Some(event) = client.poll_event() else { return };
+            self.take_turn_event(relay, &event, now);
+        }
+    }
+
+    fn client_of(&mut self, relay: RelayHandle) -> Option<&mut Client> {
+        self.relays.allocation_mut(relay)?.client.as_mut()
+    }
+
+    fn pump_relay_messages(&mut self, relay: RelayHandle) {
+        let Some(allocation) = self.relays.allocation_mut(relay) else { return };
+        let Some(client) = allocation.client.as_mut() else { return };
+        while let Some(contents) = client.poll_transmit() {
+            match &mut allocation.carrier {
+                Carrier::Udp(remote) => self.transmits.push_back(Transmit {
+                    remote: *remote,
+                    contents,
+                    dont_fragment: false,
+                }),
+                Carrier::Stream(stream) => {
+                    stream.write(&contents);
+                }
+            }
+        }
+    }
+
+    fn take_turn_event(&mut self, relay: RelayHandle, event: &TurnEvent, now: Instant) {
+        match *event {
+            TurnEvent::Allocated { virtual_address, .. } => {
+                self.allocated(relay, virtual_address, now);
+            }
+            TurnEvent::ChannelReady { peer, number: _ } => {
+                let allocation = self.relays.allocation(relay);
+                let handle = allocation.and_then(|there| there.peers.get(&peer).copied());
+                if let Some(handle) = handle {
+                    self.relay_ready(handle, Path::relayed(peer, relay), now);
+                }
+            }
+            TurnEvent::ChannelFailed { peer, reason: _ } => {
+                let path = Path::relayed(peer, relay);
+                let allocation = self.relays.allocation_mut(relay);
+                let handle = allocation.and_then(|there| there.peers.remove(&peer));
+                if let Some(handle) = handle {
+                    self.relayed_path_lost(handle, path, now);
+                }
+            }
+            TurnEvent::Permitted(_) | TurnEvent::PermissionFailed { .. } | TurnEvent::Rtt(_) => {}
+            TurnEvent::Failed { reason } => self.relay_failed(relay, reason, now),
+            TurnEvent::Closed => self.drop_allocation(relay, now),
+        }
+    }
+
+    fn allocated(&mut self, relay: RelayHandle, virtual_address: bool, now: Instant) {
+        let Some(entry) = self.relays.get_mut(relay) else { return };
+        if entry.info.virtual_addresses && !virtual_address {
+            self.relay_failed(relay, Failure::Malformed, now);
+            return;
+        }
+        entry.note_success();
+        let is_virtual = entry.info.virtual_addresses;
+        let users = entry.allocation.as_ref().map(|there| there.users.clone()).unwrap_or_default();
+        if !is_virtual {
+            for handle in users {
+                // Where this device is reached is news, whatever was said a moment ago.
+                if let Some(peer) = self.peers.get_mut(handle) {
+                    peer.signalled = None;
+                }
+                self.signal(handle, now);
+            }
+        }
+    }
+
+    /// A path through a relay doesn't answer: is the relay still there?
+    pub(super) fn doubt_relay(&mut self, relay: RelayHandle, now: Instant) {
+        let patience = self.patience_with(relay);
+        let Some(client) = self.client_of(relay) else { return };
+        if client.unanswered_for(now).is_some() {
+            return;
+        }
+        let Some(allocation) = self.relays.allocation_mut(relay) else { return };
+        if now.saturating_duration_since(allocation.begun) < DOUBT_PAUSE {
+            return;
+        }
+        allocation.begun = now;
+        if let Some(client) = allocation.client.as_mut() {
+            client.ping(now);
+        }
+        self.timers.set_if_earlier(Timer::Relay(relay), now + patience);
+        self.pump_relay(relay, now);
+    }
+
+    fn patience_with(&self, relay: RelayHandle) -> Duration {
+        let Some(entry) = self.relays.get(relay) else { return PATIENCE };
+        let client = entry.allocation.as_ref().and_then(|there| there.client.as_ref());
+        let rtt = client.and_then(Client::rtt).or(entry.measurement.rtt()).unwrap_or_default();
+        match entry.allocation.as_ref().map(|there| &there.carrier) {
+            Some(Carrier::Stream(_)) => STREAM_PATIENCE.max(rtt * PATIENCE_ROUND_TRIPS),
+            Some(Carrier::Udp(_)) | None => PATIENCE.max(rtt * PATIENCE_ROUND_TRIPS),
+        }
+    }
+
+    /// Looks after an allocation: has it answered, does anybody need it?
+    pub(super) fn look_at_relay(&mut self, relay: RelayHandle, now: Instant) {
+        let patience = self.patience_with(relay);
+        let Some(allocation) = self.relays.allocation_mut(relay) else { return };
+        if let Some(idle) = allocation.idle {
+            if now.saturating_duration_since(idle) >= IDLE {
+                self.close_allocation(relay, now);
+            } else {
+                self.timers.set(Timer::Relay(relay), idle + IDLE);
+            }
+            return;
+        }
+        let (waited, limit) = match &allocation.client {
+            Some(client) => (client.unanswered_for(now), patience),
+            None => (Some(now.saturating_duration_since(allocation.begun)), STREAM_OPENING),
+        };
+        match waited {
+            Some(waited) if waited >= limit => self.carrier_failed(relay, now),
+            Some(waited) => self.timers.set(Timer::Relay(relay), now + (limit - waited)),
+            None => {}
+        }
+    }
+
+    /// Nothing comes back: another carrier, or another relay.
+    fn carrier_failed(&mut self, relay: RelayHandle, now: Instant) {
+        let Some(entry) = self.relays.get_mut(relay) else { return };
+        let by_udp =
+            entry.allocation.as_ref().is_some_and(|there| matches!(there.carrier, Carrier::Udp(_)));
+        if by_udp && entry.has_streams() {
+            entry.measurement.restart();
+            self.timers.set_if_earlier(Timer::Measure, now);
+            self.allocate_by_stream(relay, now);
+        } else {
+            self.relay_failed(relay, Failure::Timeout, now);
+        }
+    }
+
+    /// A relay doesn't work: whoever uses it goes to the next one.
+    fn relay_failed(&mut self, relay: RelayHandle, reason: Failure, now: Instant) {
+        self.counters.relay_failures += 1;
+        let Some(entry) = self.relays.get_mut(relay) else { return };
+        let rest = entry.note_failure(reason, now);
+        entry.measurement.fail(rest);
+        self.timers.set_if_earlier(Timer::Measure, rest);
+        self.drop_allocation(relay, now);
+        self.publish_relays(now);
+    }
+
+    /// Forgets an allocation that is no more.
+    pub(super) fn drop_allocation(&mut self, relay: RelayHandle, now: Instant) {
+        self.timers.clear(Timer::Relay(relay));
+        let Some(entry) = self.relays.get_mut(relay) else { return };
+        let Some(allocation) = entry.allocation.take() else { return };
+        if let Carrier::Stream(stream) = &allocation.carrier {
+            self.events.push_back(Event::CloseStream { stream: stream.id });
+        }
+        for handle in allocation.users {
+            let Some(peer) = self.peers.get_mut(handle) else { continue };
+            peer.relaying.used.remove(&relay);
+            let lost = peer.in_use().filter(|path| path.via == Via::Relay(relay));
+            peer.candidates
+                .remove_relayed(|path| path.via == Via::Relay(relay) && Some(path) != lost);
+            match lost {
+                Some(path) => self.relayed_path_lost(handle, path, now),
+                None => self.begin_relaying(handle, now),
+            }
+        }
+    }
+
+    /// A path through a relay is gone: if it was in use, another is sought at once.
+    fn relayed_path_lost(&mut self, handle: PeerHandle, path: Path, now: Instant) {
+        let Some(peer) = self.peers.get_mut(handle) else { return };
+        peer.relaying.note_dead(path, now);
+        if peer.live() == Some(path) {
+            self.declare_dead(handle, now);
+        } else {
+            peer.candidates.remove_relayed(|there| there == path);
+            self.begin_relaying(handle, now);
+        }
+    }
+
+    /// A peer doesn't need an allocation any more.
+    pub(super) fn leave_relay(&mut self, handle: PeerHandle, relay: RelayHandle, now: Instant) {
+        let Some(allocation) = self.relays.allocation_mut(relay) else { return };
+        allocation.users.remove(&handle);
+        if let Some(client) = allocation.client.as_mut() {
+            for (address, _) in allocation.peers.iter().filter(|(_, bound)| **bound == handle) {
+                client.unbind(*address);
+            }
+        }
+        allocation.peers.retain(|_, bound| *bound != handle);
+        if allocation.users.is_empty() && allocation.idle.is_none() {
+            allocation.idle = Some(now);
+            self.timers.set(Timer::Relay(relay), now + IDLE);
+        }
+    }
+
+    /// Ends an allocation: tells the relay.
+    pub(super) fn close_allocation(&mut self, relay: RelayHandle, now: Instant) {
+        let Some(allocation) = self.relays.allocation_mut(relay) else { return };
+        match (allocation.client.as_mut(), &allocation.carrier) {
+            (Some(client), Carrier::Udp(_)) => {
+                client.close(now);
+                self.timers.set(Timer::Relay(relay), now + IDLE);
+                self.pump_relay(relay, now);
+            }
+            // The relay ends the allocation with the connection.
+            (Some(_) | None, Carrier::Stream(_)) | (None, Carrier::Udp(_)) => {
+                self.drop_allocation(relay, now);
+            }
+        }
+    }
+
+    /// Runs the clients' timers that are due.
+    pub(super) fn relays_timeout(&mut self, now: Instant) {
+        for relay in self.relays.handles() {
+            let Some(client) = self.client_of(relay) else { continue };
+            if client.poll_timeout().is_some_and(|(due, _)| due <= now) {
+                client.handle_timeout(now);
+                self.pump_relay(relay, now);
+            }
+        }
+    }
+
+    /// When the first of them is due.
+    pub(super) fn relays_due(&self) -> Option<(Instant, &'static str)> {
+        self.relays
+            .handles()
+            .filter_map(|relay| self.relays.allocation(relay)?.client.as_ref()?.poll_timeout())
+            .min()
+    }
+
+    /// The shell has opened a stream that [`Event::OpenStream`] asked for; `tls` says by which kind
+    /// of target.
+    pub fn handle_stream_opened(&mut self, stream: StreamId, tls: bool, now: Instant) {
+        let Some(relay) = self.relays.by_stream(stream) else {
+            self.events.push_back(Event::CloseStream { stream });
+            return;
+        };
+        let seed = self.random.seed();
+        let Some(entry) = self.relays.get_mut(relay) else { return };
+        let config = turn_config(entry, Transport::Stream);
+        let Some(allocation) = entry.allocation.as_mut() else { return };
+        if let Carrier::Stream(present) = &mut allocation.carrier {
+            present.open = true;
+            present.is_tls = tls;
+        }
+        allocation.begun = now;
+        allocation.client = Some(Client::new(config, seed, now));
+        self.timers.set(Timer::Relay(relay), now + STREAM_PATIENCE);
+        self.restore_bindings(relay, now);
+        self.pump_relay(relay, now);
+        self.pump(now);
+    }
+
+    /// A stream could not be opened, or has ended.
+    pub fn handle_stream_closed(&mut self, stream: StreamId, now: Instant) {
+        if let Some(relay) = self.relays.by_stream(stream) {
+            self.relay_failed(relay, Failure::Timeout, now);
+            self.pump(now);
+        }
+    }
+
+    /// The next bytes for a stream. To be called when the shell can write more, and not before, so
+    /// that what waits is bounded.
+    pub fn poll_stream(&mut self, stream: StreamId) -> Option<Vec<u8>> {
+        let relay = self.relays.by_stream(stream)?;
+        match &mut self.relays.allocation_mut(relay)?.carrier {
+            Carrier::Stream(stream) => stream.read(),
+            Carrier::Udp(_) => None,
+        }
+    }
+}
+
+fn turn_config(relay: &Relay, transport: Transport) -> Config {
+    Config {
+        transport,
+        virtual_address: relay.info.virtual_addresses,
+        family: if relay.info.virtual_addresses { Family::V6 } else { Family::V4 },
+        rto: relay.measurement.rtt().map_or(RTO, |rtt| RTO.max(rtt * 2)),
+        ..Config::new(credential(&relay.info.credential))
+    }
+}
