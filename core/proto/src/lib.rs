@@ -5,6 +5,7 @@
 //! take a documented default, so that a newer side can talk to an older one. [`PROTOCOL`] counts
 //! the steps; the golden files in `tests/golden` only grow.
 
+mod check;
 mod endpoint;
 mod event_codec;
 mod id;
@@ -16,6 +17,7 @@ mod netmap;
 mod relay;
 mod relay_event_codec;
 
+pub use check::{IPV6_PREFIX, InvalidMap, InvalidRange, check_range};
 pub use endpoint::{
     Endpoint, EndpointKind, MAX_ENDPOINTS, MappingBehaviour, NatReport, is_usable_endpoint,
 };
@@ -32,9 +34,9 @@ pub use netmap::{
     Apply, Change, Delta, DnsConfig, MapVersion, Netmap, ParseVersionError, Peer, SelfEntry,
 };
 pub use relay::{
-    Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayInit, RelayLimits, RelayLoad,
-    RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls, RelayTransport,
-    TURN_ALPN,
+    FIXED_PORT, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayInit, RelayLimits,
+    RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,
+    RelayTransport, TURN_ALPN,
 };
 
 /// The version of the node-broker protocol that this build speaks.

@@ -7,6 +7,33 @@ use thiserror::Error;
 /// The longest a name may be: a DNS label, less room for a suffix such as `-1000`.
 pub const MAX_NAME: usize = 56;
 
+/// Names that programs look up bare and trust: proxy and tunnel discovery (WPAD; RFC 5214 §8.3), this
+/// host (RFC 6761 §6.3), what hosts files define, special-use domains (RFC 6761, RFC 6762, RFC 9476,
+/// RFC 7686), and mail clients' set-up.
+const RESERVED: &[&str] = &[
+    "alt",
+    "arpa",
+    "autoconfig",
+    "autodiscover",
+    "broadcasthost",
+    "gateway",
+    "ip6-allnodes",
+    "ip6-allrouters",
+    "ip6-localhost",
+    "ip6-localnet",
+    "ip6-loopback",
+    "ip6-mcastprefix",
+    "internal",
+    "isatap",
+    "invalid",
+    "local",
+    "localdomain",
+    "localhost",
+    "onion",
+    "test",
+    "wpad",
+];
+
 /// A name was not a usable DNS label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a name has 1 to 56 letters, digits and inner hyphens")]
@@ -39,6 +66,12 @@ impl DeviceName {
     /// The `n`-th variant of a name that is taken: `kitchen-pi-2` for 2.
     pub fn numbered(&self, n: u32) -> Self {
         Self(format!("{}-{n}", self.0))
+    }
+
+    /// Whether software gives this name a meaning of its own, so that no device may take it: who is
+    /// called `wpad` is asked by browsers which proxy to use.
+    pub fn is_reserved(&self) -> bool {
+        RESERVED.contains(&self.0.as_str())
     }
 
     /// The name as text.

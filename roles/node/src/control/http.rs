@@ -22,6 +22,8 @@ use super::url::BrokerUrl;
 
 /// The longest answer that is read: a whole netmap.
 const MAX_BODY: usize = 8 << 20;
+/// The longest explanation of a broker that is shown, in characters.
+const LONGEST_TEXT: usize = 300;
 
 /// How long an answer may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -183,11 +185,19 @@ async fn refusal(response: Response<Incoming>) -> ControlError {
         Ok(body) => serde_json::from_slice(&body).ok(),
         Err(error) => return error,
     };
-    ControlError::Refused(problem.unwrap_or_else(|| Problem {
+    let mut problem: Problem = problem.unwrap_or_else(|| Problem {
         status: status.as_u16(),
         title: format!("the broker (or a proxy in front of it) answered '{status}'"),
         code: foreign_code(status),
-    }))
+    });
+    problem.title = printable(&problem.title);
+    ControlError::Refused(problem)
+}
+
+/// What may be shown on a person's terminal of a text that came from elsewhere: a sentence or two,
+/// no control characters.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect()
 }
 
 /// What a status means that came without a broker's explanation: never that we were removed.

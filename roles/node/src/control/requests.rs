@@ -27,7 +27,9 @@ pub(super) struct Requests {
     tasks: JoinSet<Done>,
     connects: Arc<Semaphore>,
     checking_in: bool,
-    pub(super) fetching: bool,
+    fetching: bool,
+    /// Fetch once more when the map under way is there: a delta has overtaken it.
+    fetch_again: bool,
     /// The broker has refused a check-in: the next one is in full.
     pub(super) owed: bool,
     /// Check in once more when the present one is answered.
@@ -43,6 +45,7 @@ impl Requests {
             connects,
             checking_in: false,
             fetching: false,
+            fetch_again: false,
             owed: false,
             again: None,
         }
@@ -72,6 +75,7 @@ impl Requests {
 
     pub(super) fn fetch_netmap(&mut self) {
         if std::mem::replace(&mut self.fetching, true) {
+            self.fetch_again = true;
             return;
         }
         let http = self.http.clone();
@@ -79,6 +83,13 @@ impl Requests {
             let path = "/v1/node/netmap";
             Done::Netmap(http.json(Method::GET, path, None::<&()>, REQUEST_TIMEOUT).await)
         });
+    }
+
+    pub(super) fn fetched(&mut self) {
+        self.fetching = false;
+        if std::mem::take(&mut self.fetch_again) {
+            self.fetch_netmap();
+        }
     }
 
     pub(super) fn connect(&mut self, request: ConnectRequest) {

@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use rand::RngExt as _;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use warren_proto::{
     CheckInState, ConnectRequest, INSTANCE_HEADER, InstanceId, MapVersion, ParseEventError, Pin,
     SessionEvent,
@@ -270,15 +270,19 @@ impl Session {
         let mut requests = Requests::new(http);
         let mut tick = interval_at(Instant::now() + CHECK_IN_INTERVAL, CHECK_IN_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Answers to check-ins prove the broker alive, not that deltas still get through.
+        let watchdog = sleep(WATCHDOG);
+        tokio::pin!(watchdog);
         requests.check_in(self.state.clone(), self.patience());
         loop {
             tokio::select! {
-                frame = timeout(WATCHDOG, stream.frame()) => match frame {
-                    Err(_) => return Err(ControlError::Silent(WATCHDOG.as_secs()).into()),
-                    Ok(None) => return Err(ControlError::Ended.into()),
-                    Ok(Some(Err(error))) => return Err(ControlError::Http(error).into()),
-                    Ok(Some(Ok(frame))) => {
+                () = &mut watchdog => return Err(ControlError::Silent(WATCHDOG.as_secs()).into()),
+                frame = stream.frame() => match frame {
+                    None => return Err(ControlError::Ended.into()),
+                    Some(Err(error)) => return Err(ControlError::Http(error).into()),
+                    Some(Ok(frame)) => {
                         if let Some(bytes) = frame.data_ref() {
+                            watchdog.as_mut().reset(Instant::now() + WATCHDOG);
                             self.take_bytes(&mut parser, bytes).await?;
                         }
                     }
@@ -370,7 +374,7 @@ impl Session {
                 self.send(Event::CheckedIn { rtt, unix }).await
             }
             Done::Netmap(Ok(answer)) => {
-                requests.fetching = false;
+                requests.fetched();
                 self.config.version = Some(answer.body.version);
                 self.send(Event::Session(SessionEvent::Netmap(answer.body))).await
             }

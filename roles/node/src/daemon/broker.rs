@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use warren_mesh::{BrokerState, MapSource};
-use warren_proto::{Apply, Delta, Netmap, Pin, SessionEvent};
+use warren_proto::{Apply, Delta, InvalidMap, Netmap, Pin, SessionEvent};
 
 use super::{Daemon, wall_clock};
 use crate::control::{self, BrokerUrl, Command, ControlError, Pins, Session, SessionConfig};
@@ -241,6 +241,18 @@ impl Daemon {
     }
 
     async fn take_netmap(&mut self, netmap: Netmap) {
+        if let Err(error) = netmap.check() {
+            self.refuse_map(&error);
+            return;
+        }
+        // A map that was fetched may arrive behind deltas that went out after it was made.
+        let known = self.map.as_ref().map(|map| map.netmap.version);
+        if known.is_some_and(|known| {
+            known.epoch == netmap.version.epoch && known.sequence > netmap.version.sequence
+        }) {
+            return;
+        }
+        self.healths.clear(HealthCode::MapRefused);
         self.map = Some(CachedMap { current_at: wall_clock().as_secs(), netmap: netmap.clone() });
         self.map_taken().await;
         match &self.mesh {
@@ -265,6 +277,10 @@ impl Daemon {
             self.tell_broker(Command::FetchNetmap);
             return;
         };
+        if let Err(error) = map.netmap.check_delta(&delta) {
+            self.refuse_map(&error);
+            return;
+        }
         match map.netmap.apply(&delta) {
             Apply::BaseMismatch => self.tell_broker(Command::FetchNetmap),
             Apply::Applied => {
@@ -276,6 +292,15 @@ impl Daemon {
                 self.configure_host();
             }
         }
+    }
+
+    fn refuse_map(&mut self, error: &InvalidMap) {
+        self.healths.set(
+            HealthCode::MapRefused,
+            format!(
+                "the broker sent a map of the mesh that can't be right, and this device goes on with the one before: {error}; tell the broker's operator"
+            ),
+        );
     }
 
     /// What a new map means beside the mesh: pins, our own name, names of others.

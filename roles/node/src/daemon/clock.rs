@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::{Daemon, wall_clock};
 use crate::local::HealthCode;
-use crate::state::clock::{RESERVE, floor, set_floor};
+use crate::state::clock::{RESERVE, floor, is_plausible, set_floor};
 
 /// A broker's clock may differ by this much before a person is told.
 const TOLERANCE: Duration = Duration::from_secs(3_600);
@@ -75,6 +75,9 @@ impl Daemon {
             )
         });
         self.healths.put(HealthCode::ClockOff, text);
+        if !is_plausible(unix) {
+            return;
+        }
         if unix > self.clock.now() {
             self.clock.raise(unix);
             self.keep_clock();

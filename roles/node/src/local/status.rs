@@ -156,6 +156,8 @@ pub enum HealthCode {
     ListenPort,
     /// The broker is out of reach; the mesh works from the cached map.
     BrokerAway,
+    /// The broker sent a map that is not believed; the mesh works from the one before.
+    MapRefused,
     /// The state folder can't be written (disk full, read-only).
     StateNotSaved,
     /// Names: port 53 of the mesh address is taken.

@@ -65,8 +65,9 @@ impl Zone {
         }
         let this = &netmap.this;
         let own = (this.name.as_str().to_owned(), (this.ipv4, this.ipv6));
-        let peers =
-            netmap.peers.iter().map(|peer| (peer.name.as_str().to_owned(), (peer.ipv4, peer.ipv6)));
+        // What programs trust by its bare name is no device's, whatever the broker says.
+        let peers = netmap.peers.iter().filter(|peer| !peer.name.is_reserved());
+        let peers = peers.map(|peer| (peer.name.as_str().to_owned(), (peer.ipv4, peer.ipv6)));
         // The own name comes last, so that nobody else can stand for it.
         let by_label: BTreeMap<_, _> = peers.chain([own]).collect();
         let by_address = by_label

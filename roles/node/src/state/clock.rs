@@ -15,13 +15,19 @@ const FILE: &str = "clock";
 /// How far ahead of the clock the floor is written, and so about how often.
 pub(crate) const RESERVE: Duration = Duration::from_secs(600);
 
+/// A time at or beyond the year 2500 is garbage, and would lock this device out of every peer for life.
+const IMPLAUSIBLE: Duration = Duration::from_secs(16_725_225_600);
+
+/// Whether a clock may be raised to this time since the Unix epoch.
+pub(crate) fn is_plausible(unix: Duration) -> bool {
+    unix < IMPLAUSIBLE
+}
+
 /// Reads the floor; zero if there is none.
 pub(crate) fn floor(folder: &Path) -> Duration {
     let text = read(&folder.join(FILE)).ok().flatten();
     let seconds = text.and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok());
-    // Beyond the year 2500 it is garbage, and would lock this device out of every peer for life.
-    let plausible = seconds.filter(|seconds: &u64| *seconds < 16_725_225_600);
-    Duration::from_secs(plausible.unwrap_or(0))
+    seconds.map(Duration::from_secs).filter(|floor| is_plausible(*floor)).unwrap_or_default()
 }
 
 /// Writes the floor, rounded up to the next second.

@@ -22,7 +22,7 @@ impl CachedMap {
     /// Reads the cached map; a missing or damaged one is no loss that lasts.
     pub(crate) fn load(folder: &Path) -> Option<Self> {
         match read(&folder.join(MAP)) {
-            Ok(bytes) => match serde_json::from_slice(&bytes?) {
+            Ok(bytes) => match parse(&bytes?) {
                 Ok(map) => Some(map),
                 Err(error) => {
                     tracing::warn!(%error, "the cached netmap is damaged and will be fetched again");
@@ -53,6 +53,12 @@ impl CachedMap {
         }
         Ok(())
     }
+}
+
+fn parse(bytes: &[u8]) -> Result<CachedMap, Box<dyn std::error::Error>> {
+    let map: CachedMap = serde_json::from_slice(bytes)?;
+    map.netmap.check()?;
+    Ok(map)
 }
 
 /// `broker.json`: where the broker was last reached, for when names don't resolve.
