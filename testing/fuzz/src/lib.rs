@@ -9,6 +9,7 @@ mod control;
 mod input;
 mod mesh;
 mod mutate;
+mod pair;
 mod seeds;
 mod sse;
 mod stun;
@@ -18,6 +19,7 @@ mod world;
 pub use control::fuzz_control;
 pub use mesh::fuzz_mesh;
 pub use mutate::Mutator;
+pub use pair::fuzz_pair;
 pub use seeds::seeds;
 pub use sse::fuzz_sse;
 pub use stun::fuzz_stun;
@@ -30,6 +32,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("control", fuzz_control),
     ("mesh", fuzz_mesh),
+    ("pair", fuzz_pair),
     ("sse", fuzz_sse),
     ("stun", fuzz_stun),
     ("wg", fuzz_wg),

@@ -18,6 +18,7 @@ pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     match target {
         "control" => control(),
         "mesh" => mesh(),
+        "pair" => crate::pair::seeds(),
         "sse" => sse(),
         "stun" => stun(),
         "wg" => wg(),

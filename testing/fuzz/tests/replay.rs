@@ -58,6 +58,11 @@ fn a_nodes_network() {
 }
 
 #[test]
+fn pair_relay_clients() {
+    replay("pair", 5_000);
+}
+
+#[test]
 fn server_sent_events() {
     replay("sse", 5_000);
 }
@@ -75,7 +80,7 @@ fn wireguard_datagrams() {
 #[test]
 fn every_target_has_a_test_and_seeds() {
     let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["control", "mesh", "sse", "stun", "wg"]);
+    assert_eq!(names, ["control", "mesh", "pair", "sse", "stun", "wg"]);
     for name in names {
         assert!(!seeds(name).is_empty());
     }
