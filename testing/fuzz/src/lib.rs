@@ -13,6 +13,9 @@ mod pair;
 mod seeds;
 mod sse;
 mod stun;
+mod turn;
+mod turn_client;
+mod turn_seeds;
 mod wg;
 mod world;
 
@@ -23,6 +26,8 @@ pub use pair::fuzz_pair;
 pub use seeds::seeds;
 pub use sse::fuzz_sse;
 pub use stun::fuzz_stun;
+pub use turn::{fuzz_turn_server, fuzz_turn_stream};
+pub use turn_client::fuzz_turn_client;
 pub use wg::fuzz_wg;
 
 /// A target: its name, and what to call.
@@ -35,5 +40,8 @@ pub const TARGETS: &[Target] = &[
     ("pair", fuzz_pair),
     ("sse", fuzz_sse),
     ("stun", fuzz_stun),
+    ("turn_client", fuzz_turn_client),
+    ("turn_server", fuzz_turn_server),
+    ("turn_stream", fuzz_turn_stream),
     ("wg", fuzz_wg),
 ];

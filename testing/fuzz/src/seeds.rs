@@ -11,6 +11,7 @@ use warren_proto::{
 use warren_turn::codec::ChangeRequest;
 use warren_turn::{Builder, Class, Method, Sha1Key, Sha256Key, TransactionId};
 
+use crate::turn_seeds::{turn_client, turn_server, turn_stream};
 use crate::world::address;
 
 /// Named inputs for a target; none for one that doesn't exist.
@@ -21,6 +22,9 @@ pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "pair" => crate::pair::seeds(),
         "sse" => sse(),
         "stun" => stun(),
+        "turn_client" => turn_client(),
+        "turn_server" => turn_server(),
+        "turn_stream" => turn_stream(),
         "wg" => wg(),
         _ => Vec::new(),
     }

@@ -73,6 +73,21 @@ fn stun_datagrams() {
 }
 
 #[test]
+fn a_turn_clients_server() {
+    replay("turn_client", 5_000);
+}
+
+#[test]
+fn a_turn_servers_clients() {
+    replay("turn_server", 3_000);
+}
+
+#[test]
+fn turn_streams() {
+    replay("turn_stream", 5_000);
+}
+
+#[test]
 fn wireguard_datagrams() {
     replay("wg", 2_000);
 }
@@ -80,7 +95,20 @@ fn wireguard_datagrams() {
 #[test]
 fn every_target_has_a_test_and_seeds() {
     let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["control", "mesh", "pair", "sse", "stun", "wg"]);
+    assert_eq!(
+        names,
+        [
+            "control",
+            "mesh",
+            "pair",
+            "sse",
+            "stun",
+            "turn_client",
+            "turn_server",
+            "turn_stream",
+            "wg"
+        ]
+    );
     for name in names {
         assert!(!seeds(name).is_empty());
     }
