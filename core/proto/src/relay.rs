@@ -10,6 +10,10 @@ use crate::{AccountId, DeviceId, DeviceName, Pin, RelayId};
 /// The ALPN protocol by which TURN shares a TCP port with HTTPS (RFC 7443 §3).
 pub const TURN_ALPN: &str = "stun.turn";
 
+/// The capability by which a node says that its UDP port was chosen by its user, not by itself: what a
+/// firewall can be opened for.
+pub const FIXED_PORT: &str = "fixed-port";
+
 /// A relay that a node may use: an entry of [`crate::Netmap::relays`], which stand in order of
 /// preference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
