@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use warren_proto::{JoinLink, Registered};
 
 use super::Daemon;
-use crate::control::{ControlError, register};
+use crate::control::{ControlError, leave, register};
 use crate::local::HealthCode;
 use crate::state::{CachedMap, Joined, Joining};
 
@@ -100,6 +100,15 @@ impl Daemon {
             self.forget_map();
         }
         self.stop_control();
+        if let Some(old) = self.identity.joined.take().filter(|_| another && !self.identity.revoked)
+        {
+            // It moves: nobody should look for it in the old account.
+            tokio::spawn(async move {
+                if let Err(error) = leave(&old).await {
+                    tracing::warn!(%error, "the old account's broker could not be told; an admin can remove the device there");
+                }
+            });
+        }
         self.identity.joined = Some(Joined {
             url: link.url,
             pins: link.pin.into_iter().collect(),

@@ -70,6 +70,9 @@ pub async fn run(
     .context("the local socket can't be opened")?;
     let result = match daemon.begin().await {
         Ok(()) => {
+            if daemon.identity.joined.is_none() && daemon.identity.joining.is_none() {
+                tracing::info!("this device has joined no account yet: warren up --join LINK");
+            }
             tokio::pin!(shutdown);
             daemon.serve(shutdown).await;
             Ok(())

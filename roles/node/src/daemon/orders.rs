@@ -20,6 +20,28 @@ impl Failure {
     pub(crate) fn new(code: FailureCode, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
+
+    /// The system's refusal of an interface or a socket.
+    fn of_system(error: &Error) -> Self {
+        let is_port = health_of(error) == HealthCode::ListenPort;
+        let code = if is_port { FailureCode::PortInUse } else { FailureCode::Interface };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// Whether an error of the system is about the listen port or about the interface.
+pub(super) fn health_of(error: &Error) -> HealthCode {
+    match error {
+        Error::PortInUse { .. } | Error::PortPrivileged { .. } | Error::NoFreePort => {
+            HealthCode::ListenPort
+        }
+        Error::NoTunDevice
+        | Error::NoPrivilege { .. }
+        | Error::TunNameTaken { .. }
+        | Error::TunNameInvalid { .. }
+        | Error::NoAddressFamily(_)
+        | Error::Os { .. } => HealthCode::Interface,
+    }
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Failure>>;
@@ -29,7 +51,8 @@ type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 pub(crate) enum Order {
     Up { join: Option<String>, name: Option<String>, answer: Answer<()> },
     Down { answer: Answer<()> },
-    Logout { new_identity: bool, answer: Answer<()> },
+    /// The answer is why the broker could not be told, if so.
+    Logout { new_identity: bool, answer: Answer<Option<String>> },
     ListenPort { set: Option<ListenPort>, answer: Answer<ListenPortChange> },
 }
 
@@ -71,6 +94,7 @@ impl Daemon {
         if self.identity.joining.is_some() {
             return Ok(());
         }
+        self.healths.clear(HealthCode::JoinFailed);
         if self.identity.joined.is_none() || self.identity.revoked {
             let text = if self.identity.revoked {
                 "this device must join again: ask for a new join link, then: warren up --join LINK"
@@ -84,7 +108,7 @@ impl Daemon {
         self.start_control();
         // A session that waits between two attempts makes the next one now.
         self.tell_broker(Command::NetworkChanged(self.host_addresses()));
-        self.bring_up().await.map_err(|error| interface_failure(&error))
+        self.bring_up().await.map_err(|error| Failure::of_system(&error))
     }
 
     fn join(&mut self, link: String) -> Result<(), Failure> {
@@ -115,7 +139,7 @@ impl Daemon {
         })
     }
 
-    async fn logout(&mut self, new_identity: bool) -> Result<(), Failure> {
+    async fn logout(&mut self, new_identity: bool) -> Result<Option<String>, Failure> {
         let joined = self.identity.joined.take();
         if joined.is_none() && !new_identity && self.identity.joining.is_none() {
             return Err(Failure::new(FailureCode::NotJoined, "this device belongs to no account"));
@@ -124,14 +148,16 @@ impl Daemon {
         self.stop_control();
         self.take_down().await;
         // A new identity is the cure for a cloned disk: the old one may live on in the other machine.
-        if let Some(joined) = joined
-            && !new_identity
-            && !self.identity.revoked
-            && let Err(error) = leave(&joined).await
-            && !error.is_revoked()
-        {
-            tracing::warn!(%error, "the broker could not be told; an admin can remove the device");
-        }
+        let untold = match joined {
+            Some(joined) if !new_identity && !self.identity.revoked => match leave(&joined).await {
+                Err(error) if !error.is_revoked() => Some(format!(
+                    "the broker could not be told, so {} still stands in {}; an admin can remove it: {error}",
+                    joined.name, joined.account_name
+                )),
+                Err(_) | Ok(()) => None,
+            },
+            Some(_) | None => None,
+        };
         self.forget_map();
         if new_identity {
             let fresh = Identity::generate();
@@ -147,7 +173,8 @@ impl Daemon {
         for code in [HealthCode::MustJoinAgain, HealthCode::JoinFailed, HealthCode::WrongPin] {
             self.healths.clear(code);
         }
-        self.try_save_identity().map_err(unsaved)
+        self.try_save_identity().map_err(unsaved)?;
+        Ok(untold)
     }
 
     async fn listen_port(&mut self, set: Option<ListenPort>) -> Result<ListenPortChange, Failure> {
@@ -187,6 +214,10 @@ impl Daemon {
             },
         };
         self.keep_port(port, auto)?;
+        if self.retry_mesh.is_some() {
+            // The old port may be what the mesh has waited for.
+            let _ = self.bring_up().await;
+        }
         Ok(ListenPortChange { port, auto, changed })
     }
 
@@ -194,7 +225,7 @@ impl Daemon {
     async fn rebind(&mut self, port: Option<u16>) -> Result<u16, Failure> {
         let config = UdpConfig { port, ..UdpConfig::default() };
         let Some(mesh) = &mut self.mesh else {
-            let sockets = UdpSockets::bind(&config).map_err(|error| port_failure(&error))?;
+            let sockets = UdpSockets::bind(&config).map_err(|error| Failure::of_system(&error))?;
             return Ok(sockets.port());
         };
         let (port, findings) = mesh
@@ -202,7 +233,7 @@ impl Daemon {
             .rebind(config)
             .await
             .map_err(|error| Failure::new(FailureCode::Other, error.to_string()))?
-            .map_err(|error| port_failure(&error))?;
+            .map_err(|error| Failure::of_system(&error))?;
         mesh.port = port;
         tracing::debug!(port, ?findings, "listening on another port");
         self.remap();
@@ -224,32 +255,4 @@ impl Daemon {
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unsaved(error: crate::StateError) -> Failure {
     Failure::new(FailureCode::State, error.to_string())
-}
-
-fn port_failure(error: &Error) -> Failure {
-    let code = match error {
-        Error::PortInUse { .. } | Error::PortPrivileged { .. } | Error::NoFreePort => {
-            FailureCode::PortInUse
-        }
-        Error::NoTunDevice
-        | Error::NoPrivilege { .. }
-        | Error::TunNameTaken { .. }
-        | Error::TunNameInvalid { .. }
-        | Error::NoAddressFamily(_)
-        | Error::Os { .. } => FailureCode::Other,
-    };
-    Failure::new(code, error.to_string())
-}
-
-fn interface_failure(error: &Error) -> Failure {
-    match error {
-        Error::PortInUse { .. } | Error::PortPrivileged { .. } => port_failure(error),
-        Error::NoTunDevice
-        | Error::NoPrivilege { .. }
-        | Error::TunNameTaken { .. }
-        | Error::TunNameInvalid { .. }
-        | Error::NoFreePort
-        | Error::NoAddressFamily(_)
-        | Error::Os { .. } => Failure::new(FailureCode::Interface, error.to_string()),
-    }
 }

@@ -93,9 +93,11 @@ impl Client {
         self.ask_done(&Request::Down).await
     }
 
-    /// [`Request::Logout`].
-    pub async fn logout(&self, new_identity: bool) -> Result<(), LocalError> {
-        self.ask_done(&Request::Logout { new_identity }).await
+    /// [`Request::Logout`]. Returns why the broker could not be told, if so, and what to do.
+    pub async fn logout(&self, new_identity: bool) -> Result<Option<String>, LocalError> {
+        let reply = self.ask(&Request::Logout { new_identity }).await?;
+        let Reply::LoggedOut { untold } = reply else { return Err(unexpected(&reply)) };
+        Ok(untold)
     }
 
     /// [`Request::Netcheck`].

@@ -117,6 +117,9 @@ pub struct PingReport {
     /// From sending to the answer in milliseconds, a wait for the tunnel included; `None` when no
     /// answer came in time.
     pub rtt_ms: Option<f64>,
+    /// How much of `rtt_ms` the search for a path took, in milliseconds, where one had to be found.
+    #[serde(default)]
+    pub found_after_ms: Option<f64>,
     /// How traffic to the peer goes at the end of the attempt.
     pub path: PathKind,
     /// Where datagrams to it go.
@@ -267,6 +270,12 @@ pub enum Reply {
     ListenPort(ListenPortChange),
     /// For [`Request::Counters`].
     Counters(DebugCounters),
+    /// For [`Request::Logout`].
+    LoggedOut {
+        /// Why the broker could not be told, and what to do, for people; absent where it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        untold: Option<String>,
+    },
     /// It is done, or the stream is at its end.
     Done,
     /// It failed.

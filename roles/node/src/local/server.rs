@@ -155,7 +155,7 @@ async fn answer(
         }
         Request::Logout { new_identity } => {
             let result = context.order(|answer| Order::Logout { new_identity, answer }).await;
-            replies.send_result(result.map(|()| Reply::Done)).await
+            replies.send_result(result.map(|untold| Reply::LoggedOut { untold })).await
         }
         Request::Ping(request) => ping::ping(&context.view, &request, replies).await,
         Request::Netcheck => {

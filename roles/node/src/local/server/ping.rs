@@ -54,10 +54,11 @@ impl<'v> Target<'v> {
             return Err(not_up(view.state));
         };
         let this = &netmap.this;
-        let is_self = this.name.as_str().eq_ignore_ascii_case(name)
+        let is_self = this.name.as_str() == label(netmap, name)
             || name.parse().is_ok_and(|ip: IpAddr| ip == this.ipv4 || ip == this.ipv6);
         if is_self {
-            return Err(Failure::new(FailureCode::Invalid, "that is this device itself"));
+            let text = "that is this device itself; 'warren status' lists the others";
+            return Err(Failure::new(FailureCode::Invalid, text));
         }
         let Some((peer, ipv6)) = find_peer(netmap, name) else {
             let text = format!("there is no device '{name}' here; 'warren status' lists them");
@@ -73,6 +74,7 @@ impl<'v> Target<'v> {
 
     async fn attempt(&self, request: &PingRequest, seq: u32) -> PingReport {
         let patience = Duration::from_millis(request.timeout_ms.max(10));
+        let stood = self.status().await.is_some_and(|status| stands(status.path));
         self.data.seek(self.peer.id).await;
         let echo = tokio::time::timeout(patience, self.echo_or_give_up()).await;
         let status = self.status().await;
@@ -81,6 +83,11 @@ impl<'v> Target<'v> {
             Ok(Err(_)) | Err(_) => None,
         };
         let path = status.as_ref().map_or(PathKind::Unreachable, |status| status.path);
+        let path_rtt_ms = status.as_ref().and_then(|status| status.rtt_ms);
+        let found_after_ms = match (stood, rtt, path_rtt_ms) {
+            (false, Some(rtt), Some(path_rtt)) => Some((millis(rtt) - path_rtt).max(0.0)),
+            (true, _, _) | (_, None, _) | (_, _, None) => None,
+        };
         let reason = match echo {
             Ok(Ok(_)) => status.as_ref().and_then(|status| status.reason.clone()),
             Ok(Err(reason)) => Some(reason),
@@ -100,10 +107,11 @@ impl<'v> Target<'v> {
             address: self.address,
             seq,
             rtt_ms: rtt.map(millis),
+            found_after_ms,
             path,
             endpoint: status.as_ref().and_then(|status| status.endpoint),
             relay: status.as_ref().and_then(|status| status.relay.clone()),
-            path_rtt_ms: status.as_ref().and_then(|status| status.rtt_ms),
+            path_rtt_ms,
             reason,
         }
     }
@@ -117,7 +125,7 @@ impl<'v> Target<'v> {
                 answer = &mut echo => return match answer {
                     Ok(Ok(rtt)) => Ok(rtt),
                     Ok(Err(OutboundDrop::Unreachable)) => Err(self.why_unreachable().await),
-                    Ok(Err(reason)) => Err(format!("the packet was not sent: {reason:?}")),
+                    Ok(Err(reason)) => Err(why_not_sent(reason).to_owned()),
                     Err(gone) => Err(gone.to_string()),
                 },
                 () = tokio::time::sleep(LOOK) => {
@@ -148,9 +156,40 @@ fn find_peer<'n>(netmap: &'n Netmap, name: &str) -> Option<(&'n Peer, bool)> {
         let by_address = |peer: &&Peer| ip == peer.ipv4 || ip == peer.ipv6;
         return netmap.peers.iter().find(by_address).map(|peer| (peer, ip.is_ipv6()));
     }
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let label = name.strip_suffix(&format!(".{}", netmap.dns.domain)).unwrap_or(&name);
+    let label = label(netmap, name);
     netmap.peers.iter().find(|peer| peer.name.as_str() == label).map(|peer| (peer, false))
+}
+
+/// A name without the account's domain.
+fn label(netmap: &Netmap, name: &str) -> String {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    match name.strip_suffix(&format!(".{}", netmap.dns.domain)) {
+        Some(label) => label.to_owned(),
+        None => name,
+    }
+}
+
+/// Whether datagrams go that way already.
+fn stands(path: PathKind) -> bool {
+    match path {
+        PathKind::Direct | PathKind::Relayed => true,
+        PathKind::Connecting | PathKind::Idle | PathKind::Unreachable => false,
+    }
+}
+
+fn why_not_sent(reason: OutboundDrop) -> &'static str {
+    match reason {
+        OutboundDrop::Unreachable => "no path was found",
+        OutboundDrop::TooBig => "the packet is longer than the path carries",
+        OutboundDrop::QueueFull => "too much waits for this path already; try again in a moment",
+        OutboundDrop::UnknownDestination => "the device has just left the account",
+        OutboundDrop::Malformed
+        | OutboundDrop::ForeignSource
+        | OutboundDrop::Multicast
+        | OutboundDrop::OwnAddress => {
+            "this device's address has just changed; try again in a moment"
+        }
+    }
 }
 
 /// Why there is nothing to ping with.
@@ -160,7 +199,9 @@ pub(super) fn not_up(state: NodeState) -> Failure {
             FailureCode::NotJoined,
             "this device belongs to no account: warren up --join LINK",
         ),
-        NodeState::Down => Failure::new(FailureCode::Down, "disconnected: warren up"),
+        NodeState::Down => {
+            Failure::new(FailureCode::Down, "this device is disconnected: 'warren up' connects it")
+        }
         NodeState::Connecting | NodeState::Connected | NodeState::Offline => Failure::new(
             FailureCode::Down,
             "the mesh is not up yet; 'warren status' says what is missing",

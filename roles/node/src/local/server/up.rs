@@ -38,12 +38,20 @@ fn outcome(view: &View) -> Option<Result<(), Failure>> {
     if let Some((code, text)) = &view.join_failure {
         return Some(Err(Failure::new(*code, text.clone())));
     }
-    let trouble = |code| view.health.iter().find(|health| health.code == code);
-    if let Some(health) = trouble(HealthCode::Interface) {
-        return Some(Err(Failure::new(FailureCode::Interface, health.text.clone())));
+    let obstacles = [
+        (HealthCode::Interface, FailureCode::Interface),
+        (HealthCode::WrongPin, FailureCode::WrongPin),
+        (HealthCode::UpgradeRequired, FailureCode::Other),
+    ];
+    for (trouble, code) in obstacles {
+        if let Some(health) = view.health.iter().find(|health| health.code == trouble) {
+            return Some(Err(Failure::new(code, health.text.clone())));
+        }
     }
-    if let Some(health) = trouble(HealthCode::WrongPin) {
-        return Some(Err(Failure::new(FailureCode::WrongPin, health.text.clone())));
+    // With the mesh up it is the kept port that is taken, and another is used meanwhile.
+    let port = view.health.iter().find(|health| health.code == HealthCode::ListenPort);
+    if let Some(health) = port.filter(|_| view.data.is_none()) {
+        return Some(Err(Failure::new(FailureCode::PortInUse, health.text.clone())));
     }
     match view.state {
         // The mesh is up from its last map.
