@@ -37,7 +37,8 @@ fn print(report: &NetcheckReport) {
         let outcome = match (stun.mapped, stun.rtt_ms) {
             (Some(mapped), Some(rtt)) => format!("{rtt:.1} ms, sees {mapped}"),
             (Some(mapped), None) => format!("sees {mapped}"),
-            (None, _) => "no answer".to_owned(),
+            (None, _) if stun.silent => "no answer".to_owned(),
+            (None, _) => "not needed, not asked".to_owned(),
         };
         say!("STUN server:   {}: {outcome}", stun.server);
     }

@@ -141,6 +141,10 @@ pub struct StunReport {
     pub mapped: Option<SocketAddr>,
     /// The round trip in milliseconds.
     pub rtt_ms: Option<f64>,
+    /// Whether it was asked and has not answered; the further servers are asked only where they
+    /// would tell something new.
+    #[serde(default)]
+    pub silent: bool,
 }
 
 /// A router's port mapping in a [`NetcheckReport`].

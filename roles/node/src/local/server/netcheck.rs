@@ -37,6 +37,7 @@ pub(super) async fn netcheck(view: &View) -> Result<NetcheckReport, Failure> {
                 server: server.server,
                 mapped: server.mapped,
                 rtt_ms: server.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+                silent: server.silent,
             })
             .collect(),
         mappings: view.mappings.clone(),
