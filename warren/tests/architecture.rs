@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren-wg", &[]),
     ("warren-turn", &[]),
     ("warren-pair", &[]),
-    ("warren-coord", &["warren-proto"]),
+    ("warren-coord", &["warren-proto", "warren-turn"]),
     ("warren-mesh", &["warren-proto", "warren-wg", "warren-turn"]),
     ("warren-net", &[]),
     ("warren-store", &["warren-coord", "warren-proto"]),

@@ -8,6 +8,7 @@ mod housekeeping;
 mod join_key;
 mod presence;
 mod register;
+mod relay;
 mod session;
 mod view;
 
@@ -24,6 +25,7 @@ use self::check_in::Reported;
 use self::delta::{Digest, Log, Subject};
 use self::device::Device;
 use self::presence::Timer;
+use self::relay::Relays;
 use self::session::Session;
 use crate::{
     AccountRecord, BrokerSettings, Change, JoinKeyRecord, LeaseEpoch, Prepared, Refused,
@@ -32,6 +34,10 @@ use crate::{
 
 pub use self::device::DeviceEdit;
 pub use self::join_key::{JoinKeyCreated, NewJoinKey};
+pub(crate) use self::relay::not_ours;
+pub use self::relay::{
+    NewTurn, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, relay_init,
+};
 pub use self::session::{Opened, SessionId};
 pub use self::view::{DeviceView, JoinKeyStatus, JoinKeyView};
 
@@ -73,15 +79,19 @@ pub struct Account {
     seen_since_housekeeping: BTreeSet<DeviceId>,
     ephemeral_due: BTreeSet<DeviceId>,
     housekeeping_due: bool,
+    relays: Relays,
+    relay_timer: Option<(Instant, Timer)>,
 }
 
 impl Account {
-    /// Takes an account over as it was stored, under the lease that the caller has taken.
+    /// Takes an account over as it was stored, under the lease that the caller has taken. `unix` is
+    /// the wall clock at `now`, as time since the Unix epoch.
     pub fn new(
         snapshot: Snapshot,
         epoch: LeaseEpoch,
         settings: &BrokerSettings,
         now: Instant,
+        unix: Duration,
     ) -> Self {
         let mut account = Self {
             record: snapshot.account,
@@ -105,7 +115,10 @@ impl Account {
             seen_since_housekeeping: BTreeSet::new(),
             ephemeral_due: BTreeSet::new(),
             housekeeping_due: false,
+            relays: Relays::new(snapshot.relays, snapshot.relay_list, snapshot.revoked),
+            relay_timer: None,
         };
+        account.handle_clock(unix, now);
         for device in snapshot.devices {
             let id = device.id;
             account.store_device(device);
@@ -143,6 +156,9 @@ impl Account {
             account: self.record.clone(),
             devices: self.devices.values().map(|device| device.record.clone()).collect(),
             join_keys: self.join_keys.values().cloned().collect(),
+            relays: self.relays.records.values().cloned().collect(),
+            relay_list: self.relays.list.clone(),
+            revoked: self.relays.revoked.clone(),
         }
     }
 
@@ -161,6 +177,19 @@ impl Account {
                 }
                 Change::JoinKey(key) => self.put_join_key(key),
                 Change::JoinKeyRemoved(id) => self.drop_join_key(id),
+                Change::Relay(relay) => self.put_relay(relay, now),
+                Change::RelayRemoved(id) => self.drop_relay(id, now),
+                Change::RelayList(list) => {
+                    self.relays.list = list;
+                    self.touch(Subject::Relays, now);
+                }
+                Change::Revoked { device, until } => {
+                    self.relays.revoked.insert(device, until);
+                    self.revocations_changed(now);
+                }
+                Change::RevocationOver(device) => {
+                    self.relays.revoked.remove(&device);
+                }
             }
         }
         prepared.reply
@@ -177,6 +206,9 @@ impl Account {
         }
         if old.dns_suffix != settings.dns_suffix {
             self.touch(Subject::Dns, now);
+        }
+        if old.relays != settings.relays {
+            self.touch(Subject::Relays, now);
         }
     }
 
@@ -202,8 +234,8 @@ impl Account {
             stun: self.settings.stun.clone(),
             dns: self.dns(),
             next_pin: self.settings.next_pin,
-            relays: Vec::new(),
-            relay_duty: None,
+            relays: self.relays_for(device),
+            relay_duty: self.duty_of(device),
         })
     }
 
@@ -256,7 +288,7 @@ fn peer_entry(device: &Device) -> Peer {
         nat: reported.map(|reported| reported.nat).unwrap_or_default(),
         online: device.online,
         capabilities: reported.map(|reported| reported.capabilities.clone()).unwrap_or_default(),
-        relays: Vec::new(),
+        relays: reported.map(|reported| reported.relays.clone()).unwrap_or_default(),
         signature: None,
     }
 }

@@ -1,6 +1,6 @@
-use warren_proto::{DeviceId, JoinKeyId};
+use warren_proto::{DeviceId, JoinKeyId, RelayId};
 
-use crate::{AccountRecord, DeviceRecord, JoinKeyRecord, UnixTime};
+use crate::{AccountRecord, DeviceRecord, JoinKeyRecord, ListedRelay, RelayRecord, UnixTime};
 
 /// One durable change of an account. Records are whole: written in place of what was there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,21 @@ pub enum Change {
     JoinKey(JoinKeyRecord),
     /// A join key is gone.
     JoinKeyRemoved(JoinKeyId),
+    /// A relay is new or has changed.
+    Relay(RelayRecord),
+    /// A relay is gone.
+    RelayRemoved(RelayId),
+    /// The account's list of connection relays, all of it.
+    RelayList(Vec<ListedRelay>),
+    /// Relays are to refuse a device that was removed.
+    Revoked {
+        /// Which one.
+        device: DeviceId,
+        /// Until when a credential of it may be good.
+        until: UnixTime,
+    },
+    /// No credential of a removed device can be good any more.
+    RevocationOver(DeviceId),
 }
 
 /// A decision that takes effect once its changes are committed: give it to

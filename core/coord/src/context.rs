@@ -5,6 +5,8 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use warren_proto::Pin;
 
+use crate::RelayRecord;
+
 /// What a decision needs from outside: the time and fresh randomness.
 #[derive(Clone)]
 pub struct Ctx {
@@ -60,4 +62,6 @@ pub struct BrokerSettings {
     /// The suffix of all names, without dots at its ends, e.g. `warren.internal`: a device is
     /// `<device>.<account>.<suffix>`.
     pub dns_suffix: String,
+    /// The relays that are offered to all accounts: the operator's, and the broker's own.
+    pub relays: Vec<RelayRecord>,
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, check_range};
+use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, RelayId, check_range};
 
 use crate::address::{choose_ipv4_range, overlap, ula};
-use crate::{AccountRecord, Change, Ctx, Refused, SecretHash, Snapshot};
+use crate::{AccountRecord, Change, Ctx, Refused, RelayKind, RelayRecord, SecretHash, Snapshot};
 
 /// What the directory knows of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub struct Directory {
     token_by_device: BTreeMap<(AccountId, DeviceId), SecretHash>,
     join_key_by_hash: BTreeMap<SecretHash, (AccountId, JoinKeyId)>,
     hash_by_join_key: BTreeMap<(AccountId, JoinKeyId), SecretHash>,
+    relay_by_token: BTreeMap<SecretHash, (AccountId, RelayId)>,
 }
 
 impl Directory {
@@ -48,6 +49,9 @@ impl Directory {
         for key in &snapshot.join_keys {
             self.note_join_key(id, key.id, Some(key.hash));
         }
+        for relay in &snapshot.relays {
+            self.note_relay(id, relay);
+        }
     }
 
     /// Forgets an account with all its tokens and join keys.
@@ -58,6 +62,7 @@ impl Directory {
         self.device_by_token.retain(|_, (owner, _)| *owner != account);
         self.hash_by_join_key.retain(|(owner, _), _| *owner != account);
         self.join_key_by_hash.retain(|_, (owner, _)| *owner != account);
+        self.relay_by_token.retain(|_, (owner, _)| *owner != account);
     }
 
     /// Takes notice of an account's committed changes.
@@ -69,7 +74,14 @@ impl Directory {
                 Change::DeviceRemoved(id) => self.note_token(account, *id, None),
                 Change::JoinKey(key) => self.note_join_key(account, key.id, Some(key.hash)),
                 Change::JoinKeyRemoved(id) => self.note_join_key(account, *id, None),
-                Change::LastSeen { .. } => {}
+                Change::Relay(relay) => self.note_relay(account, relay),
+                Change::RelayRemoved(id) => {
+                    self.relay_by_token.retain(|_, relay| *relay != (account, *id));
+                }
+                Change::LastSeen { .. }
+                | Change::RelayList(_)
+                | Change::Revoked { .. }
+                | Change::RevocationOver(_) => {}
             }
         }
     }
@@ -87,6 +99,11 @@ impl Directory {
     /// The device that a bearer token belongs to.
     pub fn authenticate(&self, token: &str) -> Option<(AccountId, DeviceId)> {
         self.device_by_token.get(&SecretHash::of(token)).copied()
+    }
+
+    /// The relay server of an account that a bearer token belongs to.
+    pub fn relay(&self, token: &str) -> Option<(AccountId, RelayId)> {
+        self.relay_by_token.get(&SecretHash::of(token)).copied()
     }
 
     /// The join key with that secret.
@@ -161,6 +178,12 @@ impl Directory {
         if let Some(token) = token {
             self.token_by_device.insert((account, device), token);
             self.device_by_token.insert(token, (account, device));
+        }
+    }
+
+    fn note_relay(&mut self, account: AccountId, relay: &RelayRecord) {
+        if let RelayKind::Server { token } = relay.kind {
+            self.relay_by_token.insert(token, (account, relay.id));
         }
     }
 

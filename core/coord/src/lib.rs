@@ -38,19 +38,26 @@ mod context;
 mod directory;
 mod limit;
 mod name;
+mod pool;
 mod refused;
+mod relay;
 mod secret;
 mod snapshot;
 
 pub use account::{
     Account, COALESCE_WINDOW, DeviceEdit, DeviceView, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL,
-    JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, OFFLINE_GRACE, Opened, SessionId,
+    JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn, OFFLINE_GRACE, Opened,
+    RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, SessionId, relay_init,
 };
 pub use address::SERVICE_ADDRESSES;
 pub use challenge::{CHALLENGE_LIFETIME, Gatekeeper, Proven, prove};
 pub use change::{Change, Prepared};
 pub use context::{BrokerSettings, Ctx, LeaseEpoch, UnixTime};
 pub use directory::{AccountEntry, Directory};
+pub use pool::RelayPool;
 pub use refused::Refused;
+pub use relay::{
+    CREDENTIAL_LIFETIME, ListedRelay, RELAY_REALM, RelayCreated, RelayFace, RelayKind, RelayRecord,
+};
 pub use secret::SecretHash;
 pub use snapshot::{AccountRecord, DeviceRecord, InvalidTag, JoinKeyRecord, Snapshot, Tag};

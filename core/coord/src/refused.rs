@@ -46,6 +46,15 @@ pub enum Refused {
     /// The name belongs to another device or account.
     #[error("the name '{0}' is taken; choose another one")]
     NameTaken(DeviceName),
+    /// No device or relay of that name.
+    #[error(
+        "there is no device or relay '{0}' in this account; see `warren admin relays list` and \
+         `warren admin devices list`"
+    )]
+    NoRelay(String),
+    /// More than one device or relay of that name.
+    #[error("'{0}' is both a device and a relay, or two relays; give the id instead")]
+    AmbiguousRelay(String),
     /// The address range belongs to another account.
     #[error("the address range overlaps that of account '{0}'; choose another one")]
     RangeTaken(DeviceName),
@@ -64,7 +73,8 @@ impl Refused {
             Self::AccountFull => ErrorCode::AccountFull,
             Self::RateLimited => ErrorCode::RateLimited,
             Self::Invalid(_) | Self::InvalidRange(_) => ErrorCode::Invalid,
-            Self::NotFound(_) | Self::PeerOffline => ErrorCode::NotFound,
+            Self::NotFound(_) | Self::PeerOffline | Self::NoRelay(_) => ErrorCode::NotFound,
+            Self::AmbiguousRelay(_) => ErrorCode::Conflict,
             Self::NameTaken(_) | Self::RangeTaken(_) => ErrorCode::Conflict,
         }
     }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, PublicKey};
 
-use crate::{SecretHash, UnixTime};
+use crate::{ListedRelay, RelayRecord, SecretHash, UnixTime};
 
 /// A tag was not a usable word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -143,12 +143,25 @@ pub struct Snapshot {
     pub devices: Vec<DeviceRecord>,
     /// Its join keys.
     pub join_keys: Vec<JoinKeyRecord>,
+    /// Its relays.
+    pub relays: Vec<RelayRecord>,
+    /// Its list of connection relays, in order.
+    pub relay_list: Vec<ListedRelay>,
+    /// Devices that were removed, and until when relays are to refuse them.
+    pub revoked: BTreeMap<DeviceId, UnixTime>,
 }
 
 impl Snapshot {
     /// A new account's: without devices or join keys.
     pub fn empty(account: AccountRecord) -> Self {
-        Self { account, devices: Vec::new(), join_keys: Vec::new() }
+        Self {
+            account,
+            devices: Vec::new(),
+            join_keys: Vec::new(),
+            relays: Vec::new(),
+            relay_list: Vec::new(),
+            revoked: BTreeMap::new(),
+        }
     }
 
     /// What the snapshot is after a commit of `changes`: the meaning that every store gives them.
@@ -172,9 +185,22 @@ impl Snapshot {
                     self.join_keys.push(key.clone());
                 }
                 Change::JoinKeyRemoved(id) => self.join_keys.retain(|key| key.id != *id),
+                Change::Relay(relay) => {
+                    self.relays.retain(|other| other.id != relay.id);
+                    self.relays.push(relay.clone());
+                }
+                Change::RelayRemoved(id) => self.relays.retain(|relay| relay.id != *id),
+                Change::RelayList(list) => self.relay_list.clone_from(list),
+                Change::Revoked { device, until } => {
+                    self.revoked.insert(*device, *until);
+                }
+                Change::RevocationOver(device) => {
+                    self.revoked.remove(device);
+                }
             }
         }
         self.devices.sort_by_key(|device| device.id);
         self.join_keys.sort_by_key(|key| key.id);
+        self.relays.sort_by_key(|relay| relay.id);
     }
 }

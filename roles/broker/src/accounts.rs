@@ -137,7 +137,7 @@ impl Accounts {
             let handle = this.get(id).ok_or_else(|| Failure::not_found("account"))?;
             let closing = handle.close_for_removal().await;
             this.store
-                .remove_account(id, closing.epoch())
+                .remove_account(id, closing.epoch(), closing.revoked_until())
                 .await
                 .context("can't remove the account")
                 .map_err(|error| Failure::unavailable(&error))?;

@@ -190,6 +190,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         stun: named_stun(config, &stun_bound),
         next_pin: tls.authority().and_then(|authority| authority.next_pin()),
         dns_suffix: config.dns_suffix.clone().unwrap_or_else(|| DNS_SUFFIX.to_owned()),
+        relays: Vec::new(),
     };
     let (lost_sender, lost) = mpsc::channel(1);
     let accounts = Accounts::load(store.clone(), settings, lost_sender).await?;

@@ -76,7 +76,7 @@ impl Store {
 }
 
 /// Owners before what they own, so that foreign keys hold at every step.
-const TABLES: [(&str, &str); 6] = [
+const TABLES: [(&str, &str); 9] = [
     ("settings", "name, value"),
     ("accounts", "id, name, ipv4_range, ipv6_range, next_host, created, lease_epoch"),
     (
@@ -90,6 +90,13 @@ const TABLES: [(&str, &str); 6] = [
          static_endpoint, os, software, created, last_seen",
     ),
     ("device_tags", "account_id, device_id, tag"),
+    (
+        "relays",
+        "id, account_id, name, kind, device_id, token_hash, url, username, secret, \
+         previous_secret, addresses, created",
+    ),
+    ("relay_list", "account_id, position, relay_id, preference"),
+    ("revocations", "account_id, device_id, until"),
 ];
 
 async fn replace_all(connection: &mut SqliteConnection) -> Result<(), StoreError> {

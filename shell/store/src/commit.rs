@@ -10,7 +10,7 @@ use warren_coord::{
 };
 use warren_proto::{AccountId, DeviceId, JoinKeyId};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, relay};
 
 impl Store {
     /// Commits an account's changes: all or none. When it returns, they are on the disk.
@@ -85,9 +85,11 @@ pub(crate) async fn remove_account(
     connection: &mut SqliteConnection,
     account: AccountId,
     lease: LeaseEpoch,
+    revoked_until: UnixTime,
 ) -> Result<(), StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     fence(&mut transaction, account, lease).await?;
+    relay::revoke_all(&mut transaction, account, revoked_until).await?;
     sqlx::query("DELETE FROM accounts WHERE id = $1")
         .bind(account.to_string())
         .execute(&mut *transaction)
@@ -122,6 +124,13 @@ async fn write(
             write_tags(connection, JOIN_KEY_TAGS, account, &id, &record.tags).await
         }
         Change::JoinKeyRemoved(id) => delete_join_key(connection, account, *id).await,
+        Change::Relay(record) => relay::write(connection, Some(account), record).await,
+        Change::RelayRemoved(id) => relay::delete(connection, Some(account), *id).await,
+        Change::RelayList(list) => relay::write_list(connection, account, list).await,
+        Change::Revoked { device, until } => {
+            relay::revoke(connection, account, *device, *until).await
+        }
+        Change::RevocationOver(device) => relay::end_revocation(connection, account, *device).await,
     }
 }
 
@@ -273,6 +282,6 @@ pub(crate) fn seconds(at: UnixTime) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
 
-fn hex(hash: &SecretHash) -> String {
+pub(crate) fn hex(hash: &SecretHash) -> String {
     hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }

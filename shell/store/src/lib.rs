@@ -12,6 +12,7 @@ mod backup;
 mod commit;
 mod error;
 mod load;
+mod relay;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use warren_coord::{AccountRecord, LeaseEpoch};
+use warren_coord::{AccountRecord, LeaseEpoch, UnixTime};
 use warren_proto::AccountId;
 
 pub use error::StoreError;
@@ -94,7 +95,8 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes an account with all that belongs to it.
+    /// Deletes an account with all that belongs to it. The operator's relays are to refuse its
+    /// devices until then.
     ///
     /// # Errors
     /// [`StoreError::Fenced`], [`StoreError::NoAccount`], or as [`Store::commit`].
@@ -102,9 +104,10 @@ impl Store {
         &self,
         account: AccountId,
         lease: LeaseEpoch,
+        revoked_until: UnixTime,
     ) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
-        let removed = commit::remove_account(&mut connection, account, lease).await;
+        let removed = commit::remove_account(&mut connection, account, lease, revoked_until).await;
         self.settle(connection, removed).await
     }
 

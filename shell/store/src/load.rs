@@ -10,7 +10,7 @@ use warren_coord::{
 };
 use warren_proto::AccountId;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, relay};
 
 impl Store {
     /// Loads one account; `None` if there is no such account.
@@ -73,10 +73,13 @@ async fn load_account(
     let mut tags = load_tags(connection, select, &id).await?;
     let rows = sqlx::query("SELECT * FROM join_keys WHERE account_id = $1 ORDER BY id")
         .bind(&id)
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
     let join_keys = rows.iter().map(|row| join_key(row, &mut tags)).collect::<Result<_, _>>()?;
-    Ok(Snapshot { account, devices, join_keys })
+    let relays = relay::load(connection, &id).await?;
+    let relay_list = relay::load_list(connection, &id).await?;
+    let revoked = relay::load_revoked(connection, &id).await?;
+    Ok(Snapshot { account, devices, join_keys, relays, relay_list, revoked })
 }
 
 type TagsByOwner = BTreeMap<String, BTreeSet<Tag>>;
@@ -126,7 +129,7 @@ fn join_key(row: &SqliteRow, tags: &mut TagsByOwner) -> Result<JoinKeyRecord, St
     })
 }
 
-fn parse<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
+pub(crate) fn parse<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
     let text: &str = row.try_get(column)?;
     text.parse().map_err(|_| StoreError::nonsense(column))
 }
@@ -146,7 +149,10 @@ where
     Ok(row.try_get(column)?)
 }
 
-fn number<T: TryFrom<i64>>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
+pub(crate) fn number<T: TryFrom<i64>>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<T, StoreError> {
     let number: i64 = row.try_get(column)?;
     T::try_from(number).map_err(|_| StoreError::nonsense(column))
 }
@@ -157,7 +163,7 @@ fn optional_time(row: &SqliteRow, column: &'static str) -> Result<Option<UnixTim
     seconds.map(time).transpose()
 }
 
-fn secret_hash(hex: &str) -> Result<SecretHash, StoreError> {
+pub(crate) fn secret_hash(hex: &str) -> Result<SecretHash, StoreError> {
     let nonsense = || StoreError::nonsense("hash");
     if hex.len() != 64 || !hex.is_ascii() {
         return Err(nonsense());

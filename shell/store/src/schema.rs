@@ -8,7 +8,8 @@ use sqlx::{Executor as _, Row as _};
 use crate::StoreError;
 
 /// The steps from an empty database to the present schema. They are never changed once released.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_relays.sql")];
 
 /// The newest schema that this build knows.
 const KNOWN: i64 = MIGRATIONS.len() as i64;

@@ -82,7 +82,13 @@ impl Broker {
         directory.insert(&self.disk.snapshot);
         self.process = Some(Process {
             directory,
-            account: Account::new(self.disk.snapshot.clone(), epoch, &self.settings, now),
+            account: Account::new(
+                self.disk.snapshot.clone(),
+                epoch,
+                &self.settings,
+                now,
+                UNIX_START + now.duration_since(self.start),
+            ),
             gatekeeper: Gatekeeper::new(seed, now),
             conn_by_session: BTreeMap::new(),
             session_by_conn: BTreeMap::new(),

@@ -121,6 +121,7 @@ impl World {
             stun: stun.sockets.iter().copied().step_by(addresses).collect(),
             next_pin: None,
             dns_suffix: "warren.internal".to_owned(),
+            ..BrokerSettings::default()
         };
         let broker_rng = StdRng::seed_from_u64(rng.next_u64());
         let mut broker = Broker::new(broker_host, settings, broker_rng, start);

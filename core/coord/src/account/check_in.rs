@@ -4,14 +4,17 @@ use std::time::{Duration, Instant};
 
 use warren_proto::{
     CheckIn, CheckInReply, CheckInState, DeviceId, Endpoint, EndpointKind, MAX_ENDPOINTS,
-    NatReport, is_usable_endpoint,
+    NatReport, RelayRtt, RelayState, is_usable_endpoint,
 };
 
+use super::register::short;
+use super::relay::are_alike;
 use super::{Account, Subject};
 use crate::{AccountRecord, Refused};
 
 const MAX_CAPABILITIES: usize = 16;
 const MAX_CAPABILITY: usize = 32;
+const MAX_PROBLEM: usize = 200;
 
 /// A device that changes its state more often than this is told to wait: each change costs a delta
 /// to everybody.
@@ -24,6 +27,10 @@ pub(super) struct Reported {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) nat: NatReport,
     pub(super) capabilities: Vec<String>,
+    /// The relays that it reaches.
+    pub(super) relays: Vec<RelayRtt>,
+    /// How it does its duty as a relay.
+    pub(super) relay: Option<RelayState>,
 }
 
 impl Account {
@@ -40,9 +47,9 @@ impl Account {
     ) -> Result<CheckInReply, Refused> {
         self.active(device)?;
         self.note_seen(device, now);
-        let state = check_in.state.as_ref().map(|state| clean(&self.record, state));
+        let state = check_in.state.as_ref().map(|state| self.clean(state));
         let known = self.active_mut(device)?;
-        let Some(state) = state else {
+        let Some(mut state) = state else {
             return Ok(CheckInReply { resend: known.resend || known.reported.is_none() });
         };
         known.resend = false;
@@ -53,27 +60,52 @@ impl Account {
             known.resend = true;
             return Err(Refused::RateLimited);
         }
-        let new_capabilities = match &known.reported {
-            Some(old) => old.capabilities != state.capabilities,
-            None => !state.capabilities.is_empty(),
+        let old = known.reported.take();
+        let (moved, new_capabilities, new_reach) = match &old {
+            Some(old) => {
+                let reach = !are_alike(&old.relays, &state.relays);
+                if !reach {
+                    state.relays.clone_from(&old.relays);
+                }
+                let moved = (&old.endpoints, old.nat) != (&state.endpoints, state.nat);
+                (moved, old.capabilities != state.capabilities, reach)
+            }
+            None => (true, !state.capabilities.is_empty(), !state.relays.is_empty()),
         };
         known.reported = Some(state);
-        let whole = Subject::Device { id: device, whole: new_capabilities };
-        self.touch(whole, now);
+        if moved || new_capabilities {
+            self.touch(Subject::Device { id: device, whole: new_capabilities }, now);
+        }
+        if new_reach {
+            self.touch(Subject::Reach(device), now);
+        }
+        if moved {
+            self.relay_device_moved(device, now);
+        }
         Ok(CheckInReply::default())
     }
-}
 
-fn clean(account: &AccountRecord, state: &CheckInState) -> Reported {
-    let mut capabilities: Vec<String> = state
-        .capabilities
-        .iter()
-        .filter(|word| (1..=MAX_CAPABILITY).contains(&word.len()))
-        .take(MAX_CAPABILITIES)
-        .cloned()
-        .collect();
-    capabilities.dedup();
-    Reported { endpoints: clean_endpoints(account, &state.endpoints), nat: state.nat, capabilities }
+    fn clean(&self, state: &CheckInState) -> Reported {
+        let mut capabilities: Vec<String> = state
+            .capabilities
+            .iter()
+            .filter(|word| (1..=MAX_CAPABILITY).contains(&word.len()))
+            .take(MAX_CAPABILITIES)
+            .cloned()
+            .collect();
+        capabilities.dedup();
+        let relay = state.relay.clone().map(|relay| RelayState {
+            problem: relay.problem.map(|text| short(&text, MAX_PROBLEM)),
+            ..relay
+        });
+        Reported {
+            endpoints: clean_endpoints(&self.record, &state.endpoints),
+            nat: state.nat,
+            capabilities,
+            relays: self.clean_rtts(&state.relay_rtts),
+            relay,
+        }
+    }
 }
 
 /// Drops what no peer should ever send to: unusable addresses, the account's own mesh addresses,

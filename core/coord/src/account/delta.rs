@@ -8,7 +8,7 @@
 //! out together at its end. What a change means is worked out once for all sessions that are
 //! equally far (nearly always all of them); each then takes what it may see.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use warren_proto::{Change, Delta, DeviceId, MapVersion};
@@ -30,6 +30,12 @@ pub(super) enum Subject {
     Stun,
     NextPin,
     Dns,
+    /// The relays that a device reaches.
+    Reach(DeviceId),
+    /// The relays that devices use, or their credentials.
+    Relays,
+    /// What a device is to do as a relay.
+    Duty(DeviceId),
 }
 
 /// The last changes, each with its sequence number.
@@ -76,6 +82,10 @@ pub(super) struct Digest {
     to: u64,
     devices: Vec<DeviceChange>,
     common: Vec<Change>,
+    /// For each who may see the device.
+    reach: Vec<(DeviceId, Change)>,
+    relays: bool,
+    duties: BTreeSet<DeviceId>,
 }
 
 #[derive(Debug)]
@@ -147,25 +157,41 @@ impl Account {
                 Some(_) | None => changes.push(Change::Removed { id: change.id }),
             }
         }
+        for (id, change) in &digest.reach {
+            if self.devices.get(id).is_some_and(|it| may_see(viewer, it)) {
+                changes.push(change.clone());
+            }
+        }
         changes.extend(digest.common.iter().cloned());
+        let id = viewer.record.id;
+        if digest.relays {
+            changes.push(Change::Relays { relays: self.relays_for(id) });
+        }
+        if digest.duties.contains(&id) {
+            changes.push(Change::RelayDuty { duty: self.duty_of(id) });
+        }
         Ok(changes)
     }
 
     fn digest_since(&self, from: u64) -> Option<Digest> {
         let mut whole_by_device: BTreeMap<DeviceId, bool> = BTreeMap::new();
-        let (mut stun, mut next_pin, mut dns) = (false, false, false);
+        let (mut stun, mut next_pin, mut dns, mut relays) = (false, false, false, false);
+        let (mut reach, mut duties) = (BTreeSet::new(), BTreeSet::new());
         for subject in self.log.since(from)? {
             match subject {
                 Subject::Device { id, whole } => *whole_by_device.entry(id).or_default() |= whole,
                 Subject::Stun => stun = true,
                 Subject::NextPin => next_pin = true,
                 Subject::Dns => dns = true,
+                Subject::Relays => relays = true,
+                Subject::Reach(id) => {
+                    reach.insert(id);
+                }
+                Subject::Duty(id) => {
+                    duties.insert(id);
+                }
             }
         }
-        let devices = whole_by_device
-            .into_iter()
-            .map(|(id, whole)| DeviceChange { id, whole, seen: self.device_change(id, whole) })
-            .collect();
         let mut common = Vec::new();
         if stun {
             common.push(Change::Stun { stun: self.settings.stun.clone() });
@@ -176,7 +202,21 @@ impl Account {
         if dns {
             common.push(Change::Dns { dns: self.dns() });
         }
-        Some(Digest { from, to: self.log.sequence(), devices, common })
+        // A whole entry says that, too.
+        reach.retain(|id| whole_by_device.get(id) != Some(&true));
+        let devices = whole_by_device
+            .into_iter()
+            .map(|(id, whole)| DeviceChange { id, whole, seen: self.device_change(id, whole) })
+            .collect();
+        let reach = reach.into_iter().filter_map(|id| self.reach_change(id)).collect();
+        let to = self.log.sequence();
+        Some(Digest { from, to, devices, common, reach, relays, duties })
+    }
+
+    fn reach_change(&self, id: DeviceId) -> Option<(DeviceId, Change)> {
+        let device = self.devices.get(&id).filter(|device| device.is_active())?;
+        let relays = device.reported.as_ref().map(|it| it.relays.clone()).unwrap_or_default();
+        Some((id, Change::PeerRelays { id, relays }))
     }
 
     fn device_change(&self, id: DeviceId, whole: bool) -> Option<Change> {

@@ -31,6 +31,7 @@ pub(super) struct Device {
     pub(super) changes: Bucket,
     pub(super) signals: Bucket,
     pub(super) opens: Bucket,
+    pub(super) fetches: Bucket,
 }
 
 impl Device {
@@ -47,6 +48,7 @@ impl Device {
             changes: Bucket::full(),
             signals: Bucket::full(),
             opens: Bucket::full(),
+            fetches: Bucket::full(),
         }
     }
 
@@ -130,7 +132,8 @@ impl Account {
         self.prepare_edit(device, |record| record.token = None)
     }
 
-    /// Removes a device: it is cut off and forgotten; its key would join as a new device.
+    /// Removes a device: it is cut off and forgotten; its key would join as a new device. If it is a
+    /// connection relay, it is one no more.
     ///
     /// # Errors
     /// [`Refused::NotFound`].
@@ -138,7 +141,7 @@ impl Account {
         if !self.devices.contains_key(&device) {
             return Err(Refused::NotFound("device"));
         }
-        Ok(Prepared { changes: vec![Change::DeviceRemoved(device)], reply: () })
+        Ok(Prepared { changes: self.device_removal(device), reply: () })
     }
 
     /// The device leaves by itself: as if expired, and removed if it is ephemeral.
@@ -167,11 +170,10 @@ impl Account {
 
     pub(super) fn put_device(&mut self, record: DeviceRecord, now: Instant) {
         let id = record.id;
-        let touched = match self.devices.get(&id) {
-            Some(old) => face(&old.record) != face(&record),
-            None => true,
-        };
+        let old = self.devices.get(&id).map(|old| &old.record);
+        let touched = old.is_none_or(|old| face(old) != face(&record));
         let expired = record.token.is_none();
+        let other_credentials = old.is_some_and(|old| old.token.is_none() != expired);
         self.store_device(record);
         if expired {
             self.cut_off(id);
@@ -179,6 +181,10 @@ impl Account {
         self.watch_ephemeral(id, now);
         if touched {
             self.touch(Subject::Device { id, whole: true }, now);
+            self.relay_device_changed(id, now);
+        }
+        if other_credentials {
+            self.revocations_changed(now);
         }
     }
 

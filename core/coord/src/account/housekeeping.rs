@@ -22,7 +22,9 @@ impl Account {
     pub fn prepare_housekeeping(&self, ctx: &Ctx) -> Prepared<()> {
         let gone = |id: &DeviceId| self.ephemeral_due.contains(id) && self.is_stale(*id);
         let removed = self.ephemeral_due.iter().copied().filter(|id| gone(id));
-        let mut changes: Vec<Change> = removed.map(Change::DeviceRemoved).collect();
+        let mut changes: Vec<Change> = removed.flat_map(|id| self.device_removal(id)).collect();
+        let over = self.relays.revoked.iter().filter(|(_, until)| **until < ctx.unix_time());
+        changes.extend(over.map(|(device, _)| Change::RevocationOver(*device)));
         for id in self.seen_since_housekeeping.iter().copied().filter(|id| !gone(id)) {
             if let Some(at) = self.last_seen(id, ctx) {
                 changes.push(Change::LastSeen { device: id, at });

@@ -21,6 +21,8 @@ pub(super) enum Timer {
     /// An ephemeral device has been offline for too long.
     Ephemeral(DeviceId),
     Housekeeping,
+    /// The day's credentials for relays are over.
+    Credentials,
 }
 
 impl Timer {
@@ -30,6 +32,7 @@ impl Timer {
             Self::Offline(_) => "offline grace",
             Self::Ephemeral(_) => "ephemeral device",
             Self::Housekeeping => "housekeeping",
+            Self::Credentials => "relay credentials",
         }
     }
 }
@@ -82,6 +85,7 @@ impl Account {
                     self.ephemeral_due.insert(id);
                     self.housekeeping_due = true;
                 }
+                Timer::Credentials => self.renew_credentials(now),
                 Timer::Housekeeping => {
                     self.housekeeping_due = true;
                     self.timers.insert((now + HOUSEKEEPING_INTERVAL, Timer::Housekeeping));

@@ -44,8 +44,8 @@ impl Account {
         let record = DeviceRecord {
             token: Some(SecretHash::of(&token)),
             joined_by: Some(key.id),
-            os: short(&register.os),
-            software: short(&register.software),
+            os: short(&register.os, MAX_TEXT),
+            software: short(&register.software, MAX_TEXT),
             last_seen: Some(ctx.unix_time()),
             ..record
         };
@@ -122,11 +122,11 @@ fn used(key: &JoinKeyRecord, ctx: &Ctx) -> JoinKeyRecord {
     }
 }
 
-/// A device's own words, without what could disturb a terminal or a log.
-fn short(text: &str) -> String {
+/// A device's own words, without what could disturb a terminal or a log; at most `max` bytes.
+pub(super) fn short(text: &str, max: usize) -> String {
     let mut short = String::new();
     for c in text.chars().filter(|c| !c.is_control()) {
-        if short.len() + c.len_utf8() > MAX_TEXT {
+        if short.len() + c.len_utf8() > max {
             break;
         }
         short.push(c);

@@ -12,6 +12,11 @@ use crate::Refused;
 const SESSIONS_AT_ONCE: u32 = 20;
 const SESSION_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A device that asks for whole maps outside its session more often than this is told to wait: it
+/// does so when it has lost the thread.
+const FETCHES_AT_ONCE: u32 = 10;
+const FETCH_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Names a session of one [`Account`]; never used again while the account is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
@@ -92,6 +97,15 @@ impl Account {
         self.note_seen(device, now);
         self.go_online(device, now);
         Ok(Opened { session, replaced })
+    }
+
+    /// Notes that a device is about to fetch [`Account::netmap`].
+    ///
+    /// # Errors
+    /// [`Refused::Revoked`], or [`Refused::RateLimited`] for one that does nothing else.
+    pub fn handle_fetch(&mut self, device: DeviceId, now: Instant) -> Result<(), Refused> {
+        let allowed = self.active_mut(device)?.fetches.take(FETCHES_AT_ONCE, FETCH_INTERVAL, now);
+        if allowed { Ok(()) } else { Err(Refused::RateLimited) }
     }
 
     /// Ends a session whose stream has ended. The device goes offline unless it opens another one

@@ -188,8 +188,13 @@ fn accounts_do_not_meet() {
     let home = world.join(1, "pi");
     let ctx = Ctx { now: world.now, unix: world.unix, entropy: [9; 32] };
     let record = world.directory.prepare_account(name("office"), None, &ctx).unwrap();
-    let mut office =
-        Account::new(Snapshot::empty(record), LeaseEpoch(1), &world.settings, world.now);
+    let mut office = Account::new(
+        Snapshot::empty(record),
+        LeaseEpoch(1),
+        &world.settings,
+        world.now,
+        world.unix,
+    );
     let request = warren_proto::ConnectRequest {
         peer: home,
         endpoints: Vec::new(),

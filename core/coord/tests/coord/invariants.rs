@@ -5,8 +5,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use warren_coord::{DeviceEdit, NewJoinKey, SessionId};
-use warren_proto::{Change, ConnectRequest, DeviceId, DeviceName, NatReport, Netmap, SessionEvent};
+use warren_coord::{DeviceEdit, NewJoinKey, RelayFace, SessionId};
+use warren_proto::{
+    Change, ConnectRequest, DeviceId, DeviceName, NatReport, Netmap, RelayId, SessionEvent,
+};
 
 use crate::world::World;
 
@@ -23,6 +25,10 @@ enum Step {
     Expire { device: usize },
     Remove { device: usize },
     Settings { n: u8 },
+    RelayList { first: usize, second: usize, equal: bool },
+    RelayServer { n: u8 },
+    RemoveRelay { n: usize },
+    RotateRelay { n: usize },
     Overflow { session: usize },
     Wait { millis: u64 },
     Restart,
@@ -44,8 +50,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => which.clone().prop_map(|device| Step::Expire { device }),
         1 => which.clone().prop_map(|device| Step::Remove { device }),
         1 => (0..3u8).prop_map(|n| Step::Settings { n }),
+        2 => (which.clone(), which.clone(), any::<bool>())
+            .prop_map(|(first, second, equal)| Step::RelayList { first, second, equal }),
+        1 => (0..3u8).prop_map(|n| Step::RelayServer { n }),
+        1 => which.clone().prop_map(|n| Step::RemoveRelay { n }),
+        1 => which.clone().prop_map(|n| Step::RotateRelay { n }),
         1 => which.prop_map(|session| Step::Overflow { session }),
-        6 => prop_oneof![Just(10u64), Just(60), Just(4_000), Just(2_000_000)]
+        6 => prop_oneof![Just(10u64), Just(60), Just(4_000), Just(2_000_000), Just(90_000_000)]
             .prop_map(|millis| Step::Wait { millis }),
         1 => Just(Step::Restart),
     ]
@@ -63,6 +74,11 @@ impl Model {
     fn device(&self, n: usize) -> Option<DeviceId> {
         let devices = &self.world.stored.devices;
         (!devices.is_empty()).then(|| devices[n % devices.len()].id)
+    }
+
+    fn relay(&self, n: usize) -> Option<RelayId> {
+        let relays = &self.world.stored.relays;
+        (!relays.is_empty()).then(|| relays[n % relays.len()].id)
     }
 
     fn session(&self, n: usize) -> Option<SessionId> {
@@ -143,6 +159,40 @@ impl Model {
                 world.settings.dns_suffix = format!("suffix-{n}");
                 world.account.handle_settings(&world.settings, world.now);
                 world.drain();
+            }
+            Step::RelayList { first, second, equal } => {
+                let names = [first, second].map(|n| self.device(n).map(|id| id.to_string()));
+                let names: Vec<String> = names.into_iter().flatten().collect();
+                let groups = if equal {
+                    vec![names]
+                } else {
+                    names.into_iter().map(|name| vec![name]).collect()
+                };
+                let ctx = self.world.ctx();
+                let prepared = self.world.account.prepare_relay_list(&groups, &ctx);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::RelayServer { n } => {
+                let ctx = world.ctx();
+                let name = format!("server-{n}").parse().ok()?;
+                let prepared = world.account.prepare_relay_server(name, &ctx);
+                let id = world.commit(prepared.ok()?).id;
+                let face = RelayFace {
+                    udp: vec![([203, 0, 113, n + 10], 3478).into()],
+                    ..RelayFace::default()
+                };
+                let prepared = world.account.prepare_relay_face(id, &face);
+                world.commit(prepared.ok()?);
+            }
+            Step::RemoveRelay { n } => {
+                let relay = self.relay(n)?;
+                let prepared = self.world.account.prepare_remove_relay(relay);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::RotateRelay { n } => {
+                let (relay, ctx) = (self.relay(n)?, self.world.ctx());
+                let prepared = self.world.account.prepare_rotate_relay(relay, &ctx);
+                self.world.commit(prepared.ok()?);
             }
             Step::Overflow { session } => {
                 let session = self.session(session)?;

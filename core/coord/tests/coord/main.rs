@@ -5,5 +5,6 @@ mod admin;
 mod convergence;
 mod invariants;
 mod joining;
+mod relays;
 mod sessions;
 mod world;

@@ -56,7 +56,7 @@ impl World {
         let stored = Snapshot::empty(record);
         directory.insert(&stored);
         Self {
-            account: Account::new(stored.clone(), LeaseEpoch(7), &settings, now),
+            account: Account::new(stored.clone(), LeaseEpoch(7), &settings, now, unix),
             directory,
             stored,
             gate: Gatekeeper::new([3; 32], now),
@@ -72,7 +72,8 @@ impl World {
     /// The broker dies and another takes over what was committed.
     pub(crate) fn restart(&mut self) {
         let epoch = LeaseEpoch(self.account.epoch().0 + 1);
-        self.account = Account::new(self.stored.clone(), epoch, &self.settings, self.now);
+        self.account =
+            Account::new(self.stored.clone(), epoch, &self.settings, self.now, self.unix);
         self.directory = Directory::new();
         self.directory.insert(&self.stored);
         self.clients.clear();

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, mpsc};
 use tracing::{error, warn};
 use warren_coord::{
     Account, AccountRecord, BrokerSettings, Ctx, Directory, LeaseEpoch, Prepared, Refused,
-    SessionId, Snapshot,
+    SessionId, Snapshot, UnixTime,
 };
 use warren_proto::{AccountId, DeviceId, ErrorCode, InstanceId, MapVersion, SessionEvent};
 use warren_store::{Store, StoreError};
@@ -70,7 +70,8 @@ impl AccountHandle {
         directory: Arc<RwLock<Directory>>,
         lost: mpsc::Sender<AccountId>,
     ) -> Arc<Self> {
-        let account = Account::new(snapshot, epoch, settings, Instant::now());
+        let ctx = fresh_ctx();
+        let account = Account::new(snapshot, epoch, settings, ctx.now, ctx.unix);
         let handle = Arc::new(Self {
             id: account.id(),
             state: Mutex::new(State {
@@ -304,6 +305,11 @@ pub(super) struct Closing {
 impl Closing {
     pub(super) fn epoch(&self) -> LeaseEpoch {
         self.handle.read(Account::epoch)
+    }
+
+    /// Until when relays are to refuse the account's devices.
+    pub(super) fn revoked_until(&self) -> UnixTime {
+        self.handle.read(Account::credentials_end)
     }
 
     /// Cuts every device off.

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use warren_coord::{
-    AccountRecord, Change, DeviceRecord, JoinKeyRecord, SecretHash, Snapshot, Tag, UnixTime,
+    AccountRecord, Change, DeviceRecord, JoinKeyRecord, ListedRelay, RelayFace, RelayKind,
+    RelayRecord, SecretHash, Snapshot, Tag, UnixTime,
 };
-use warren_proto::{AccountId, DeviceId, JoinKeyId, PublicKey};
+use warren_proto::{AccountId, DeviceId, JoinKeyId, Pin, PublicKey, RelayId, RelayTls};
 
 pub(crate) const ACCOUNT: AccountId = AccountId(0xfeed_0000_0000_0001);
 
@@ -31,9 +32,14 @@ pub(crate) fn changes(n: u32) -> Vec<Change> {
     if n.is_multiple_of(7) {
         changes.push(Change::DeviceRemoved(device(slot, n).id));
         changes.push(Change::JoinKeyRemoved(join_key(slot, n).id));
+        changes.push(Change::RelayRemoved(relay(slot, n).id));
+        changes.push(Change::Revoked { device: device(slot, n).id, until: seconds(n) });
+        changes.push(Change::RevocationOver(device((slot + 1) % 40, n).id));
     } else {
         changes.push(Change::JoinKey(join_key(slot, n)));
         changes.push(Change::Device(device(slot, n)));
+        changes.push(Change::Relay(relay(slot, n)));
+        changes.push(Change::RelayList(relay_list(n)));
         changes.push(Change::LastSeen { device: device((slot + 39) % 40, n).id, at: seconds(n) });
     }
     changes
@@ -79,6 +85,44 @@ pub(crate) fn join_key(slot: u8, n: u32) -> JoinKeyRecord {
         last_used: (n.is_multiple_of(3)).then(|| seconds(n)),
         uses: n,
     }
+}
+
+fn relay(slot: u8, n: u32) -> RelayRecord {
+    let kind = match slot % 3 {
+        0 => RelayKind::Device(device(slot, n).id),
+        1 => RelayKind::Server { token: SecretHash::of(&format!("relay {slot}")) },
+        _ => RelayKind::Turn {
+            url: format!("turn:relay-{slot}.example.org"),
+            username: n.is_multiple_of(2).then(|| "bob".to_owned()),
+        },
+    };
+    let tls = RelayTls {
+        host: "relay.example.org".to_owned(),
+        port: 443,
+        server_name: None,
+        pin: Some(Pin([slot; 32])),
+    };
+    RelayRecord {
+        id: RelayId(0x5e00_0000_0000_0000 + u64::from(slot)),
+        name: format!("relay-{slot}").parse().unwrap(),
+        kind,
+        secret: format!("secret {n}"),
+        previous_secret: n.is_multiple_of(3).then(|| "secret before".to_owned()),
+        face: RelayFace {
+            udp: vec!["203.0.113.9:3478".parse().unwrap(), "[2001:db8::9]:3478".parse().unwrap()],
+            tcp: Vec::new(),
+            tls: if n.is_multiple_of(2) { vec![tls] } else { Vec::new() },
+        },
+        created: seconds(slot.into()),
+    }
+}
+
+fn relay_list(n: u32) -> Vec<ListedRelay> {
+    let entry = |i| ListedRelay {
+        relay: RelayId(u64::from(n.wrapping_mul(7) + i)),
+        rank: u16::try_from(i / 2).unwrap(),
+    };
+    (0..n % 5).map(entry).collect()
 }
 
 fn tags(n: u32) -> BTreeSet<Tag> {

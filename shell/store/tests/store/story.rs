@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use warren_coord::{AccountRecord, Change, LeaseEpoch, Snapshot};
-use warren_proto::{AccountId, ErrorCode};
+use warren_coord::{AccountRecord, Change, LeaseEpoch, Snapshot, UnixTime};
+use warren_proto::{AccountId, DeviceId, ErrorCode};
 use warren_store::{Store, StoreError};
 
 use crate::script::{ACCOUNT, account, changes, device, join_key, snapshot};
 
 trait Backend {
     async fn create_account(&self, account: &AccountRecord) -> Result<(), StoreError>;
-    async fn remove_account(&self, id: AccountId, lease: LeaseEpoch) -> Result<(), StoreError>;
+    async fn remove_account(
+        &self,
+        id: AccountId,
+        lease: LeaseEpoch,
+        until: UnixTime,
+    ) -> Result<(), StoreError>;
     async fn take_lease(&self, id: AccountId) -> Result<LeaseEpoch, StoreError>;
     async fn load(&self, id: AccountId) -> Result<Option<Snapshot>, StoreError>;
     async fn load_all(&self) -> Result<Vec<Snapshot>, StoreError>;
@@ -68,7 +73,10 @@ async fn story(store: &impl Backend) {
     let fenced = store.commit(ACCOUNT, lease, &changes(201)).await.unwrap_err();
     assert!(matches!(fenced, StoreError::Fenced));
     assert_eq!(fenced.code(), ErrorCode::Unavailable);
-    assert!(matches!(store.remove_account(ACCOUNT, lease).await, Err(StoreError::Fenced)));
+    assert!(matches!(
+        store.remove_account(ACCOUNT, lease, UnixTime(7)).await,
+        Err(StoreError::Fenced)
+    ));
     assert_eq!(store.load(ACCOUNT).await.unwrap().unwrap(), before);
     store.commit(ACCOUNT, newer, &changes(201)).await.unwrap();
     let unknown = store.commit(AccountId(77), newer, &changes(1)).await;
@@ -79,12 +87,18 @@ async fn story(store: &impl Backend) {
     // An account goes with all that it has, and leaves the others alone.
     let key = Change::JoinKey(join_key(39, 3));
     store.commit(AccountId(2), other, &[key]).await.unwrap_err();
-    store.remove_account(ACCOUNT, newer).await.unwrap();
+    let mut again = Snapshot::empty(home.clone());
+    again.revoked = store.load(ACCOUNT).await.unwrap().unwrap().revoked;
+    for device in store.load(ACCOUNT).await.unwrap().unwrap().devices {
+        again.revoked.insert(device.id, UnixTime(7));
+    }
+    store.remove_account(ACCOUNT, newer, UnixTime(7)).await.unwrap();
     let mut left = Snapshot::empty(office);
     left.apply(&[Change::Device(guest)]);
     assert_eq!(store.load_all().await.unwrap(), [left]);
     store.create_account(&home).await.unwrap();
-    assert_eq!(store.load(ACCOUNT).await.unwrap(), Some(Snapshot::empty(home)));
+    // But for what relays are to refuse: its devices.
+    assert_eq!(store.load(ACCOUNT).await.unwrap(), Some(again));
 }
 
 #[tokio::test]
@@ -105,8 +119,13 @@ impl Backend for Store {
         self.create_account(account).await
     }
 
-    async fn remove_account(&self, id: AccountId, lease: LeaseEpoch) -> Result<(), StoreError> {
-        self.remove_account(id, lease).await
+    async fn remove_account(
+        &self,
+        id: AccountId,
+        lease: LeaseEpoch,
+        until: UnixTime,
+    ) -> Result<(), StoreError> {
+        self.remove_account(id, lease, until).await
     }
 
     async fn take_lease(&self, id: AccountId) -> Result<LeaseEpoch, StoreError> {
@@ -135,6 +154,7 @@ impl Backend for Store {
 #[derive(Default)]
 struct Memory {
     accounts: Mutex<BTreeMap<AccountId, (Snapshot, u64)>>,
+    revoked: Mutex<BTreeMap<AccountId, BTreeMap<DeviceId, UnixTime>>>,
 }
 
 impl Memory {
@@ -157,13 +177,24 @@ impl Backend for Memory {
         if accounts.values().any(|(other, _)| other.account.name == account.name) {
             return Err(StoreError::Conflict("name".to_owned()));
         }
-        accounts.insert(account.id, (Snapshot::empty(account.clone()), 0));
+        let mut snapshot = Snapshot::empty(account.clone());
+        snapshot.revoked =
+            self.revoked.lock().unwrap().get(&account.id).cloned().unwrap_or_default();
+        accounts.insert(account.id, (snapshot, 0));
         Ok(())
     }
 
-    async fn remove_account(&self, id: AccountId, lease: LeaseEpoch) -> Result<(), StoreError> {
+    async fn remove_account(
+        &self,
+        id: AccountId,
+        lease: LeaseEpoch,
+        until: UnixTime,
+    ) -> Result<(), StoreError> {
         self.fenced(id, lease)?;
-        self.accounts.lock().unwrap().remove(&id);
+        let Some((snapshot, _)) = self.accounts.lock().unwrap().remove(&id) else { return Ok(()) };
+        let mut revoked = snapshot.revoked;
+        revoked.extend(snapshot.devices.iter().map(|device| (device.id, until)));
+        self.revoked.lock().unwrap().insert(id, revoked);
         Ok(())
     }
 

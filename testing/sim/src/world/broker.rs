@@ -154,6 +154,8 @@ fn refusal(refused: &Refused) -> Down {
         | Refused::InvalidRange(_)
         | Refused::NotFound(_)
         | Refused::NameTaken(_)
+        | Refused::NoRelay(_)
+        | Refused::AmbiguousRelay(_)
         | Refused::RangeTaken(_) => Down::Done,
     }
 }
