@@ -146,6 +146,8 @@ pub enum InboundDrop {
     BadIntegrity,
     /// A probe from an address that can't be a peer's endpoint.
     UnusableSource,
+    /// A probe that is much older than another one of its maker.
+    Replayed,
     /// Too many probes from that peer.
     ProbeRate,
     /// ChannelData, but from no relay of ours, or of a channel that isn't bound.
@@ -166,7 +168,7 @@ pub enum InboundDrop {
 
 impl InboundDrop {
     /// All reasons, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unknown,
         Self::MalformedStun,
         Self::UnknownTransaction,
@@ -174,6 +176,7 @@ impl InboundDrop {
         Self::UnknownTag,
         Self::BadIntegrity,
         Self::UnusableSource,
+        Self::Replayed,
         Self::ProbeRate,
         Self::NoRelay,
         Self::Nested,

@@ -15,8 +15,12 @@ use crate::random::Seeded;
 use crate::relay::Relaying;
 use crate::{CAPABILITY_WIREGUARD, PeerHandle, Reason};
 
-/// How many of a peer's probes are answered at once, and per second after.
+/// How many of a peer's probes from where it is known to be are answered at once, and per second after.
 const ANSWERS: Rate = Rate { burst: 240, per_second: 120 };
+
+/// The same for those from elsewhere, so that whoever sends captured probes again can't use up the
+/// others' share.
+const STRANGE_ANSWERS: Rate = Rate { burst: 64, per_second: 32 };
 
 /// The RTT that is assumed before one was measured.
 const ASSUMED_RTT: Duration = Duration::from_millis(100);
@@ -62,6 +66,9 @@ pub(crate) struct Peer {
     /// Where authenticated data last came from, when not along the path in use.
     pub(crate) elsewhere: Option<(Path, Instant)>,
     pub(crate) answers: Bucket,
+    pub(crate) strange_answers: Bucket,
+    /// The newest stamp of its probes.
+    pub(crate) stamp: Duration,
     pub(crate) relaying: Relaying,
 }
 
@@ -161,6 +168,8 @@ impl Peer {
             renewed: None,
             elsewhere: None,
             answers: Bucket::new(ANSWERS, now),
+            strange_answers: Bucket::new(STRANGE_ANSWERS, now),
+            stamp: Duration::ZERO,
             relaying: Relaying { reach: entry.relays.clone(), ..Relaying::default() },
         }
     }

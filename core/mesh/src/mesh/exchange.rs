@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use warren_proto::is_usable_endpoint;
+use warren_proto::{EndpointKind, is_usable_endpoint};
 use warren_turn::{Class, Fingerprint, Handled, Integrity, Message};
 
 use super::Mesh;
@@ -27,6 +27,10 @@ const TRIGGER_PAUSE: Duration = Duration::from_millis(80);
 
 /// Where the peer is known to answer, its probes trigger ours only so often.
 const PROVEN_PAUSE: Duration = Duration::from_secs(5);
+
+/// How much older than its maker's newest a probe may be: what paths of different lengths, and their
+/// queues, make of the order.
+const STAMP_WINDOW: Duration = Duration::from_secs(5);
 
 /// At most one handshake in this time is begun because the peer says that it has no session.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
@@ -68,7 +72,8 @@ impl Mesh {
             aside: purpose == Purpose::Aside,
             allocation: matches!(path.via, Via::Relay(relay) if !self.relays.is_virtual(relay)),
         };
-        let contents = wire::request(id, &pair.own.1, &pair.keys.integrity, flags, len);
+        let stamp = self.wg.clock(now);
+        let contents = wire::request(id, &pair.own.1, stamp, &pair.keys.integrity, flags, len);
         self.transactions.insert(id, Pending { peer: handle, path, sent: now, purpose });
         self.send(path, contents, dont_fragment);
         self.counters.probes_sent += 1;
@@ -104,7 +109,16 @@ impl Mesh {
         let peer = self.peers.get_mut(handle).ok_or(InboundDrop::UnknownTag)?;
         let pair = peer.pair.as_ref().ok_or(InboundDrop::UnknownTag)?;
         check(message, pair)?;
-        if !peer.answers.take(now) {
+        let stamp = wire::stamp_of(message).ok_or(InboundDrop::NotAProbe)?;
+        if stamp.saturating_add(STAMP_WINDOW) < peer.stamp {
+            return Err(InboundDrop::Replayed);
+        }
+        peer.stamp = peer.stamp.max(stamp);
+        let known = peer.candidates.get(&from).is_some_and(|candidate| {
+            candidate.answered.is_some() || candidate.kind != EndpointKind::Observed
+        });
+        let share = if known { &mut peer.answers } else { &mut peer.strange_answers };
+        if !share.take(now) {
             return Err(InboundDrop::ProbeRate);
         }
         let Some(peer) = self.peers.get(handle) else { return Err(InboundDrop::UnknownTag) };

@@ -391,6 +391,7 @@ impl Mesh {
     pub(super) fn peer_moved(&mut self, handle: PeerHandle, came_online: bool, now: Instant) {
         let Some(peer) = self.peers.get_mut(handle) else { return };
         peer.relaying.relay_only = None;
+        let failed = peer.failure.take().is_some();
         let wanted = is_recent(peer.wanted, WISH, now);
         let sought = peer.seek.is_some_and(|seek| seek.wish == Wish::Ours && seek.found.is_none());
         if peer.live_path().is_some() {
@@ -398,7 +399,7 @@ impl Mesh {
             if came_online {
                 self.suspect(handle, false, now);
             }
-        } else if peer.failure.is_some() && wanted {
+        } else if failed && wanted {
             self.seek(handle, Wish::Ours, now);
         } else if came_online && sought {
             self.signal(handle, now);

@@ -5,11 +5,17 @@
 //! in total. An endpoint that has answered (it wants us) is free.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use warren_turn::is_public;
 
 /// To one destination (an IPv4 address, an IPv6 /64): at once, and per second after.
 const PER_DESTINATION: Rate = Rate { burst: 64, per_second: 10 };
+
+/// To one public network (an IPv4 /24, an IPv6 /48): many addresses there may be one victim.
+const PER_NETWORK: Rate = Rate { burst: 256, per_second: 64 };
 
 /// To all destinations together.
 const IN_TOTAL: Rate = Rate { burst: 1024, per_second: 256 };
@@ -74,7 +80,7 @@ pub(crate) struct Budget {
     total: Bucket,
     /// When the table was last swept because it was full.
     swept: Option<Instant>,
-    bucket_by_destination: BTreeMap<IpAddr, Bucket>,
+    bucket_by_destination: BTreeMap<IpNet, Bucket>,
 }
 
 impl Budget {
@@ -88,7 +94,13 @@ impl Budget {
 
     /// Whether one more probe to an unproven address may be sent; counts it.
     pub(crate) fn take(&mut self, destination: IpAddr, now: Instant) -> bool {
-        let destination = aggregate(destination);
+        let (host, network) = aggregates(destination);
+        self.take_of(host, PER_DESTINATION, now)
+            && network.is_none_or(|network| self.take_of(network, PER_NETWORK, now))
+            && self.total.take(now)
+    }
+
+    fn take_of(&mut self, destination: IpNet, rate: Rate, now: Instant) -> bool {
         if !self.bucket_by_destination.contains_key(&destination)
             && self.bucket_by_destination.len() >= MAX_DESTINATIONS
         {
@@ -97,11 +109,8 @@ impl Budget {
                 return false;
             }
         }
-        let bucket = self
-            .bucket_by_destination
-            .entry(destination)
-            .or_insert_with(|| Bucket::new(PER_DESTINATION, now));
-        bucket.take(now) && self.total.take(now)
+        let bucket = self.bucket_by_destination.entry(destination);
+        bucket.or_insert_with(|| Bucket::new(rate, now)).take(now)
     }
 
     /// A bucket that had the time to fill says no more than none.
@@ -111,20 +120,25 @@ impl Budget {
         }
         self.swept = Some(now);
         self.bucket_by_destination.retain(|_, bucket| {
-            now.saturating_duration_since(bucket.at) < PER_DESTINATION.time_to_fill()
+            now.saturating_duration_since(bucket.at) < bucket.rate.time_to_fill()
         });
     }
 }
 
-fn aggregate(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX))),
-    }
+/// The destination, and the public network that it lies in.
+fn aggregates(ip: IpAddr) -> (IpNet, Option<IpNet>) {
+    let (host, network) = match ip {
+        IpAddr::V4(_) => (32, 24),
+        IpAddr::V6(_) => (64, 48),
+    };
+    let net = |prefix| IpNet::new_assert(ip, prefix).trunc();
+    (net(host), is_public(&ip).then(|| net(network)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use crate::testing::start;
 
@@ -147,6 +161,17 @@ mod tests {
             .filter(|i| budget.take(Ipv6Addr::from(0x2001_0db8 << 96 | i).into(), now))
             .count();
         assert_eq!(sent, 64);
+    }
+
+    #[test]
+    fn a_public_network_is_spared_as_a_whole_and_a_lan_is_not() {
+        let now = start();
+        let mut budget = Budget::new(now);
+        let mut sent = |net: u32| {
+            (0..512).filter(|i| budget.take(IpAddr::V4((net + i % 256).into()), now)).count()
+        };
+        assert_eq!(sent(0x0808_0800), 256);
+        assert_eq!(sent(0xC0A8_0100), 512);
     }
 
     #[test]

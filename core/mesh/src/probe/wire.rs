@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use warren_turn::{AttributeType, Builder, Class, Message, Method, Sha256Key, TransactionId};
 
@@ -16,6 +17,11 @@ pub(crate) const ASIDE: AttributeType = AttributeType(0xC57B);
 /// ALLOCATION: empty; in a request. It goes out through the requester's allocation at a relay, so
 /// where it comes from is a relayed address. Comprehension-optional, as [`TUNNEL`].
 pub(crate) const ALLOCATION: AttributeType = AttributeType(0xC57C);
+
+/// STAMP: eight bytes; in a request. The requester's clock that never goes back, in milliseconds since
+/// 1970: what makes a request that was captured and is sent again later worthless.
+/// Comprehension-optional, as [`TUNNEL`].
+pub(crate) const STAMP: AttributeType = AttributeType(0xC57D);
 
 /// What a request says beside who asks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,22 +41,24 @@ impl Flags {
     }
 }
 
-/// The length of a request without padding: header, USERNAME, MESSAGE-INTEGRITY-SHA256,
+/// The length of a request without padding: header, USERNAME, STAMP, MESSAGE-INTEGRITY-SHA256,
 /// FINGERPRINT.
-pub(crate) const REQUEST_LEN: usize = 20 + (4 + 16) + (4 + 32) + (4 + 4);
+pub(crate) const REQUEST_LEN: usize = 20 + (4 + 16) + (4 + 8) + (4 + 32) + (4 + 4);
 
 /// Writes a request of `len` bytes, as far as padding can make it that long: never less than
 /// [`REQUEST_LEN`], a multiple of four.
 pub(crate) fn request(
     id: TransactionId,
     tag: &Tag,
+    stamp: Duration,
     key: &Sha256Key,
     flags: Flags,
     len: usize,
 ) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(len.max(REQUEST_LEN));
     let mut builder = Builder::new(&mut datagram, Class::Request, Method::BINDING, id);
-    builder.username(tag);
+    let milliseconds = u64::try_from(stamp.as_millis()).unwrap_or(u64::MAX);
+    builder.username(tag).attribute(STAMP, &milliseconds.to_be_bytes());
     let len = len.saturating_sub(4 * (usize::from(flags.aside) + usize::from(flags.allocation)));
     if flags.aside {
         builder.attribute(ASIDE, &[]);
@@ -86,6 +94,12 @@ pub(crate) fn tag_of(message: &Message<'_>) -> Option<Tag> {
     message.username()?.try_into().ok()
 }
 
+/// When a request was made, by its maker's clock.
+pub(crate) fn stamp_of(message: &Message<'_>) -> Option<Duration> {
+    let bytes = message.attribute(STAMP)?.try_into().ok()?;
+    Some(Duration::from_millis(u64::from_be_bytes(bytes)))
+}
+
 /// What a response says of the responder's tunnel, if anything.
 pub(crate) fn tunnel_of(message: &Message<'_>) -> Option<bool> {
     match message.attribute(TUNNEL)? {
@@ -101,16 +115,18 @@ mod tests {
     use super::*;
 
     const ID: TransactionId = TransactionId([7; 12]);
+    const AT: Duration = Duration::from_millis(1_795_000_000_123);
 
     #[test]
     fn a_request_is_as_long_as_asked_for() {
         let key = Sha256Key::new(&[1; 32]);
-        assert_eq!(request(ID, &[9; 16], &key, Flags::default(), 0).len(), REQUEST_LEN);
+        assert_eq!(request(ID, &[9; 16], AT, &key, Flags::default(), 0).len(), REQUEST_LEN);
         for len in [1312, 1440, 1472] {
-            let datagram = request(ID, &[9; 16], &key, Flags::default(), len);
+            let datagram = request(ID, &[9; 16], AT, &key, Flags::default(), len);
             assert_eq!(datagram.len(), len);
             let message = Message::parse(&datagram).unwrap();
             assert_eq!(tag_of(&message), Some([9; 16]));
+            assert_eq!(stamp_of(&message), Some(AT));
             assert_eq!(message.verify_sha256(&key), Integrity::Valid);
             assert_eq!(message.verify_fingerprint(), Fingerprint::Valid);
         }
@@ -121,7 +137,7 @@ mod tests {
         let key = Sha256Key::new(&[1; 32]);
         for (aside, allocation) in [(false, false), (true, false), (false, true), (true, true)] {
             let flags = Flags { aside, allocation };
-            let datagram = request(ID, &[9; 16], &key, flags, 1440);
+            let datagram = request(ID, &[9; 16], AT, &key, flags, 1440);
             assert_eq!(datagram.len(), 1440);
             let message = Message::parse(&datagram).unwrap();
             assert_eq!(Flags::of(&message), flags);
