@@ -71,11 +71,6 @@ pub use status::{Netcheck, PathState, PeerStatus, RelayStatus, RelayUse, StunSta
 pub use warren_turn::Mapping;
 pub use warren_turn::client::Failure as RelayFailure;
 
-/// The word among a peer's capabilities that says that it speaks plain WireGuard and nothing else:
-/// it is sent no probes, its first usable endpoint is its path, and its path follows its
-/// authenticated packets, as WireGuard's own roaming does.
-pub const CAPABILITY_WIREGUARD: &str = "wireguard";
-
 #[cfg(test)]
 mod testing {
     use std::time::Instant;

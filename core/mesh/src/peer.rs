@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use warren_proto::{DeviceId, Endpoint, NatReport, Peer as Entry};
+use warren_proto::{DeviceId, Endpoint, NatReport, Peer as Entry, WIREGUARD_ONLY};
 use warren_wg::PeerIndex;
 
 use crate::candidates::Candidates;
@@ -13,7 +13,7 @@ use crate::probe::budget::{Bucket, Rate};
 use crate::probe::keys::{PairKeys, Tag};
 use crate::random::Seeded;
 use crate::relay::Relaying;
-use crate::{CAPABILITY_WIREGUARD, PeerHandle, Reason};
+use crate::{PeerHandle, Reason};
 
 /// How many of a peer's probes from where it is known to be are answered at once, and per second after.
 const ANSWERS: Rate = Rate { burst: 240, per_second: 120 };
@@ -36,7 +36,7 @@ pub(crate) struct Peer {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) nat: NatReport,
     pub(crate) online: bool,
-    /// It speaks WireGuard alone ([`crate::CAPABILITY_WIREGUARD`]).
+    /// It speaks WireGuard alone ([`WIREGUARD_ONLY`]).
     pub(crate) plain: bool,
 
     /// Derived when first needed.
@@ -223,7 +223,7 @@ impl Peer {
 
 /// Whether a peer speaks nothing but WireGuard.
 pub(crate) fn is_plain(entry: &Entry) -> bool {
-    entry.capabilities.iter().any(|word| word == CAPABILITY_WIREGUARD)
+    entry.capabilities.iter().any(|word| word == WIREGUARD_ONLY)
 }
 
 /// Whether `event` happened less than `age` before `now`.

@@ -435,7 +435,7 @@ fn a_plain_wireguard_peer_is_talked_to_without_probes_and_followed() {
     let mut world = World::new(2);
     for i in 0..2 {
         let mut map = world.map_of(i);
-        map.peers[0].capabilities = vec![warren_mesh::CAPABILITY_WIREGUARD.into()];
+        map.peers[0].capabilities = vec![warren_proto::WIREGUARD_ONLY.into()];
         world.nodes[i].mesh.handle_netmap(map, warren_mesh::MapSource::Broker, world.now);
         world.drain(i);
     }

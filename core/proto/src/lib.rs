@@ -32,6 +32,7 @@ pub use message::{
 pub use name::{DeviceName, InvalidName, MAX_NAME};
 pub use netmap::{
     Apply, Change, Delta, DnsConfig, MapVersion, Netmap, ParseVersionError, Peer, SelfEntry,
+    WIREGUARD_ONLY,
 };
 pub use relay::{
     FIXED_PORT, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayInit, RelayLimits,

@@ -75,6 +75,11 @@ pub struct SelfEntry {
     pub static_endpoint: Option<SocketAddr>,
 }
 
+/// The capability of a peer that speaks plain WireGuard and nothing else: it is sent no probes, its
+/// first usable endpoint is its path, and its path follows its authenticated packets, as WireGuard's
+/// own roaming does. Only the broker gives it; a device that claimed it could have its peers send wherever it likes.
+pub const WIREGUARD_ONLY: &str = "wireguard";
+
 /// Another device of the account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use warren_proto::{
     CheckIn, CheckInReply, CheckInState, DeviceId, Endpoint, EndpointKind, MAX_ENDPOINTS,
-    NatReport, RelayRtt, RelayState, is_usable_endpoint,
+    NatReport, RelayRtt, RelayState, WIREGUARD_ONLY, is_usable_endpoint,
 };
 
 use super::register::short;
@@ -90,6 +90,7 @@ impl Account {
             .capabilities
             .iter()
             .filter(|word| (1..=MAX_CAPABILITY).contains(&word.len()))
+            .filter(|word| *word != WIREGUARD_ONLY)
             .take(MAX_CAPABILITIES)
             .cloned()
             .collect();

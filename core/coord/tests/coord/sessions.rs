@@ -127,7 +127,8 @@ fn observed_endpoints_and_too_many_capabilities_are_not_published() {
     let on_laptop = world.open(laptop);
     let mut learned = endpoint("198.51.100.7:1000");
     learned.kind = EndpointKind::Observed;
-    let capabilities = (0..100).map(|n| format!("word-{n}")).chain(["x".repeat(1000)]).collect();
+    let first = ["x".repeat(1000), warren_proto::WIREGUARD_ONLY.to_owned()];
+    let capabilities = first.into_iter().chain((0..100).map(|n| format!("word-{n}"))).collect();
     let state = CheckInState { endpoints: vec![learned], capabilities, ..CheckInState::default() };
     world.account.handle_check_in(pi, &CheckIn { state: Some(state) }, world.now).unwrap();
     world.drain();
@@ -135,6 +136,7 @@ fn observed_endpoints_and_too_many_capabilities_are_not_published() {
     let peer = &world.clients[&on_laptop].map.as_ref().unwrap().peers[0];
     assert!(peer.endpoints.is_empty());
     assert_eq!(peer.capabilities.len(), 16);
+    assert_eq!(peer.capabilities[0], "word-0", "none that is too long or not its to claim");
     world.assert_converged();
 }
 
