@@ -177,7 +177,9 @@ impl fmt::Display for Finding {
             Self::AddressClash { interface, network, range } => write!(
                 f,
                 "{interface} uses {network}, which overlaps the mesh's {range}: only the peers' own \
-                 addresses are routed; an admin can give the account another range"
+                 addresses are routed here. Nothing needs doing unless an address is used twice; \
+                 then give that network another range, or make a new account with one \
+                 ('warren admin accounts create NAME --ipv4-range') and join it"
             ),
             Self::NoIpv6 => write!(
                 f,

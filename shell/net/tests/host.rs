@@ -160,6 +160,20 @@ fn a_clash_leaves_the_range_to_the_host_and_routes_the_peers() {
 }
 
 #[test]
+fn another_node_of_the_account_on_this_host_is_no_clash_to_tell_of() {
+    isolated("another_node_of_the_account_on_this_host_is_no_clash_to_tell_of", || {
+        lan();
+        run("ip addr add 100.72.0.2/32 dev eth0");
+        runtime().block_on(async {
+            let (_tun, mut host) = open("mesh0");
+            assert_eq!(host.configure(&interface()).expect("configured"), []);
+            assert!(run("ip route get 100.72.0.3").contains("mesh0"));
+            assert!(!run("ip route get 100.72.200.9 || true").contains("mesh0"));
+        });
+    });
+}
+
+#[test]
 fn a_host_without_ipv6_gets_ipv4_and_a_finding() {
     isolated("a_host_without_ipv6_gets_ipv4_and_a_finding", || {
         let off = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6; \

@@ -103,7 +103,8 @@ impl HostNetwork {
         let clashes = self.clashes(&mut netlink, wanted)?;
         self.set_routes(&mut netlink, wanted, !clashes.is_empty())?;
         self.set_rules(&mut netlink)?;
-        findings.extend(clashes);
+        // Another node of the account on this host is told of by nobody: it is meant to be there.
+        findings.extend(clashes.into_iter().filter(|clash| !is_peer(clash, wanted)));
         Ok(findings.into_iter().collect())
     }
 
@@ -457,6 +458,12 @@ fn network_of(address: &AddressMessage) -> Option<IpNet> {
     IpNet::new(ip.or_else(|| ip_of(address))?, address.header.prefix_len)
         .ok()
         .map(|net| net.trunc())
+}
+
+/// Whether the clash is with another device of the account, which then runs on this host too.
+fn is_peer(clash: &Finding, wanted: &InterfaceConfig) -> bool {
+    let Finding::AddressClash { network: IpNet::V4(network), .. } = clash else { return false };
+    network.prefix_len() == 32 && wanted.peers4.contains(&network.addr())
 }
 
 fn overlaps(network: IpNet, range: Ipv4Net) -> bool {
