@@ -159,7 +159,10 @@ impl Accounts {
         let by_name = text.parse().ok().and_then(|name| self.read_directory().account_named(&name));
         let id = by_name.or_else(|| text.parse().ok());
         id.and_then(|id| self.get(id)).ok_or_else(|| {
-            Failure::new(ErrorCode::NotFound, format!("there is no account '{text}'"))
+            Failure::new(
+                ErrorCode::NotFound,
+                format!("there is no account '{text}'; `warren admin accounts list` shows them"),
+            )
         })
     }
 

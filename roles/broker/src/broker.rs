@@ -22,6 +22,7 @@ use crate::api::problem::{ApiResult, Failure};
 use crate::backup::{Manifest, Unpacked};
 use crate::config::{Limits, PublicUrl, ServeConfig, TlsMode};
 use crate::data_dir::DataDir;
+use crate::problems::problems;
 use crate::server::Server;
 use crate::stun::Stun;
 use crate::tls::{Authority, Tls};
@@ -46,6 +47,7 @@ pub(crate) struct Broker {
     url: PublicUrl,
     listen: SocketAddr,
     stun: Vec<SocketAddr>,
+    problems: Vec<String>,
     started: Time,
 }
 
@@ -87,6 +89,7 @@ impl Broker {
             devices: count(warren_coord::Account::device_count),
             online: count(warren_coord::Account::session_count),
             pins: self.pins(),
+            problems: self.problems.clone(),
         }
     }
 
@@ -107,7 +110,8 @@ impl Broker {
         if authority.next_pin().is_none() {
             return Err(Failure::new(
                 warren_proto::ErrorCode::Conflict,
-                "no next pin is prepared; prepare one, and give the devices time to hear of it",
+                "no next pin is prepared: `warren admin pins prepare` makes one; then give the \
+                 devices time to hear of it",
             ));
         }
         self.change_pin(Authority::activate_next).await
@@ -186,8 +190,10 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     let store =
         Store::open(&data.join(backup::DATABASE)).await.context("can't open the database")?;
     let tls = Tls::start(data.clone(), &config.tls, &url)?;
+    let named = named_stun(config, &stun_bound, &url);
+    let problems = problems(config, &stun_bound, &named);
     let settings = BrokerSettings {
-        stun: named_stun(config, &stun_bound),
+        stun: named,
         next_pin: tls.authority().and_then(|authority| authority.next_pin()),
         dns_suffix: config.dns_suffix.clone().unwrap_or_else(|| DNS_SUFFIX.to_owned()),
         relays: Vec::new(),
@@ -203,6 +209,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         url,
         listen,
         stun: stun_bound,
+        problems,
         started: Time(fresh_ctx().unix.as_secs()),
     });
     let first_link = first_link(&broker).await?;
@@ -253,6 +260,11 @@ impl Running {
     /// What netmaps name as STUN servers.
     pub fn stun_public(&self) -> Vec<SocketAddr> {
         self.broker.accounts.settings().stun
+    }
+
+    /// What keeps devices from finding each other, for the operator; each with what to do.
+    pub fn problems(&self) -> &[String] {
+        &self.broker.problems
     }
 
     /// A one-time join link for account `home`, while the broker has no device at all.
@@ -312,19 +324,19 @@ async fn first_link(broker: &Broker) -> Result<Option<String>> {
     Ok(Some(created.link))
 }
 
-fn named_stun(config: &ServeConfig, bound: &[SocketAddr]) -> Vec<SocketAddr> {
+/// What the operator says; else this machine's own public addresses; else, where it has none, the
+/// address that the operator gave the broker's URL (docs/adr/0007).
+fn named_stun(config: &ServeConfig, bound: &[SocketAddr], url: &PublicUrl) -> Vec<SocketAddr> {
     if !config.stun_public.is_empty() {
         return config.stun_public.clone();
     }
     let named = addresses::public_stun(bound, &addresses::own_addresses());
-    if named.is_empty() && config.stun_enabled {
-        warn!(
-            "this host has no public address of its own, so no STUN server is named to the \
-             devices; if UDP {} of a public address is forwarded here, say --stun-public ADDR:PORT",
-            bound.first().map_or(crate::config::STUN_PORT, SocketAddr::port)
-        );
+    match url.host.parse() {
+        Ok(ip) if named.is_empty() && config.public_url.is_some() => {
+            addresses::public_stun(bound, &[ip])
+        }
+        Ok(_) | Err(_) => named,
     }
-    named
 }
 
 /// Each connection is a file descriptor, and the usual limit is 1,024: raises it as far as it goes

@@ -83,7 +83,7 @@ impl ServeConfig {
     ///
     /// # Errors
     /// What is wrong and what to give instead.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if let Some(url) = &self.public_url {
             self.check_public_url(url)?;
         }

@@ -12,9 +12,12 @@ mod broker;
 mod config;
 mod data_dir;
 mod outbox;
+mod problems;
 mod server;
 mod stun;
 mod tls;
+
+use std::io::Write as _;
 
 use anyhow::Result;
 
@@ -31,7 +34,8 @@ pub use config::{
 /// What is in the way (a port, the data folder, another broker) and what to do about it.
 pub async fn serve(config: ServeConfig, shutdown: impl Future<Output = ()>) -> Result<()> {
     let running = start(&config).await?;
-    print!("{}", greeting(&running));
+    // A broker whose greeting nobody reads (`| head -1`) serves all the same.
+    let _ = std::io::stdout().write_all(greeting(&running).as_bytes());
     running.run(shutdown).await
 }
 
@@ -44,6 +48,9 @@ fn greeting(running: &Running) -> String {
     }
     if let [first, ..] = running.stun_public().as_slice() {
         text.push_str(&format!("STUN at {first}\n"));
+    }
+    for problem in running.problems() {
+        text.push_str(&format!("\nProblem: {problem}.\n"));
     }
     if let Some(link) = running.first_link() {
         text.push_str(&format!(

@@ -91,7 +91,10 @@ fn tune(socket: &TcpStream) -> std::io::Result<()> {
 /// The address is taken or not permitted; the text says what to do.
 pub(crate) fn bind(listen: Option<SocketAddr>, tls: &TlsMode) -> Result<TcpListener> {
     if let Some(addr) = listen {
-        return bind_to(addr).with_context(|| format!("can't listen on {addr}; is it in use?"));
+        return bind_to(addr).map_err(|error| {
+            let advice = advice(&error);
+            anyhow::Error::new(error).context(format!("can't listen on {addr}{advice}"))
+        });
     }
     let first = bind_any(HTTPS_PORT);
     let error = match first {
@@ -110,6 +113,24 @@ pub(crate) fn bind(listen: Option<SocketAddr>, tls: &TlsMode) -> Result<TcpListe
             "neither port 443 nor {FALLBACK_HTTPS_PORT} is free; choose one: --listen [::]:PORT"
         )
     })
+}
+
+/// What to do about a port that can't be had.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, ever growing")]
+fn advice(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            "; another program has that port: stop it, or choose another with --listen"
+        }
+        ErrorKind::AddrNotAvailable => {
+            "; this machine has no such address: `ip address` shows those it has, and [::] means all"
+        }
+        ErrorKind::PermissionDenied => {
+            "; ports below 1024 are for root: use sudo, or a port from 1024 up"
+        }
+        _ => "",
+    }
 }
 
 /// All addresses of both families, or of IPv4 where there is no IPv6.

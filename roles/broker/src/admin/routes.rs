@@ -238,7 +238,10 @@ fn find_device(handle: &AccountHandle, text: &str) -> ApiResult<DeviceId> {
         .ok_or_else(|| {
             Failure::new(
                 ErrorCode::NotFound,
-                format!("there is no device '{text}' in this account"),
+                format!(
+                    "there is no device '{text}' in this account; `warren admin devices list` \
+                     shows them"
+                ),
             )
         })
 }

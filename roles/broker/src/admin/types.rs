@@ -38,6 +38,9 @@ pub struct BrokerStatus {
     pub online: usize,
     /// The pins of its own CA; none under ACME or behind a proxy.
     pub pins: Option<Pins>,
+    /// What keeps devices from finding each other, for people; each with what to do.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }
 
 /// The public keys by which devices know the broker.
