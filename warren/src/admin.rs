@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use warren_broker::admin::{Client, Error};
 
 use crate::cli::{Admin, AdminCommand, Global, Pins};
-use crate::output::{self, say};
+use crate::output::{self, Usage, say};
 use crate::serve::data_folder;
 
 pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
@@ -26,7 +26,11 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::Pins(command) => pins(&client, command, json).await,
         AdminCommand::Backup { file } => {
             let written = client.backup(&file).await?;
-            output::done(json, &format!("{} ({})", file.display(), output::bytes(written)))
+            if json {
+                return output::json(&serde_json::json!({ "file": file, "bytes": written }));
+            }
+            say!("{} ({})", file.display(), output::bytes(written));
+            Ok(())
         }
         AdminCommand::Restore { file, yes } => restore(&client, &data, &file, yes, json).await,
     }
@@ -91,6 +95,9 @@ async fn status(client: &Client, json: bool) -> anyhow::Result<()> {
     say!("  data      {}", status.data.display());
     say!("  accounts  {}", status.accounts);
     say!("  devices   {} ({} online)", status.devices, status.online);
+    for problem in &status.problems {
+        say!("  !{}", &output::wrapped(problem, "    ")[3..]);
+    }
     Ok(())
 }
 
@@ -118,7 +125,7 @@ fn confirm(question: &str, yes: bool) -> anyhow::Result<()> {
     }
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        bail!("{question} Say so with --yes");
+        return Err(Usage(format!("{question} Say so with --yes")).into());
     }
     eprint!("{question} [y/N] ");
     std::io::stderr().flush().context("can't ask")?;

@@ -5,8 +5,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use clap::{Arg, Command};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, Command, Id};
 
 /// Puts the defaults of the file that `--config` or `WARREN_CONFIG` names into the command.
 ///
@@ -65,14 +67,37 @@ fn apply_flag(
     value: toml::Value,
     path: &Path,
 ) -> anyhow::Result<Command> {
-    let id = key.replace('-', "_");
-    let is_flag = |arg: &Arg| arg.get_id().as_str() == id && arg.get_long().is_some();
-    if !command.get_arguments().any(is_flag) {
-        bail!("{}: '{}' has no flag '--{key}'", path.display(), command.get_name());
-    }
-    let values =
-        texts(value).with_context(|| format!("{}: '{key}' has no simple value", path.display()))?;
+    let file = path.display();
+    let flag = command
+        .get_arguments()
+        .find(|arg| arg.get_long() == Some(key) && !arg.is_hide_set())
+        .with_context(|| format!("{file}: '{}' has no flag '--{key}'", command.get_name()))?;
+    let id = flag.get_id().clone();
+    let takes_many =
+        matches!(flag.get_action(), ArgAction::Append) || flag.get_value_delimiter().is_some();
+    let values = texts(value).with_context(|| format!("{file}: '{key}' has no simple value"))?;
+    ensure!(takes_many || values.len() == 1, "{file}: '{key}' takes one value");
+    check(&command, &id, key, &values).map_err(|complaint| anyhow!("{file}: {complaint}"))?;
     Ok(command.mut_arg(id, |arg| arg.default_values(values)))
+}
+
+/// Whether the flag takes these values, whatever else the command lacks.
+fn check(command: &Command, id: &Id, key: &str, values: &[String]) -> Result<(), String> {
+    let trial = command.clone().mut_arg(id, |arg: Arg| {
+        arg.env(Resettable::Reset).default_values(values.iter().map(ToOwned::to_owned))
+    });
+    let Err(error) = trial.no_binary_name(true).try_get_matches_from::<_, &str>([]) else {
+        return Ok(());
+    };
+    let about_this = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(arg)) => arg.split(' ').next() == Some(&format!("--{key}")),
+        Some(_) | None => false,
+    };
+    if !about_this || error.get(ContextKind::InvalidValue).is_none() {
+        return Ok(());
+    }
+    let text = error.to_string();
+    Err(text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
 }
 
 fn texts(value: toml::Value) -> anyhow::Result<Vec<String>> {

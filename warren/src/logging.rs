@@ -31,6 +31,14 @@ pub(crate) fn start(filter: &str) -> anyhow::Result<SetFilter> {
     }))
 }
 
+/// Checks a filter, and returns it as it was.
+///
+/// # Errors
+/// What a filter looks like.
+pub(crate) fn valid(filter: &str) -> Result<String, String> {
+    parse(filter).map(|_| filter.to_owned())
+}
+
 fn parse(filter: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(filter).map_err(|error| {
         format!("'{filter}' isn't a log level: use error, warn, info, debug, trace, or e.g. info,warren_mesh=trace ({error})")

@@ -26,15 +26,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::FromArgMatches as _;
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let command = match config_file::apply(Cli::command(), &args) {
+    let command = match config_file::apply(cli::command(), &args) {
         Ok(command) => command,
-        Err(error) => return usage_error(&error),
+        Err(error) => return output::failed(&error, output::BAD_USAGE),
     };
     let parsed = command.try_get_matches_from(args).and_then(|found| Cli::from_arg_matches(&found));
     let cli = match parsed {
@@ -44,16 +44,9 @@ fn main() -> ExitCode {
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("warren: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) if error.is::<output::Usage>() => output::failed(&error, output::BAD_USAGE),
+        Err(error) => output::failed(&error, output::FAILED),
     }
-}
-
-fn usage_error(error: &anyhow::Error) -> ExitCode {
-    eprintln!("warren: {error:#}");
-    ExitCode::from(2)
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
@@ -84,6 +77,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "node")]
         Command::Netcheck => on_one_thread(node::netcheck(&global)),
         #[cfg(feature = "node")]
+        Command::Log(args) => on_one_thread(node::log(&global, args)),
+        #[cfg(feature = "node")]
         Command::Lport(args) => on_one_thread(node::lport(&global, &args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&global, args),
@@ -97,9 +92,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 on_one_thread(relay::pair::serve(serve))
             }
         },
-        Command::Service(command) => service::run(command),
+        Command::Service(command) => service::run(&global, command),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut cli::command(), "warren", &mut script);
+            output::raw(&script);
             Ok(())
         }
         Command::Man { folder } => man(&folder),
@@ -127,6 +124,6 @@ fn on_all_cores(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resul
 fn man(folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("can't make the folder {}", folder.display()))?;
-    clap_mangen::generate_to(Cli::command(), folder)
+    clap_mangen::generate_to(cli::command(), folder)
         .with_context(|| format!("can't write the man pages into {}", folder.display()))
 }

@@ -14,7 +14,7 @@ use warren_node::{DnsMode, NodeConfig};
 
 use crate::cli::{self, Dns, Global, Join};
 use crate::logging::SetFilter;
-use crate::output::{self, say};
+use crate::output::{self, Usage, say};
 use crate::shutdown;
 
 pub(crate) use lport::lport;
@@ -102,11 +102,21 @@ pub(crate) async fn down(global: &Global) -> anyhow::Result<()> {
     output::done(global.json, "Disconnected. `warren up` connects again.")
 }
 
+/// `warren log LEVEL`.
+pub(crate) async fn log(global: &Global, args: cli::Log) -> anyhow::Result<()> {
+    client(global).log(&args.filter).await?;
+    let text = format!("Logging {} until the daemon restarts.", args.filter);
+    output::done(global.json, &text)
+}
+
 /// `warren logout`.
 pub(crate) async fn logout(global: &Global, args: &cli::Logout) -> anyhow::Result<()> {
-    client(global).logout(args.new_identity).await?;
+    let untold = client(global).logout(args.new_identity).await?;
     let text = "This device has left its account. `warren up --join LINK` joins one.";
-    output::done(global.json, text)
+    match untold {
+        Some(untold) => output::done(global.json, &format!("{text}\nNote: {untold}")),
+        None => output::done(global.json, text),
+    }
 }
 
 /// The join link, from wherever it was given, without showing it.
@@ -124,8 +134,16 @@ fn join_text(join: &Join) -> anyhow::Result<Option<String>> {
         (None, Some(file)) => read_link_file(file)?,
         (None, None) => return Ok(None),
     };
-    let link: warren_proto::JoinLink = text.trim().parse()?;
-    Ok(Some(link.to_string()))
+    // Not by the flag's own check, which would show the secret.
+    let link: Result<warren_proto::JoinLink, _> = text.trim().parse();
+    match link {
+        Ok(link) => Ok(Some(link.to_string())),
+        Err(error) => Err(Usage(format!(
+            "{error}; a link looks like https://HOST:PORT/join#KEY.PIN, and the broker's admin gets \
+             one with `warren admin join-keys create`"
+        ))
+        .into()),
+    }
 }
 
 fn read_link_file(file: &Path) -> anyhow::Result<String> {

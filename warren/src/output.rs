@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
+use serde_json::Value;
 
 /// Prints a line, as `println!` does, but ends quietly when nobody reads any more (`| head`).
 macro_rules! say {
@@ -14,16 +15,74 @@ macro_rules! say {
 pub(crate) use say;
 
 pub(crate) fn line(text: std::fmt::Arguments<'_>) {
+    raw(format!("{text}\n").as_bytes());
+}
+
+/// Prints bytes as they are; ends quietly as [`say`] does.
+pub(crate) fn raw(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
         std::process::exit(1);
     }
 }
 
+/// The exit code of a command that failed.
+pub(crate) const FAILED: u8 = 1;
+/// The exit code of a command that was wrongly put.
+pub(crate) const BAD_USAGE: u8 = 2;
+
+/// A command that was wrongly put, in a way that only shows beyond its flags.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Says on standard error why the program ends, and with which exit code.
+pub(crate) fn failed(error: &anyhow::Error, code: u8) -> std::process::ExitCode {
+    // Nothing is lost where nobody reads it.
+    let _ = writeln!(std::io::stderr(), "warren: {}", explain(error));
+    std::process::ExitCode::from(code)
+}
+
+/// An error with its causes, none of them twice: some errors name theirs themselves.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 /// Prints a value as one JSON document.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    say!("{}", serde_json::to_string_pretty(value)?);
+    say!("{}", serde_json::to_string_pretty(&rounded(serde_json::to_value(value)?))?);
     Ok(())
+}
+
+/// Fractions to three places: of milliseconds, which is what they are, that is microseconds.
+fn rounded(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => ((float * 1e3).round() / 1e3).into(),
+            Some(_) | None => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(rounded).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, rounded(value))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => value,
+    }
 }
 
 /// Prints that something is done.
@@ -37,8 +96,29 @@ pub(crate) fn done(json_wanted: bool, text: &str) -> anyhow::Result<()> {
 
 /// Prints a value as one line of JSON, for streams.
 pub(crate) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
-    say!("{}", serde_json::to_string(value)?);
+    say!("{}", serde_json::to_string(&rounded(serde_json::to_value(value)?))?);
     Ok(())
+}
+
+/// A text in lines of at most 76 columns, each begun with `indent`.
+pub(crate) fn wrapped(text: &str, indent: &str) -> String {
+    const WIDTH: usize = 76;
+    let mut lines = vec![indent.to_owned()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().filter(|line| {
+            line.as_str() == indent || line.chars().count() + 1 + word.chars().count() <= WIDTH
+        });
+        match last {
+            Some(line) => {
+                if line.as_str() != indent {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+            None => lines.push(format!("{indent}{word}")),
+        }
+    }
+    lines.join("\n")
 }
 
 /// A borderless table with a heading.
@@ -51,9 +131,15 @@ pub(crate) fn table(heading: &[&str]) -> Table {
 
 /// Prints a table without trailing blanks.
 pub(crate) fn print_table(table: &Table) {
-    for line in table.to_string().lines() {
-        say!("{}", line.strip_prefix(' ').unwrap_or(line).trim_end());
+    for line in table_lines(table) {
+        say!("{line}");
     }
+}
+
+/// A table's lines without trailing blanks, the heading first.
+pub(crate) fn table_lines(table: &Table) -> Vec<String> {
+    let text = table.to_string();
+    text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned()).collect()
 }
 
 /// A duration in its largest sensible unit: `41s`, `12m`, `3h`, `9d`.
@@ -133,6 +219,29 @@ mod tests {
         for text in ["", "0", "-1s", "0.1ms", "infs", "NaN", "ms", "1e99"] {
             assert!(parse_short_duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_cause_that_is_named_already_is_not_named_again() {
+        let system = || std::io::Error::from_raw_os_error(17);
+        let error = anyhow::Error::new(system()).context(format!("b1: {}", system()));
+        assert_eq!(explain(&error), "b1: File exists (os error 17)");
+        let error = anyhow::Error::new(system()).context("can't write b1");
+        assert_eq!(explain(&error), "can't write b1: File exists (os error 17)");
+    }
+
+    #[test]
+    fn json_has_microseconds_and_whole_numbers_stay_whole() {
+        let value = serde_json::json!({ "rtt_ms": 41.807_123_456, "bytes": 12, "of": [0.1 + 0.2] });
+        let text = rounded(value).to_string();
+        assert_eq!(text, r#"{"bytes":12,"of":[0.3],"rtt_ms":41.807}"#);
+    }
+
+    #[test]
+    fn text_is_broken_between_words() {
+        let text = wrapped(&"word ".repeat(40), "    ");
+        assert!(text.lines().all(|line| line.starts_with("    word") && line.len() <= 76));
+        assert_eq!(text.split_whitespace().count(), 40);
     }
 
     #[test]

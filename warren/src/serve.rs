@@ -1,20 +1,24 @@
 //! `warren serve`.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use warren_broker::{AcmeConfig, ServeConfig, TlsMode};
 
 use crate::cli::{Serve, Tls};
+use crate::output::Usage;
 use crate::shutdown;
 
-/// Where the broker keeps its things unless `--data` says otherwise.
+/// Where the broker keeps its things unless `--data` says otherwise: with the system's where this
+/// user may write there, or where they are already. Makes nothing.
 pub(crate) fn data_folder(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     if let Some(folder) = given {
         return Ok(folder);
     }
     let system = PathBuf::from("/var/lib/warren/broker");
-    if std::fs::create_dir_all(&system).is_ok() {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0);
+    if is_root || system.exists() {
         return Ok(system);
     }
     let home = std::env::var_os("XDG_DATA_HOME")
@@ -48,5 +52,6 @@ pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
             TlsMode::Acme(acme)
         }
     };
+    config.check().map_err(|error| Usage(format!("{error:#}")))?;
     warren_broker::serve(config, shutdown::signal()?).await
 }

@@ -1,185 +1,149 @@
 //! `warren service`: hardened systemd units for the node and the broker.
 
-use std::fmt::Write as _;
+mod unit;
+
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::cli::{Role, Service, ServiceInstall};
-use crate::output::say;
+use crate::cli::{Global, Role, Service, ServiceInstall};
+use crate::output::{Usage, say};
+use unit::Unit;
 
 const UNIT_FOLDER: &str = "/etc/systemd/system";
+/// Where programs are that services may start: everybody can read them, and an upgrade of one user's
+/// tools doesn't change them.
+const SYSTEM: &[&str] = &["/usr", "/opt", "/bin", "/sbin", "/nix", "/gnu"];
+/// Where the program is put that is elsewhere. Also where `sudo` finds it.
+const PROGRAM: &str = "/usr/local/bin/warren";
+/// What the units' hardening hides from the service.
+const HIDDEN: &[&str] = &["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
-pub(crate) fn run(command: Service) -> anyhow::Result<()> {
+pub(crate) fn run(global: &Global, command: Service) -> anyhow::Result<()> {
     match command {
-        Service::Install(install) if install.print => {
-            say!("{}", unit(install.role, &binary()?, &install.args).trim_end());
-            Ok(())
-        }
-        Service::Install(install) => self::install(&install),
-        Service::Uninstall { role } => uninstall(role),
+        Service::Install(install) => self::install(global, &install),
+        Service::Uninstall { role, instance } => uninstall(role, instance.as_deref()),
     }
 }
 
-fn install(install: &ServiceInstall) -> anyhow::Result<()> {
+fn install(global: &Global, install: &ServiceInstall) -> anyhow::Result<()> {
+    let own = std::env::current_exe().context("can't tell where this program's file is")?;
+    let program = system_program(&own);
+    let unit = wanted(global, install, &program)?;
+    if install.print {
+        say!("{}", unit.text().trim_end());
+        return Ok(());
+    }
     require_systemd()?;
     ensure_group()?;
-    let name = unit_name(install.role);
-    let path = unit_path(install.role);
-    let text = unit(install.role, &binary()?, &install.args);
-    std::fs::write(&path, text).with_context(|| {
+    if program != own {
+        place(&own, &program)?;
+        say!("This program is copied to {}.", program.display());
+    }
+    if let Some(state) = &unit.own_folder() {
+        std::fs::create_dir_all(state)
+            .with_context(|| format!("can't make the folder {}", state.display()))?;
+    }
+    let (name, path) = (unit.name(), Path::new(UNIT_FOLDER).join(unit.name()));
+    std::fs::write(&path, unit.text()).with_context(|| {
         format!("can't write {}: run `sudo warren service install`", path.display())
     })?;
     systemctl(&["daemon-reload"])?;
-    systemctl(&["enable", "--now", name])?;
+    systemctl(&["enable", &name])?;
+    // One that runs already is of the program or the flags before.
+    systemctl(&["restart", &name])?;
     say!("{name} is installed and running.");
-    match install.role {
-        Role::Node => {
-            say!("Next: warren up --join LINK   (members of group `warren` need no sudo)");
-        }
-        Role::Broker => {
-            say!("Next: sudo warren admin join-keys create   (prints a join link)");
-            say!("      members of group `warren` need no sudo");
-        }
-    }
+    tell_next(global, install.role);
     Ok(())
 }
 
-fn uninstall(role: Role) -> anyhow::Result<()> {
+/// What to do next, and by whom.
+fn tell_next(global: &Global, role: Role) {
+    let without_sudo = match admit_user() {
+        Some(user) => format!(
+            "{user} is now a member of group `warren`, and needs no sudo once logged in again."
+        ),
+        None => "Members of group `warren` need no sudo.".to_owned(),
+    };
+    let state = global.state.as_ref().map(|folder| format!(" --state {}", folder.display()));
+    let state = state.unwrap_or_default();
+    match role {
+        Role::Node => say!("Next: sudo warren{state} up --join LINK"),
+        Role::Broker => {
+            say!("Next: sudo warren admin join-keys create   (prints a join link)");
+        }
+    }
+    say!("{without_sudo}");
+}
+
+/// The unit that was asked for.
+fn wanted(global: &Global, install: &ServiceInstall, program: &Path) -> anyhow::Result<Unit> {
+    let absolute = |path: &Path, what: &str| -> anyhow::Result<PathBuf> {
+        let path = std::path::absolute(path).with_context(|| format!("no {}", path.display()))?;
+        if HIDDEN.iter().any(|hidden| path.starts_with(hidden)) {
+            let path = path.display();
+            let text =
+                format!("the service can't see {what} {path}: put it below /var/lib or /etc");
+            return Err(Usage(text).into());
+        }
+        Ok(path)
+    };
+    if install.role == Role::Broker && global.state.is_some() {
+        let text = "--state is a node's folder; the broker's service keeps its data in \
+                    /var/lib/warren/broker (or broker-NAME, with --instance NAME)";
+        return Err(Usage(text.to_owned()).into());
+    }
+    let state = global.state.as_deref().map(|path| absolute(path, "the folder")).transpose()?;
+    let config = global.config.as_deref().map(|path| absolute(path, "the file")).transpose()?;
+    Ok(Unit {
+        role: install.role,
+        instance: install.instance.clone(),
+        program: program.to_owned(),
+        args: install.args.clone(),
+        state,
+        config,
+    })
+}
+
+fn uninstall(role: Role, instance: Option<&str>) -> anyhow::Result<()> {
     require_systemd()?;
-    let name = unit_name(role);
-    let path = unit_path(role);
+    let name = unit::name(role, instance);
+    let path = Path::new(UNIT_FOLDER).join(&name);
     if !path.exists() {
         bail!("{name} isn't installed ({} doesn't exist)", path.display());
     }
-    systemctl(&["disable", "--now", name])?;
+    systemctl(&["disable", "--now", &name])?;
     std::fs::remove_file(&path)
         .with_context(|| format!("can't remove {}: run it with sudo", path.display()))?;
     systemctl(&["daemon-reload"])?;
-    say!("{name} is removed. Keys and data are still in {}.", state_folder(role));
+    say!("{name} is removed. Keys and data are still there, by default below /var/lib/warren.");
     Ok(())
 }
 
-/// The unit's text. A pure function, so that a test can hand it to `systemd-analyze`.
-pub(crate) fn unit(role: Role, binary: &Path, args: &[String]) -> String {
-    let mut command = format!("{} {}", quoted(&binary.to_string_lossy()), subcommand(role));
-    for arg in args {
-        let _ = write!(command, " {}", quoted(arg));
-    }
-    if role == Role::Node {
-        // After a kill -9 nobody else would give resolv.conf and the routing rules back.
-        let _ =
-            write!(command, "\nExecStopPost={} node --clean-up", quoted(&binary.to_string_lossy()));
-    }
-    let state = state_folder(role).trim_start_matches("/var/lib/");
-    let specific = match role {
-        // The node makes a TUN device and routes, and may have to write /etc/resolv.conf.
-        Role::Node => {
-            "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_CHOWN CAP_DAC_OVERRIDE\n\
-             AmbientCapabilities=\n\
-             DeviceAllow=/dev/net/tun rw\n\
-             ReadWritePaths=-/etc/resolv.conf\n\
-             RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK\n\
-             Environment=WARREN_STATE=/var/lib/warren/node\n"
-        }
-        // The data folder is the broker's alone; the group reaches the socket through /run.
-        Role::Broker => {
-            "DynamicUser=yes\n\
-             CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n\
-             AmbientCapabilities=CAP_NET_BIND_SERVICE\n\
-             PrivateDevices=yes\n\
-             ProtectHostname=yes\n\
-             PrivateUsers=no\n\
-             RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK\n\
-             SupplementaryGroups=warren\n\
-             RuntimeDirectory=warren-broker\n\
-             RuntimeDirectoryMode=0755\n\
-             Environment=WARREN_ADMIN_SOCKET=/run/warren-broker/admin.sock\n\
-             Environment=WARREN_DATA=/var/lib/warren/broker\n"
-        }
+/// The program that the unit starts: this one where a service may, otherwise its copy.
+fn system_program(own: &Path) -> PathBuf {
+    let is_system = SYSTEM.iter().any(|folder| own.starts_with(folder));
+    if is_system { own.to_owned() } else { PathBuf::from(PROGRAM) }
+}
+
+/// Copies the program, in one step for whoever starts it meanwhile.
+fn place(own: &Path, program: &Path) -> anyhow::Result<()> {
+    let draft = program.with_extension("new");
+    let failed = || {
+        let (own, program) = (own.display(), program.display());
+        format!(
+            "can't copy this program to {program}: run `sudo {own} service install`, or copy it by hand"
+        )
     };
-    let description = match role {
-        Role::Node => "Warren node: this device's place in its mesh",
-        Role::Broker => "Warren broker: where the devices of a mesh find each other",
-    };
-    format!(
-        "[Unit]\n\
-         Description={description}\n\
-         After=network.target nss-lookup.target\n\
-         Wants=network.target\n\
-         StartLimitIntervalSec=0\n\
-         \n\
-         [Service]\n\
-         Type=exec\n\
-         ExecStart={command}\n\
-         Restart=always\n\
-         RestartSec=2\n\
-         KillSignal=SIGTERM\n\
-         TimeoutStopSec=15\n\
-         LimitNOFILE=1048576\n\
-         StateDirectory={state}\n\
-         StateDirectoryMode=0750\n\
-         UMask=0077\n\
-         {specific}\
-         NoNewPrivileges=yes\n\
-         ProtectSystem=strict\n\
-         ProtectHome=yes\n\
-         PrivateTmp=yes\n\
-         ProtectClock=yes\n\
-         ProtectControlGroups=yes\n\
-         ProtectKernelLogs=yes\n\
-         ProtectKernelModules=yes\n\
-         ProtectProc=invisible\n\
-         RestrictNamespaces=yes\n\
-         RestrictRealtime=yes\n\
-         RestrictSUIDSGID=yes\n\
-         LockPersonality=yes\n\
-         MemoryDenyWriteExecute=yes\n\
-         SystemCallArchitectures=native\n\
-         SystemCallFilter=@system-service\n\
-         SystemCallErrorNumber=EPERM\n\
-         \n\
-         [Install]\n\
-         WantedBy=multi-user.target\n"
-    )
-}
-
-fn subcommand(role: Role) -> &'static str {
-    match role {
-        Role::Node => "node",
-        Role::Broker => "serve",
+    if let Some(folder) = program.parent() {
+        std::fs::create_dir_all(folder).with_context(failed)?;
     }
-}
-
-fn unit_name(role: Role) -> &'static str {
-    match role {
-        Role::Node => "warren-node.service",
-        Role::Broker => "warren-broker.service",
-    }
-}
-
-fn unit_path(role: Role) -> PathBuf {
-    Path::new(UNIT_FOLDER).join(unit_name(role))
-}
-
-fn state_folder(role: Role) -> &'static str {
-    match role {
-        Role::Node => "/var/lib/warren/node",
-        Role::Broker => "/var/lib/warren/broker",
-    }
-}
-
-/// systemd splits at blanks and expands `%` and `$` in `ExecStart`.
-fn quoted(text: &str) -> String {
-    let text =
-        text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,[]@+%$".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("\"{text}\"") }
-}
-
-fn binary() -> anyhow::Result<PathBuf> {
-    std::env::current_exe().context("can't tell where this program's file is")
+    std::fs::copy(own, &draft).with_context(failed)?;
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755))
+        .with_context(failed)?;
+    std::fs::rename(&draft, program).with_context(failed)
 }
 
 fn require_systemd() -> anyhow::Result<()> {
@@ -206,6 +170,13 @@ fn ensure_group() -> anyhow::Result<()> {
     }
 }
 
+/// Puts the user who has called `sudo` into the group; whom, where that worked.
+fn admit_user() -> Option<String> {
+    let user = std::env::var("SUDO_USER").ok().filter(|user| user != "root")?;
+    let done = Command::new("usermod").args(["--append", "--groups", "warren", &user]).status();
+    done.is_ok_and(|status| status.success()).then_some(user)
+}
+
 fn systemctl(args: &[&str]) -> anyhow::Result<()> {
     let output = Command::new("systemctl").args(args).output().context("can't start systemctl")?;
     if !output.status.success() {
@@ -223,52 +194,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_reach_the_command_as_they_were_given() {
-        let args = ["--join-file".to_owned(), "/a b/$x%y".to_owned()];
-        let text = unit(Role::Node, Path::new("/opt/my warren/warren"), &args);
-        assert!(
-            text.contains("ExecStart=\"/opt/my warren/warren\" node --join-file \"/a b/$$x%%y\"\n"),
-            "{text}"
-        );
-    }
-
-    #[cfg(feature = "broker")]
-    #[test]
-    fn the_brokers_socket_is_where_the_command_line_looks_for_the_service() {
-        let text = unit(Role::Broker, Path::new("/bin/true"), &[]);
-        let socket = Path::new(warren_broker::admin::SERVICE_SOCKET);
-        let environment = format!("Environment=WARREN_ADMIN_SOCKET={}\n", socket.display());
-        assert!(text.contains(&environment), "{text}");
-        let folder = socket.parent().unwrap().strip_prefix("/run").unwrap();
-        assert!(text.contains(&format!("RuntimeDirectory={}\n", folder.display())), "{text}");
-    }
-
-    #[test]
-    fn systemd_finds_nothing_wrong_with_the_units() {
-        let folder = tempfile::tempdir().unwrap();
-        for role in [Role::Node, Role::Broker] {
-            let path = folder.path().join(unit_name(role));
-            std::fs::write(&path, unit(role, Path::new("/bin/true"), &[])).unwrap();
-            let output = Command::new("systemd-analyze")
-                .args(["verify", "--man=no", "--recursive-errors=no"])
-                .arg(&path)
-                .output()
-                .expect("systemd-analyze comes with systemd; testing/setup.sh installs it");
-            let complaints = String::from_utf8_lossy(&output.stderr);
-            let ours: Vec<&str> =
-                complaints.lines().filter(|line| line.contains(unit_name(role))).collect();
-            assert!(ours.is_empty(), "{ours:?}");
-
-            let security = Command::new("systemd-analyze")
-                .args(["security", "--offline=yes", "--threshold=40"])
-                .arg(&path)
-                .output()
-                .unwrap();
-            assert!(
-                security.status.success(),
-                "exposure above 4.0:\n{}",
-                String::from_utf8_lossy(&security.stdout)
-            );
+    fn a_program_in_a_home_is_copied_to_where_services_and_sudo_find_it() {
+        for own in ["/home/ann/.cargo/bin/warren", "/root/warren", "/tmp/x/warren", "/work/warren"]
+        {
+            assert_eq!(system_program(Path::new(own)), Path::new(PROGRAM), "{own}");
         }
+        for own in ["/usr/bin/warren", "/usr/local/bin/warren", "/opt/warren/warren"] {
+            assert_eq!(system_program(Path::new(own)), Path::new(own));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (own, program) = (folder.path().join("own"), folder.path().join("bin/warren"));
+        std::fs::write(&own, "one").unwrap();
+        place(&own, &program).unwrap();
+        std::fs::write(&own, "two").unwrap();
+        place(&own, &program).unwrap();
+        assert_eq!(std::fs::read_to_string(&program).unwrap(), "two");
+        assert_eq!(std::fs::metadata(&program).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(std::fs::read_dir(program.parent().unwrap()).unwrap().count(), 1);
     }
 }

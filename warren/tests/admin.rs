@@ -53,7 +53,16 @@ fn done(output: &Output) -> String {
 }
 
 fn complaint(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    complaint_with(1, output)
+}
+
+/// As a command ends that was wrongly put.
+fn bad_usage(output: &Output) -> String {
+    complaint_with(2, output)
+}
+
+fn complaint_with(code: i32, output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
@@ -72,7 +81,7 @@ fn restoring_into_a_running_broker_is_asked_about_first() {
     done(&admin(&data, &["backup", file]));
     done(&admin(&data, &["accounts", "create", "after"]));
 
-    let why = complaint(&admin(&data, &["restore", file]));
+    let why = bad_usage(&admin(&data, &["restore", file]));
     assert!(why.contains("Replace all 3 accounts") && why.contains("--yes"), "{why}");
     assert!(accounts(&data).contains("after"), "nothing was changed");
 
@@ -169,4 +178,115 @@ fn the_group_reaches_the_socket_though_not_the_data() {
     let stranger = complaint(&ask(4713, 4713, "--admin-socket \"$SOCKET\""));
     assert!(stranger.contains("group `warren`"), "{stranger}");
     complaint(&ask(4712, 4711, "--data \"$DATA\""));
+}
+
+#[test]
+fn errors_name_their_cause_once_and_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let file = folder.path().join("b1");
+    fs::write(&file, "").unwrap();
+    let _broker = Broker::start(&data, &[]);
+    let there = complaint(&admin(&data, &["backup", file.to_str().unwrap()]));
+    assert!(there.contains("File exists"), "{there}");
+    let nowhere = complaint(&admin(&folder.path().join("nowhere"), &["status"]));
+    assert!(nowhere.contains("warren serve"), "{nowhere}");
+    let account = complaint(&admin(&data, &["devices", "list", "--account", "nope"]));
+    assert!(account.contains("accounts list"), "{account}");
+    let device = complaint(&admin(&data, &["devices", "show", "nope"]));
+    assert!(device.contains("devices list"), "{device}");
+    let pin = complaint(&admin(&data, &["pins", "activate"]));
+    assert!(pin.contains("pins prepare"), "{pin}");
+    for text in [there, nowhere, account, device, pin] {
+        let segments: Vec<&str> = text.trim().split(": ").collect();
+        for (number, segment) in segments.iter().enumerate() {
+            assert!(!segments[..number].contains(segment), "said twice: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrongly_put_ends_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _broker = Broker::start(&data, &[]);
+    for args in [
+        &["accounts", "remove", "home"] as &[&str],
+        &["accounts", "create", "💥"],
+        &["join-keys", "create", "--expires", "7y"],
+        &["join-keys", "remove", "nonsense"],
+        &["devices", "set", "laptop"],
+        &["devices", "set", "laptop", "--static-endpoint", "foo"],
+    ] {
+        bad_usage(&admin(&data, args));
+    }
+    let data = data.to_str().unwrap();
+    for args in [
+        &["serve", "--data", data, "--suffix", "Foo."] as &[&str],
+        &["serve", "--data", data, "--tls", "off"],
+        &["serve", "--data", data, "--tls", "acme"],
+        &["serve", "--data", data, "--stun", "127.0.0.1:65535"],
+        &["serve", "--data", data, "--log", "very=much=of=it"],
+        &["serve", "--data", data, "--trusted-proxy", "localhost"],
+        &["serve", "--state", data],
+        &["up", "--join", "https://nowhere"],
+        &["lport", "abc"],
+        &["node", "--listen-port", "0"],
+    ] {
+        let output = Command::new(WARREN).args(args).output().unwrap();
+        let why = bad_usage(&output);
+        assert!(!why.contains("nowhere"), "a join link is a secret: {why}");
+    }
+    let output = Command::new(WARREN)
+        .args(["admin", "--data", data, "join-keys", "create"])
+        .env("WARREN_EXPIRES", "nonsense")
+        .output()
+        .unwrap();
+    assert!(bad_usage(&output).contains("nonsense"));
+}
+
+#[test]
+fn asking_makes_no_folder_and_a_reader_that_leaves_hurts_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(WARREN)
+        .args(["admin", "status"])
+        .env("XDG_DATA_HOME", folder.path())
+        .env("HOME", folder.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+    for args in ["completions bash", "help", "status --help"] {
+        let script = format!("'{WARREN}' {args} | head -c 1");
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{output:?}");
+    }
+}
+
+#[test]
+fn keys_are_shown_and_a_backup_tells_programs_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _broker = Broker::start(&data, &[]);
+    let made = done(&admin(&data, &["join-keys", "create", "--json"]));
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let shown = done(&admin(&data, &["join-keys", "show", made["key_id"].as_str().unwrap()]));
+    assert!(shown.contains("usable") && shown.contains("once"), "{shown}");
+    let file = folder.path().join("backup");
+    let told = done(&admin(&data, &["backup", file.to_str().unwrap(), "--json"]));
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["bytes"], fs::metadata(&file).unwrap().len());
+    assert_eq!(told["file"], file.to_str().unwrap());
+}
+
+#[test]
+fn a_broker_that_can_name_no_stun_server_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _broker = Broker::start(&data, &[]);
+    let status = done(&admin(&data, &["status"]));
+    let line: String = status.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(line.contains("! Devices are told of no STUN server"), "{status}");
+    assert!(line.contains("--stun-public ADDR:"), "{status}");
 }

@@ -1,5 +1,4 @@
 use warren_broker::admin::{Account, Client, NewAccount};
-use warren_proto::DeviceName;
 
 use crate::cli::Accounts;
 use crate::output::{self, say};
@@ -9,7 +8,7 @@ pub(crate) async fn run(client: &Client, command: Accounts, json: bool) -> anyho
         Accounts::List => super::show(client.accounts(), json, |accounts| list(accounts)).await,
         Accounts::Show { name } => super::show(client.account(&name), json, one).await,
         Accounts::Create { name, ipv4_range } => {
-            let new = NewAccount { name: DeviceName::from_free_text(&name), ipv4_range };
+            let new = NewAccount { name, ipv4_range };
             super::show(client.create_account(&new), json, |account| {
                 one(account);
                 say!("Next: warren admin join-keys create --account {}", account.name);

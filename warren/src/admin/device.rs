@@ -1,9 +1,7 @@
-use std::net::SocketAddr;
-
-use anyhow::Context as _;
 use warren_broker::admin::{Client, Device, DeviceChange};
 
 use crate::cli::Devices;
+use crate::cli::values::StaticEndpoint;
 use crate::output::{self, say};
 
 pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow::Result<()> {
@@ -16,8 +14,11 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
         }
         Devices::Set { account, name, rename, static_endpoint, tags } => {
             let change = DeviceChange {
-                name: rename,
-                static_endpoint: static_endpoint.as_deref().map(parse_endpoint).transpose()?,
+                name: rename.map(|name| name.to_string()),
+                static_endpoint: static_endpoint.map(|endpoint| match endpoint {
+                    StaticEndpoint::Cleared => None,
+                    StaticEndpoint::At(addr) => Some(addr),
+                }),
                 tags: tags.map(|tags| tags.into_iter().filter(|tag| !tag.is_empty()).collect()),
             };
             super::show(client.change_device(&account.account, &name, &change), json, one).await
@@ -29,20 +30,17 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
             })
             .await
         }
-        Devices::Remove { account, name } => {
+        Devices::Remove { account, name, yes } => {
+            let device = client.device(&account.account, &name).await?;
+            let question = format!(
+                "Remove the device {} ({}) for good? It is cut off at once.",
+                device.name, device.ipv4
+            );
+            super::confirm(&question, yes)?;
             client.remove_device(&account.account, &name).await?;
             output::done(json, &format!("{name} is removed and cut off everywhere."))
         }
     }
-}
-
-fn parse_endpoint(text: &str) -> anyhow::Result<Option<SocketAddr>> {
-    if text == "none" {
-        return Ok(None);
-    }
-    text.parse().map(Some).with_context(|| {
-        format!("--static-endpoint {text} isn't ADDR:PORT (203.0.113.7:51820, [2001:db8::7]:51820) or `none`")
-    })
 }
 
 fn state(device: &Device) -> &'static str {

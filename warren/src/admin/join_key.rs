@@ -1,7 +1,8 @@
-use anyhow::anyhow;
+use anyhow::Context as _;
 use warren_broker::admin::{Client, JoinKey, JoinKeyStatus, NewJoinKey};
 
 use crate::cli::JoinKeys;
+use crate::cli::values::Expiry;
 use crate::output::{self, say};
 
 pub(crate) async fn run(client: &Client, command: JoinKeys, json: bool) -> anyhow::Result<()> {
@@ -9,30 +10,61 @@ pub(crate) async fn run(client: &Client, command: JoinKeys, json: bool) -> anyho
         JoinKeys::List(account) => {
             super::show(client.join_keys(&account.account), json, |keys| list(keys)).await
         }
+        JoinKeys::Show { account, id } => {
+            let keys = client.join_keys(&account.account).await?;
+            let key = keys.iter().find(|key| key.id == id).with_context(|| {
+                format!("there is no join key {id}; `warren admin join-keys list` shows them")
+            })?;
+            if json {
+                return output::json(key);
+            }
+            one(key);
+            Ok(())
+        }
         JoinKeys::Create { account, reusable, ephemeral, expires, tags } => {
             let new = NewJoinKey {
                 reusable,
                 ephemeral,
-                expires_in: expires_in(&expires)?,
+                expires_in: match expires {
+                    Expiry::Never => None,
+                    Expiry::After(duration) => Some(duration.as_secs()),
+                },
                 tags: tags.into_iter().collect(),
             };
             let created = client.create_join_key(&account.account, &new);
             super::show(created, json, |created| say!("{}", created.link)).await
         }
         JoinKeys::Remove { account, id } => {
-            client.remove_join_key(&account.account, id.parse()?).await?;
+            client.remove_join_key(&account.account, id).await?;
             output::done(json, "Removed. Devices that joined by it stay.")
         }
     }
 }
 
-fn expires_in(text: &str) -> anyhow::Result<Option<u64>> {
-    if text == "never" {
-        return Ok(None);
+/// How many devices may join by it, and how long they stay.
+fn kind(key: &JoinKey) -> String {
+    let times = if key.reusable { "reusable" } else { "once" };
+    if key.ephemeral { format!("{times}, ephemeral") } else { times.to_owned() }
+}
+
+fn expires(key: &JoinKey) -> String {
+    key.expires.map_or_else(|| "never".to_owned(), |time| time.to_string())
+}
+
+fn tags(key: &JoinKey) -> String {
+    key.tags.iter().cloned().collect::<Vec<_>>().join(", ")
+}
+
+fn one(key: &JoinKey) {
+    say!("{}  {}", key.id, status(key.status));
+    say!("  use      {}", kind(key));
+    say!("  created  {}", key.created);
+    say!("  expires  {}", expires(key));
+    let last = key.last_used.map(|time| format!(", last {time}")).unwrap_or_default();
+    say!("  joined   {} devices{last}", key.uses);
+    if !key.tags.is_empty() {
+        say!("  tags     {}", tags(key));
     }
-    let duration =
-        output::parse_duration(text).map_err(|text| anyhow!("--expires {text}, or `never`"))?;
-    Ok(Some(duration.as_secs()))
 }
 
 fn status(status: JoinKeyStatus) -> &'static str {
@@ -46,16 +78,12 @@ fn status(status: JoinKeyStatus) -> &'static str {
 fn list(keys: &[JoinKey]) {
     let mut table = output::table(&["ID", "STATUS", "USE", "EXPIRES", "TAGS"]);
     for key in keys {
-        let mut kind = if key.reusable { "reusable" } else { "once" }.to_owned();
-        if key.ephemeral {
-            kind.push_str(", ephemeral");
-        }
         table.add_row([
             key.id.to_string(),
             status(key.status).to_owned(),
-            kind,
-            key.expires.map_or_else(|| "never".to_owned(), |time| time.to_string()),
-            key.tags.iter().cloned().collect::<Vec<_>>().join(", "),
+            kind(key),
+            expires(key),
+            tags(key),
         ]);
     }
     output::print_table(&table);

@@ -7,11 +7,28 @@ use crate::output::{self, say};
 
 /// `warren status`.
 pub(crate) async fn status(global: &Global, args: &cli::Status) -> anyhow::Result<()> {
+    if args.counters {
+        return counters(global).await;
+    }
     let status = super::client(global).status().await?;
     if global.json {
         return output::json(&status);
     }
     print(&status, args.all);
+    Ok(())
+}
+
+/// Names and values as the daemon has them: they mean something to whoever looks for a fault.
+async fn counters(global: &Global) -> anyhow::Result<()> {
+    let counters = super::client(global).counters().await?;
+    if global.json {
+        return output::json(&counters);
+    }
+    if let serde_json::Value::Object(fields) = serde_json::to_value(&counters)? {
+        for (name, value) in fields {
+            say!("{name:<28} {value}");
+        }
+    }
     Ok(())
 }
 
@@ -31,7 +48,7 @@ fn print(status: &Status, all: bool) {
     }
     say!("  broker     {}", broker_line(status));
     for health in &status.health {
-        say!("  ! {}", health.text);
+        say!("  !{}", &output::wrapped(&health.text, "    ")[3..]);
     }
     print_peers(status, all);
 }
@@ -42,19 +59,7 @@ fn print_peers(status: &Status, all: bool) {
     let hidden = status.peers.len() - shown.len();
     if !shown.is_empty() {
         say!("");
-        let mut table = output::table(&["PEER", "ADDRESS", "", "PATH", "RTT", "RECEIVED", "SENT"]);
-        for peer in shown {
-            table.add_row([
-                peer.name.clone(),
-                peer.ipv4.to_string(),
-                if peer.online { "online" } else { "offline" }.to_owned(),
-                path_text(peer),
-                peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),
-                output::bytes(peer.rx_bytes),
-                output::bytes(peer.tx_bytes),
-            ]);
-        }
-        output::print_table(&table);
+        say!("{}", peers_table(status, &shown));
     }
     match (status.peers.len(), hidden) {
         (0, _) if matches!(status.node.state, NodeState::Connected | NodeState::Offline) => {
@@ -65,14 +70,53 @@ fn print_peers(status: &Status, all: bool) {
     }
 }
 
-fn path_text(peer: &PeerStatus) -> String {
-    let word = path_word(peer.path);
-    match (peer.path, peer.endpoint, &peer.relay, &peer.reason) {
-        (PathKind::Direct, Some(endpoint), _, _) => format!("{word} {endpoint}"),
-        (PathKind::Relayed, _, Some(relay), _) => format!("{word} by {relay}"),
-        (_, _, _, Some(reason)) => format!("{word}: {reason}"),
-        (_, _, _, None) => word.to_owned(),
+/// A row for each peer, and below it, where there is more to say, how it is reached or why not: 80
+/// columns hold it.
+fn peers_table(status: &Status, peers: &[&PeerStatus]) -> String {
+    let mut table = output::table(&["PEER", "ADDRESS", "STATE", "PATH", "RTT"]);
+    for peer in peers {
+        table.add_row([
+            peer.name.clone(),
+            peer.ipv4.to_string(),
+            presence(status, peer),
+            path_word(peer.path).to_owned(),
+            peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),
+        ]);
     }
+    let rows = output::table_lines(&table);
+    let details = peers.iter().map(|peer| details(peer));
+    let mut lines: Vec<String> = Vec::new();
+    for (row, details) in rows.into_iter().zip(std::iter::once(Vec::new()).chain(details)) {
+        lines.push(row);
+        lines.extend(details);
+    }
+    lines.join("\n")
+}
+
+/// As of the last map: without the broker nobody knows better.
+fn presence(status: &Status, peer: &PeerStatus) -> String {
+    let word = if peer.online { "online" } else { "offline" };
+    match status.broker.netmap_age_s {
+        Some(seconds) if !status.broker.connected => {
+            format!("{word} {} ago", output::age(Duration::from_secs(seconds)))
+        }
+        Some(_) | None => word.to_owned(),
+    }
+}
+
+/// How it is reached or why not, and what went over it.
+fn details(peer: &PeerStatus) -> Vec<String> {
+    let way = match (peer.path, peer.endpoint, &peer.relay, &peer.reason) {
+        (PathKind::Direct, Some(endpoint), _, _) => Some(format!("via {endpoint}")),
+        (PathKind::Relayed, _, Some(relay), None) => Some(format!("by {relay}")),
+        (PathKind::Relayed, _, Some(relay), Some(reason)) => Some(format!("by {relay} ({reason})")),
+        (_, _, _, reason) => reason.clone(),
+    };
+    let traffic = (peer.rx_bytes > 0 || peer.tx_bytes > 0).then(|| {
+        let (received, sent) = (output::bytes(peer.rx_bytes), output::bytes(peer.tx_bytes));
+        format!("received {received}, sent {sent}")
+    });
+    way.into_iter().chain(traffic).map(|text| output::wrapped(&text, "    ")).collect()
 }
 
 pub(crate) fn path_word(path: PathKind) -> &'static str {
@@ -120,6 +164,79 @@ fn broker_line(status: &Status) -> String {
         .netmap_age_s
         .map(|age| format!(", map is {} old", output::age(Duration::from_secs(age))))
         .unwrap_or_default();
-    let error = broker.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    // Where a note below says the same, once is enough.
+    let is_noted =
+        |error: &&String| !status.health.iter().any(|it| it.text.contains(error.as_str()));
+    let error = broker.error.as_ref().filter(is_noted);
+    let error = error.map(|error| format!(": {error}")).unwrap_or_default();
     format!("{url}, not connected{age}{error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Long, but as they come: the widest addresses, a long reason.
+    fn status(connected: bool) -> Status {
+        let peer = |name: &str, path: &str, reason: Option<&str>, endpoint: Option<&str>| {
+            json!({
+                "name": name, "ipv4": "100.127.255.254", "ipv6": "fd00::2", "dns_name": "x",
+                "online": true, "path": path, "reason": reason, "endpoint": endpoint, "relay": null,
+                "rtt_ms": endpoint.map(|_| 1234.5), "rx_bytes": 123_456_789, "tx_bytes": 987_654_321,
+                "last_handshake": null,
+            })
+        };
+        let why = "both NATs map each destination to another port, and neither maps by UPnP-IGD, \
+                   NAT-PMP or PCP; a relay would help, or a static endpoint";
+        serde_json::from_value(json!({
+            "schema": 1,
+            "node": {
+                "name": "laptop", "ipv4": null, "ipv6": null, "dns_name": null, "listen_port": 1,
+                "public_key": warren_proto::PublicKey([1; 32]), "state": "offline", "endpoints": [],
+                "nat": warren_proto::NatReport::default(),
+            },
+            "broker": {
+                "url": "https://broker.example.org", "connected": connected, "last_check_in": 1,
+                "netmap_version": null, "netmap_age_s": 754, "error": "connection refused",
+            },
+            "peers": [
+                peer("kitchen-pi", "direct", None, Some("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")),
+                peer("living-room-tv", "unreachable", Some(why), None),
+            ],
+            "health": [{ "code": "broker-away", "text": "the broker is away: connection refused" }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn rows_fit_80_columns_and_reasons_stand_below_them() {
+        let status = status(true);
+        let peers: Vec<&PeerStatus> = status.peers.iter().collect();
+        let text = peers_table(&status, &peers);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].contains("STATE"), "{text}");
+        assert!(lines[1].starts_with("kitchen-pi") && lines[1].contains("direct"), "{text}");
+        assert!(lines[2].starts_with("    via [2001:db8:"), "{text}");
+        assert_eq!(lines[3], "    received 117.7 MiB, sent 941.9 MiB");
+        assert!(lines[4].starts_with("living-room-tv"), "{text}");
+        assert!(lines[5].starts_with("    both NATs"), "{text}");
+    }
+
+    #[test]
+    fn without_the_broker_presence_is_as_old_as_the_map() {
+        let (connected, lost) = (status(true), status(false));
+        assert_eq!(presence(&connected, &connected.peers[0]), "online");
+        assert_eq!(presence(&lost, &lost.peers[0]), "online 12m ago");
+    }
+
+    #[test]
+    fn the_brokers_error_is_said_once() {
+        assert!(!broker_line(&status(false)).contains("refused"));
+        let mut lone = status(false);
+        lone.health.clear();
+        assert!(broker_line(&lone).contains("refused"));
+    }
 }

@@ -1,0 +1,263 @@
+//! The broker's flags: `warren serve`, and `warren admin`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use warren_proto::{DeviceName, JoinKeyId};
+
+use super::values::{
+    Expiry, StaticEndpoint, parse_expiry, parse_join_key_id, parse_name, parse_network,
+    parse_static_endpoint,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tls {
+    /// The broker's own authority, pinned by the join links
+    SelfSigned,
+    /// A public certificate for the public URL's domain (Let's Encrypt or another ACME server)
+    Acme,
+    /// Plain HTTP: on loopback, or behind a proxy named by --trusted-proxy
+    Off,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    warren serve\n  \
+    warren serve --public-url https://203.0.113.7:8443    (behind a forwarded port, or a cloud's NAT)\n  \
+    warren serve --public-url https://mesh.example.org --tls acme")]
+pub(crate) struct Serve {
+    /// Where the database and the broker's keys are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where HTTPS is served.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        help = "HTTPS address [default: [::]:443 where permitted, else [::]:8443]"
+    )]
+    pub(crate) listen: Option<SocketAddr>,
+    /// How devices reach this broker [default: guessed from this machine's address]
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// Where the HTTPS certificate comes from
+    #[arg(long, value_enum, default_value = "self-signed")]
+    pub(crate) tls: Tls,
+    /// Where STUN is served.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        value_delimiter = ',',
+        help = "STUN address, served with the next port beside it [default: [::]:3478]"
+    )]
+    pub(crate) stun: Vec<SocketAddr>,
+    /// STUN address to tell devices, where this machine's own isn't the one that they reach
+    /// [default: its public addresses; those of an IP address in --public-url]
+    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',')]
+    pub(crate) stun_public: Vec<SocketAddr>,
+    /// Where `warren admin` reaches this broker [default: admin.sock in the data folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_socket: Option<PathBuf>,
+    /// Reverse proxy whose X-Forwarded-For is believed: 127.0.0.1, or a network of them
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
+    pub(crate) trusted_proxy: Vec<ipnet::IpNet>,
+    /// Domain below which accounts get their names
+    #[arg(long, value_name = "DOMAIN", default_value = "warren.internal")]
+    pub(crate) suffix: String,
+    /// ACME directory [default: Let's Encrypt]
+    #[arg(long, value_name = "URL")]
+    pub(crate) acme_directory: Option<String>,
+    /// PEM file of an authority that the ACME directory's own certificate comes from
+    #[arg(long, value_name = "FILE")]
+    pub(crate) acme_root: Option<PathBuf>,
+    /// E-mail address for the ACME account
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) acme_email: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    warren admin join-keys create --reusable --expires 7d\n  \
+    warren admin devices list\n  \
+    warren admin devices set kitchen-pi --static-endpoint 203.0.113.7:51820")]
+pub(crate) struct Admin {
+    /// The broker's data folder [default: as `serve`]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The broker's socket [default: that of the service, or admin.sock in the data folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) admin_socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: AdminCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminCommand {
+    /// Accounts: each is one private network
+    #[command(subcommand)]
+    Accounts(Accounts),
+    /// Join keys: what lets a device in
+    #[command(subcommand)]
+    JoinKeys(JoinKeys),
+    /// Devices
+    #[command(subcommand)]
+    Devices(Devices),
+    /// Write everything into one new file while the broker runs
+    Backup {
+        /// The new file
+        file: PathBuf,
+    },
+    /// The keys by which devices know the broker, and changing them
+    #[command(subcommand)]
+    Pins(Pins),
+    /// Show the broker as a whole
+    Status,
+    /// Put back what a backup holds: into the running broker, or into a new data folder
+    Restore {
+        /// The file that `backup` has written
+        file: PathBuf,
+        /// Don't ask before the running broker's accounts and devices are replaced
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum Pins {
+    /// Show the pins in use and to come
+    Show,
+    /// Make the next authority and announce its pin to the devices
+    Prepare,
+    /// Put the announced authority to use
+    Activate,
+}
+
+/// The account that a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct AccountArg {
+    /// The account
+    #[arg(long, value_name = "NAME", default_value = "home")]
+    pub(crate) account: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Accounts {
+    /// List all accounts
+    List,
+    /// Show an account
+    Show {
+        /// The account's name
+        name: String,
+    },
+    /// Create an account
+    Create {
+        /// The account's name, e.g. `family`
+        #[arg(value_parser = parse_name)]
+        name: DeviceName,
+        /// Its IPv4 range [default: a free /16 of 100.64.0.0/10]
+        #[arg(long, value_name = "CIDR")]
+        ipv4_range: Option<ipnet::Ipv4Net>,
+    },
+    /// Remove an account with all its devices
+    Remove {
+        /// The account's name
+        name: String,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinKeys {
+    /// List an account's join keys
+    List(AccountArg),
+    /// Show a join key
+    Show {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The key's id
+        #[arg(value_parser = parse_join_key_id)]
+        id: JoinKeyId,
+    },
+    /// Create a join key and print its join link
+    #[command(after_help = "Examples:\n  \
+        warren admin join-keys create                            (one device, within a day)\n  \
+        warren admin join-keys create --reusable --expires 7d\n  \
+        warren admin join-keys create --account family --json")]
+    Create {
+        #[command(flatten)]
+        account: AccountArg,
+        /// For any number of devices
+        #[arg(long)]
+        reusable: bool,
+        /// Devices that join by it are removed when they have been offline for a while
+        #[arg(long)]
+        ephemeral: bool,
+        /// How long it is valid, e.g. 30m, 24h, 7d; `never`
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_expiry)]
+        expires: Expiry,
+        /// Tag for the devices that join by it
+        #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+        tags: Vec<String>,
+    },
+    /// Remove a join key; devices that joined by it stay
+    Remove {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The key's id
+        #[arg(value_parser = parse_join_key_id)]
+        id: JoinKeyId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Devices {
+    /// List an account's devices
+    List(AccountArg),
+    /// Show a device
+    Show {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The device's name
+        name: String,
+    },
+    /// Change a device
+    #[command(group = ArgGroup::new("change").required(true).multiple(true)
+        .args(["rename", "static_endpoint", "tags"]))]
+    #[command(after_help = "Examples:\n  \
+        warren admin devices set kitchen-pi --rename attic-pi\n  \
+        warren admin devices set office --static-endpoint 203.0.113.7:51820")]
+    Set {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The device's name
+        name: String,
+        /// Its new name
+        #[arg(long, value_name = "NAME", value_parser = parse_name)]
+        rename: Option<DeviceName>,
+        /// Where it can always be reached; `none` clears it
+        #[arg(long, value_name = "ADDR:PORT", value_parser = parse_static_endpoint)]
+        static_endpoint: Option<StaticEndpoint>,
+        /// Its tags, instead of those it has; an empty one clears them
+        #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+        tags: Option<Vec<String>>,
+    },
+    /// Cut a device off until it joins again
+    Expire {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The device's name
+        name: String,
+    },
+    /// Remove a device for good
+    Remove {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The device's name
+        name: String,
+        /// Don't ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}

@@ -1,0 +1,110 @@
+//! The node's flags: the daemon, and the commands that talk to it.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use warren_node::local::ListenPort;
+
+use super::values::parse_listen_port;
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// Join link; `-` reads it from standard input
+    #[arg(long, value_name = "LINK", hide_env_values = true)]
+    pub(crate) join: Option<String>,
+    /// File with the join link
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    pub(crate) join_file: Option<PathBuf>,
+    /// The device's name in the account [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sudo warren node --join-file link.txt\n  \
+    sudo warren --state /var/lib/warren/second node --name second")]
+pub(crate) struct Node {
+    #[command(flatten)]
+    pub(crate) join: Join,
+    /// UDP port [default: chosen once and kept]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) listen_port: Option<u16>,
+    /// Name of the network interface [default: the first free of warren0, warren1, …]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tun: Option<String>,
+    /// Undo what a killed daemon has left in the host's configuration, and end
+    #[arg(long)]
+    pub(crate) clean_up: bool,
+    /// Fixed MTU of the interface, 1280 to 65000 [default: found out]
+    #[arg(long, value_name = "BYTES",
+          value_parser = clap::value_parser!(u16).range(1280..=65000))]
+    pub(crate) mtu: Option<u16>,
+    /// Whether the system resolves the mesh's names
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) dns: Dns,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dns {
+    /// Through systemd-resolved where it runs, otherwise /etc/resolv.conf
+    Auto,
+    /// Leave the system's resolver alone
+    Off,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    warren up --join 'https://broker.example.org/join#…'\n  \
+    warren up")]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) join: Join,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logout {
+    /// Throw the key pair away too: the next `up --join` makes a new device (for a cloned disk)
+    #[arg(long)]
+    pub(crate) new_identity: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    warren status --all\n  \
+    warren status --json | jq -r '.peers[] | select(.online) | .dns_name'")]
+pub(crate) struct Status {
+    /// Also show peers that are offline
+    #[arg(long, short)]
+    pub(crate) all: bool,
+    /// Show the daemon's internal counters instead, for whoever looks for a fault
+    #[arg(long)]
+    pub(crate) counters: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    warren ping kitchen-pi\n  \
+    warren ping --count 0 100.81.1.3")]
+pub(crate) struct Ping {
+    /// A device's name or mesh address
+    pub(crate) peer: String,
+    /// Stop after this many attempts; 0 never stops [default: when the path is direct, at most 20, or
+    /// 3 that fail alike]
+    #[arg(long, short, value_name = "N")]
+    pub(crate) count: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lport {
+    /// A port, or `auto`
+    #[arg(value_name = "PORT|auto", value_parser = parse_listen_port)]
+    pub(crate) port: Option<ListenPort>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// What to log: error, warn, info, debug, trace, or e.g. info,warren_mesh=trace
+    #[arg(value_name = "LEVEL", value_parser = crate::logging::valid)]
+    pub(crate) filter: String,
+}
