@@ -61,6 +61,8 @@ pub(crate) struct Peer {
     pub(crate) wanted_there: Option<Instant>,
     /// When the broker was last asked to tell the peer.
     pub(crate) signalled: Option<Instant>,
+    /// Along which path the last handshake was begun.
+    pub(crate) shaking: Option<Path>,
     /// When a handshake was last begun because the peer said that it has no session.
     pub(crate) renewed: Option<Instant>,
     /// Where authenticated data last came from, when not along the path in use.
@@ -165,6 +167,7 @@ impl Peer {
             traffic: None,
             wanted_there: None,
             signalled: None,
+            shaking: None,
             renewed: None,
             elsewhere: None,
             answers: Bucket::new(ANSWERS, now),

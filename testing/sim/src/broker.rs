@@ -142,7 +142,8 @@ impl Broker {
         process.account.apply(prepared, now)
     }
 
-    fn settle<R>(&mut self, prepared: Prepared<R>, now: Instant) -> R {
+    /// Commits and carries out.
+    pub(crate) fn settle<R>(&mut self, prepared: Prepared<R>, now: Instant) -> R {
         self.commit(&prepared.changes);
         self.apply(prepared, now)
     }

@@ -7,6 +7,7 @@
 //! | [`World`] | everything together on one clock: a heap of what is to happen, and who is drained after it |
 //! | [`Broker`] | the real `coord`, a disk that keeps what was committed, a process that can be killed |
 //! | [`Node`] | the real `mesh`, and the control session around it as `roles/node` keeps it |
+//! | [`RelayHost`] | the real TURN server, its ports and streams |
 //! | `control` | what TCP, TLS and HTTP/2 between them amount to in time and bytes |
 //! | [`app`] | ping, a paced stream, a transfer with TCP's retransmission timeouts |
 //! | [`matrix`] | NAT × NAT, and the page `docs/nat-matrix.md` |
@@ -23,6 +24,7 @@ mod control;
 pub mod matrix;
 pub mod net;
 mod node;
+mod relay;
 pub mod replay;
 mod site;
 mod stun;
@@ -30,6 +32,7 @@ mod world;
 
 pub use broker::{Broker, Disk, UNIX_START};
 pub use node::{Daemon, Node};
+pub use relay::{RELAY_PORT, RelayHost, RelayKind};
 pub use site::{CarrierId, Families, Nat, SiteConfig, SiteId, Sites};
 pub use stun::{STUN_PORTS, StunHost};
-pub use world::{NodeId, PingId, StreamId, StreamReport, TransferId, TransferReport, World};
+pub use world::{NodeId, PingId, RelayIndex, StreamId, StreamReport, TransferId, TransferReport, World};

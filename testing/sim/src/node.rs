@@ -80,6 +80,10 @@ pub(crate) enum Want {
     Hang(ConnId),
     /// An IP packet has come out of the tunnel.
     Deliver(Vec<u8>),
+    /// Open a stream to a relay.
+    OpenStream(warren_mesh::StreamId, warren_proto::RelayId),
+    /// Close it.
+    CloseStream(warren_mesh::StreamId),
 }
 
 impl Node {
@@ -169,8 +173,13 @@ impl Node {
                     self.events.pop_front();
                 }
                 self.events.push_back((now, event));
-            } else if daemon.mesh.poll_tun().is_some() {
-                self.icmp += 1;
+            } else if let Some(packet) = daemon.mesh.poll_tun() {
+                // Whatever came by a stream waits there too.
+                if crate::app::Datagram::parse(&packet).is_some() {
+                    wants.push(Want::Deliver(packet));
+                } else {
+                    self.icmp += 1;
+                }
             } else {
                 break;
             }

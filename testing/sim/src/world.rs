@@ -7,6 +7,7 @@
 mod apps;
 mod broker;
 mod links;
+mod relays;
 mod transfer;
 
 use std::cmp::Reverse;
@@ -26,8 +27,11 @@ use crate::node::{Node, Want};
 use crate::site::{Nat, SiteConfig, SiteId, Sites};
 use crate::stun::StunHost;
 
+use crate::relay::RelayHost;
 use apps::{Ping, Stream};
 pub use apps::{PingId, StreamId, StreamReport};
+use relays::Pipe;
+pub use relays::RelayIndex;
 use transfer::Transfer;
 pub use transfer::{TransferId, TransferReport};
 
@@ -46,6 +50,13 @@ enum Happening {
     Reset(ConnId),
     Wake(NodeId),
     WakeBroker,
+    WakeRelay(RelayIndex),
+    /// A stream to a relay stands, or could not be opened.
+    PipeOpened(u64),
+    /// Bytes arrive at the relay, or at the node.
+    PipeArrival(u64, usize),
+    /// The node learns that a stream was reset.
+    PipeReset(u64),
     /// The next packet of a stream is due.
     Pace(usize),
     /// The retransmission timeout of a transfer's segment, or its next segment.
@@ -67,6 +78,12 @@ pub struct World {
     pub counts_control_bytes: bool,
     /// Whether the STUN server answers; it dies and comes back with the broker.
     stun_is_up: bool,
+    /// The relays.
+    pub relays: Vec<RelayHost>,
+    relay_by_host: BTreeMap<HostId, RelayIndex>,
+    relay_names: Vec<String>,
+    pipes: BTreeMap<u64, Pipe>,
+    next_pipe: u64,
     /// The nodes.
     pub nodes: Vec<Node>,
     node_by_host: BTreeMap<HostId, NodeId>,
@@ -134,6 +151,11 @@ impl World {
             stun,
             counts_control_bytes: true,
             stun_is_up: true,
+            relays: Vec::new(),
+            relay_by_host: BTreeMap::new(),
+            relay_names: Vec::new(),
+            pipes: BTreeMap::new(),
+            next_pipe: 0,
             nodes: Vec::new(),
             node_by_host: BTreeMap::new(),
             seed,
@@ -242,6 +264,7 @@ impl World {
         if let Some(conn) = self.conn_of(node) {
             self.hang_up(conn);
         }
+        self.close_streams(node);
         self.nodes[node.0].stop();
     }
 
@@ -399,6 +422,10 @@ impl World {
             Happening::Reset(conn) => self.reset(conn),
             Happening::Wake(node) => self.wake(node),
             Happening::WakeBroker => self.wake_broker(),
+            Happening::WakeRelay(relay) => self.wake_relay(relay),
+            Happening::PipeOpened(pipe) => self.pipe_opened(pipe),
+            Happening::PipeArrival(pipe, lane) => self.pipe_arrival(pipe, lane),
+            Happening::PipeReset(pipe) => self.pipe_reset(pipe),
             Happening::Pace(stream) => self.pace(stream),
             Happening::Transfer(transfer, turn) => self.transfer_due(transfer, turn),
         }
@@ -428,6 +455,10 @@ impl World {
             self.stun.handle_delivery(&delivery, &mut self.network, now);
             return;
         }
+        if let Some(relay) = self.relay_by_host.get(&delivery.host).copied() {
+            self.deliver_to_relay(relay, &delivery);
+            return;
+        }
         let Some(id) = self.node_by_host.get(&delivery.host).copied() else { return };
         let node = &mut self.nodes[id.0];
         if delivery.to.port() != node.port {
@@ -448,8 +479,11 @@ impl World {
                 Want::Say(conn, up) => self.say(conn, up),
                 Want::Hang(conn) => self.hang_up(conn),
                 Want::Deliver(packet) => self.delivered(node, &packet),
+                Want::OpenStream(stream, relay) => self.open_stream(node, stream, relay),
+                Want::CloseStream(stream) => self.close_stream(node, stream),
             }
         }
+        self.drain_streams(node);
         let due = self.nodes[node.0].poll_timeout().map(|(due, _)| due);
         let Some(due) = due.map(|due| due.max(now)) else { return };
         if self.nodes[node.0].scheduled.is_none_or(|scheduled| due < scheduled) {

@@ -26,7 +26,10 @@ use crate::{BrokerState, PeerHandle, Reason, RelayHandle};
 /// The least head start of direct paths (protocols.md §4).
 const HEAD_START: Duration = Duration::from_millis(750);
 
-/// The same in round trips to the broker.
+/// The same where the NATs leave no hope, but the peer might be on the same link.
+const NEAR_START: Duration = Duration::from_millis(150);
+
+/// [`HEAD_START`] in round trips to the broker.
 const HEAD_START_ROUND_TRIPS: u32 = 3;
 
 /// How often direct paths are tried beside a relayed one with traffic (protocols.md §4).
@@ -65,7 +68,11 @@ impl Mesh {
             return;
         }
         let hopeless = self.is_relay_only(peer) || self.hopeless(peer, now).is_some();
-        let wait = if hopeless { Duration::ZERO } else { self.head_start(wish) };
+        let wait = match (hopeless, self.seems_near(peer)) {
+            (true, false) => Duration::ZERO,
+            (true, true) => self.head_start(wish, NEAR_START),
+            (false, _) => self.head_start(wish, HEAD_START),
+        };
         if since + wait <= now {
             self.begin_relaying(handle, now);
         } else {
@@ -73,12 +80,13 @@ impl Mesh {
         }
     }
 
-    fn head_start(&self, wish: Wish) -> Duration {
+    fn head_start(&self, wish: Wish, least: Duration) -> Duration {
         let rtt = match self.broker {
             Some(BrokerState::Connected { rtt }) => rtt,
             Some(BrokerState::Lost) | None => Duration::ZERO,
         };
-        let whole = HEAD_START.max(rtt * HEAD_START_ROUND_TRIPS);
+        let whole =
+            if least == HEAD_START { least.max(rtt * HEAD_START_ROUND_TRIPS) } else { least };
         match wish {
             Wish::Ours => whole,
             // The word of the initiator took about that long.
@@ -88,13 +96,11 @@ impl Mesh {
 
     /// Why a direct path can't be, as far as both sides' reports tell; it is sought all the same.
     pub(super) fn hopeless(&self, peer: &Peer, now: Instant) -> Option<Reason> {
-        let local = &self.outside.local;
-        let is_near = |path: Path| path.via == Via::Direct && path.rank(local) == Rank::Lan;
         let same_nat = Family::ALL
             .into_iter()
             .filter_map(|family| self.outside.mapped(family))
             .any(|mapped| peer.endpoints.iter().any(|there| there.addr.ip() == mapped.ip()));
-        if same_nat || peer.candidates.iter().any(|(path, _)| is_near(path)) {
+        if same_nat {
             return None;
         }
         if self.is_udp_blocked(now) {
@@ -131,6 +137,14 @@ impl Mesh {
             }
         }
         verdict
+    }
+
+    /// Whether the peer has an address in a prefix of an own interface: on the same link, or in one
+    /// of the many other homes with 192.168.1.0/24.
+    fn seems_near(&self, peer: &Peer) -> bool {
+        let local = &self.outside.local;
+        let is_near = |path: Path| path.via == Via::Direct && path.rank(local) == Rank::Lan;
+        peer.candidates.iter().any(|(path, _)| is_near(path))
     }
 
     /// Whether no datagram leaves: no STUN server answers, and no peer has of late.

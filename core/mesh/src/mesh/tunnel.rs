@@ -40,7 +40,10 @@ impl Mesh {
         let Some(tunnel) = peer.tunnel else { return };
         let wanted =
             self.queues.is_waiting(handle) || is_recent(peer.wanted, super::seek::WISH, now);
-        if peer.established || !wanted || self.way_to(handle).is_none() {
+        let Some(way) = self.way_to(handle).filter(|_| wanted && !peer.established) else { return };
+        // One that goes this way already is repeated by WireGuard's own timer.
+        let initiating = self.wg.stats(tunnel).is_some_and(|stats| stats.initiating);
+        if initiating && peer.shaking == Some(way) {
             return;
         }
         let glare = Timer::Peer(handle, PeerTimer::Glare);
@@ -53,6 +56,9 @@ impl Mesh {
             self.timers.set(glare, now + GLARE);
         } else {
             self.wg.initiate_now(tunnel, now);
+            if let Some(peer) = self.peers.get_mut(handle) {
+                peer.shaking = Some(way);
+            }
         }
     }
 

@@ -20,8 +20,7 @@ impl Node {
         let Some(daemon) = &mut self.daemon else { return Err(None) };
         let peer = match daemon.mesh.handle_outbound(packet, packet.len(), now) {
             Outbound::Seal { remote, headroom, mut sealer } => {
-                assert_eq!(headroom, 0, "there are no relays yet");
-                let offset = HEADROOM - warren_mesh::CHANNEL_HEADROOM;
+                let offset = headroom + HEADROOM - warren_mesh::CHANNEL_HEADROOM;
                 let mut slot = vec![0; offset + packet.len() + TAILROOM];
                 slot[offset..offset + packet.len()].copy_from_slice(packet);
                 let len = sealer.seal(&mut slot, packet.len());
@@ -47,7 +46,7 @@ impl Node {
         let Some(daemon) = &mut self.daemon else { return };
         match daemon.mesh.handle_datagram(from, &mut payload, now) {
             Inbound::Deliver { range } => wants.push(Want::Deliver(payload[range].to_vec())),
-            Inbound::Consumed | Inbound::Dropped(_) => {}
+            Inbound::Consumed | Inbound::Relay | Inbound::Dropped(_) => {}
         }
     }
 }

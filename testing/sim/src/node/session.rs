@@ -330,6 +330,10 @@ impl Node {
                 wants.extend(open.map(|conn| Want::Say(conn, Up::Connect(request.clone()))));
             }
             Event::FetchNetmap => wants.extend(open.map(|conn| Want::Say(conn, Up::FetchNetmap))),
+            Event::OpenStream { stream, relay, targets: _ } => {
+                wants.push(Want::OpenStream(*stream, *relay));
+            }
+            Event::CloseStream { stream } => wants.push(Want::CloseStream(*stream)),
             Event::PathChanged { .. }
             | Event::Unreachable { .. }
             | Event::Established { .. }
