@@ -1,5 +1,6 @@
 //! One account: its devices, join keys, presence and sessions.
 
+mod aim;
 mod check_in;
 mod connect;
 mod delta;
@@ -21,6 +22,7 @@ use warren_proto::{
     SelfEntry,
 };
 
+use self::aim::Aim;
 use self::check_in::Reported;
 use self::delta::{Digest, Log, Subject};
 use self::device::Device;
@@ -76,6 +78,7 @@ pub struct Account {
     ready: BTreeSet<SessionId>,
     revoked: VecDeque<SessionId>,
     timers: BTreeSet<(Instant, Timer)>,
+    aim: Aim,
     seen_since_housekeeping: BTreeSet<DeviceId>,
     ephemeral_due: BTreeSet<DeviceId>,
     housekeeping_due: bool,
@@ -112,6 +115,7 @@ impl Account {
             ready: BTreeSet::new(),
             revoked: VecDeque::new(),
             timers: BTreeSet::from([(now + HOUSEKEEPING_INTERVAL, Timer::Housekeeping)]),
+            aim: Aim::default(),
             seen_since_housekeeping: BTreeSet::new(),
             ephemeral_due: BTreeSet::new(),
             housekeeping_due: false,

@@ -52,6 +52,26 @@ pub struct UnixTime(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeaseEpoch(pub u64);
 
+/// How many devices an account may have, gone ones that may return included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceLimit(pub u32);
+
+impl DeviceLimit {
+    /// As many as surely fit into one netmap: a node takes no larger one than 8 MiB, and no entry
+    /// has more than 4,500 bytes, whatever a device says of itself.
+    pub const DEFAULT: Self = Self(1_800);
+
+    /// The most that may be set. Entries usually have 600 bytes, so that a netmap of as many devices
+    /// fits as long as they don't make theirs long on purpose.
+    pub const MAX: Self = Self(10_000);
+}
+
+impl Default for DeviceLimit {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 /// What the broker's shell decides for all accounts; it may change at run time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BrokerSettings {
@@ -64,4 +84,6 @@ pub struct BrokerSettings {
     pub dns_suffix: String,
     /// The relays that are offered to all accounts: the operator's, and the broker's own.
     pub relays: Vec<RelayRecord>,
+    /// How many devices an account may have. Those above a limit that was lowered stay.
+    pub device_limit: DeviceLimit,
 }

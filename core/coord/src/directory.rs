@@ -6,6 +6,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, RelayId, check_range};
 
 use crate::address::{choose_ipv4_range, overlap, ula};
+use crate::name::RESERVED_NAME;
 use crate::{AccountRecord, Change, Ctx, Refused, RelayKind, RelayRecord, SecretHash, Snapshot};
 
 /// What the directory knows of an account.
@@ -115,8 +116,8 @@ impl Directory {
     /// when the record is stored and then [inserted](Self::insert).
     ///
     /// # Errors
-    /// [`Refused::NameTaken`], [`Refused::RangeTaken`], or
-    /// [`Refused::InvalidRange`].
+    /// [`Refused::NameTaken`], [`Refused::RangeTaken`], [`Refused::InvalidRange`], or
+    /// [`Refused::Invalid`] for a name that is [reserved](DeviceName::is_reserved).
     pub fn prepare_account(
         &self,
         name: DeviceName,
@@ -125,6 +126,9 @@ impl Directory {
     ) -> Result<AccountRecord, Refused> {
         if self.account_by_name.contains_key(&name) {
             return Err(Refused::NameTaken(name));
+        }
+        if name.is_reserved() {
+            return Err(RESERVED_NAME);
         }
         let ipv4_range = match ipv4_range {
             Some(range) => self.check_free(range)?,

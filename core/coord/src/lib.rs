@@ -52,7 +52,7 @@ pub use account::{
 pub use address::SERVICE_ADDRESSES;
 pub use challenge::{CHALLENGE_LIFETIME, Gatekeeper, Proven, prove};
 pub use change::{Change, Prepared};
-pub use context::{BrokerSettings, Ctx, LeaseEpoch, UnixTime};
+pub use context::{BrokerSettings, Ctx, DeviceLimit, LeaseEpoch, UnixTime};
 pub use directory::{AccountEntry, Directory};
 pub use pool::RelayPool;
 pub use refused::Refused;

@@ -12,6 +12,11 @@ impl Bucket {
         Self { full_at: None }
     }
 
+    /// Whether nothing was taken lately.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        self.full_at.is_none_or(|at| at <= now)
+    }
+
     /// Takes one token, or says that there is none.
     pub(crate) fn take(&mut self, burst: u32, interval: Duration, now: Instant) -> bool {
         let full_at = self.full_at.map_or(now, |at| at.max(now));

@@ -1,15 +1,23 @@
 use warren_proto::DeviceName;
 
-/// Makes a name out of what a device calls itself that `is_taken` doesn't know: the name itself,
-/// else the first free one of `name-2`, `name-3`, …
+use crate::Refused;
+
+/// Why nobody may be called `wpad`.
+pub(crate) const RESERVED_NAME: Refused = Refused::Invalid(
+    "programs give this name a meaning of its own (as 'localhost' or 'wpad'); choose another one",
+);
+
+/// Makes a name out of what a device calls itself that is neither reserved nor known to `is_taken`:
+/// the name itself, else the first free one of `name-2`, `name-3`, …
 pub(crate) fn unique_name(free_text: &str, is_taken: impl Fn(&DeviceName) -> bool) -> DeviceName {
+    let is_unusable = |name: &DeviceName| name.is_reserved() || is_taken(name);
     let name = DeviceName::from_free_text(free_text);
-    if !is_taken(&name) {
+    if !is_unusable(&name) {
         return name;
     }
     (2u32..)
         .map(|n| name.numbered(n))
-        .find(|name| !is_taken(name))
+        .find(|name| !is_unusable(name))
         .expect("an account has fewer than 2^32 devices")
 }
 
@@ -26,5 +34,12 @@ mod tests {
         let name = unique_name("Kitchen Pi", |name| taken.contains(name));
         assert_eq!(name.as_str(), "kitchen-pi-3");
         assert_eq!(unique_name("Attic", |name| taken.contains(name)).as_str(), "attic");
+    }
+
+    #[test]
+    fn a_reserved_name_gets_a_number_too() {
+        assert_eq!(unique_name("WPAD", |_| false).as_str(), "wpad-2");
+        let taken: DeviceName = "localhost-2".parse().unwrap();
+        assert_eq!(unique_name("localhost", |name| *name == taken).as_str(), "localhost-3");
     }
 }

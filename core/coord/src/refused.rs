@@ -25,8 +25,11 @@ pub enum Refused {
     /// The node's protocol is older than the broker serves.
     #[error("this node is too old for the broker; upgrade it")]
     UpgradeRequired,
-    /// No address is left.
-    #[error("the account has no mesh address left; remove devices that are no longer used")]
+    /// No address is left, or there are as many devices as the broker allows.
+    #[error(
+        "the account is full; remove devices that are no longer used, or ask the broker's operator \
+         for a larger --max-devices or address range"
+    )]
     AccountFull,
     /// Too many requests.
     #[error("too many requests; try again later")]

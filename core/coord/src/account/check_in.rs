@@ -89,8 +89,7 @@ impl Account {
         let mut capabilities: Vec<String> = state
             .capabilities
             .iter()
-            .filter(|word| (1..=MAX_CAPABILITY).contains(&word.len()))
-            .filter(|word| *word != WIREGUARD_ONLY)
+            .filter(|word| is_capability(word) && *word != WIREGUARD_ONLY)
             .take(MAX_CAPABILITIES)
             .cloned()
             .collect();
@@ -107,6 +106,12 @@ impl Account {
             relay,
         }
     }
+}
+
+/// Words that need no escape in JSON: whoever counts bytes can count characters.
+fn is_capability(word: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+    (1..=MAX_CAPABILITY).contains(&word.len()) && word.bytes().all(is_plain)
 }
 
 /// Drops what no peer should ever send to: unusable addresses, the account's own mesh addresses,

@@ -1,5 +1,6 @@
 //! Passing on that a device is about to probe another.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use warren_proto::{ConnectRequest, ConnectSignal, DeviceId};
@@ -19,7 +20,8 @@ impl Account {
     /// Tells a peer, if it has a session, that a device is about to probe it.
     ///
     /// # Errors
-    /// [`Refused::Revoked`], [`Refused::RateLimited`], [`Refused::NotFound`] for a peer that the
+    /// [`Refused::Revoked`], [`Refused::RateLimited`] when the device, or its account towards all
+    /// the endpoints named, has sent too many, [`Refused::NotFound`] for a peer that the
     /// device may not see, [`Refused::PeerOffline`] for one without a session.
     pub fn handle_connect(
         &mut self,
@@ -38,12 +40,20 @@ impl Account {
             .filter(|peer| may_see(sender, peer))
             .ok_or(Refused::NotFound("peer"))?;
         let session_id = peer.session.ok_or(Refused::PeerOffline)?;
-        let endpoints = clean_endpoints(&self.record, &request.endpoints);
-        let endpoints = with_static(sender.record.static_endpoint, &endpoints);
+        let fixed = sender.record.static_endpoint;
+        let mut endpoints = clean_endpoints(&self.record, &request.endpoints);
+        let unknown: Vec<SocketAddr> =
+            endpoints.iter().map(|it| it.addr).filter(|addr| !sender.has_reported(addr)).collect();
         let session = self.sessions.get_mut(&session_id).ok_or(Refused::PeerOffline)?;
         if session.stalled {
             return Err(Refused::PeerOffline);
         }
+        let named = endpoints.len();
+        endpoints.retain(|it| self.aim.permits(&it.addr, !unknown.contains(&it.addr), now));
+        if named > 0 && endpoints.is_empty() {
+            return Err(Refused::RateLimited);
+        }
+        let endpoints = with_static(fixed, &endpoints);
         session.signals.retain(|waiting| waiting.from != device);
         if session.signals.len() == MAX_WAITING_SIGNALS {
             session.signals.pop_front();

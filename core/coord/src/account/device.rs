@@ -11,6 +11,7 @@ use super::presence::{Instances, Timer};
 use super::session::SessionId;
 use super::{Account, Subject};
 use crate::limit::Bucket;
+use crate::name::RESERVED_NAME;
 use crate::{Change, DeviceRecord, Prepared, Refused, Tag};
 
 const MAX_TAGS: usize = 16;
@@ -52,6 +53,15 @@ impl Device {
         }
     }
 
+    /// Whether it has checked in with this endpoint, or an admin has set it.
+    pub(super) fn has_reported(&self, addr: &SocketAddr) -> bool {
+        let reported = self.reported.iter().flat_map(|reported| &reported.endpoints);
+        reported
+            .map(|endpoint| endpoint.addr)
+            .chain(self.record.static_endpoint)
+            .any(|it| it == *addr)
+    }
+
     /// Whether it belongs to the mesh: it has a token, that is, it need not join again.
     pub(super) fn is_active(&self) -> bool {
         self.record.token.is_some()
@@ -85,8 +95,9 @@ impl Account {
     /// Changes what an admin may change of a device, all of it or nothing.
     ///
     /// # Errors
-    /// [`Refused::NotFound`], [`Refused::NameTaken`], or [`Refused::Invalid`] for an endpoint that
-    /// no peer could send to or for more than 16 tags.
+    /// [`Refused::NotFound`], [`Refused::NameTaken`], or [`Refused::Invalid`] for a name that is
+    /// [reserved](DeviceName::is_reserved), an endpoint that no peer could send to or for more than
+    /// 16 tags.
     pub fn prepare_change(
         &self,
         device: DeviceId,
@@ -96,6 +107,9 @@ impl Account {
             && self.device_by_name.get(name).is_some_and(|other| *other != device)
         {
             return Err(Refused::NameTaken(name.clone()));
+        }
+        if edit.name.as_ref().is_some_and(DeviceName::is_reserved) {
+            return Err(RESERVED_NAME);
         }
         if let Some(Some(addr)) = &edit.static_endpoint {
             self.check_static_endpoint(addr)?;

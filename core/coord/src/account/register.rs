@@ -88,6 +88,9 @@ impl Account {
         changes: &mut Vec<Change>,
     ) -> Result<DeviceRecord, Refused> {
         key.admits(ctx.unix_time())?;
+        if self.devices.len() >= self.settings.device_limit.0 as usize {
+            return Err(Refused::AccountFull);
+        }
         let is_taken = |ip| self.device_by_ipv4.contains_key(&ip);
         let range = self.record.ipv4_range;
         let (offset, next_host) =

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use warren_coord::{JoinKeyStatus, NewJoinKey, Refused, UnixTime};
+use warren_coord::{DeviceEdit, DeviceLimit, JoinKeyStatus, NewJoinKey, Refused, UnixTime};
 use warren_proto::{DeviceName, JoinKeyId, PROTOCOL, Register};
 
 use crate::world::{World, private_key, public_key};
@@ -286,4 +286,31 @@ fn a_full_range_refuses_new_devices_but_not_old_ones() {
     world.commit(removal);
     let device = world.register(9999, "pi", &key).unwrap().device;
     assert_eq!(world.account.device(device, world.now, world.unix).unwrap().ipv4, freed);
+}
+
+#[test]
+fn an_account_has_as_many_devices_as_the_broker_allows_and_they_may_come_back() {
+    let mut world = World::new("home");
+    world.settings.device_limit = DeviceLimit(3);
+    let settings = world.settings.clone();
+    world.account.handle_settings(&settings, world.now);
+    let key = world.reusable_key();
+    let devices: Vec<_> = (0..3).map(|n| world.register(n, "pi", &key).unwrap().device).collect();
+    assert_eq!(world.register(3, "pi", &key), Err(Refused::AccountFull));
+    assert_eq!(world.register(2, "pi", &key).unwrap().device, devices[2]);
+    let removed = world.account.prepare_remove(devices[0]).unwrap();
+    world.commit(removed);
+    world.register(3, "pi", &key).unwrap();
+}
+
+#[test]
+fn a_device_is_not_called_what_programs_look_up_and_trust() {
+    let mut world = World::new("home");
+    let device = world.join(1, "wpad");
+    assert_eq!(world.name(device), "wpad-2");
+    let edit = DeviceEdit::rename("localhost".parse().unwrap());
+    assert!(matches!(world.account.prepare_change(device, edit), Err(Refused::Invalid(_))));
+    let ctx = world.ctx();
+    let account = world.directory.prepare_account("isatap".parse().unwrap(), None, &ctx);
+    assert!(matches!(account, Err(Refused::Invalid(_))));
 }

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use warren_coord::Refused;
 use warren_proto::{
-    Change, CheckIn, CheckInState, ConnectRequest, EndpointKind, MapVersion, NatReport,
-    SessionEvent,
+    Change, CheckIn, CheckInState, ConnectRequest, Endpoint, EndpointKind, MapVersion, NatReport,
+    RelayId, RelayRtt, RelayTransport, SessionEvent,
 };
 
 use crate::world::{Client, World, endpoint};
@@ -275,6 +275,66 @@ fn a_signal_does_not_overtake_the_entry_of_the_device_that_it_comes_from() {
     };
     assert_eq!(signal.from, pi);
     assert!(delta.changes.iter().any(|it| matches!(it, Change::Peer { peer } if peer.id == pi)));
+}
+
+#[test]
+fn a_device_cannot_aim_the_others_at_who_knows_nothing_of_it() {
+    let mut world = World::new("home");
+    let pi = world.join(1, "pi");
+    let laptops: Vec<_> = (0..200).map(|n| world.join(100 + n, "laptop")).collect();
+    for laptop in &laptops {
+        world.open(*laptop);
+    }
+    world.settle();
+    world.check_in(pi, &["198.51.100.7:4000"]).unwrap();
+    let aimed = |world: &mut World, endpoints: &[&str]| {
+        let sent = laptops.iter().map(|laptop| request(*laptop, endpoints));
+        sent.filter(|it| world.account.handle_connect(pi, it, world.now).is_ok()).count()
+    };
+    assert_eq!(aimed(&mut world, &["203.0.113.9:53"]), 32, "the victim");
+    assert_eq!(
+        aimed(&mut world, &["203.0.113.77:53", "203.0.113.78:53"]),
+        0,
+        "the victim's neighbours"
+    );
+    world.advance(Duration::from_secs(60));
+    assert_eq!(aimed(&mut world, &["198.51.100.7:4000"]), 200, "its own address");
+}
+
+#[test]
+fn the_entries_of_as_many_devices_as_there_may_be_fit_into_one_map() {
+    const NODE_TAKES: usize = 8 << 20;
+    const ENTRY: usize = 4_500;
+    const REST: usize = 256 * 1024;
+    let mut world = World::new("home");
+    let (loud, viewer) = (world.join(1, &"x".repeat(200)), world.join(2, "viewer"));
+    world.open(loud);
+    let endpoint = |n: u16| Endpoint {
+        addr: format!("[2001:ddb8:aaaa:bbbb:cccc:dddd:eeee:{:x}]:65535", 0xf000 + n)
+            .parse()
+            .unwrap(),
+        kind: EndpointKind::Reflexive,
+    };
+    let words = ["\u{1}", "\"", "\\", "w", "ü"].map(|c| c.repeat(32 / c.len()));
+    let state = CheckInState {
+        endpoints: (0..100).map(endpoint).collect(),
+        capabilities: (0..100).map(|n| words[n % 5].clone()).collect(),
+        ..CheckInState::default()
+    };
+    world.account.handle_check_in(loud, &CheckIn { state: Some(state) }, world.now).unwrap();
+    let map = world.account.netmap(viewer).unwrap();
+    let peer = map.peers.iter().find(|peer| peer.id == loud).unwrap();
+    assert_eq!(peer.endpoints.len(), warren_proto::MAX_ENDPOINTS);
+    let rtt = RelayRtt {
+        relay: RelayId(u64::MAX),
+        rtt_us: u32::MAX,
+        transport: RelayTransport::Tcp,
+    };
+    let relays = 32 * (serde_json::to_vec(&rtt).unwrap().len() + 1) + "\"relays\":[],".len();
+    let length = serde_json::to_vec(peer).unwrap().len() + relays;
+    assert!((1_000..ENTRY).contains(&length), "{length}");
+    let all = ENTRY * warren_coord::DeviceLimit::DEFAULT.0 as usize;
+    assert!(all + REST < NODE_TAKES);
 }
 
 #[test]
