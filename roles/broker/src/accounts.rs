@@ -2,7 +2,9 @@
 //! durable: decide, commit, apply.
 
 mod handle;
+mod latest;
 mod session;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +22,9 @@ use warren_store::Store;
 
 use crate::api::problem::{ApiResult, Failure};
 pub(crate) use handle::AccountHandle;
+pub(crate) use latest::Place;
 pub(crate) use session::Session;
+pub(crate) use turns::Turn;
 
 /// The time and fresh randomness for one decision.
 pub(crate) fn fresh_ctx() -> Ctx {

@@ -20,17 +20,14 @@ use crate::config::Limits;
 use attempts::Attempts;
 use problem::Failure;
 
-/// Whole maps on their way at once, so that a thousand nodes that come back at the same moment
-/// don't need a thousand maps in memory.
-const OPENING: usize = 2;
-
 /// What the handlers share.
 pub(crate) struct Api {
     accounts: Arc<Accounts>,
     limits: Arc<Limits>,
     trusted_proxies: Arc<[IpNet]>,
     attempts: Attempts,
-    opening: Arc<Semaphore>,
+    /// Bodies of devices that want to join.
+    joining: Semaphore,
 }
 
 /// The routes that nodes use.
@@ -39,13 +36,9 @@ pub(crate) fn router(
     limits: Arc<Limits>,
     trusted_proxies: Arc<[IpNet]>,
 ) -> Router {
-    let api = Api {
-        accounts,
-        limits,
-        trusted_proxies,
-        attempts: Attempts::default(),
-        opening: Arc::new(Semaphore::new(OPENING)),
-    };
+    let joining = Semaphore::new(limits.joining);
+    let attempts = Attempts::default();
+    let api = Api { accounts, limits, trusted_proxies, attempts, joining };
     Router::new()
         .route("/v1/node/challenge", get(node::challenge))
         .route("/v1/node/register", post(node::register))

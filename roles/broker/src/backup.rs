@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tar::{Archive, Builder, EntryType, Header};
 use tempfile::TempDir;
+use tracing::{info, warn};
 use warren_store::Store;
 
 use crate::accounts::fresh_ctx;
@@ -21,6 +22,13 @@ use crate::tls;
 
 /// The database in the data folder.
 pub(crate) const DATABASE: &str = "warren.db";
+/// What whoever restores a backup must know.
+pub const RESTORED_SECRETS: &str = "Devices that were removed and join keys that were used or \
+    removed since then are valid again: check `warren admin devices list` and `join-keys list`.";
+
+/// Folders for what is being made; a crash leaves them behind, with whole databases and CA keys.
+const BACKUP_WORK: &str = ".backup-";
+const RESTORE_WORK: &str = ".warren-restore-";
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
 /// Larger than any file in an honest archive but the database.
@@ -40,7 +48,7 @@ pub struct Manifest {
 /// Makes an archive of the running broker: an unnamed file, at its beginning.
 pub(crate) async fn create(data: &DataDir, store: &Store) -> Result<File> {
     let work = tempfile::Builder::new()
-        .prefix(".backup-")
+        .prefix(BACKUP_WORK)
         .tempdir_in(data.path())
         .context("no room for a backup in the data folder")?;
     let database = work.path().join(DATABASE);
@@ -117,7 +125,9 @@ pub async fn restore(archive: &Path, data: &Path) -> Result<Manifest> {
     let parent = parent.unwrap_or(Path::new("."));
     fs::create_dir_all(parent)
         .with_context(|| format!("can't create the folder {}", parent.display()))?;
-    let work = work_folder(parent)?;
+    let prefix = restore_work(data);
+    sweep_folder(parent, &[&prefix]);
+    let work = work_folder(parent, &prefix)?;
     let file = File::open(archive)
         .with_context(|| format!("can't read the backup {}", archive.display()))?;
     let manifest = unpack_and_check(file, work.path())
@@ -144,7 +154,7 @@ pub(crate) struct Unpacked {
 impl Unpacked {
     /// Unpacks an archive into the data folder of a running broker, where nothing uses it yet.
     pub(crate) async fn new(data: &DataDir, archive: File) -> Result<Self> {
-        let work = work_folder(data.path())?;
+        let work = work_folder(data.path(), RESTORE_WORK)?;
         let manifest = unpack_and_check(archive, work.path()).await?;
         Ok(Self { manifest, work })
     }
@@ -184,11 +194,51 @@ fn remove_if_there(path: &Path) -> Result<()> {
 }
 
 /// A folder for what isn't in place yet, on the same file system.
-fn work_folder(parent: &Path) -> Result<TempDir> {
+fn work_folder(parent: &Path, prefix: &str) -> Result<TempDir> {
     tempfile::Builder::new()
-        .prefix(".warren-restore-")
+        .prefix(prefix)
         .tempdir_in(parent)
         .with_context(|| format!("can't write in {}", parent.display()))
+}
+
+/// How the folder beside `data` begins that a backup is unpacked into.
+fn restore_work(data: &Path) -> String {
+    let name = data.file_name().unwrap_or_default().to_string_lossy();
+    format!("{RESTORE_WORK}{name}-")
+}
+
+/// Removes what backups and restores that were cut short have left in a data folder, which the
+/// caller holds, and beside it.
+pub(crate) fn sweep(data: &Path) {
+    sweep_folder(data, &[BACKUP_WORK, RESTORE_WORK]);
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = data.join(format!("{DATABASE}.restoring{suffix}"));
+        if let Err(error) = remove_if_there(&path) {
+            warn!(%error, "remove this: it holds secrets");
+        }
+    }
+    // A path such as `.` has no name.
+    let whole = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+    if let Some(parent) = whole.parent() {
+        sweep_folder(parent, &[&restore_work(&whole)]);
+    }
+}
+
+fn sweep_folder(folder: &Path, prefixes: &[&str]) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_folder || !prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let path = entry.path();
+        match fs::remove_dir_all(&path) {
+            Ok(()) => info!(path = %path.display(), "removed what a backup or restore had left"),
+            Err(error) => warn!(%error, path = %path.display(), "remove this: it holds secrets"),
+        }
+    }
 }
 
 async fn unpack_and_check(archive: File, target: &Path) -> Result<Manifest> {
@@ -296,6 +346,29 @@ async fn check(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_crash_has_left_is_swept_and_nothing_else() {
+        let parent = tempfile::tempdir().unwrap();
+        let data = parent.path().join("broker");
+        let gone = ["broker/.backup-x1", "broker/.warren-restore-x1", ".warren-restore-broker-x1"];
+        let kept = ["broker/acme", ".warren-restore-other-x1", ".backup-x1"];
+        for folder in gone.iter().chain(&kept) {
+            fs::create_dir_all(parent.path().join(folder)).unwrap();
+            fs::write(parent.path().join(folder).join("ca.pem"), "secret").unwrap();
+        }
+        fs::write(data.join(".backup-file"), "").unwrap();
+        fs::write(data.join("warren.db.restoring"), "").unwrap();
+        sweep(&data);
+        for folder in gone {
+            assert!(!parent.path().join(folder).exists(), "{folder}");
+        }
+        for folder in kept {
+            assert!(parent.path().join(folder).join("ca.pem").exists(), "{folder}");
+        }
+        assert!(data.join(".backup-file").exists());
+        assert!(!data.join("warren.db.restoring").exists());
+    }
 
     #[test]
     fn an_archive_cannot_write_anywhere_else() {

@@ -162,6 +162,7 @@ impl Broker {
 pub struct Running {
     broker: Arc<Broker>,
     first_link: Option<String>,
+    is_unused: bool,
     guessed_url: bool,
     server: Server,
     admin: AdminServer,
@@ -179,6 +180,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     config.check()?;
     let room = room_for_connections();
     let data = Arc::new(DataDir::open(&config.data)?);
+    backup::sweep(data.path());
     let listener = server::bind(config.listen, &config.tls)?;
     let listen = listener.local_addr()?;
     let stun = Stun::bind(&config.stun_listeners())?;
@@ -196,6 +198,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         stun: named,
         next_pin: tls.authority().and_then(|authority| authority.next_pin()),
         dns_suffix: config.dns_suffix.clone().unwrap_or_else(|| DNS_SUFFIX.to_owned()),
+        device_limit: config.max_devices,
         relays: Vec::new(),
     };
     let (lost_sender, lost) = mpsc::channel(1);
@@ -212,14 +215,20 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         problems,
         started: Time(fresh_ctx().unix.as_secs()),
     });
-    let first_link = first_link(&broker).await?;
+    let first = first_account(&broker).await?;
+    let first_link = match &first {
+        Some(account) if config.first_link => Some(first_link(&broker, account).await?),
+        Some(_) | None => None,
+    };
     let connections = config.limits.connections.min(room);
-    let limits = Arc::new(Limits { connections, ..config.limits.clone() });
-    let trusted: Arc<[ipnet::IpNet]> = config.trusted_proxies.clone().into();
+    let strangers = config.limits.strangers.min(connections / 4).max(1);
+    let limits = Arc::new(Limits { connections, strangers, ..config.limits.clone() });
+    let trusted: Arc<[ipnet::IpNet]> = config.trusted_proxies().into();
     let router = api::router(accounts, limits.clone(), trusted.clone());
     Ok(Running {
         broker,
         first_link,
+        is_unused: first.is_some(),
         guessed_url: config.public_url.is_none(),
         server: Server {
             listener,
@@ -245,6 +254,11 @@ impl Running {
     /// Where devices reach the broker.
     pub fn url(&self) -> String {
         self.broker.url.to_string()
+    }
+
+    /// Whether no device had joined yet when the broker started.
+    pub fn is_unused(&self) -> bool {
+        self.is_unused
     }
 
     /// Whether the URL is a guess.
@@ -306,22 +320,27 @@ impl Running {
     }
 }
 
-/// A fresh one-time link as long as nobody has joined: the first start may have been cut short
-/// before its link was read.
-async fn first_link(broker: &Broker) -> Result<Option<String>> {
-    let failed = |failure: Failure| anyhow::anyhow!("{}", failure.operator_text());
-    let all = broker.accounts.all();
-    let account = match all.as_slice() {
+/// The account of the first start, as long as nobody has joined.
+async fn first_account(broker: &Broker) -> Result<Option<Arc<AccountHandle>>> {
+    match broker.accounts.all().as_slice() {
         [] => {
             let name = FIRST_ACCOUNT.parse().context("'home' is a name")?;
-            broker.accounts.create(name, None).await.map_err(failed)?
+            broker.accounts.create(name, None).await.map(Some).map_err(|it| failed(&it))
         }
-        [only] if only.read(warren_coord::Account::device_count) == 0 => only.clone(),
-        [_, ..] => return Ok(None),
-    };
+        [only] if only.read(warren_coord::Account::device_count) == 0 => Ok(Some(only.clone())),
+        [_, ..] => Ok(None),
+    }
+}
+
+/// A fresh one-time link: the first start may have been cut short before its link was read.
+async fn first_link(broker: &Broker, account: &Arc<AccountHandle>) -> Result<String> {
     let key = NewJoinKey { expires_in: Some(FIRST_LINK_LIFETIME), ..NewJoinKey::default() };
-    let created = broker.create_join_key(&account, key).await.map_err(failed)?;
-    Ok(Some(created.link))
+    let created = broker.create_join_key(account, key).await.map_err(|it| failed(&it))?;
+    Ok(created.link)
+}
+
+fn failed(failure: &Failure) -> anyhow::Error {
+    anyhow::anyhow!("{}", failure.operator_text())
 }
 
 /// What the operator says; else this machine's own public addresses; else, where it has none, the

@@ -1,12 +1,13 @@
 //! What `warren serve` can be told, checked before anything is touched.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use warren_coord::DeviceLimit;
 
 /// The first port tried for HTTPS, and the one that ACME needs.
 pub const HTTPS_PORT: u16 = 443;
@@ -16,6 +17,9 @@ pub const FALLBACK_HTTPS_PORT: u16 = 8443;
 pub const STUN_PORT: u16 = 3478;
 /// Let's Encrypt's directory.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// Domains that resolvers treat in ways of their own (RFC 6761, RFC 6762, RFC 7686, RFC 9476).
+const SPECIAL_DOMAINS: [&str; 6] = ["alt", "arpa", "invalid", "local", "localhost", "onion"];
 
 /// All that [`crate::serve`] needs to know.
 #[derive(Debug, Clone)]
@@ -29,7 +33,8 @@ pub struct ServeConfig {
     pub public_url: Option<String>,
     /// How the HTTPS certificate comes about.
     pub tls: TlsMode,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is believed. Empty: this host's, where plain HTTP is served
+    /// on loopback: everybody comes through one then.
     pub trusted_proxies: Vec<IpNet>,
     /// Where STUN is served; each with the next port beside it. Empty: `[::]:3478`.
     pub stun: Vec<SocketAddr>,
@@ -41,6 +46,10 @@ pub struct ServeConfig {
     pub dns_suffix: Option<String>,
     /// The admin socket's path. `None`: `admin.sock` in the data folder.
     pub admin_socket: Option<PathBuf>,
+    /// Whether a join link is made at each start while nobody has joined: for who reads it at once.
+    pub first_link: bool,
+    /// How many devices an account may have.
+    pub max_devices: DeviceLimit,
     /// Bounds on what strangers can make the broker hold.
     pub limits: Limits,
 }
@@ -59,6 +68,8 @@ impl ServeConfig {
             stun_public: Vec::new(),
             dns_suffix: None,
             admin_socket: None,
+            first_link: true,
+            max_devices: DeviceLimit::DEFAULT,
             limits: Limits::default(),
         }
     }
@@ -66,6 +77,22 @@ impl ServeConfig {
     /// The admin socket's path.
     pub fn admin_socket(&self) -> PathBuf {
         self.admin_socket.clone().unwrap_or_else(|| crate::admin::socket_path(&self.data))
+    }
+
+    /// The proxies named, or those on this host if there must be one.
+    pub(crate) fn trusted_proxies(&self) -> Vec<IpNet> {
+        if self.trusted_proxies.is_empty() && self.is_behind_a_local_proxy() {
+            return vec![
+                IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+                IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+            ];
+        }
+        self.trusted_proxies.clone()
+    }
+
+    fn is_behind_a_local_proxy(&self) -> bool {
+        matches!(self.tls, TlsMode::Off)
+            && self.listen.is_some_and(|addr| addr.ip().to_canonical().is_loopback())
     }
 
     /// The STUN listeners asked for, or the default one.
@@ -90,10 +117,8 @@ impl ServeConfig {
         match &self.tls {
             TlsMode::SelfSigned => {}
             TlsMode::Off => {
-                let loopback =
-                    self.listen.is_some_and(|addr| addr.ip().to_canonical().is_loopback());
                 ensure!(
-                    loopback || !self.trusted_proxies.is_empty(),
+                    self.is_behind_a_local_proxy() || !self.trusted_proxies.is_empty(),
                     "--tls off would carry join keys and tokens in the clear. It is for a reverse \
                      proxy: listen on loopback (--listen 127.0.0.1:8080), or name the proxy with \
                      --trusted-proxy ADDR"
@@ -117,6 +142,12 @@ impl ServeConfig {
             ensure!(
                 suffix.len() <= 100 && suffix.split('.').all(label),
                 "the DNS suffix '{suffix}' isn't a domain (lower case, no dot at the end)"
+            );
+            let last = suffix.rsplit('.').next().unwrap_or(suffix);
+            ensure!(
+                !SPECIAL_DOMAINS.contains(&last),
+                "names below '.{last}' have a meaning of their own, so that devices couldn't be \
+                 looked up there; take a domain of yours, or leave --suffix out"
             );
         }
         for addr in &self.stun {
@@ -176,16 +207,24 @@ impl Default for AcmeConfig {
 pub struct Limits {
     /// Connections in total.
     pub connections: usize,
-    /// Connections per source: an IPv4 address or an IPv6 /64. Trusted proxies are exempt.
+    /// Connections on which no token has been shown yet, in total: when there are more, the oldest
+    /// ones are closed. At most a quarter of [`Limits::connections`].
+    pub strangers: usize,
+    /// Connections per source: an IPv4 address, an IPv6 /64 or /56; a /48 has four times as many.
+    /// Trusted proxies are exempt.
     pub connections_per_source: usize,
     /// Connections per source on which no token has been shown yet.
     pub strangers_per_source: usize,
+    /// Bodies of devices that want to join, under way at once.
+    pub joining: usize,
     /// Bytes of a node request's body.
     pub body: usize,
     /// Time for the TLS handshake.
     pub handshake_timeout: Duration,
     /// Time for the request's header, and for its body.
     pub request_timeout: Duration,
+    /// Time in which a token must have been shown, whatever is under way.
+    pub stranger_lifetime: Duration,
     /// Time after which a connection without a request under way is closed: strangers' ...
     pub stranger_idle: Duration,
     /// ... and nodes'.
@@ -193,7 +232,8 @@ pub struct Limits {
     /// A comment goes out on a control session's stream when nothing else has for this long; nodes
     /// give a silent stream up after 60 s.
     pub heartbeat: Duration,
-    /// Time without progress after which a client that doesn't read is given up.
+    /// Time without progress after which a client that doesn't read is given up: a response of
+    /// which it takes nothing ends, and a connection that it doesn't read from.
     pub write_stall: Duration,
 }
 
@@ -201,11 +241,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            strangers: 4_096,
             connections_per_source: 4_096,
             strangers_per_source: 256,
+            joining: 4_096,
             body: 64 * 1024,
             handshake_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
+            stranger_lifetime: Duration::from_secs(60),
             stranger_idle: Duration::from_secs(20),
             idle: Duration::from_secs(180),
             heartbeat: Duration::from_secs(25),
@@ -287,6 +330,32 @@ mod tests {
             allow(&mut config);
             config.check().unwrap();
         }
+    }
+
+    #[test]
+    fn a_plain_loopback_listener_believes_the_proxy_that_must_be_there_and_nobody_else_does() {
+        let trusted = |listen: &str, tls: TlsMode, named: &[&str]| {
+            let mut config = ServeConfig::new("/nowhere");
+            config.listen = Some(listen.parse().unwrap());
+            config.tls = tls;
+            config.trusted_proxies = named.iter().map(|net| net.parse().unwrap()).collect();
+            config.trusted_proxies().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(trusted("127.0.0.1:80", TlsMode::Off, &[]), ["127.0.0.0/8", "::1/128"]);
+        assert_eq!(trusted("127.0.0.1:80", TlsMode::Off, &["10.0.0.1/32"]), ["10.0.0.1/32"]);
+        assert!(trusted("127.0.0.1:443", TlsMode::SelfSigned, &[]).is_empty());
+        assert_eq!(trusted("0.0.0.0:80", TlsMode::Off, &["10.0.0.1/32"]), ["10.0.0.1/32"]);
+    }
+
+    #[test]
+    fn the_suffix_is_a_domain_that_resolvers_ask_for() {
+        for suffix in ["local", "home.local", "onion", "Home.example", "a..b", ".example"] {
+            let why = refused(|config| config.dns_suffix = Some(suffix.to_owned()));
+            assert!(why.contains(suffix.rsplit('.').next().unwrap()), "{why}");
+        }
+        let mut config = ServeConfig::new("/nowhere");
+        config.dns_suffix = Some("mesh.example.org".to_owned());
+        config.check().unwrap();
     }
 
     #[test]

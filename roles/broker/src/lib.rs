@@ -21,12 +21,14 @@ use std::io::Write as _;
 
 use anyhow::Result;
 
-pub use backup::{Manifest, restore};
+pub use backup::{Manifest, RESTORED_SECRETS, restore};
 pub use broker::{Running, start};
 pub use config::{
     AcmeConfig, FALLBACK_HTTPS_PORT, HTTPS_PORT, LETS_ENCRYPT, Limits, STUN_PORT, ServeConfig,
     TlsMode,
 };
+
+pub use warren_coord::DeviceLimit;
 
 /// Runs a broker until `shutdown`, and tells the person at the terminal how to join.
 ///
@@ -58,8 +60,13 @@ fn greeting(running: &Running) -> String {
              warren up --join '{link}'\n\n"
         ));
     }
+    // A link is a secret: where nobody reads along at a terminal, a log would keep it.
+    let more = match running.is_unused() && running.first_link().is_none() {
+        true => "No device has joined yet. A link for the first one:",
+        false => "More links:",
+    };
     text.push_str(&format!(
-        "More links: warren admin --data {} join-keys create\n",
+        "{more} warren admin --data {} join-keys create\n",
         running.data().display()
     ));
     text

@@ -81,6 +81,15 @@ impl Sender {
     }
 }
 
+impl Sender {
+    /// Ends the queue at once: what waits in it is for nobody any more.
+    pub(crate) fn abandon(self) {
+        let mut state = lock(&self.0);
+        state.queue = VecDeque::new();
+        state.overflowed = false;
+    }
+}
+
 /// Appends a delta to the one before it, which nobody has seen yet. What it says of a thing takes
 /// the place of what was said before.
 fn merge(last: &mut Delta, next: Delta) {
@@ -374,6 +383,15 @@ mod tests {
         assert_eq!(sender.send(event(2)), Sent::Queued);
         drop(sender);
         assert_eq!(reading.await.unwrap(), [Next::Event(event(1)), Next::Event(event(2))]);
+    }
+
+    #[tokio::test]
+    async fn nothing_of_an_abandoned_queue_is_kept() {
+        let (sender, receiver) = outbox();
+        assert_eq!(sender.send(event(1)), Sent::Queued);
+        sender.abandon();
+        assert_eq!(lock(&receiver.0).queue.capacity(), 0);
+        assert_eq!(poll_fn(|cx| receiver.poll_next(cx)).await, Next::End);
     }
 
     #[tokio::test]

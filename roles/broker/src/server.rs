@@ -1,6 +1,7 @@
 //! The HTTPS server: accepts, bounds, hands requests to a router.
 
 mod connection;
+mod flow;
 mod gate;
 mod stream;
 
@@ -19,8 +20,9 @@ use tracing::{debug, warn};
 use crate::config::{FALLBACK_HTTPS_PORT, HTTPS_PORT, Limits, TlsMode};
 use crate::tls::Acceptor;
 pub(crate) use connection::{Peer, client_of};
+pub(crate) use flow::Flow;
 use gate::Gate;
-pub(crate) use gate::source_of;
+pub(crate) use gate::{Holder, SITE, prefix, source_of};
 
 const BACKLOG: i32 = 1024;
 /// How long to wait when the process is out of file descriptors.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use common::client::{Client, address_of, connect_tls, pinned_tls};
 use common::{Device, TestBroker, broker, config, new_secret, within};
 use http::{Method, StatusCode};
+use http_body_util::BodyExt as _;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -59,7 +60,9 @@ async fn a_body_that_is_too_large_is_refused() {
     let (_folder, broker) = broker().await;
     let device = Device::join(&broker.first_link.clone().unwrap(), "laptop").await;
     let limit = 64 * 1024;
-    for path in ["/v1/node/register", "/v1/node/check-in", "/v1/node/connect"] {
+    for (path, limit) in
+        [("/v1/node/register", 4 * 1024), ("/v1/node/check-in", limit), ("/v1/node/connect", limit)]
+    {
         let answer = device.client.call(Method::POST, path, vec![b' '; limit + 1]).await;
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
         assert_eq!(answer.problem().code, ErrorCode::Invalid);
@@ -155,6 +158,125 @@ async fn who_is_slow_is_not_waited_for() {
     common::until("an idle stranger's HTTP/2 connection to end", || async { idle_h2.is_closed() })
         .await;
     assert_serves(&link).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stranger_has_little_time_whatever_it_does_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.limits.stranger_lifetime = Duration::from_millis(700);
+    config.limits.handshake_timeout = Duration::from_millis(300);
+    let broker = TestBroker::start_with(config).await;
+    let link = broker.first_link.clone().unwrap();
+
+    let deaf = Client::connect_deaf(&link).await.unwrap();
+    let unread = deaf.request(Method::GET, "/healthz", &[], "").await.unwrap();
+    common::until("a connection with a closed window to end", || async { deaf.is_closed() }).await;
+    drop(unread);
+
+    let busy = Client::connect(&link).await.unwrap();
+    common::until("a connection that goes on asking to end", || async {
+        busy.try_call(Method::GET, "/healthz", "").await.is_err()
+    })
+    .await;
+
+    let device = Device::join(&link, "laptop").await;
+    let mut session = device.client.events(None).await;
+    session.event().await.unwrap();
+    let outlived = Client::connect_deaf(&link).await.unwrap();
+    common::until("another stranger to end", || async { outlived.is_closed() }).await;
+    assert_eq!(device.client.get("/v1/node/netmap").await.status, StatusCode::OK);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_give_way_to_a_device_that_comes_after_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.limits.strangers = 4;
+    let broker = TestBroker::start_with(config).await;
+    let link = broker.first_link.clone().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(raw(&link).await);
+    }
+    let device = Device::join(&link, "laptop").await;
+    assert_eq!(device.client.get("/v1/node/netmap").await.status, StatusCode::OK);
+    assert_eq!(read_to_end(&mut held[0]).await, b"", "the oldest went");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_takes_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.limits.write_stall = Duration::from_millis(300);
+    let broker = TestBroker::start_with(config).await;
+    let link = broker.first_link.clone().unwrap();
+    let device = Device::join(&link, "laptop").await;
+    let token = device.client.token().unwrap();
+    let deaf = Client::connect_deaf(&link).await.unwrap().with_token(token);
+    for path in ["/v1/node/netmap", "/v1/node/events"] {
+        let unread = deaf.request(Method::GET, path, &[], "").await.unwrap();
+        assert_eq!(unread.status(), StatusCode::OK, "{path}");
+        let end = within(path, unread.into_body().frame()).await;
+        assert!(matches!(end, Some(Err(_))), "{path}: {end:?}");
+    }
+    let answer = deaf.request(Method::GET, "/healthz", &[], "").await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "the connection goes on");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_ends_when_another_takes_its_place() {
+    let (_folder, broker) = broker().await;
+    let link = broker.first_link.clone().unwrap();
+    let device = Device::join(&link, "laptop").await;
+    let token = device.client.token().unwrap();
+    for path in ["/v1/node/netmap", "/v1/node/events"] {
+        let deaf = Client::connect_deaf(&link).await.unwrap().with_token(token);
+        let unread = deaf.request(Method::GET, path, &[], "").await.unwrap();
+        let _other = device.client.request(Method::GET, path, &[], "").await.unwrap();
+        // Sooner than by the patience with who reads nothing, which is longer than this waits.
+        let end = within(path, unread.into_body().frame()).await;
+        assert!(matches!(end, Some(Err(_))), "{path}: {end:?}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_map_is_not_fetched_for_ever() {
+    let (_folder, broker) = broker().await;
+    let device = Device::join(&broker.first_link.clone().unwrap(), "laptop").await;
+    let mut granted = 0;
+    let refused = loop {
+        let answer = device.client.get("/v1/node/netmap").await;
+        if answer.status != StatusCode::OK {
+            break answer;
+        }
+        granted += 1;
+        assert!(granted < 100, "a map each time");
+    };
+    assert!(granted >= 10, "{granted}");
+    assert_eq!(refused.problem().code, ErrorCode::RateLimited);
+    assert_eq!(device.client.post("/v1/node/check-in", &()).await.status, StatusCode::BAD_REQUEST);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stranger_is_counted_before_its_body_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.limits.joining = 0;
+    let broker = TestBroker::start_with(config).await;
+    let link = broker.first_link.clone().unwrap();
+    let mut stranger = raw(&link).await;
+    let begun = b"POST /v1/node/register HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                  Content-Length: 100\r\n\r\n";
+    stranger.write_all(begun).await.unwrap();
+    let answer = read_to_end(&mut stranger).await;
+    assert!(answer.starts_with(b"HTTP/1.1 429"), "{}", String::from_utf8_lossy(&answer));
     broker.stop().await;
 }
 

@@ -13,13 +13,18 @@ use warren_coord::{
 use warren_proto::{AccountId, DeviceId, ErrorCode, InstanceId, MapVersion, SessionEvent};
 use warren_store::{Store, StoreError};
 
+use super::latest::Latest;
 use super::session::Session;
+use super::turns::Turns;
 use super::{fresh_ctx, uninterrupted};
 use crate::api::problem::{ApiResult, Failure};
 use crate::outbox::{Sender, Sent, outbox};
+use crate::server::Flow;
 
 /// How long the timer rests after a bug of ours, so that it doesn't spin.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// Requests of one device at once: as many as one HTTP/2 connection has streams.
+const REQUESTS: usize = 16;
 /// When to look again while nothing is due.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -33,6 +38,16 @@ pub(crate) struct AccountHandle {
     store: Store,
     directory: Arc<RwLock<Directory>>,
     lost: mpsc::Sender<AccountId>,
+    /// Whose turn it is to be sent a whole map.
+    pub(crate) turns: Turns,
+    /// Requests under way, until they are answered ...
+    pub(crate) requests: Arc<Latest>,
+    /// ... sessions that wait for their turn ...
+    pub(crate) opening: Arc<Latest>,
+    /// ... sessions that have begun ...
+    sessions: Arc<Latest>,
+    /// ... and maps that were asked for.
+    pub(crate) fetching: Arc<Latest>,
 }
 
 struct State {
@@ -40,7 +55,17 @@ struct State {
     streams: BTreeMap<SessionId, Sender>,
     /// When the timer task wakes up next.
     armed: Option<Instant>,
-    closed: bool,
+    service: Service,
+}
+
+/// Whether the account is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Service {
+    Open,
+    /// Durable changes and new sessions are refused while the account is being removed.
+    Removing,
+    /// By this process no more.
+    Closed,
 }
 
 impl State {
@@ -78,13 +103,18 @@ impl AccountHandle {
                 account,
                 streams: BTreeMap::new(),
                 armed: None,
-                closed: false,
+                service: Service::Open,
             }),
             turn: Arc::default(),
             timer: Notify::new(),
             store,
             directory,
             lost,
+            turns: Turns::default(),
+            requests: Latest::new(REQUESTS),
+            opening: Latest::new(1),
+            sessions: Latest::new(1),
+            fetching: Latest::new(1),
         });
         tokio::spawn(drive(handle.clone()));
         handle
@@ -136,7 +166,7 @@ impl AccountHandle {
         decide: impl FnOnce(&Account, &Ctx) -> Result<Prepared<R>, Refused>,
     ) -> ApiResult<Prepared<R>> {
         let state = self.lock();
-        if state.closed {
+        if state.service != Service::Open {
             return Err(closed());
         }
         Ok(decide(&state.account, &fresh_ctx())?)
@@ -161,25 +191,28 @@ impl AccountHandle {
         Ok(self.soft(|account, now| account.apply(prepared, now)))
     }
 
-    /// Begins a device's control session.
+    /// Begins a device's control session, whose stream has this flow; the device's older one ends,
+    /// whether it is read or not.
     pub(crate) fn open_session(
         self: &Arc<Self>,
         device: DeviceId,
         instance: Option<InstanceId>,
         last_event_id: Option<MapVersion>,
+        flow: &Arc<Flow>,
     ) -> ApiResult<Session> {
         let mut state = self.lock();
-        if state.closed {
+        if state.service != Service::Open {
             return Err(closed());
         }
         let opened = state.account.open_session(device, instance, last_event_id, Instant::now())?;
         let (sender, receiver) = outbox();
-        if let Some(old) = opened.replaced {
-            state.streams.remove(&old);
+        if let Some(old) = opened.replaced.and_then(|old| state.streams.remove(&old)) {
+            old.abandon();
         }
         state.streams.insert(opened.session, sender);
+        let place = self.sessions.enter(device, flow);
         self.settle(state);
-        Ok(Session::new(self.clone(), opened.session, receiver))
+        Ok(Session::new(self.clone(), opened.session, receiver, place))
     }
 
     pub(super) fn close_session(&self, session: SessionId) {
@@ -205,7 +238,7 @@ impl AccountHandle {
     pub(super) async fn retire(&self) {
         let _turn = self.turn.lock().await;
         let mut state = self.lock();
-        state.closed = true;
+        state.service = Service::Closed;
         state.streams.clear();
         drop(state);
         self.timer.notify_one();
@@ -214,7 +247,7 @@ impl AccountHandle {
     /// Keeps durable changes away from an account that is about to be removed.
     pub(super) async fn close_for_removal(self: &Arc<Self>) -> Closing {
         let turn = self.turn.clone().lock_owned().await;
-        self.lock().closed = true;
+        self.lock().service = Service::Removing;
         Closing { handle: self.clone(), removed: false, _turn: turn }
     }
 
@@ -239,7 +272,7 @@ impl AccountHandle {
     /// Handles what is due. Returns whether housekeeping is; `None`: the account is closed.
     fn handle_timeout(&self) -> Option<bool> {
         let mut state = self.lock();
-        if state.closed {
+        if state.service == Service::Closed {
             return None;
         }
         let now = Instant::now();
@@ -316,6 +349,7 @@ impl Closing {
     pub(super) fn revoke_all(mut self) {
         self.removed = true;
         self.handle.soft(Account::revoke_all);
+        self.handle.lock().service = Service::Closed;
         self.handle.timer.notify_one();
     }
 }
@@ -323,7 +357,39 @@ impl Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         if !self.removed {
-            self.handle.lock().closed = false;
+            self.handle.lock().service = Service::Open;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Accounts;
+    use super::*;
+
+    #[tokio::test]
+    async fn an_account_that_could_not_be_removed_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("warren.db")).await.unwrap();
+        let (lost, _) = mpsc::channel(1);
+        let accounts = Accounts::load(store, BrokerSettings::default(), lost).await.unwrap();
+        let handle = accounts.create("home".parse().unwrap(), None).await.unwrap();
+
+        let closing = handle.close_for_removal().await;
+        let open = || handle.open_session(DeviceId(1), None, None, &Arc::default());
+        let code = |outcome: ApiResult<Session>| outcome.err().map(|failure| failure.code());
+        assert_eq!(code(open()), Some(ErrorCode::Unavailable));
+        assert!(handle.handle_timeout().is_some(), "its timer doesn't end meanwhile");
+        drop(closing);
+        assert_eq!(
+            code(open()),
+            Some(ErrorCode::Revoked),
+            "there is no such device, but a service"
+        );
+        handle.durable(|account, ctx| Ok(account.prepare_housekeeping(ctx))).await.unwrap();
+
+        handle.close_for_removal().await.revoke_all();
+        assert_eq!(code(open()), Some(ErrorCode::Unavailable));
+        assert!(handle.handle_timeout().is_none());
     }
 }

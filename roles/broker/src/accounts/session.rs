@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use warren_coord::SessionId;
 
-use super::AccountHandle;
+use super::{AccountHandle, Place};
 use crate::outbox::Receiver;
 
 /// A device's control session; it ends when dropped.
@@ -10,11 +10,17 @@ pub(crate) struct Session {
     account: Arc<AccountHandle>,
     id: SessionId,
     pub(crate) events: Receiver,
+    _place: Place,
 }
 
 impl Session {
-    pub(super) fn new(account: Arc<AccountHandle>, id: SessionId, events: Receiver) -> Self {
-        Self { account, id, events }
+    pub(super) fn new(
+        account: Arc<AccountHandle>,
+        id: SessionId,
+        events: Receiver,
+        place: Place,
+    ) -> Self {
+        Self { account, id, events, _place: place }
     }
 
     /// Everything that was queued has been read after some was lost: the whole map is due.

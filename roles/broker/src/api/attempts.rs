@@ -1,9 +1,11 @@
 //! How often a source may try to register.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
+
+use crate::server::{SITE, prefix};
 
 /// Tokens of a source that was quiet: a fleet behind one address may join at once.
 const BURST: f64 = 200.0;
@@ -11,13 +13,20 @@ const BURST: f64 = 200.0;
 const RATE: f64 = 2.0;
 /// What a failed attempt costs beyond the one token of each attempt.
 const FAILURE: f64 = 19.0;
-/// Sources remembered at most; beyond it the emptiest-looking ones stay, full ones are forgotten.
+/// Sources remembered at most: beyond it, an IPv6 /48 is one source, and the one that was quiet the
+/// longest is forgotten.
 const SOURCES: usize = 10_000;
 
-/// A token bucket per source.
+/// A token bucket per source. It never refuses a source for what others do.
 #[derive(Default)]
 pub(crate) struct Attempts {
-    buckets: Mutex<HashMap<IpAddr, Bucket>>,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Default)]
+struct Buckets {
+    by_source: HashMap<IpAddr, Bucket>,
+    by_last: BTreeSet<(Instant, IpAddr)>,
 }
 
 struct Bucket {
@@ -33,21 +42,31 @@ impl Bucket {
     }
 }
 
+impl Buckets {
+    /// What a source is counted as, and its bucket, brought up to `now`.
+    fn touch(&mut self, source: IpAddr, now: Instant) -> &mut Bucket {
+        let known = self.by_source.contains_key(&source);
+        let is_full = self.by_source.len() >= SOURCES;
+        let source = if is_full && !known { prefix(source, SITE) } else { source };
+        if is_full
+            && !self.by_source.contains_key(&source)
+            && let Some((_, quiet)) = self.by_last.pop_first()
+        {
+            self.by_source.remove(&quiet);
+        }
+        let bucket = self.by_source.entry(source).or_insert(Bucket { tokens: BURST, at: now });
+        self.by_last.remove(&(bucket.at, source));
+        bucket.refill(now);
+        self.by_last.insert((now, source));
+        bucket
+    }
+}
+
 impl Attempts {
     /// Takes the token of one attempt; `false`: too many lately.
     pub(crate) fn take(&self, source: IpAddr, now: Instant) -> bool {
         let mut buckets = self.lock();
-        if buckets.len() >= SOURCES && !buckets.contains_key(&source) {
-            buckets.retain(|_, bucket| {
-                bucket.refill(now);
-                bucket.tokens < BURST
-            });
-            if buckets.len() >= SOURCES {
-                return false;
-            }
-        }
-        let bucket = buckets.entry(source).or_insert(Bucket { tokens: BURST, at: now });
-        bucket.refill(now);
+        let bucket = buckets.touch(source, now);
         if bucket.tokens < 1.0 {
             return false;
         }
@@ -56,19 +75,20 @@ impl Attempts {
     }
 
     /// Makes a source pay for an attempt that failed for a reason that guessing has.
-    pub(crate) fn punish(&self, source: IpAddr) {
-        if let Some(bucket) = self.lock().get_mut(&source) {
-            bucket.tokens = (bucket.tokens - FAILURE).max(0.0);
-        }
+    pub(crate) fn punish(&self, source: IpAddr, now: Instant) {
+        let mut buckets = self.lock();
+        let bucket = buckets.touch(source, now);
+        bucket.tokens = (bucket.tokens - FAILURE).max(0.0);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Bucket>> {
+    fn lock(&self) -> MutexGuard<'_, Buckets> {
         self.buckets.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
     use std::time::Duration;
 
     use super::*;
@@ -84,7 +104,7 @@ mod tests {
         let guesses = (0..100)
             .take_while(|_| {
                 let granted = attempts.take(ip(1), now);
-                attempts.punish(ip(1));
+                attempts.punish(ip(1), now);
                 granted
             })
             .count();
@@ -94,14 +114,30 @@ mod tests {
     }
 
     #[test]
-    fn memory_stays_bounded_and_quiet_sources_are_forgotten() {
+    fn memory_stays_bounded_and_nobody_is_refused_for_what_others_do() {
         let attempts = Attempts::default();
         let now = Instant::now();
+        assert_eq!((0..300).filter(|_| attempts.take(ip(0), now)).count(), 200);
+        for n in 0..2 * SOURCES as u32 {
+            let at = now + Duration::from_micros(n.into());
+            assert!(attempts.take(ip(1 + n), at));
+            assert!(n % 100 != 0 || !attempts.take(ip(0), at), "who goes on isn't forgotten");
+        }
+        let buckets = attempts.lock();
+        assert_eq!(buckets.by_source.len(), SOURCES);
+        assert_eq!(buckets.by_last.len(), SOURCES);
+    }
+
+    #[test]
+    fn many_nets_of_one_ipv6_site_do_not_push_everybody_else_out() {
+        let attempts = Attempts::default();
+        let now = Instant::now();
+        let net = |n: u128| IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8_u128 << 96 | n << 64));
         for n in 0..SOURCES as u32 {
             assert!(attempts.take(ip(n), now));
         }
-        assert!(!attempts.take(ip(u32::MAX), now));
-        assert!(attempts.take(ip(u32::MAX), now + Duration::from_secs(1)));
-        assert!(attempts.lock().len() <= SOURCES);
+        assert_eq!((0..1000).filter(|n| attempts.take(net(*n), now)).count(), 200);
+        let kept = (0..SOURCES as u32).filter(|n| attempts.lock().by_source.contains_key(&ip(*n)));
+        assert_eq!(kept.count(), SOURCES - 1);
     }
 }

@@ -1,4 +1,5 @@
-//! The control session's stream: server-sent events, one per [`warren_proto::SessionEvent`].
+//! The bodies that may be large: the control session's stream (server-sent events, one per
+//! [`warren_proto::SessionEvent`]) and a map alone. Both go out piece by piece.
 
 use std::convert::Infallible;
 use std::future::Future as _;
@@ -8,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
+use warren_proto::Netmap;
 
 use super::pieces::Pieces;
-use crate::accounts::Session;
+use crate::accounts::{Place, Session, Turn};
 use crate::outbox::Next;
 
 const HEARTBEAT_COMMENT: &[u8] = b":\n\n";
@@ -24,29 +25,25 @@ pub(crate) struct EventBody {
     /// Silence after which a comment goes out.
     silence: Duration,
     heartbeat: Pin<Box<Sleep>>,
-    /// Bounds how many whole maps are on their way at once; given back when the first is out.
-    opening: Option<OwnedSemaphorePermit>,
+    /// Given back when the first event is out.
+    turn: Option<Turn>,
 }
 
 impl EventBody {
-    pub(crate) fn new(
-        session: Session,
-        silence: Duration,
-        opening: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    pub(crate) fn new(session: Session, silence: Duration, turn: Option<Turn>) -> Self {
         Self {
             session,
             rest: Pieces::default(),
             silence,
             heartbeat: Box::pin(tokio::time::sleep(silence)),
-            opening,
+            turn,
         }
     }
 
     fn piece(&mut self) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let piece = self.rest.next();
         if self.rest.is_empty() {
-            self.opening = None;
+            self.turn = None;
         }
         self.heartbeat.as_mut().reset(Instant::now() + self.silence);
         Poll::Ready(Some(Ok(Frame::data(piece))))
@@ -81,5 +78,35 @@ impl http_body::Body for EventBody {
         }
         this.rest = Pieces::text(HEARTBEAT_COMMENT);
         this.piece()
+    }
+}
+
+/// The body of `GET /v1/node/netmap`.
+pub(crate) struct MapBody {
+    rest: Pieces,
+    _turn: Option<Turn>,
+    _place: Place,
+}
+
+impl MapBody {
+    pub(crate) fn new(map: Netmap, turn: Option<Turn>, place: Place) -> Self {
+        Self { rest: Pieces::of_netmap(map), _turn: turn, _place: place }
+    }
+}
+
+impl http_body::Body for MapBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = (!self.rest.is_empty()).then(|| self.rest.next());
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
@@ -15,8 +16,8 @@ use warren_proto::{DeviceId, ErrorCode, OLDEST_PROTOCOL, PROTOCOL_HEADER};
 
 use super::Api;
 use super::problem::Failure;
-use crate::accounts::AccountHandle;
-use crate::server::{Peer, client_of, source_of};
+use crate::accounts::{AccountHandle, Place};
+use crate::server::{Flow, Holder, Peer, client_of, source_of};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -40,10 +41,13 @@ impl FromRequestParts<Arc<Api>> for Source {
     }
 }
 
-/// The device that a request's token belongs to.
+/// The device that a request's token belongs to. One device has few requests under way: one more
+/// ends the oldest.
 pub(super) struct Caller {
     pub(super) account: Arc<AccountHandle>,
     pub(super) device: DeviceId,
+    pub(super) flow: Arc<Flow>,
+    _place: Place,
 }
 
 impl FromRequestParts<Arc<Api>> for Caller {
@@ -60,8 +64,10 @@ impl FromRequestParts<Arc<Api>> for Caller {
                 Failure::new(ErrorCode::Revoked, "this request needs the device's token")
             })?;
         let (account, device) = api.accounts.authenticate(token)?;
-        peer(parts)?.set_known();
-        Ok(Self { account, device })
+        peer(parts)?.set_known(Holder::Device(account.id(), device));
+        let flow: Arc<Flow> = parts.extensions.get().cloned().unwrap_or_default();
+        let place = account.requests.enter(device, &flow);
+        Ok(Self { account, device, flow, _place: place })
     }
 }
 
@@ -89,17 +95,27 @@ impl FromRequest<Arc<Api>> for Content {
     type Rejection = Failure;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
-        let limit = api.limits.body;
-        let body = Limited::new(request.into_body(), limit).collect();
-        match tokio::time::timeout(api.limits.request_timeout, body).await {
-            Ok(Ok(body)) => Ok(Self(body.to_bytes())),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                Err(Failure::invalid(format!("a request has at most {limit} bytes"))
-                    .with_status(StatusCode::PAYLOAD_TOO_LARGE))
-            }
-            Ok(Err(_)) => Err(Failure::invalid("the request broke off")),
-            Err(_) => Err(Failure::invalid("the request took too long")
-                .with_status(StatusCode::REQUEST_TIMEOUT)),
+        read(request, api.limits.body, api.limits.request_timeout).await.map(Self)
+    }
+}
+
+/// Reads a request's body.
+pub(super) async fn read(
+    request: Request,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, Failure> {
+    let body = Limited::new(request.into_body(), limit).collect();
+    match tokio::time::timeout(patience, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Failure::invalid(format!("this request has at most {limit} bytes"))
+                .with_status(StatusCode::PAYLOAD_TOO_LARGE))
+        }
+        Ok(Err(_)) => Err(Failure::invalid("the request broke off")),
+        Err(_) => {
+            Err(Failure::invalid("the request took too long")
+                .with_status(StatusCode::REQUEST_TIMEOUT))
         }
     }
 }

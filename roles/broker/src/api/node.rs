@@ -1,27 +1,27 @@
 //! What nodes ask for.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use warren_proto::{
     Challenge, CheckIn, CheckInReply, ConnectRequest, ErrorCode, INSTANCE_HEADER, InstanceId,
-    MapVersion, Netmap, Register, Registered,
+    MapVersion, Register, Registered,
 };
 
 use super::Api;
-use super::events::EventBody;
+use super::events::{EventBody, MapBody};
 use super::extract::{self, Caller, Content, Source};
 use super::problem::{ApiResult, Failure};
 
-/// How long a session waits for its turn to be sent a whole map.
-const OPENING_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a registration: a few times what one has.
+const MAX_REGISTER: usize = 4 * 1024;
 /// The server-sent events specification's name for where a client left off.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -30,11 +30,11 @@ pub(super) async fn challenge(State(api): State<Arc<Api>>) -> Json<Challenge> {
     Json(api.accounts.challenge())
 }
 
-/// `POST /v1/node/register`
+/// `POST /v1/node/register`. Strangers' bodies are read only after they were counted.
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
     Source(source): Source,
-    extract::Json(register): extract::Json<Register>,
+    request: Request,
 ) -> ApiResult<Json<Registered>> {
     if !api.attempts.take(source, Instant::now()) {
         return Err(Failure::new(
@@ -42,11 +42,17 @@ pub(super) async fn register(
             "too many devices tried to join from this address; try again in a minute",
         ));
     }
+    let reading = api.joining.try_acquire().map_err(|_| {
+        Failure::new(ErrorCode::RateLimited, "too many devices join just now; try again soon")
+    })?;
+    let body = extract::read(request, MAX_REGISTER, api.limits.request_timeout).await?;
+    drop(reading);
+    let register: Register = extract::parse(&body)?;
     let outcome = api.accounts.register(register).await;
     if let Err(failure) = &outcome
         && is_a_guess(failure.code())
     {
-        api.attempts.punish(source);
+        api.attempts.punish(source, Instant::now());
     }
     outcome.map(Json)
 }
@@ -76,7 +82,7 @@ pub(super) async fn check_in(
     Content(bytes): Content,
 ) -> ApiResult<Json<CheckInReply>> {
     let check_in = parse_check_in(&bytes)?;
-    let Caller { account, device } = caller;
+    let Caller { account, device, .. } = caller;
     let has_news = check_in.state.is_some();
     let handle =
         move || account.soft(|account, now| account.handle_check_in(device, &check_in, now));
@@ -113,8 +119,16 @@ fn parse_check_in(bytes: &[u8]) -> ApiResult<CheckIn> {
 }
 
 /// `GET /v1/node/netmap`
-pub(super) async fn netmap(caller: Caller) -> ApiResult<Json<Netmap>> {
-    Ok(Json(caller.account.read(|account| account.netmap(caller.device))?))
+pub(super) async fn netmap(caller: Caller) -> ApiResult<Response> {
+    let Caller { account, device, flow, .. } = caller;
+    account.soft(|account, now| account.handle_fetch(device, now))?;
+    let place = account.fetching.enter(device, &flow);
+    let turn = account.turns.take().await;
+    let read = move || account.read(|account| account.netmap(device));
+    let map = on_a_thread_of_its_own(read).await??;
+    let mut response = Response::new(Body::new(MapBody::new(map, turn, place)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 /// `GET /v1/node/events`
@@ -127,12 +141,13 @@ pub(super) async fn events(
     let instance: Option<InstanceId> = text(INSTANCE_HEADER).and_then(|text| text.parse().ok());
     // What can't be read is as good as nothing: the whole map will follow.
     let last: Option<MapVersion> = text(LAST_EVENT_ID).and_then(|text| text.parse().ok());
-    let turn = tokio::time::timeout(OPENING_PATIENCE, api.opening.clone().acquire_owned()).await;
-    let opening = turn.ok().and_then(Result::ok);
-    let Caller { account, device } = caller;
-    let open = move || account.open_session(device, instance, last);
+    let Caller { account, device, flow, .. } = caller;
+    let waiting = account.opening.enter(device, &flow);
+    let turn = account.turns.take().await;
+    drop(waiting);
+    let open = move || account.open_session(device, instance, last, &flow);
     let session = on_a_thread_of_its_own(open).await??;
-    let body = EventBody::new(session, api.limits.heartbeat, opening);
+    let body = EventBody::new(session, api.limits.heartbeat, turn);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

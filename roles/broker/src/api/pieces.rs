@@ -37,6 +37,11 @@ impl Pieces {
         Self { text: Bytes::from_static(text), map: None }
     }
 
+    /// A map alone, as JSON.
+    pub(crate) fn of_netmap(map: Netmap) -> Self {
+        Self::of_map(Vec::new(), map, b"")
+    }
+
     /// An event as the stream has it: `id`, `event`, `data`, an empty line.
     pub(crate) fn of(event: SessionEvent) -> Self {
         let mut text = Vec::with_capacity(512);
@@ -45,7 +50,7 @@ impl Pieces {
         }
         text.extend_from_slice(format!("event: {}\ndata: ", event.name()).as_bytes());
         match event {
-            SessionEvent::Netmap(map) => Self::of_map(text, *map),
+            SessionEvent::Netmap(map) => Self::of_map(text, *map, b"\n\n"),
             event @ (SessionEvent::Delta(_)
             | SessionEvent::Current(_)
             | SessionEvent::Connect(_)
@@ -57,11 +62,11 @@ impl Pieces {
         }
     }
 
-    fn of_map(mut text: Vec<u8>, mut map: Netmap) -> Self {
+    fn of_map(mut text: Vec<u8>, mut map: Netmap, end: &[u8]) -> Self {
         let peers = std::mem::take(&mut map.peers);
         let mut rest = Vec::with_capacity(1024);
         SessionEvent::Netmap(Box::new(map)).write_data(&mut rest);
-        rest.extend_from_slice(b"\n\n");
+        rest.extend_from_slice(end);
         let place = rest
             .windows(NO_PEERS.len())
             .position(|window| window == NO_PEERS)
@@ -130,7 +135,10 @@ mod tests {
     use super::*;
 
     fn all(event: SessionEvent) -> Vec<u8> {
-        let mut pieces = Pieces::of(event);
+        all_of(Pieces::of(event))
+    }
+
+    fn all_of(mut pieces: Pieces) -> Vec<u8> {
         let mut all = Vec::new();
         while !pieces.is_empty() {
             let piece = pieces.next();
@@ -185,6 +193,9 @@ mod tests {
     fn the_pieces_of_a_map_are_the_map() {
         for peers in [0, 1, 2, 11, 12, 13, 300] {
             assert_eq!(all(map(peers)), whole(&map(peers)), "{peers} peers");
+            let SessionEvent::Netmap(alone) = map(peers) else { panic!("it is a map") };
+            let json = serde_json::to_vec(&alone).unwrap();
+            assert_eq!(all_of(Pieces::of_netmap(*alone)), json, "{peers} peers");
         }
     }
 

@@ -1,4 +1,7 @@
 //! One connection's life: handshake, requests, idleness, the end.
+//!
+//! A stranger, who has shown no valid token yet, has little time for it in all, whatever it does
+//! meanwhile.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,7 +17,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
@@ -23,14 +26,16 @@ use tower_service::Service as _;
 use tracing::debug;
 
 use super::Server;
-use super::gate::Permit;
+use super::flow::{Flow, Streams, Watch};
+use super::gate::{Holder, Permit};
 use super::stream::{Stalling, Stream};
 use crate::config::Limits;
 use crate::tls::Acceptor;
 
-/// HTTP/2 windows: a request is at most 64 KiB, and a thousand idle sessions must stay small.
-const H2_STREAM_WINDOW: u32 = 65_535;
-const H2_CONNECTION_WINDOW: u32 = 2 * 65_535;
+/// HTTP/2 windows: what strangers may have on the way to handlers that haven't asked for it. The
+/// connection's can't be smaller (RFC 9113 §6.9.2).
+const H2_STREAM_WINDOW: u32 = 16 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 65_535;
 const H2_STREAMS: u32 = 16;
 const H2_SEND_BUFFER: usize = 2 * 1024;
 const MAX_HEADERS: u32 = 16 * 1024;
@@ -46,14 +51,15 @@ impl Peer {
     }
 
     /// Notes that a valid token was shown on this connection.
-    pub(crate) fn set_known(&self) {
-        self.0.permit.set_known();
+    pub(crate) fn set_known(&self, holder: Holder) {
+        self.0.permit.set_known(holder);
     }
 }
 
 struct Connection {
     source: SocketAddr,
     permit: Permit,
+    accepted: Instant,
     in_flight: AtomicUsize,
     /// When the last request ended.
     idle_since: Mutex<Instant>,
@@ -62,12 +68,19 @@ struct Connection {
 impl Connection {
     /// How long until this connection may have been idle for too long; zero: it has been.
     fn idle_left(&self, limits: &Limits) -> Duration {
-        let patience = if self.permit.is_known() { limits.idle } else { limits.stranger_idle };
-        if self.in_flight.load(Ordering::Acquire) > 0 {
-            return patience;
+        let known = self.permit.is_known();
+        let patience = if known { limits.idle } else { limits.stranger_idle };
+        let left = if self.in_flight.load(Ordering::Acquire) > 0 {
+            patience
+        } else {
+            let idle_since =
+                self.idle_since.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            patience.saturating_sub(idle_since.elapsed())
+        };
+        if known {
+            return left;
         }
-        let idle_since = self.idle_since.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        patience.saturating_sub(idle_since.elapsed())
+        left.min(limits.stranger_lifetime.saturating_sub(self.accepted.elapsed()))
     }
 }
 
@@ -94,14 +107,14 @@ pub(crate) struct Context {
     acceptor: Acceptor,
     router: Router,
     limits: Arc<Limits>,
-    http: Arc<auto::Builder<TokioExecutor>>,
+    http: Arc<auto::Builder<Streams>>,
     shutdown: watch::Receiver<bool>,
 }
 
 impl Context {
     pub(crate) fn new(server: &Server, shutdown: watch::Receiver<bool>) -> Self {
         let limits = server.limits.clone();
-        let mut http = auto::Builder::new(TokioExecutor::new());
+        let mut http = auto::Builder::new(Streams { patience: limits.write_stall });
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.request_timeout)
@@ -124,6 +137,8 @@ impl Context {
 
     /// Serves one connection to its end.
     pub(crate) async fn run(mut self, socket: TcpStream, source: SocketAddr, permit: Permit) {
+        let accepted = Instant::now();
+        let evicted = Watch::new(permit.flow().clone(), self.limits.stranger_lifetime);
         // In a box of its own: it is large, and over before the connection has begun to be long.
         let handshake = Box::pin(Stream::accept(socket, &self.acceptor));
         let stream = tokio::select! {
@@ -133,11 +148,13 @@ impl Context {
                 Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
                 Err(_) => return debug!("TLS handshake took too long"),
             },
+            () = evicted => return debug!("gave a stranger's place to another"),
             _ = self.shutdown.wait_for(|stop| *stop) => return,
         };
         let connection = Arc::new(Connection {
             source,
             permit,
+            accepted,
             in_flight: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
         });
@@ -155,6 +172,7 @@ impl Context {
         let service = Requests { router: self.router.clone(), connection: connection.clone() };
         let serving = self.http.serve_connection(io, service);
         let mut serving = Box::pin(serving);
+        let mut watch = Watch::new(connection.permit.flow().clone(), self.limits.write_stall);
         let mut shutdown = self.shutdown.clone();
         let mut ending = false;
         loop {
@@ -168,7 +186,9 @@ impl Context {
                 left => left,
             };
             tokio::select! {
+                biased;
                 done = serving.as_mut() => return done,
+                () = &mut watch => return Ok(()),
                 () = tokio::time::sleep(nap) => {}
                 _ = shutdown.wait_for(|stop| *stop), if !ending => {
                     serving.as_mut().graceful_shutdown();
@@ -196,17 +216,30 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(self.connection.clone()));
         let mut router = self.router.clone();
+        let connection = self.connection.clone();
         Box::pin(async move {
+            // HTTP/1 has one response at a time, which the connection's own task drives.
+            let flow = Flow::current().unwrap_or_else(|| connection.permit.flow().clone());
+            request.extensions_mut().insert(flow.clone());
             let response = router.call(request).await?;
-            Ok(response.map(|body| Tracked { body, _in_flight: in_flight }))
+            flow.wait_for_client();
+            Ok(response.map(|body| Tracked { body, flow, _in_flight: in_flight }))
         })
     }
 }
 
-/// A response's body that keeps its connection in use.
+/// A response's body that keeps its connection in use and tells whose turn it is.
 struct Tracked {
     body: Body,
+    flow: Arc<Flow>,
     _in_flight: InFlight,
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        // What HTTP/1 hasn't written yet, the connection's own patience is for.
+        self.flow.wait_for_body();
+    }
 }
 
 impl http_body::Body for Tracked {
@@ -217,7 +250,12 @@ impl http_body::Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match frame {
+            Poll::Ready(Some(_)) => self.flow.wait_for_client(),
+            Poll::Ready(None) | Poll::Pending => self.flow.wait_for_body(),
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -184,13 +184,28 @@ impl Client {
         Self::over(connect_tls(addr, pinned_tls(pin)).await?, addr.to_string()).await
     }
 
+    /// Connects and grants the broker no window: it may send headers and nothing else.
+    pub async fn connect_deaf(link: &JoinLink) -> std::io::Result<Self> {
+        let addr = address_of(link);
+        let pin = link.pin.expect("a self-signed broker's link has a pin");
+        Self::speak(connect_tls(addr, pinned_tls(pin)).await?, addr.to_string(), 0).await
+    }
+
     /// Speaks HTTP/2 over a connection that is open.
     pub async fn over(
         io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
         authority: String,
     ) -> std::io::Result<Self> {
+        Self::speak(io, authority, 65_535).await
+    }
+
+    async fn speak(
+        io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        authority: String,
+        window: u32,
+    ) -> std::io::Result<Self> {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(65_535)
+            .initial_stream_window_size(window)
             // More than one stream's: an unread event stream must not hold up an answer.
             .initial_connection_window_size(1 << 20)
             .handshake(TokioIo::new(io))
@@ -205,6 +220,11 @@ impl Client {
     /// The same connection with a device's token.
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The device's token, if there is one.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     pub fn is_closed(&self) -> bool {
