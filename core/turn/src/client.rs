@@ -245,6 +245,8 @@ pub struct Client {
     permissions: BTreeMap<IpAddr, Permission>,
     transactions: BTreeMap<TransactionId, Transaction>,
     timers: Timers<Timer>,
+    /// When the next refresh is due.
+    refresh: Option<Instant>,
     /// How often a 437 was answered by removing what is there.
     clearings: u8,
     rtt: Option<Duration>,
@@ -269,6 +271,7 @@ impl Client {
             permissions: BTreeMap::new(),
             transactions: BTreeMap::new(),
             timers: Timers::default(),
+            refresh: None,
             clearings: 0,
             rtt: None,
             random: Random::new(&seed),
@@ -357,6 +360,15 @@ impl Client {
         }
     }
 
+    /// Asks at once, by a Refresh, whether the server still knows the allocation, unless one is on
+    /// its way: one that was restarted answers Binding requests, but has forgotten it (437).
+    pub fn verify(&mut self, now: Instant) {
+        let is_asking = self.transactions.values().any(|open| open.request == Request::Refresh);
+        if !is_asking && matches!(self.state, State::Allocated(_)) {
+            self.request(Request::Refresh, now);
+        }
+    }
+
     /// Asks the server to let go of the allocation (Refresh with a lifetime of zero).
     pub fn close(&mut self, now: Instant) {
         match self.state {
@@ -416,7 +428,10 @@ impl Client {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Transaction(id) => self.handle_transaction_timeout(id, now),
-                Timer::Refresh => self.request(Request::Refresh, now),
+                Timer::Refresh => {
+                    self.refresh = None;
+                    self.request(Request::Refresh, now);
+                }
                 Timer::Channel(peer) => self.handle_channel_timeout(peer, now),
                 Timer::Permission(ip) => self.handle_permission_timeout(ip, now),
                 Timer::Keepalive => {

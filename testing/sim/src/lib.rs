@@ -35,4 +35,6 @@ pub use node::{Daemon, Node};
 pub use relay::{RELAY_PORT, RelayHost, RelayKind};
 pub use site::{CarrierId, Families, Nat, SiteConfig, SiteId, Sites};
 pub use stun::{STUN_PORTS, StunHost};
-pub use world::{NodeId, PingId, RelayIndex, StreamId, StreamReport, TransferId, TransferReport, World};
+pub use world::{
+    NodeId, PingId, RelayIndex, StreamId, StreamReport, TransferId, TransferReport, World,
+};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use warren_proto::RelayId;
 use warren_turn::server::{
-    ClientAddr, Config, Delivery as ToClient, Event, Handled, Heading, Listener, RelayedPort, Route,
-    Run, Server, StreamId as TurnStream,
+    ClientAddr, Config, Delivery as ToClient, Event, Handled, Heading, Listener, RelayedPort,
+    Route, Run, Server, StreamId as TurnStream,
 };
 use warren_turn::stream::{MAX_FRAME, StreamDecoder, channel_padding};
 
@@ -164,13 +164,7 @@ impl RelayHost {
         self.send(delivery.to, message, network, now);
     }
 
-    fn send(
-        &mut self,
-        to: ClientAddr,
-        message: Vec<u8>,
-        network: &mut Network,
-        now: Instant,
-    ) {
+    fn send(&mut self, to: ClientAddr, message: Vec<u8>, network: &mut Network, now: Instant) {
         match to {
             ClientAddr::Udp { listener, addr } => {
                 let from = self.listeners[usize::from(listener.0)];
@@ -241,7 +235,10 @@ impl RelayHost {
     pub(crate) fn take_streams(&mut self) -> (Vec<(u64, Vec<u8>)>, Vec<u64>) {
         let out = std::mem::take(&mut self.streams_out);
         let closed = std::mem::take(&mut self.closed);
-        (out.into_iter().map(|(id, bytes)| (id.0, bytes)).collect(), closed.iter().map(|id| id.0).collect())
+        (
+            out.into_iter().map(|(id, bytes)| (id.0, bytes)).collect(),
+            closed.iter().map(|id| id.0).collect(),
+        )
     }
 
     /// How long after the start an instant is.

@@ -267,7 +267,7 @@ impl Mesh {
         }
         allocation.begun = now;
         if let Some(client) = allocation.client.as_mut() {
-            client.ping(now);
+            client.verify(now);
         }
         self.timers.set_if_earlier(Timer::Relay(relay), now + patience);
         self.pump_relay(relay, now);

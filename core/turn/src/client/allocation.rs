@@ -51,6 +51,9 @@ impl Client {
 
     fn schedule_refresh(&mut self, lifetime: Duration, now: Instant) {
         let wait = lifetime.saturating_sub(MARGIN).max(lifetime / 2).max(Duration::from_secs(1));
+        if let Some(old) = self.refresh.replace(now + wait) {
+            self.timers.remove(old, Timer::Refresh);
+        }
         self.timers.set(now + wait, Timer::Refresh);
     }
 

@@ -124,8 +124,7 @@ impl World {
         let account = self.broker.account().expect("the broker runs");
         let prepared = account.prepare_turn(new, &ctx).expect("a fresh name");
         let id = self.broker.settle(prepared, now);
-        let user =
-            User { name: "user".to_owned(), password: "password".to_owned(), realm: None };
+        let user = User { name: "user".to_owned(), password: "password".to_owned(), realm: None };
         let settings =
             Settings { realm: "elsewhere".to_owned(), users: vec![user], ..Settings::default() };
         let IpAddr::V4(ip) = ip else { panic!("it has IPv4") };
@@ -317,12 +316,8 @@ impl World {
 
     /// All streams of a daemon that has ended.
     pub(super) fn close_streams(&mut self, node: NodeId) {
-        let streams: Vec<NodeStream> = self
-            .pipes
-            .values()
-            .filter(|pipe| pipe.node == node)
-            .map(|pipe| pipe.stream)
-            .collect();
+        let streams: Vec<NodeStream> =
+            self.pipes.values().filter(|pipe| pipe.node == node).map(|pipe| pipe.stream).collect();
         for stream in streams {
             self.close_stream(node, stream);
         }
