@@ -82,8 +82,10 @@ fn outside(signals: &SigSet) -> Result<()> {
     };
     if !status.success() {
         // Before the folder with the logs goes, which says why.
-        let kept = folder.keep_logs();
-        bail!("the demo ended early ({status}); its logs are in {}", kept.display());
+        match folder.keep_logs() {
+            Some(kept) => bail!("the demo ended early; its logs are in {}", kept.display()),
+            None => bail!("the demo ended early"),
+        }
     }
     Ok(())
 }
@@ -201,7 +203,27 @@ pub fn shell(host: &str, command: &[String]) -> Result<()> {
 fn path_with_own_folder() -> Result<OsString> {
     let program = std::env::current_exe()?;
     let own = program.parent().map(Path::to_path_buf);
-    let rest = std::env::var_os("PATH").unwrap_or_default();
+    let rest = isolate::search_path();
     let folders = own.into_iter().chain(std::env::split_paths(&rest));
     std::env::join_paths(folders).context("PATH cannot be extended")
+}
+
+/// What to type to run this very program: `warren` where the shell finds it so, otherwise its path,
+/// from here where that is shorter.
+pub(crate) fn own_name() -> String {
+    let Ok(program) = std::env::current_exe() else { return "warren".to_owned() };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join("warren"))
+        .find(|file| file.is_file())
+        .and_then(|file| file.canonicalize().ok());
+    if found.is_some() && found == program.canonicalize().ok() {
+        return "warren".to_owned();
+    }
+    let here = std::env::current_dir().ok();
+    let relative = here.as_deref().and_then(|here| program.strip_prefix(here).ok());
+    match relative {
+        Some(relative) => Path::new(".").join(relative).display().to_string(),
+        None => program.display().to_string(),
+    }
 }

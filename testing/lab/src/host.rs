@@ -135,8 +135,13 @@ impl Host {
     /// # Errors
     /// When nft refuses it.
     pub fn nft(&self, script: &str) -> Result<()> {
-        self.enter(|| feed(Command::new("nft").args(["-f", "-"]), script))?
-            .with_context(|| format!("nft on {}:\n{script}", self.name()))
+        let loaded = self.enter(|| feed(Command::new("nft").args(["-f", "-"]), script))?;
+        loaded.with_context(|| {
+            // Too long for a message; whoever mends it finds it beside the other logs.
+            let log = self.shared().logs.join(format!("{}-nft.log", self.name()));
+            let _ = fs::write(&log, script);
+            format!("the rules of {} can't be loaded (they are in {})", self.name(), log.display())
+        })
     }
 
     /// Sets a kernel parameter of the machine's network, named as `sysctl` does.
@@ -261,17 +266,31 @@ pub(crate) fn ip_batch<S: AsRef<str>>(host: Option<&str>, lines: &[S]) -> Result
         command.args(["-n", host]);
     }
     feed(command.args(["-batch", "-"]), &script)
-        .with_context(|| format!("ip on {}:\n{script}", host.unwrap_or("the world")))
+        .with_context(|| format!("the network of {} can't be set up", host.unwrap_or("the world")))
 }
 
 fn feed(command: &mut Command, input: &str) -> Result<()> {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = piped.spawn().context("cannot start it")?;
-    child.stdin.take().context("standard input is piped")?.write_all(input.as_bytes())?;
+    let program = piped.get_program().to_string_lossy().into_owned();
+    let mut child = piped.spawn().with_context(|| format!("can't start `{program}`"))?;
+    let taken = child.stdin.take().context("standard input is piped")?.write_all(input.as_bytes());
     let output = child.wait_with_output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{} {errors}", output.status);
-    Ok(())
+    ensure!(output.status.success(), "`{program}`: {} {}", output.status, faulty(&errors, input));
+    taken.with_context(|| format!("`{program}` takes no input"))
+}
+
+/// What a program complained of in its input, with the line that `ip -batch` only counts.
+fn faulty(errors: &str, input: &str) -> String {
+    let number = errors
+        .rsplit("Command failed -:")
+        .next()
+        .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok());
+    let line = number.and_then(|number| input.lines().nth(number.checked_sub(1)?));
+    match line {
+        Some(line) => format!("{} ({line})", errors.trim()),
+        None => errors.trim().to_owned(),
+    }
 }
 
 /// A program to be run on a host.

@@ -41,8 +41,8 @@ pub fn reenter(arguments: &[OsString], logs: &Path) -> Result<Command> {
         ("nft", "nftables"),
     ] {
         ensure!(
-            on_path(tool),
-            "`{tool}` is missing: install the package {package} (`sudo testing/setup.sh` installs all that the lab needs)"
+            tool_folders().iter().any(|folder| folder.join(tool).is_file()),
+            "`{tool}` is missing: install the package {package} (`sudo apt-get install {package}`)"
         );
     }
     let with_user = choose()?;
@@ -56,6 +56,7 @@ pub fn reenter(arguments: &[OsString], logs: &Path) -> Result<Command> {
 
 fn namespaced(program: &std::ffi::OsStr, with_user: bool) -> Command {
     let mut command = Command::new("setpriv");
+    command.env("PATH", search_path());
     command.args(["--pdeathsig", "KILL", "--", "unshare"]);
     if with_user {
         command.args(["--user", "--map-root-user"]);
@@ -105,11 +106,23 @@ fn explain(refusal: &str) -> String {
     format!("this needs namespaces and may not make them ({cause}): run `sudo -E {command}`")
 }
 
-fn on_path(tool: &str) -> bool {
+/// Where programs are looked for: `PATH`, and what an ordinary user's lacks on Debian, where `nft` is
+/// in `/usr/sbin`.
+fn tool_folders() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
-        .any(|folder| folder.join(tool).is_file())
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    for more in ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from) {
+        if !folders.contains(&more) {
+            folders.push(more);
+        }
+    }
+    folders
+}
+
+/// [`tool_folders`] as the `PATH` of whatever is started.
+pub(crate) fn search_path() -> OsString {
+    // A folder with a colon in its name can't have come from `PATH`.
+    std::env::join_paths(tool_folders()).unwrap_or_default()
 }
 
 /// Runs the body of a `#[test]` inside a fresh [`World`].

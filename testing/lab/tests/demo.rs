@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -145,6 +146,69 @@ fn a_demo_killed_outright_leaves_no_process_and_the_next_one_starts() {
         let text = String::from_utf8_lossy(&again.stdout);
         ensure!(again.status.success(), "{again:?}");
         ensure!(text.contains("direct"), "{text}");
+        Ok(())
+    };
+    check().unwrap();
+}
+
+/// Debian's default for people who aren't root has no `/usr/sbin`, where `nft` is.
+const ORDINARY_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
+
+#[test]
+fn an_ordinary_user_with_debians_path_gets_the_whole_demo() {
+    let check = || -> Result<()> {
+        let place = tempfile::tempdir()?;
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
+        let program = place.path().join("warren");
+        fs::copy(Warren::locate()?.program(), &program)?;
+        let mut command = if nix::unistd::geteuid().is_root() {
+            // Where the device is root's alone, an ordinary machine's takes its place.
+            let script = "if [ \"$(stat -c %a /dev/net/tun)\" != 666 ]; then \
+                          mount -t tmpfs -o mode=755 none /dev/net && \
+                          mknod -m 666 /dev/net/tun c 10 200 || exit 9; fi; \
+                          exec setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all \
+                          env PATH=\"$0\" \"$@\"";
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", script, ORDINARY_PATH]).arg(&program);
+            command
+        } else {
+            let mut command = Command::new(&program);
+            command.env("PATH", ORDINARY_PATH);
+            command
+        };
+        command.args(["demo", "--once"]).env_remove("XDG_RUNTIME_DIR");
+        let folder = place.path().join("tmp");
+        fs::create_dir(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777))?;
+        let output = command.env("TMPDIR", &folder).stdin(Stdio::null()).output()?;
+        let left: Vec<_> = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
+        ensure!(output.status.success(), "{output:?}");
+        ensure!(left.is_empty(), "files are left: {left:?}");
+        Ok(())
+    };
+    check().unwrap();
+}
+
+#[test]
+fn a_demo_that_cannot_start_says_why_in_a_line_and_leaves_nothing() {
+    let check = || -> Result<()> {
+        let tools = tempfile::tempdir()?;
+        // The first thing that the world needs of `ip` fails; the check before it passes.
+        let script = "#!/bin/sh\ncase \"$*\" in *-batch*) echo no ip today >&2; exit 1;; esac\n\
+                      exec /sbin/ip \"$@\"\n";
+        let fake = tools.path().join("ip");
+        fs::write(&fake, script)?;
+        fs::set_permissions(&fake, fs::Permissions::from_mode(0o755))?;
+        let folder = tempfile::tempdir()?;
+        let path = format!("{}:{ORDINARY_PATH}", tools.path().display());
+        let output = command(&["--once"], folder.path())?.env("PATH", path).output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        println!("{complaint}");
+        ensure!(output.status.code() == Some(1), "{output:?}");
+        ensure!(complaint.contains("no ip today"), "{complaint}");
+        ensure!(complaint.trim().lines().count() <= 2, "too much: {complaint}");
+        let left: Vec<_> = fs::read_dir(folder.path())?.flatten().collect();
+        ensure!(left.is_empty(), "files are left: {left:?}");
         Ok(())
     };
     check().unwrap();

@@ -249,7 +249,7 @@ fn a_removed_device_is_cut_off_within_a_second() {
         left.wait_peers(&["right"])?;
         left.ping_direct("right")?;
         let address = mesh_ipv4(&right)?;
-        lab.broker.change(&["devices", "remove", "right"])?;
+        lab.broker.change(&["devices", "remove", "right", "--yes"])?;
         let removed = Instant::now();
         let gone = |status: &warren_lab::warren::Status| status.peer("right").is_none();
         left.wait_status("forgets it", 5 * SECOND, gone)?;

@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::own_name;
+
 const TOLD: &str = "WARREN_DEMO_FOLDER";
 
 /// Which process holds the namespaces, and by which of its file descriptors.
@@ -52,7 +54,10 @@ impl RunFolder {
         check_owner(&path)?;
         let file = File::create(path.join("lock"))?;
         let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
-            bail!("a demo is running already: look into it with `warren demo shell laptop`");
+            bail!(
+                "a demo is running already: look into it with `{} demo shell laptop`",
+                own_name()
+            );
         };
         for stale in ["note.json", "control.sock"] {
             let _ = fs::remove_file(path.join(stale));
@@ -85,12 +90,19 @@ impl RunFolder {
 
     /// The note of the demo that runs now.
     pub(super) fn find() -> Result<Note> {
-        const NONE: &str = "no demo is running: start one with `warren demo` in another terminal";
         let path = own_path();
-        check_owner(&path).context(NONE)?;
-        let running = File::open(path.join("lock"))
-            .is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err());
-        ensure!(running, NONE);
+        let running = check_owner(&path).is_ok()
+            && File::open(path.join("lock"))
+                .is_ok_and(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err());
+        if !running {
+            let name = own_name();
+            // Root's folder is elsewhere, and nobody else may look into it.
+            ensure!(
+                nix::unistd::getuid().is_root() || !root_has_one(),
+                "no demo of yours is running; root's is entered by `sudo {name} demo shell HOST`"
+            );
+            bail!("no demo is running: start one with `{name} demo` in another terminal");
+        }
         let text = fs::read(path.join("note.json"))
             .context("the demo is still starting: try again in a moment")?;
         serde_json::from_slice(&text).context("the demo's note cannot be read")
@@ -103,14 +115,16 @@ impl RunFolder {
         }
     }
 
-    /// Moves the logs out of the folder, which is about to be removed.
-    pub(super) fn keep_logs(&self) -> PathBuf {
+    /// Moves the logs, if there are any, out of the folder, which is about to be removed.
+    pub(super) fn keep_logs(&self) -> Option<PathBuf> {
+        let mut logs = fs::read_dir(self.logs()).ok()?.flatten();
+        if !logs.any(|log| log.metadata().is_ok_and(|found| found.len() > 0)) {
+            return None;
+        }
         let kept = self.path.with_extension("logs");
         let _ = fs::remove_dir_all(&kept);
-        match fs::rename(self.logs(), &kept) {
-            Ok(()) => kept,
-            Err(_) => self.logs(),
-        }
+        fs::rename(self.logs(), &kept).ok()?;
+        Some(kept)
     }
 }
 
@@ -152,6 +166,11 @@ fn own_path() -> PathBuf {
         }
         Some(_) | None => std::env::temp_dir().join(format!("warren-demo-{uid}")),
     }
+}
+
+/// Whether a demo runs that was started by `sudo`.
+fn root_has_one() -> bool {
+    ["/run/user/0/warren-demo", "/tmp/warren-demo-0"].iter().any(|path| Path::new(path).exists())
 }
 
 /// In a folder that everybody may write to, the name may have been taken by somebody else.

@@ -18,26 +18,22 @@ const LOOK: Duration = Duration::from_millis(500);
 const PING: Duration = Duration::from_secs(5);
 
 /// A device, where it stands and the line it hangs on.
-struct Site {
-    name: &'static str,
-    behind: &'static str,
+pub(super) struct Site {
+    pub(super) name: &'static str,
+    pub(super) behind: &'static str,
     one_way: Duration,
 }
 
-const SITES: [Site; 3] = [
+pub(super) const SITES: [Site; 3] = [
     Site {
         name: "laptop",
-        behind: "home router (filters by address and port)",
+        behind: "NAT, filters by address+port",
         one_way: Duration::from_millis(8),
     },
-    Site {
-        name: "desktop",
-        behind: "home router (filters by address)",
-        one_way: Duration::from_millis(12),
-    },
+    Site { name: "desktop", behind: "NAT, filters by address", one_way: Duration::from_millis(12) },
     Site {
         name: "phone",
-        behind: "home router, and a carrier's NAT before it",
+        behind: "two NATs, home and carrier",
         one_way: Duration::from_millis(20),
     },
 ];
@@ -221,13 +217,11 @@ fn follow(from: &Node, to: &str, scene: &Scene) {
             path.path.clone_from(&reply.path);
             path.endpoint = reply.endpoint.map(|endpoint| endpoint.to_string());
             path.reason.clone_from(&reply.reason);
-            if let (false, "direct", Some(rtt)) = (found, reply.path.as_str(), reply.rtt_ms) {
+            if let (false, "direct", Some(_)) = (found, reply.path.as_str(), reply.rtt_ms) {
                 path.found_after_ms = u64::try_from(begun.elapsed().as_millis()).ok();
-                // The first answer's time has the search in it.
-                path.rtt_ms = path.rtt_ms.or(Some(rtt));
-            } else if found {
-                path.rtt_ms = reply.rtt_ms;
             }
+            // Not the echo's own time: the first one's has the search in it.
+            path.rtt_ms = reply.path_rtt_ms.or(path.rtt_ms);
         }
         sleep(if found { PING } else { LOOK });
     }

@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
+use super::own_name;
+
 /// All there is to see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct View {
@@ -120,13 +122,10 @@ fn table(view: &View) -> String {
         let _ = writeln!(text, "{}", columns.trim_end());
     };
     line(String::new());
-    line(format!(
-        "  {:<9}{:<16}{:<23}{}",
-        "DEVICE", "MESH ADDRESS", "SEEN FROM OUTSIDE AS", "BEHIND"
-    ));
+    line(format!("  {:<9}{:<17}{:<22}{}", "DEVICE", "MESH ADDRESS", "SEEN OUTSIDE AS", "BEHIND"));
     for device in &view.devices {
         line(format!(
-            "  {:<9}{:<16}{:<23}{}",
+            "  {:<9}{:<17}{:<22}{}",
             device.name,
             device.mesh.as_deref().unwrap_or(&device.state),
             device.seen_as.as_deref().unwrap_or("…"),
@@ -139,25 +138,38 @@ fn table(view: &View) -> String {
         line(format!(
             "  {:<19}{:<33}{:<12}{}",
             format!("{} → {}", path.from, path.to),
-            path_words(path),
+            path_goes(path),
             path.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),
             path.found_after_ms.map(seconds).unwrap_or_default()
         ));
+        if let (None, Some(reason)) = (&path.endpoint, &path.reason) {
+            line(format!("      {reason}"));
+        }
     }
     line(String::new());
-    line(
-        "  In another terminal:  warren demo shell laptop  (then `warren status`, `ping desktop`)"
-            .to_owned(),
-    );
+    line("  Look inside, in another terminal (there: `warren status`, `ping desktop`):".to_owned());
+    line(format!("    {}", way_in()));
     line("  Ctrl-C ends it.".to_owned());
     text
 }
 
+/// The command that enters a device; the user who began the demo by `sudo` needs that again.
+fn way_in() -> String {
+    let sudo = if std::env::var_os("SUDO_USER").is_some() { "sudo " } else { "" };
+    format!("{sudo}{} demo shell laptop", own_name())
+}
+
+fn path_goes(path: &PathView) -> String {
+    match &path.endpoint {
+        Some(endpoint) => format!("{} via {endpoint}", path.path),
+        None => path.path.clone(),
+    }
+}
+
 fn path_words(path: &PathView) -> String {
     match (&path.endpoint, &path.reason) {
-        (Some(endpoint), _) => format!("{} via {endpoint}", path.path),
         (None, Some(reason)) => format!("{}: {reason}", path.path),
-        (None, None) => path.path.clone(),
+        (Some(_), _) | (None, None) => path_goes(path),
     }
 }
 
@@ -173,7 +185,7 @@ fn news(before: Option<&View>, view: &View) -> Vec<String> {
         if known == Some(device) {
             continue;
         }
-        let mut text = format!("{}: {}, behind a {}", device.name, device.state, device.behind);
+        let mut text = format!("{}: {}, behind {}", device.name, device.state, device.behind);
         if let Some(seen_as) = &device.seen_as {
             let _ = write!(text, ", seen from outside as {seen_as}");
         }
@@ -233,6 +245,26 @@ mod tests {
         let mut more = view("direct", 1.0);
         more.devices.push(DeviceView::default());
         assert!(!more.is_complete());
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal_of_80_columns() {
+        let mut view = view("direct", 123.4);
+        view.devices = crate::demo::stage::SITES
+            .iter()
+            .map(|site| DeviceView {
+                name: site.name.to_owned(),
+                behind: site.behind.to_owned(),
+                mesh: Some("100.127.255.254".to_owned()),
+                seen_as: Some("203.0.113.254:65535".to_owned()),
+                ..DeviceView::default()
+            })
+            .collect();
+        view.paths[0].endpoint = Some("203.0.113.254:65535".to_owned());
+        let own = way_in();
+        for line in table(&view).lines().filter(|line| !line.contains(&own)) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub struct HealthView {
 pub struct PingReply {
     /// From sending to the answer, a wait for the tunnel included; none: no answer.
     pub rtt_ms: Option<f64>,
+    /// The path's own round trip.
+    pub path_rtt_ms: Option<f64>,
     /// As in [`PeerView::path`].
     pub path: String,
     /// Where datagrams to the peer go.
