@@ -102,6 +102,8 @@ pub struct StunStatus {
     pub rtt: Option<Duration>,
     /// The address that it saw in its last answer.
     pub mapped: Option<SocketAddr>,
+    /// Whether it was asked and lets all repetitions go by.
+    pub silent: bool,
 }
 
 /// What this device knows of its own way out, for `netcheck`.

@@ -96,6 +96,7 @@ impl Mesh {
             server: status.server,
             rtt: status.rtt,
             mapped: status.mapped.map(|mapped| mapped.addr),
+            silent: status.silent,
         });
         Netcheck {
             nat: self.outside.nat(),

@@ -120,7 +120,7 @@ fn is_answer(asked: &[u8], answer: &[u8]) -> bool {
 }
 
 /// The first question's bytes: its name, type and class.
-fn question_section(message: &[u8]) -> Option<&[u8]> {
+pub(super) fn question_section(message: &[u8]) -> Option<&[u8]> {
     let mut at = HEADER;
     loop {
         match *message.get(at)? {

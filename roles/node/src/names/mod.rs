@@ -4,6 +4,7 @@
 //! [`Zone`] decides without I/O; [`Resolver`] listens on the device's own mesh address and serves
 //! the host alone; `forward` passes questions on untouched but for their id.
 
+mod flights;
 mod forward;
 mod server;
 mod zone;

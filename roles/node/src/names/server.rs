@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::flights::Flights;
 use super::forward::forward;
 use super::zone::{Answer, Zone};
 
@@ -44,6 +45,7 @@ struct Context {
     own: IpAddr,
     sources: watch::Receiver<Sources>,
     in_flight: Arc<Semaphore>,
+    flights: Flights,
 }
 
 impl Resolver {
@@ -59,7 +61,8 @@ impl Resolver {
         let address = udp.local_addr()?;
         let tcp = TcpListener::bind(address).await?;
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
-        let context = Context { own: address.ip(), sources, in_flight };
+        let flights = Flights::default();
+        let context = Context { own: address.ip(), sources, in_flight, flights };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(Arc::new(udp), context.clone()));
         tasks.spawn(serve_tcp(tcp, context));
@@ -170,7 +173,8 @@ impl Context {
         if servers.is_empty() {
             return failure(question, REFUSED);
         }
-        match forward(question, &servers, udp).await {
+        let flight = self.flights.begin(question);
+        match forward(question, &flight.choose(servers), udp).await {
             Ok(answer) => Some(answer),
             Err(error) => {
                 tracing::debug!(%error, "no name server answered");

@@ -9,7 +9,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{NameConfig, NameError};
@@ -107,8 +107,9 @@ impl Backup {
 
     /// On disk before the file itself is touched; the last of them makes it count.
     fn store(&self, path: &Path, original: &[u8], written: &[u8]) -> Result<(), NameError> {
-        let write =
-            |to: &Path, bytes: &[u8]| write_durably(to, bytes).map_err(|error| failed(to, error));
+        let write = |to: &Path, bytes: &[u8]| {
+            write_durably(to, bytes, None).map_err(|error| failed(to, error))
+        };
         self.forget()?;
         if let Ok(target) = fs::read_link(path) {
             write(&self.link(), target.as_os_str().as_encoded_bytes())?;
@@ -243,7 +244,9 @@ fn temporary(path: &Path) -> PathBuf {
 /// rewritten in place.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
-    let renamed = write_durably(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let present = fs::metadata(path).ok();
+    let renamed = write_durably(&temporary, bytes, present.as_ref())
+        .and_then(|()| fs::rename(&temporary, path));
     if renamed.is_ok() {
         return Ok(());
     }
@@ -253,7 +256,9 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file to be read by whoever could read the one that it takes the place of; by everybody
+/// where there is none.
+fn write_durably(path: &Path, bytes: &[u8], present: Option<&fs::Metadata>) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
@@ -264,6 +269,12 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .mode(0o644)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)?;
+    // Whatever the process's umask is.
+    file.set_permissions(fs::Permissions::from_mode(present.map_or(0o644, |m| m.mode() & 0o7777)))?;
+    if let Some(present) = present {
+        // Without the privilege it stays ours.
+        let _ = std::os::unix::fs::fchown(&file, Some(present.uid()), Some(present.gid()));
+    }
     file.write_all(bytes)?;
     file.sync_all()?;
     debug_assert!(file.metadata().is_ok_and(|m| m.size() == bytes.len() as u64));
@@ -343,6 +354,17 @@ mod tests {
         assert_eq!(file.restore().unwrap(), Undone::Restored);
         assert_eq!(place.text(), DHCP);
         assert_eq!(place.leftovers("a"), 0);
+    }
+
+    #[test]
+    fn who_could_read_the_file_still_can() {
+        let place = Place::with(DHCP);
+        fs::set_permissions(place.file(), fs::Permissions::from_mode(0o664)).unwrap();
+        let mode = || fs::metadata(place.file()).unwrap().mode() & 0o7777;
+        let file = ResolvConf::install(&place.config("a")).unwrap();
+        assert_eq!(mode(), 0o664, "no process of these tests has so wide a umask");
+        assert_eq!(file.restore().unwrap(), Undone::Restored);
+        assert_eq!(mode(), 0o664);
     }
 
     #[test]
