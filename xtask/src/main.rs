@@ -11,6 +11,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+/// The tests that write what they check when `WARREN_REGENERATE` is set: the NAT matrix, the command
+/// line's reference, and golden files that are missing.
+const GENERATORS: &str =
+    "test(the_nat_matrix) | test(the_reference_in_docs) | (package(warren-proto) & binary(golden))";
+
 const USAGE: &str = "usage: cargo xtask demo [ARGS] | test [NEXTEST ARGS] | docs";
 
 fn main() -> ExitCode {
@@ -56,8 +61,10 @@ fn test(args: &[OsString]) -> Result<(), String> {
 }
 
 fn docs() -> Result<(), String> {
+    setup("test")?;
     run(cargo()
-        .args(["nextest", "run", "--package", "warren-sim", "--package", "warren"])
+        .args(["nextest", "run", "-p", "warren-sim", "-p", "warren", "-p", "warren-proto", "-E"])
+        .arg(GENERATORS)
         .env("WARREN_REGENERATE", "1")
         .env("PATH", path_with_tools()))
 }

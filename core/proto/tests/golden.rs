@@ -2,8 +2,8 @@
 //! grow: a file that has been released says what some broker or node out there really sends, so it
 //! must be read for ever, and what this build writes for the same value must stay the same.
 //!
-//! A new message or field: add a file (`WARREN_GOLDEN=write` creates the missing ones, and never
-//! touches one that is there), commit it.
+//! A new message or field: add a file (`cargo xtask docs`, or `WARREN_REGENERATE=1` with this test,
+//! creates the missing ones, and never touches one that is there), commit it.
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -35,13 +35,13 @@ where
     T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
 {
     let path = folder().join(format!("{name}.json"));
-    if !path.exists() && std::env::var_os("WARREN_GOLDEN").is_some() {
+    if !path.exists() && std::env::var_os("WARREN_REGENERATE").is_some() {
         let mut text = serde_json::to_string_pretty(value).unwrap();
         text.push('\n');
         std::fs::write(&path, text).unwrap();
     }
     let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error} (WARREN_GOLDEN=write?)", path.display()));
+        .unwrap_or_else(|error| panic!("{}: {error} (WARREN_REGENERATE=1 makes it)", path.display()));
     let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_value(value).unwrap(), golden, "{name}: what is written has changed");
     let read: T = serde_json::from_str(&text).unwrap();

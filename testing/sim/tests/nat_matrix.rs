@@ -91,15 +91,14 @@ fn attempt_over_bad_legs(seed: u64, from: Nat, to: Nat) -> Option<Duration> {
 
 fn compare(page: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/nat-matrix.md");
-    if std::env::var_os("SIM_WRITE").is_some() {
+    if std::env::var_os("WARREN_REGENERATE").is_some() {
         std::fs::write(&path, page).unwrap();
         return;
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == page,
-        "docs/nat-matrix.md is stale; write it anew: \
-         SIM_WRITE=1 cargo nextest run -p warren-sim the_nat_matrix\n{page}"
+        "docs/nat-matrix.md is stale; write it anew: cargo xtask docs\n{page}"
     );
 }
 
