@@ -116,12 +116,13 @@ impl Unit {
 
     fn rights(&self) -> &'static str {
         match self.role {
-            // The node makes a TUN device and routes, and may have to write /etc/resolv.conf.
+            // The node makes a TUN device and routes, and may have to write /etc/resolv.conf: it and
+            // others replace that file by another, which would leave a mount of the file behind.
             Role::Node => {
                 "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_CHOWN CAP_DAC_OVERRIDE\n\
                  AmbientCapabilities=\n\
                  DeviceAllow=/dev/net/tun rw\n\
-                 ReadWritePaths=-/etc/resolv.conf\n"
+                 ReadWritePaths=/etc\n"
             }
             Role::Broker => {
                 "DynamicUser=yes\n\
