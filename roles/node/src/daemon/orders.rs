@@ -49,11 +49,23 @@ type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 /// Something to do.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Up { join: Option<String>, name: Option<String>, answer: Answer<()> },
-    Down { answer: Answer<()> },
+    Up {
+        join: Option<String>,
+        name: Option<String>,
+        answer: Answer<()>,
+    },
+    Down {
+        answer: Answer<()>,
+    },
     /// The answer is why the broker could not be told, if so.
-    Logout { new_identity: bool, answer: Answer<Option<String>> },
-    ListenPort { set: Option<ListenPort>, answer: Answer<ListenPortChange> },
+    Logout {
+        new_identity: bool,
+        answer: Answer<Option<String>>,
+    },
+    ListenPort {
+        set: Option<ListenPort>,
+        answer: Answer<ListenPortChange>,
+    },
 }
 
 impl Daemon {
