@@ -39,6 +39,7 @@ pub use self::join_key::{JoinKeyCreated, NewJoinKey};
 pub(crate) use self::relay::not_ours;
 pub use self::relay::{
     NewTurn, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, relay_init,
+    relay_update,
 };
 pub use self::session::{Opened, SessionId};
 pub use self::view::{DeviceView, JoinKeyStatus, JoinKeyView};

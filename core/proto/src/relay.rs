@@ -61,6 +61,14 @@ pub struct RelayTls {
     pub pin: Option<Pin>,
 }
 
+impl fmt::Display for RelayTls {
+    /// `HOST:PORT`, with brackets around an IPv6 address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
 /// A TURN user name and password (RFC 8489 §9.2).
 ///
 /// For our relays, and for others that share a secret with the broker: `<expiry>:<device id>` and

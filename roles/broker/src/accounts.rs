@@ -17,10 +17,11 @@ use ipnet::Ipv4Net;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tracing::error;
 use warren_coord::{BrokerSettings, Ctx, Directory, Gatekeeper};
-use warren_proto::{AccountId, DeviceId, DeviceName, ErrorCode, Register, Registered};
+use warren_proto::{AccountId, DeviceId, DeviceName, ErrorCode, Register, Registered, RelayId};
 use warren_store::Store;
 
 use crate::api::problem::{ApiResult, Failure};
+use crate::relays::NewsDesk;
 pub(crate) use handle::AccountHandle;
 pub(crate) use latest::Place;
 pub(crate) use session::Session;
@@ -43,6 +44,7 @@ pub(crate) struct Accounts {
     gatekeeper: Gatekeeper,
     /// Says that this process may no longer serve an account: another one has taken it over.
     lost: mpsc::Sender<AccountId>,
+    relay_news: NewsDesk,
 }
 
 impl Accounts {
@@ -60,6 +62,7 @@ impl Accounts {
             turn: AsyncMutex::default(),
             gatekeeper: Gatekeeper::new(rand::random(), Instant::now()),
             lost,
+            relay_news: NewsDesk::default(),
         });
         accounts.load_all().await?;
         Ok(accounts)
@@ -107,6 +110,7 @@ impl Accounts {
             self.store.clone(),
             self.directory.clone(),
             self.lost.clone(),
+            self.relay_news.clone(),
         );
         self.write_handles().insert(id, handle.clone());
         Ok(handle)
@@ -185,6 +189,16 @@ impl Accounts {
             .ok_or_else(|| warren_coord::Refused::Revoked.into())
     }
 
+    /// The relay server of an account that a token belongs to.
+    pub(crate) fn relay_by_token(&self, token: &str) -> Option<(AccountId, RelayId)> {
+        self.read_directory().relay(token)
+    }
+
+    /// Where it is announced that relay servers may have to hear something.
+    pub(crate) fn relay_news(&self) -> &NewsDesk {
+        &self.relay_news
+    }
+
     /// Something to answer, for a device that wants to join.
     pub(crate) fn challenge(&self) -> warren_proto::Challenge {
         self.gatekeeper.challenge(rand::random(), Instant::now())
@@ -220,6 +234,7 @@ impl Accounts {
 
     /// Writes what is not urgent and ends all streams.
     pub(crate) async fn shut_down(&self) {
+        self.relay_news.end();
         for handle in self.all() {
             if let Err(failure) = handle.shut_down().await {
                 error!(?failure, "can't write when devices were last seen");
@@ -246,7 +261,7 @@ impl Accounts {
 
 /// Runs to the end even if the client that asked for it goes away: between a commit and what
 /// follows from it nothing may be lost.
-async fn uninterrupted<T: Send + 'static>(
+pub(crate) async fn uninterrupted<T: Send + 'static>(
     work: impl Future<Output = ApiResult<T>> + Send + 'static,
 ) -> ApiResult<T> {
     match tokio::spawn(work).await {

@@ -5,6 +5,8 @@
 
 mod client;
 mod download;
+mod relay_types;
+mod relays;
 pub(crate) mod routes;
 pub(crate) mod server;
 mod time;
@@ -13,6 +15,9 @@ mod types;
 use std::path::{Path, PathBuf};
 
 pub use client::{Client, Error};
+pub use relay_types::{
+    DeviceRemoved, NewRelay, NewTurn, Relay, RelayCreated, RelayOrigin, SetRelays,
+};
 pub use time::Time;
 pub use types::{
     Account, BrokerStatus, Device, DeviceChange, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey,

@@ -6,6 +6,7 @@ mod extract;
 mod node;
 mod pieces;
 pub(crate) mod problem;
+mod relay;
 
 use std::sync::Arc;
 
@@ -17,12 +18,14 @@ use tokio::sync::Semaphore;
 
 use crate::accounts::Accounts;
 use crate::config::Limits;
+use crate::relays::Relays;
 use attempts::Attempts;
 use problem::Failure;
 
 /// What the handlers share.
 pub(crate) struct Api {
     accounts: Arc<Accounts>,
+    relays: Arc<Relays>,
     limits: Arc<Limits>,
     trusted_proxies: Arc<[IpNet]>,
     attempts: Attempts,
@@ -30,15 +33,16 @@ pub(crate) struct Api {
     joining: Semaphore,
 }
 
-/// The routes that nodes use.
+/// The routes that nodes and relay servers use.
 pub(crate) fn router(
     accounts: Arc<Accounts>,
+    relays: Arc<Relays>,
     limits: Arc<Limits>,
     trusted_proxies: Arc<[IpNet]>,
 ) -> Router {
     let joining = Semaphore::new(limits.joining);
     let attempts = Attempts::default();
-    let api = Api { accounts, limits, trusted_proxies, attempts, joining };
+    let api = Api { accounts, relays, limits, trusted_proxies, attempts, joining };
     Router::new()
         .route("/v1/node/challenge", get(node::challenge))
         .route("/v1/node/register", post(node::register))
@@ -47,6 +51,8 @@ pub(crate) fn router(
         .route("/v1/node/events", get(node::events))
         .route("/v1/node/connect", post(node::connect))
         .route("/v1/node/logout", post(node::logout))
+        .route("/v1/relay/report", post(relay::report))
+        .route("/v1/relay/events", get(relay::events))
         .route("/join", get(join_page))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { Failure::not_found("page") })

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 use warren_coord::BrokerSettings;
-use warren_proto::{AccountId, JoinLink, PROTOCOL};
+use warren_proto::{AccountId, JoinLink, PROTOCOL, Pin};
 use warren_store::Store;
 
 use crate::accounts::{AccountHandle, Accounts, fresh_ctx};
@@ -23,6 +23,7 @@ use crate::backup::{Manifest, Unpacked};
 use crate::config::{Limits, PublicUrl, ServeConfig, TlsMode};
 use crate::data_dir::DataDir;
 use crate::problems::problems;
+use crate::relays::{Relays, probe};
 use crate::server::Server;
 use crate::stun::Stun;
 use crate::tls::{Authority, Tls};
@@ -41,6 +42,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// What the admin API works on.
 pub(crate) struct Broker {
     pub(crate) accounts: Arc<Accounts>,
+    pub(crate) relays: Arc<Relays>,
     pub(crate) store: Store,
     pub(crate) data: Arc<DataDir>,
     authority: Option<Arc<Authority>>,
@@ -68,6 +70,11 @@ impl Broker {
             key_id: created.id,
             expires: created.expires.map(|at| Time(at.0)),
         })
+    }
+
+    /// Where the broker is reached, and the key by which it is known.
+    pub(crate) fn reached_by(&self) -> (String, Option<Pin>) {
+        (self.url.to_string(), self.authority.as_ref().map(|authority| authority.pin()))
     }
 
     /// The broker as a whole.
@@ -123,6 +130,7 @@ impl Broker {
             .await
             .map_err(|error| Failure::invalid(format!("{error:#}")))?;
         self.accounts.restore(unpacked.database()).await?;
+        self.relays.reload().await.map_err(|error| Failure::unavailable(&error))?;
         let this = self.clone();
         let manifest = tokio::task::spawn_blocking(move || {
             unpacked.place_small_files(&this.data)?;
@@ -203,9 +211,11 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     };
     let (lost_sender, lost) = mpsc::channel(1);
     let accounts = Accounts::load(store.clone(), settings, lost_sender).await?;
+    let relays = Relays::load(store.clone(), accounts.clone(), None).await?;
     let admin = AdminServer::bind(&config.admin_socket())?;
     let broker = Arc::new(Broker {
         accounts: accounts.clone(),
+        relays: relays.clone(),
         store,
         data,
         authority: tls.authority(),
@@ -224,7 +234,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     let strangers = config.limits.strangers.min(connections / 4).max(1);
     let limits = Arc::new(Limits { connections, strangers, ..config.limits.clone() });
     let trusted: Arc<[ipnet::IpNet]> = config.trusted_proxies().into();
-    let router = api::router(accounts, limits.clone(), trusted.clone());
+    let router = api::router(accounts, relays, limits.clone(), trusted.clone());
     Ok(Running {
         broker,
         first_link,
@@ -299,6 +309,8 @@ impl Running {
         let admin_router = crate::admin::routes::router(self.broker.clone());
         let admin = tokio::spawn(self.admin.run(admin_router, self.stop.subscribe()));
         let serving = tokio::spawn(self.server.run(self.stop.subscribe(), GRACE));
+        let asking =
+            tokio::spawn(probe::keep_asking(self.broker.relays.clone(), self.stop.subscribe()));
         let lost = tokio::select! {
             () = shutdown => None,
             Some(account) = self.lost.recv() => Some(account),
@@ -309,6 +321,7 @@ impl Running {
         drop(self.stun.take());
         let _ = serving.await;
         let _ = admin.await;
+        let _ = asking.await;
         drop(self.tls);
         self.broker.store.clone().close().await;
         match lost {

@@ -13,6 +13,7 @@ mod config;
 mod data_dir;
 mod outbox;
 mod problems;
+mod relays;
 mod server;
 mod stun;
 mod tls;

@@ -17,7 +17,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use warren_proto::{
-    DeviceId, DeviceName, Endpoint, EndpointKind, Relay, RelayDuty, RelayId, RelayInit, RelayScope,
+    DeviceId, DeviceName, Endpoint, EndpointKind, Relay, RelayDuty, RelayEvent, RelayId, RelayInit,
+    RelayScope,
 };
 use warren_turn::is_public;
 
@@ -91,6 +92,11 @@ impl Account {
         self.handle_clock(unix + now.duration_since(at), now);
     }
 
+    /// The account's own relays as they are stored, by id.
+    pub fn relay_records(&self) -> Vec<RelayRecord> {
+        self.relays.records.values().cloned().collect()
+    }
+
     /// Grows whenever what [`Account::relay_init`] says may have changed.
     pub fn relay_news(&self) -> u64 {
         self.relays.news
@@ -147,6 +153,11 @@ impl Account {
     pub(super) fn duty_of(&self, device: DeviceId) -> Option<RelayDuty> {
         let record = self.relay_of(device)?;
         Some(record.duty(self.relay_face(record).udp, self.revoked_devices()))
+    }
+
+    /// Whether a device is a connection relay of the account.
+    pub fn is_relay(&self, device: DeviceId) -> bool {
+        self.relay_of(device).is_some()
     }
 
     /// The relay that a device is.
@@ -306,4 +317,18 @@ fn guess_rank(endpoint: &&Endpoint) -> u8 {
 fn public_ips(device: &Device) -> Vec<IpAddr> {
     let DeviceFace { endpoints, .. } = DeviceFace::of(device);
     endpoints.iter().map(|endpoint| endpoint.addr.ip()).filter(is_public).collect()
+}
+
+/// What a relay server is told when what it is to know has changed; `None`: nothing.
+pub fn relay_update(old: &RelayInit, new: &RelayInit) -> Option<RelayEvent> {
+    let RelayInit { id, name, scope, realm, secrets, clock_unix_ms: _, revoked } = new;
+    let same = (id, name, scope, realm, secrets)
+        == (&old.id, &old.name, &old.scope, &old.realm, &old.secrets);
+    let gone = old.revoked.iter().any(|device| !revoked.contains(device));
+    if !same || gone {
+        return Some(RelayEvent::Init(new.clone()));
+    }
+    let more: Vec<DeviceId> =
+        revoked.iter().copied().filter(|device| !old.revoked.contains(device)).collect();
+    (!more.is_empty()).then_some(RelayEvent::Revoke(more))
 }

@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use warren_coord::{
     CREDENTIAL_LIFETIME, DeviceEdit, NewTurn, Refused, RelayFace, RelayGroups, RelayProbe,
-    RelayRecord, RelayView, RelayWarning,
+    RelayRecord, RelayView, RelayWarning, relay_update,
 };
 use warren_proto::{
-    CheckIn, CheckInState, DeviceId, Netmap, RelayId, RelayReport, RelayRtt, RelayScope,
-    RelayTransport, SessionEvent,
+    CheckIn, CheckInState, DeviceId, Netmap, RelayEvent, RelayId, RelayReport, RelayRtt,
+    RelayScope, RelayTransport, SessionEvent,
 };
 
 use crate::world::{World, endpoint};
@@ -237,6 +237,31 @@ fn what_must_be_refused_is_told_to_every_relay_until_its_credentials_are_over() 
     world.advance(DAY * 9);
     assert_eq!(init(&world).revoked, [], "its credentials are over");
     assert!(world.stored.revoked.is_empty());
+}
+
+#[test]
+fn a_relay_server_is_told_what_changed_and_nothing_else() {
+    let mut world = World::new("home");
+    let (pi, laptop) = (world.join(1, "pi"), world.join(2, "laptop"));
+    let server = world.server("berlin", "203.0.113.10:3478");
+    let init = |world: &World| world.account.relay_init(server, world.unix).unwrap();
+    let first = init(&world);
+    world.advance(Duration::from_secs(60));
+    assert_eq!(relay_update(&first, &init(&world)), None, "a clock goes on by itself");
+    let mut told = first;
+    for device in [pi, laptop] {
+        let removal = world.account.prepare_remove(device).unwrap();
+        world.commit(removal);
+        let now = init(&world);
+        assert_eq!(relay_update(&told, &now), Some(RelayEvent::Revoke(vec![device])));
+        told = now;
+    }
+    world.advance(DAY * 9);
+    let now = init(&world);
+    assert_eq!(relay_update(&told, &now), Some(RelayEvent::Init(now.clone())), "fewer to refuse");
+    let removal = world.account.prepare_remove_relay(server).unwrap();
+    world.commit(removal);
+    assert_eq!(world.account.relay_init(server, world.unix), None);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::turns::Turns;
 use super::{fresh_ctx, uninterrupted};
 use crate::api::problem::{ApiResult, Failure};
 use crate::outbox::{Sender, Sent, outbox};
+use crate::relays::NewsDesk;
 use crate::server::Flow;
 
 /// How long the timer rests after a bug of ours, so that it doesn't spin.
@@ -38,6 +39,7 @@ pub(crate) struct AccountHandle {
     store: Store,
     directory: Arc<RwLock<Directory>>,
     lost: mpsc::Sender<AccountId>,
+    relay_news: NewsDesk,
     /// Whose turn it is to be sent a whole map.
     pub(crate) turns: Turns,
     /// Requests under way, until they are answered ...
@@ -55,6 +57,8 @@ struct State {
     streams: BTreeMap<SessionId, Sender>,
     /// When the timer task wakes up next.
     armed: Option<Instant>,
+    /// Up to where relay servers were told that there may be news.
+    announced: u64,
     service: Service,
 }
 
@@ -94,6 +98,7 @@ impl AccountHandle {
         store: Store,
         directory: Arc<RwLock<Directory>>,
         lost: mpsc::Sender<AccountId>,
+        relay_news: NewsDesk,
     ) -> Arc<Self> {
         let ctx = fresh_ctx();
         let account = Account::new(snapshot, epoch, settings, ctx.now, ctx.unix);
@@ -103,6 +108,7 @@ impl AccountHandle {
                 account,
                 streams: BTreeMap::new(),
                 armed: None,
+                announced: 0,
                 service: Service::Open,
             }),
             turn: Arc::default(),
@@ -110,6 +116,7 @@ impl AccountHandle {
             store,
             directory,
             lost,
+            relay_news,
             turns: Turns::default(),
             requests: Latest::new(REQUESTS),
             opening: Latest::new(1),
@@ -254,6 +261,10 @@ impl AccountHandle {
     /// Sends events out and makes sure that the timer wakes up in time.
     fn settle(&self, mut state: MutexGuard<'_, State>) {
         state.pump();
+        let news = state.account.relay_news();
+        if std::mem::replace(&mut state.announced, news) != news {
+            self.relay_news.announce();
+        }
         let due = state.account.poll_timeout().map(|(at, _)| at);
         let sooner = match (due, state.armed) {
             (Some(due), Some(armed)) => due < armed,
@@ -275,12 +286,13 @@ impl AccountHandle {
         if state.service == Service::Closed {
             return None;
         }
-        let now = Instant::now();
-        if state.account.poll_timeout().is_some_and(|(due, _)| due <= now) {
-            state.account.handle_timeout(now);
-            state.pump();
+        let ctx = fresh_ctx();
+        state.account.handle_clock(ctx.unix, ctx.now);
+        if state.account.poll_timeout().is_some_and(|(due, _)| due <= ctx.now) {
+            state.account.handle_timeout(ctx.now);
         }
-        Some(state.account.poll_housekeeping(&fresh_ctx()).is_some())
+        state.pump();
+        Some(state.account.poll_housekeeping(&ctx).is_some())
     }
 
     /// Handles what is due. Returns when to come back; `None`: the account is closed.

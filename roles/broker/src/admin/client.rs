@@ -1,3 +1,5 @@
+mod relays;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +19,8 @@ use warren_proto::{JoinKeyId, Problem};
 
 use super::download::Download;
 use super::{
-    Account, BrokerStatus, Device, DeviceChange, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey,
-    Pins, socket_path,
+    Account, BrokerStatus, Device, DeviceChange, DeviceRemoved, JoinKey, JoinKeyCreated,
+    NewAccount, NewJoinKey, Pins, socket_path,
 };
 use crate::backup::Manifest;
 
@@ -104,36 +106,57 @@ impl Client {
     }
 
     /// The broker as a whole.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn status(&self) -> Result<BrokerStatus, Error> {
         self.get("/api/v1/status").await
     }
 
     /// All accounts, by name.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn accounts(&self) -> Result<Vec<Account>, Error> {
         self.get("/api/v1/accounts").await
     }
 
     /// One account.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn account(&self, account: &str) -> Result<Account, Error> {
         self.get(&account_path(account)).await
     }
 
     /// Creates an account.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn create_account(&self, new: &NewAccount) -> Result<Account, Error> {
         self.send(Method::POST, "/api/v1/accounts", Some(new)).await
     }
 
     /// Removes an account with all its devices and join keys; they are cut off at once.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn remove_account(&self, account: &str) -> Result<(), Error> {
         self.delete(&account_path(account)).await
     }
 
     /// An account's join keys.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn join_keys(&self, account: &str) -> Result<Vec<JoinKey>, Error> {
         self.get(&format!("{}/join-keys", account_path(account))).await
     }
 
     /// Creates a join key.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn create_join_key(
         &self,
         account: &str,
@@ -144,21 +167,33 @@ impl Client {
     }
 
     /// Removes a join key; devices that have joined with it stay.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn remove_join_key(&self, account: &str, key: JoinKeyId) -> Result<(), Error> {
         self.delete(&format!("{}/join-keys/{key}", account_path(account))).await
     }
 
     /// An account's devices, by name.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn devices(&self, account: &str) -> Result<Vec<Device>, Error> {
         self.get(&format!("{}/devices", account_path(account))).await
     }
 
     /// One device.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn device(&self, account: &str, device: &str) -> Result<Device, Error> {
         self.get(&device_path(account, device)).await
     }
 
     /// Renames a device, sets its static endpoint or its tags.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn change_device(
         &self,
         account: &str,
@@ -169,28 +204,43 @@ impl Client {
     }
 
     /// Expires a device: it is cut off until it joins again, and keeps name and addresses.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn expire_device(&self, account: &str, device: &str) -> Result<Device, Error> {
         let path = format!("{}/expire", device_path(account, device));
         self.send(Method::POST, &path, None::<&()>).await
     }
 
     /// Removes a device; it is cut off everywhere at once.
-    pub async fn remove_device(&self, account: &str, device: &str) -> Result<(), Error> {
-        self.delete(&device_path(account, device)).await
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
+    pub async fn remove_device(&self, account: &str, device: &str) -> Result<DeviceRemoved, Error> {
+        self.send(Method::DELETE, &device_path(account, device), None::<&()>).await
     }
 
     /// The pins by which devices know the broker.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn pins(&self) -> Result<Pins, Error> {
         self.get("/api/v1/pins").await
     }
 
     /// Makes the next CA and announces its pin to all devices. Idempotent.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn prepare_pin(&self) -> Result<Pins, Error> {
         self.send(Method::POST, "/api/v1/pins/prepare", None::<&()>).await
     }
 
     /// Puts the prepared CA to use. Devices that have not been online since it was announced must
     /// join again.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn activate_pin(&self) -> Result<Pins, Error> {
         self.send(Method::POST, "/api/v1/pins/activate", None::<&()>).await
     }
@@ -218,6 +268,9 @@ impl Client {
 
     /// Replaces all that the running broker holds by a backup. All devices' sessions end; those
     /// that the backup doesn't know must join again. If the backup can't be used, nothing changes.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn restore(&self, file: &Path) -> Result<Manifest, Error> {
         let archive =
             std::fs::File::open(file).map_err(|error| Error::File(file.to_owned(), error))?;

@@ -19,6 +19,7 @@ use warren_proto::{DeviceId, DeviceName, ErrorCode, JoinKeyId};
 
 use super::Time;
 use super::download::Download;
+use super::relay_types::DeviceRemoved;
 use super::types::{
     Account, BrokerStatus, Device, DeviceChange, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey,
     Pins,
@@ -53,6 +54,7 @@ pub(crate) fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/pins/activate", post(activate_pin))
         .route("/api/v1/backup", post(backup))
         .route("/api/v1/restore", post(restore))
+        .merge(super::relays::routes())
         .fallback(|| async { Failure::not_found("address in the admin API") })
         .layer(axum::middleware::map_response(tell_operator))
         .with_state(broker)
@@ -87,6 +89,7 @@ async fn remove_account(
 ) -> ApiResult<StatusCode> {
     let id = broker.accounts.find(&account)?.id();
     broker.accounts.remove(id).await?;
+    broker.relays.reload().await.map_err(|error| Failure::unavailable(&error))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -168,11 +171,12 @@ async fn expire_device(
 async fn remove_device(
     State(broker): Shared,
     Path((account, device)): Path<(String, String)>,
-) -> ApiResult<StatusCode> {
+) -> ApiResult<Json<DeviceRemoved>> {
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
+    let was_relay = handle.read(|account| account.is_relay(device));
     handle.durable(move |account, _| account.prepare_remove(device)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(DeviceRemoved { was_relay, relays_left: super::relays::used(&handle) }))
 }
 
 async fn pins(State(broker): Shared) -> ApiResult<Json<Pins>> {
@@ -335,7 +339,7 @@ fn device_view(device: DeviceView) -> Device {
 }
 
 /// A request's body in JSON; the error tells an admin what is wrong with it.
-struct Content<T>(T);
+pub(super) struct Content<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Content<T> {
     type Rejection = Failure;

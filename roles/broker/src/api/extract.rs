@@ -17,6 +17,7 @@ use warren_proto::{DeviceId, ErrorCode, OLDEST_PROTOCOL, PROTOCOL_HEADER};
 use super::Api;
 use super::problem::Failure;
 use crate::accounts::{AccountHandle, Place};
+use crate::relays::Server;
 use crate::server::{Flow, Holder, Peer, client_of, source_of};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -28,17 +29,46 @@ impl FromRequestParts<Arc<Api>> for Source {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
-        let peer = peer(parts)?;
-        let chain: Vec<&str> = parts
-            .headers
-            .get_all(FORWARDED_FOR)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .collect();
-        let client = client_of(peer.source(), chain.into_iter(), &api.trusted_proxies);
-        Ok(Self(source_of(client)))
+        Ok(Self(source_of(client(parts, api)?)))
     }
+}
+
+/// Where a request comes from, as far as trusted proxies tell.
+fn client(parts: &Parts, api: &Api) -> Result<IpAddr, Failure> {
+    let peer = peer(parts)?;
+    let chain: Vec<&str> = parts
+        .headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    Ok(client_of(peer.source(), chain.into_iter(), &api.trusted_proxies))
+}
+
+/// The relay server that a request's token belongs to, and where it is.
+pub(super) struct RelayCaller {
+    pub(super) server: Server,
+    pub(super) source: IpAddr,
+}
+
+impl FromRequestParts<Arc<Api>> for RelayCaller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
+        check_protocol(&parts.headers)?;
+        let server = api.relays.authenticate(bearer(&parts.headers, "relay")?)?;
+        peer(parts)?.set_known(Holder::Relay(server.id()));
+        Ok(Self { server, source: client(parts, api)? })
+    }
+}
+
+/// The bearer token (RFC 6750 §2.1) of a request.
+fn bearer<'a>(headers: &'a HeaderMap, whose: &str) -> Result<&'a str, Failure> {
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    value.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| {
+        Failure::new(ErrorCode::Revoked, format!("this request needs the {whose}'s token"))
+    })
 }
 
 /// The device that a request's token belongs to. One device has few requests under way: one more
@@ -55,14 +85,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
         check_protocol(&parts.headers)?;
-        let token = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(|| {
-                Failure::new(ErrorCode::Revoked, "this request needs the device's token")
-            })?;
+        let token = bearer(&parts.headers, "device")?;
         let (account, device) = api.accounts.authenticate(token)?;
         peer(parts)?.set_known(Holder::Device(account.id(), device));
         let flow: Arc<Flow> = parts.extensions.get().cloned().unwrap_or_default();

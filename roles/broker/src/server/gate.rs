@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use warren_proto::{AccountId, DeviceId};
+use warren_proto::{AccountId, DeviceId, RelayId};
 
 use super::flow::Flow;
 use crate::config::Limits;
@@ -55,6 +55,7 @@ const CONNECTIONS_PER_HOLDER: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Holder {
     Device(AccountId, DeviceId),
+    Relay(RelayId),
 }
 
 /// An address and the length of the prefix that it stands for.

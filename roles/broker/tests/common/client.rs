@@ -388,3 +388,43 @@ fn parse_block(block: &str) -> Received {
         event: SessionEvent::parse(event, data).expect("an event of this protocol"),
     }
 }
+
+/// A relay server's stream, parsed; heartbeats are passed over.
+pub struct RelayEvents {
+    body: Incoming,
+    text: String,
+}
+
+impl RelayEvents {
+    /// The next event; `None` at the end of the stream.
+    pub async fn event(&mut self) -> Option<warren_proto::RelayEvent> {
+        loop {
+            while let Some(end) = self.text.find("\n\n") {
+                let block: String = self.text.drain(..end + 2).collect();
+                let field = |name: &str| {
+                    let line = block.lines().find_map(|line| line.strip_prefix(name));
+                    line.map(str::trim_start).map(str::to_owned)
+                };
+                if let (Some(name), Some(data)) = (field("event:"), field("data:")) {
+                    return Some(warren_proto::RelayEvent::parse(&name, &data).expect("an event"));
+                }
+            }
+            let frame = self.body.frame().await?.ok()?;
+            let Ok(data) = frame.into_data() else { continue };
+            self.text.push_str(std::str::from_utf8(&data).expect("events are UTF-8"));
+        }
+    }
+}
+
+impl Client {
+    /// Opens a relay server's stream.
+    pub async fn relay_events(&self) -> RelayEvents {
+        let response = self
+            .request(Method::GET, "/v1/relay/events", &[], Bytes::new())
+            .await
+            .expect("the broker answers");
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        RelayEvents { body: response.into_body(), text: String::new() }
+    }
+}

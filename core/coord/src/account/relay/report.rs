@@ -53,6 +53,16 @@ impl Account {
         }
     }
 
+    /// Whether a relay server has reported to this process.
+    pub fn is_relay_heard(&self, id: RelayId) -> bool {
+        self.relays.live.get(&id).is_some_and(|live| live.report.is_some())
+    }
+
+    /// What asking a relay has shown last.
+    pub fn relay_probes(&self, id: RelayId) -> &[RelayProbe] {
+        self.relays.live.get(&id).map_or(&[], |live| &live.probes)
+    }
+
     pub(super) fn is_draining(&self, id: RelayId) -> bool {
         let report = self.relays.live.get(&id).and_then(|live| live.report.as_ref());
         report.is_some_and(|(_, report)| report.draining)
