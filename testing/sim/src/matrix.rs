@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use warren_mesh::PathState;
+use warren_mesh::{PathState, PeerStatus};
 
 use crate::net::{Behaviour, Link, NatConfig};
+use crate::relay::RelayKind;
 use crate::site::{Families, Nat, SiteConfig, SiteId};
 use crate::world::World;
 
@@ -52,7 +53,11 @@ pub fn expectations(table: &str) -> Vec<Expectation> {
 pub struct Attempt {
     /// Time from the first ping to the first reply, if both ends have a direct path then.
     pub direct: Option<Duration>,
-    /// What the side that began says otherwise.
+    /// The same, if both ends have a path through one relay.
+    pub relayed: Option<Duration>,
+    /// Allocations made at relays until then.
+    pub allocations: u64,
+    /// What the side that began says of why it isn't direct.
     pub reason: Option<String>,
     /// A digest of everything that happened.
     pub trace: u64,
@@ -150,6 +155,9 @@ impl Beside {
 /// One ping between two sites, both devices online for a while, which one started first and for how
 /// long by the seed.
 fn attempt_between(mut world: World, sites: impl FnOnce(&mut World) -> [SiteId; 2]) -> Attempt {
+    for name in ["first", "second"] {
+        world.add_relay(name, RelayKind::Ours, Link::ACCESS);
+    }
     let sites = sites(&mut world);
     let nodes = ["left", "right"].into_iter().zip(sites).map(|(name, site)| {
         let node = world.add_node(name, site);
@@ -171,8 +179,19 @@ fn attempt_between(mut world: World, sites: impl FnOnce(&mut World) -> [SiteId; 
         matches!(status(world, node, peer).path, PathState::Direct { .. })
     };
     let both = is_direct(&world, left, right) && is_direct(&world, right, left);
+    let relay = |world: &World, node, peer| match status(world, node, peer) {
+        PeerStatus { path: PathState::Relayed { .. }, relay: Some(relay), .. } => Some(relay.id),
+        _ => None,
+    };
+    let here = relay(&world, left, right);
+    let same = here.is_some() && here == relay(&world, right, left);
+    let allocations = world.allocated();
+    // The search for a direct path goes on beside the relayed one, and tells why it was in vain.
+    world.run_for(Duration::from_secs(7));
     Attempt {
         direct: time.filter(|_| both),
+        relayed: time.filter(|_| same),
+        allocations,
         reason: status(&world, left, right).reason.map(|reason| reason.to_string()),
         trace: world.network.trace(),
     }
@@ -183,7 +202,7 @@ fn attempt_between(mut world: World, sites: impl FnOnce(&mut World) -> [SiteId; 
 pub struct Measured {
     /// The row.
     pub expected: Expectation,
-    /// The times, sorted; empty where there is no direct path.
+    /// The times, sorted: direct, or through a relay where the row says so.
     pub times: Vec<Duration>,
     /// What the devices say where there is none.
     pub reason: Option<String>,
@@ -201,10 +220,11 @@ fn rounded_ms(time: Duration) -> u128 {
     time.as_micros().div_ceil(10_000) * 10
 }
 
-fn cell(sorted: &[Duration]) -> String {
+fn cell(sorted: &[Duration], direct: bool) -> String {
     let ms = |share| percentile(sorted, share).map(rounded_ms);
     match (ms(0.5), ms(0.95)) {
-        (Some(p50), Some(p95)) => format!("{p50} / {p95}"),
+        (Some(p50), Some(p95)) if direct => format!("{p50} / {p95}"),
+        (Some(p50), Some(p95)) => format!("*{p50} / {p95}*"),
         (Some(_), None) | (None, Some(_)) | (None, None) => "–".to_owned(),
     }
 }
@@ -218,13 +238,23 @@ pub const BAD_LEG: Link = Link {
     ..Link::ACCESS
 };
 
-/// The page, in Markdown. `all` and `bad` are the sorted times of all pairs over good and bad legs.
+/// The sorted times of all pairs together.
+#[derive(Debug, Clone, Copy)]
+pub struct Times<'a> {
+    /// Direct ones.
+    pub direct: &'a [Duration],
+    /// Direct ones over bad legs.
+    pub bad: &'a [Duration],
+    /// Relayed ones.
+    pub relayed: &'a [Duration],
+}
+
+/// The page, in Markdown.
 pub fn page(
     rows: &[Measured],
     besides: &[(Beside, Vec<Duration>)],
     seeds: usize,
-    all: &[Duration],
-    bad: &[Duration],
+    times: Times<'_>,
 ) -> String {
     let mut page = format!(
         "# NAT matrix\n\n\
@@ -235,7 +265,8 @@ pub fn page(
         NATs. The time is from the first ping to its reply over a tunnel that did not exist before, \
         with 20 ms one way on each leg (device, broker and STUN server, each to the middle of the \
         internet), without loss: median / 95th percentile in ms of virtual time (up to the next 10), over {seeds} seeds, \
-        each with either side beginning.\n\n"
+        each with either side beginning. *In italics* what goes through a relay, 20 ms from the middle \
+        too; the others make no allocation at any.\n\n"
     );
     page.push_str("|  |");
     for nat in Nat::ALL {
@@ -251,7 +282,7 @@ pub fn page(
                 let pair = (row.expected.left, row.expected.right);
                 pair == (left, right) || pair == (right, left)
             });
-            let cell = row.map_or_else(String::new, |row| cell(&row.times));
+            let cell = row.map_or_else(String::new, |row| cell(&row.times, row.expected.direct));
             let _ = write!(page, " {cell} |");
         }
         page.push('\n');
@@ -260,21 +291,22 @@ pub fn page(
         let ms = |share| percentile(sorted, share).map_or(0, rounded_ms);
         format!("{} ms, 95th percentile {} ms, longest {} ms", ms(0.5), ms(0.95), ms(1.0))
     };
-    let _ = writeln!(page, "\nAll direct pairs together: median {}.", summary(all));
+    let _ = writeln!(page, "\nAll direct pairs together: median {}.", summary(times.direct));
+    let _ = writeln!(page, "\nAll relayed pairs together: median {}.", summary(times.relayed));
     let _ = writeln!(
         page,
-        "\nOver bad legs (each with 1 % loss, up to 10 ms of jitter, 1 % late, 0.5 % twice): \
+        "\nDirect pairs over bad legs (each with 1 % loss, up to 10 ms of jitter, 1 % late, 0.5 % twice): \
         median {}.",
-        summary(bad)
+        summary(times.bad)
     );
     page.push_str("\nBesides:\n\n| pair | median / 95th percentile |\n| --- | --- |\n");
     for (beside, times) in besides {
-        let _ = writeln!(page, "| {} | {} |", beside.name(), cell(times));
+        let _ = writeln!(page, "| {} | {} |", beside.name(), cell(times, beside.is_direct()));
     }
     page.push_str(
-        "\nNo direct path:\n\n| pair | why | what `status` says |\n| --- | --- | --- |\n",
+        "\nRelayed, because:\n\n| pair | why | what `status` says |\n| --- | --- | --- |\n",
     );
-    for row in rows.iter().filter(|row| row.times.is_empty()) {
+    for row in rows.iter().filter(|row| !row.expected.direct) {
         let Expectation { left, right, why, .. } = &row.expected;
         let reason = row.reason.as_deref().unwrap_or("–");
         let _ = writeln!(page, "| {left}, {right} | {why} | {reason} |");

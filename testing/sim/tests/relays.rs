@@ -168,8 +168,8 @@ fn where_udp_is_blocked_a_stream_carries_it_within_three_seconds() {
                 let expected = if blocked { RelayTransport::Tls } else { RelayTransport::Udp };
                 assert_eq!(relay.transport, expected);
             }
-            let stream = world.stream(left, right, Duration::from_millis(20), 2 * MINUTE);
-            world.run_for(3 * MINUTE);
+            let stream = world.stream(left, right, Duration::from_millis(50), MINUTE);
+            world.run_for(2 * MINUTE);
             let report = world.stream_report(stream);
             assert_eq!(report.sent, report.received, "{nats:?}, seed {seed}");
         });
@@ -224,4 +224,196 @@ fn when_udp_is_blocked_on_the_way_traffic_flows_by_a_stream_within_three_seconds
             }
         });
     }
+}
+
+/// Two homes whose routers can be told to let nothing directly from one to the other.
+fn fenced_pair(seed: u64) -> (World, [NodeId; 2], [warren_sim::net::RouterId; 2]) {
+    let mut world = World::new(seed);
+    world.add_relay("first", RelayKind::Ours, Link::ACCESS);
+    world.add_relay("second", RelayKind::Ours, Link::ACCESS);
+    let sites = [(); 2].map(|()| world.add_site(warren_sim::SiteConfig::new(Nat::EimApdf)));
+    let nodes = [("left", sites[0]), ("right", sites[1])].map(|(name, site)| {
+        let node = world.add_node(name, site);
+        world.start_node(node);
+        node
+    });
+    let routers = sites.map(|site| world.sites.router(site).unwrap());
+    (world, nodes, routers)
+}
+
+fn fence(world: &mut World, routers: [warren_sim::net::RouterId; 2], up: bool) {
+    let [left, right] = routers;
+    world.network.set_fence(left, up.then_some(right));
+    world.network.set_fence(right, up.then_some(left));
+}
+
+#[test]
+fn when_the_rule_is_removed_a_relayed_pair_with_traffic_is_direct_within_a_minute() {
+    for_seeds("direct_again", 0..6, |seed| {
+        let (mut world, [left, right], routers) = fenced_pair(seed);
+        fence(&mut world, routers, true);
+        world.run_for(15 * SECOND);
+        let time = world.ping_until_answered(left, right, 10 * SECOND).unwrap();
+        assert!(time <= Duration::from_millis(1500), "{time:?}");
+        let pace = Duration::from_millis(20);
+        let streams = [(left, right), (right, left)]
+            .map(|(from, to)| world.stream(from, to, pace, 4 * MINUTE));
+        let transfer = world.transfer(left, right, pace, 4 * MINUTE);
+        let wait = Duration::from_millis(20_000 + world.chance(60_000));
+        world.run_for(wait);
+        assert!(is_relayed(&world, left, right) && is_relayed(&world, right, left));
+        fence(&mut world, routers, false);
+        let time = world.run_until(2 * MINUTE, |world| {
+            is_direct(world, left, right) && is_direct(world, right, left)
+        });
+        assert!(time.is_some_and(|time| time <= MINUTE), "seed {seed}: {time:?}");
+        world.run_for(6 * MINUTE);
+        for stream in streams {
+            let report = world.stream_report(stream);
+            assert_eq!(report.sent, report.received, "seed {seed}: packets lost to the switch");
+        }
+        assert!(world.transfer_report(transfer).stall <= 3 * SECOND);
+        let held: usize = world.relays.iter().map(|it| it.server().gauges().allocations).sum();
+        assert_eq!(held, 0, "the allocations are let go");
+    });
+}
+
+#[test]
+fn when_direct_paths_are_cut_traffic_flows_through_a_relay_within_three_seconds() {
+    for_seeds("direct_cut", 0..10, |seed| {
+        let (mut world, [left, right], routers) = fenced_pair(seed);
+        world.run_for(15 * SECOND);
+        assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+        assert!(is_direct(&world, left, right));
+        let transfers = [(left, right), (right, left)]
+            .map(|(from, to)| world.transfer(from, to, Duration::from_millis(20), 10 * MINUTE));
+        let wait = Duration::from_millis(5000 + world.chance(30_000));
+        world.run_for(wait);
+        fence(&mut world, routers, true);
+        world.run_for(MINUTE);
+        for transfer in transfers {
+            let report = world.transfer_report(transfer);
+            assert!(report.stall <= 3 * SECOND, "seed {seed}: {report:?}");
+        }
+        assert!(is_relayed(&world, left, right) && is_relayed(&world, right, left));
+    });
+}
+
+#[test]
+fn an_idle_relayed_pair_sends_no_direct_probes() {
+    let (mut world, left, right) = hard_pair(1, [Nat::Apdm, Nat::Apdm]);
+    assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+    world.run_for(MINUTE);
+    let probes = |world: &World| world.node(left).mesh().counters().probes_sent;
+    let before = probes(&world);
+    world.run_for(2 * MINUTE);
+    // Its own path is kept, each 20 s from either end.
+    assert!(probes(&world) - before <= 8, "{}", probes(&world) - before);
+    assert!(is_relayed(&world, left, right));
+    // With traffic, at most two packets go to each of the peer's endpoints in 25 s, and one along
+    // the path.
+    world.transfer(left, right, Duration::from_millis(100), 10 * MINUTE);
+    world.run_for(30 * SECOND);
+    let before = probes(&world);
+    world.run_for(5 * MINUTE);
+    let device = world.node(right).device();
+    let map = world.node(left).mesh().netmap().unwrap();
+    let endpoints = map.peers.iter().find(|peer| peer.id == device).unwrap().endpoints.len();
+    let sent = probes(&world) - before;
+    let (retests, refreshes) = (12 + 1, 15 + 2);
+    let most = retests * (2 * endpoints as u64 + 1) + refreshes * 2;
+    assert!(sent >= 12 && sent <= most, "{sent} of {most}");
+}
+
+#[test]
+fn somebody_elses_turn_server_needs_but_one_allocation() {
+    for (nats, limit) in [
+        ([Nat::Apdm, Nat::Apdm], 1500),
+        ([Nat::EimApdf, Nat::Apdm], 2500),
+        ([Nat::UdpBlocked, Nat::EimApdf], 2000),
+        ([Nat::EimApdf, Nat::UdpBlocked], 2000),
+    ] {
+        for_seeds("third_party", 0..3, |seed| {
+            let mut world = World::new(seed);
+            world.add_relay("elsewhere", RelayKind::ThirdParty, Link::ACCESS);
+            let left = world.add_home("left", nats[0]);
+            let right = world.add_home("right", nats[1]);
+            world.run_for(15 * SECOND);
+            let time = world.ping_until_answered(left, right, 10 * SECOND);
+            let time = time.unwrap_or_else(|| panic!("{nats:?}, seed {seed}: never"));
+            assert!(time <= Duration::from_millis(limit), "{nats:?}, seed {seed}: {time:?}");
+            assert_eq!(world.allocated(), 1, "{nats:?}, seed {seed}");
+            let stream = world.stream(left, right, Duration::from_millis(100), 12 * MINUTE);
+            world.run_for(13 * MINUTE);
+            let report = world.stream_report(stream);
+            assert_eq!(report.sent, report.received, "{nats:?}, seed {seed}");
+            assert_eq!(relay_of(&world, left, right).as_deref(), Some("elsewhere"));
+            assert_eq!(relay_of(&world, right, left).as_deref(), Some("elsewhere"));
+        });
+    }
+}
+
+#[test]
+fn a_relayed_stream_of_an_hour_loses_nothing() {
+    for_seeds("relayed_hour", 0..2, |seed| {
+        let (mut world, left, right) = hard_pair(seed, [Nat::Apdm, Nat::Apdm]);
+        world.counts_control_bytes = false;
+        assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+        let pace = Duration::from_millis(200);
+        let stream = world.stream(left, right, pace, 60 * MINUTE);
+        world.run_for(61 * MINUTE);
+        let report = world.stream_report(stream);
+        assert_eq!(report.sent, report.received, "seed {seed}: {report:?}");
+        assert!(report.longest_gap < 2 * pace, "{report:?}");
+        assert_eq!(world.allocated(), 2);
+    });
+}
+
+#[test]
+fn over_bad_legs_a_relay_is_found_and_a_dead_one_replaced() {
+    for_seeds("relays_bad_legs", 0..12, |seed| {
+        let leg = warren_sim::matrix::BAD_LEG;
+        let mut world = World::with_leg(seed, leg);
+        world.add_relay("first", RelayKind::Ours, leg);
+        world.add_relay("second", RelayKind::Ours, leg);
+        let nats = [Nat::Apdm, if seed % 2 == 0 { Nat::Apdm } else { Nat::UdpBlocked }];
+        let nodes = ["left", "right"].map(|name| {
+            let config = warren_sim::SiteConfig::new(nats[usize::from(name == "right")]);
+            let site = world.add_site(warren_sim::SiteConfig { leg, ..config });
+            let node = world.add_node(name, site);
+            world.start_node(node);
+            node
+        });
+        let [left, right] = nodes;
+        world.run_for(20 * SECOND);
+        let time = world.ping_repeatedly(left, right, 20 * SECOND);
+        assert!(time.is_some_and(|time| time <= 4 * SECOND), "seed {seed}: {time:?}");
+        let transfer = world.transfer(left, right, Duration::from_millis(20), 5 * MINUTE);
+        world.run_for(10 * SECOND);
+        world.reset_stall(transfer);
+        world.kill_relay(warren_sim::RelayIndex(0));
+        world.run_for(MINUTE);
+        let report = world.transfer_report(transfer);
+        assert!(report.stall <= 6 * SECOND, "seed {seed}: {report:?}");
+    });
+}
+
+#[test]
+fn a_restarted_daemon_is_reached_through_the_relay_again() {
+    for_seeds("relayed_restart", 0..8, |seed| {
+        for away in [1, 30] {
+            let (mut world, left, right) = hard_pair(seed, [Nat::Apdm, Nat::Apdm]);
+            assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+            let stream = world.stream(left, right, Duration::from_millis(100), 10 * MINUTE);
+            world.run_for(5 * SECOND);
+            world.stop_node(right);
+            world.run_for(away * SECOND);
+            let received = world.stream_report(stream).received;
+            world.start_node(right);
+            let healed = world
+                .run_until(MINUTE, |world| world.stream_report(stream).received > received)
+                .unwrap_or_else(|| panic!("seed {seed}, away for {away} s: never"));
+            assert!(healed <= 4 * SECOND, "seed {seed}, away for {away} s: {healed:?}");
+        }
+    });
 }

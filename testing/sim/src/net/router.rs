@@ -43,6 +43,8 @@ pub(super) struct Router {
     nat: Option<Nat>,
     firewall: Option<FirewallState>,
     udp_blocked: bool,
+    /// What stands behind this router is neither sent to nor heard.
+    fence: Option<RouterId>,
 }
 
 impl Network {
@@ -64,6 +66,7 @@ impl Network {
             nat: config.nat.map(Nat::new),
             firewall,
             udp_blocked: config.udp_blocked,
+            fence: None,
         });
         id
     }
@@ -101,12 +104,28 @@ impl Network {
         self.routers[router.0].udp_blocked = blocked;
     }
 
+    /// Drops all that goes to or comes from another router's outside address, or lets it pass.
+    pub fn set_fence(&mut self, router: RouterId, against: Option<RouterId>) {
+        self.routers[router.0].fence = against;
+    }
+
+    fn is_fenced(&self, router: RouterId, ip: std::net::IpAddr) -> bool {
+        self.routers[router.0].fence.is_some_and(|other| {
+            let outside = &self.ifaces[self.routers[other.0].outside.0];
+            outside.addrs.iter().any(|addr| addr.addr() == ip)
+        })
+    }
+
     pub(super) fn route_out(&mut self, id: RouterId, mut packet: Packet) {
         let Some(hops) = packet.hops.checked_sub(1) else {
             self.lose(Loss::HopLimit);
             return;
         };
         packet.hops = hops;
+        if self.is_fenced(id, packet.dst.ip()) {
+            self.lose(Loss::Filtered);
+            return;
+        }
         let router = &mut self.routers[id.0];
         let outside = router.outside;
         if router.udp_blocked {
@@ -141,6 +160,10 @@ impl Network {
     }
 
     pub(super) fn route_in(&mut self, id: RouterId, mut packet: Packet) {
+        if self.is_fenced(id, packet.src.ip()) {
+            self.lose(Loss::Filtered);
+            return;
+        }
         let router = &mut self.routers[id.0];
         let inside = router.inside;
         if router.udp_blocked {

@@ -131,7 +131,8 @@ impl World {
         let config = Config {
             relayed_ipv4: Some(ip),
             virtual_addresses: false,
-            allow_peers: vec!["203.0.113.0/24".parse().expect("a network")],
+            // The internet of the simulation.
+            allow_peers: vec!["198.18.0.0/15".parse().expect("a network")],
             ..Config::private(settings)
         };
         (id, config)
