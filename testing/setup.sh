@@ -15,7 +15,7 @@ test=(
   pebble:pebble systemd-analyze:systemd nsenter:util-linux setpriv:util-linux g++:g++
   /usr/include/openssl/hmac.h:libssl-dev
 )
-bench=("${test[@]}" nebula:nebula tincd:tinc)
+bench=("${test[@]}" nebula:nebula tincd:tinc turnserver:coturn taskset:util-linux)
 
 case "$purpose" in
 demo) wanted=("${demo[@]}") ;;
