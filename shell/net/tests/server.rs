@@ -104,3 +104,34 @@ fn what_cannot_be_sent_is_counted_and_harms_nobody() {
     socket.send_run("[::1]:9".parse().expect("an address"), &[0; 900], 300);
     assert_eq!(socket.counters().send_errors, 3);
 }
+
+#[test]
+fn datagrams_of_several_parts_arrive_whole_whatever_the_offloads() {
+    for (offload_out, offload_in) in [(true, true), (true, false), (false, true)] {
+        let (out, into) = (socket("127.0.0.1:0", offload_out), socket("127.0.0.1:0", offload_in));
+        let data = numbered(20 * 300 - 7);
+        let (head, last_head, tail) = ([1, 2, 3, 4], [5, 6, 7, 8], [0, 0]);
+        let datagrams: Vec<&[u8]> = data.chunks(300).collect();
+        let heads = (0..20).map(|n| if n == 19 { &last_head } else { &head });
+        let parts: Vec<IoSlice<'_>> = heads
+            .clone()
+            .zip(&datagrams)
+            .flat_map(|(head, data)| [&head[..], *data, &tail].map(IoSlice::new))
+            .collect();
+        out.send_parts(into.address(), &parts, 3);
+        let expected: Vec<_> =
+            heads.zip(&datagrams).map(|(head, data)| [&head[..], *data, &tail].concat()).collect();
+        assert!(receive(&into, 20) == expected, "{offload_out} {offload_in}");
+        assert_eq!(out.counters().sends, if offload_out { 1 } else { 20 });
+    }
+}
+
+#[test]
+fn a_datagram_that_must_not_be_fragmented_is_sent_whole_or_not_at_all() {
+    let (out, into) = (socket("127.0.0.1:0", true), socket("127.0.0.1:0", true));
+    let datagram = numbered(5000);
+    out.send_unfragmented(into.address(), &datagram);
+    out.send_run(into.address(), &datagram, 5000);
+    assert_eq!(receive(&into, 2), [datagram.clone(), datagram]);
+    assert_eq!(out.counters().send_errors, 0);
+}

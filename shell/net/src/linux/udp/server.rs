@@ -205,6 +205,34 @@ impl ServerSocket {
         }
     }
 
+    /// Sends datagrams of one length, but for the last, which may be shorter; `each` parts one after
+    /// the other are one of them, such as a header, data, and padding. At most 64 datagrams of
+    /// 65,507 bytes together.
+    pub fn send_parts(&self, remote: SocketAddr, parts: &[IoSlice<'_>], each: usize) {
+        let each = each.max(1);
+        let datagrams = parts.len().div_ceil(each);
+        if datagrams > 1 && self.segmentation.load(Ordering::Relaxed) {
+            let stride = parts[..each].iter().map(|part| part.len()).sum();
+            let result = send_pieces(&self.socket, remote, parts, Some(stride));
+            if !self.must_be_sent_one_by_one(&result) {
+                return self.count(datagrams, result);
+            }
+        }
+        for datagram in parts.chunks(each) {
+            self.count(1, send_pieces(&self.socket, remote, datagram, None));
+        }
+    }
+
+    /// Sends one datagram that is lost rather than fragmented.
+    pub fn send_unfragmented(&self, remote: SocketAddr, datagram: &[u8]) {
+        let ipv6 = self.address.is_ipv6();
+        let result = Discovery::Probe
+            .set(&self.socket, ipv6)
+            .and_then(|()| send_message(&self.socket, remote, datagram, None));
+        let restored = Discovery::Data.set(&self.socket, ipv6);
+        self.count(1, result.and(restored));
+    }
+
     fn must_be_sent_one_by_one(&self, result: &io::Result<()>) -> bool {
         let error = result.as_ref().err().and_then(io::Error::raw_os_error);
         match error {
