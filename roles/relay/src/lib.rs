@@ -5,6 +5,7 @@
 
 pub mod metrics;
 pub mod pair;
+pub mod turn;
 
 /// How a relay is told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,6 +29,12 @@ pub trait Watched: Send + Sync + 'static {
     fn metrics(&self, page: &mut Page);
     /// Whether it takes new work.
     fn is_ready(&self) -> bool;
+
+    /// Answers a request of its own kind; `None` for none of them.
+    fn call(&self, request: &Request<()>) -> Option<Response<Full<Bytes>>> {
+        let _ = request;
+        None
+    }
 }
 
 /// Metrics in Prometheus' text format.
@@ -109,7 +115,7 @@ async fn serve(listener: TcpListener, watched: Arc<impl Watched>) -> Infallible 
         let watched = Arc::clone(&watched);
         tokio::spawn(async move {
             let answer = service_fn(|request: Request<Incoming>| {
-                let response = answer(&request, &*watched);
+                let response = answer(&request.map(drop), &*watched);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -121,7 +127,10 @@ async fn serve(listener: TcpListener, watched: Arc<impl Watched>) -> Infallible 
     }
 }
 
-fn answer<B>(request: &Request<B>, watched: &impl Watched) -> Response<Full<Bytes>> {
+fn answer(request: &Request<()>, watched: &impl Watched) -> Response<Full<Bytes>> {
+    if let Some(response) = watched.call(request) {
+        return response;
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
     }

@@ -1,0 +1,198 @@
+//! The TURN server as a process, or as a part of one.
+//!
+//! One thread forwards: it waits for all UDP sockets at once, asks the state machine
+//! (`warren_turn::server`) once for each run, and sends the run on from where it lies. Connections
+//! are served by tokio's threads. Both share the state behind one lock, which is taken for a batch.
+
+mod forward;
+mod hub;
+mod observe;
+mod sockets;
+mod streams;
+mod tls;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinSet;
+pub use warren_turn::server::{Config as ServerConfig, Counters, Gauges, Quotas, Settings, User};
+
+use crate::Stop;
+use crate::metrics;
+use hub::Hub;
+pub use observe::Mint;
+pub use sockets::{interface_addresses, relayed_address};
+pub use streams::Connection;
+use worker::Worker;
+
+/// How often the end of a drain is looked for.
+const DRAIN_CHECK: Duration = Duration::from_millis(200);
+
+/// What a TURN server is told.
+#[derive(Debug, Clone)]
+pub struct TurnConfig {
+    /// UDP addresses that clients send to. Those of [`ServerConfig::stun`] belong to them by their
+    /// order.
+    pub udp: Vec<SocketAddr>,
+    /// TCP addresses.
+    pub tcp: Vec<SocketAddr>,
+    /// TLS addresses, and the certificate.
+    pub tls: Option<TlsConfig>,
+    /// The state machine's part.
+    pub server: ServerConfig,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// Who may have credentials made by HTTP, beside the metrics.
+    pub mint: Option<Mint>,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+/// TURN over TLS.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// TCP addresses.
+    pub listen: Vec<SocketAddr>,
+    /// The certificate chain, PEM; read again when it changes.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+}
+
+/// A TURN server that runs; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    hub: Arc<Hub>,
+    tasks: JoinSet<()>,
+    _worker: Worker,
+}
+
+impl Turn {
+    /// Opens its sockets and begins to serve. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If something can't be listened at, the certificate can't be read, or a thread can't be
+    /// started; the text says what to do.
+    pub async fn start(config: &TurnConfig) -> anyhow::Result<Self> {
+        if let Err(error) = warren_net::raise_open_file_limit() {
+            tracing::debug!(%error, "the limit of open files stays");
+        }
+        let hub = Arc::new(Hub::new(config, Instant::now(), unix_time())?);
+        let mut tasks = JoinSet::new();
+        streams::listen(config, &hub, &mut tasks).await?;
+        let worker = Worker::start(Arc::clone(&hub))?;
+        Ok(Self { hub, tasks, _worker: worker })
+    }
+
+    /// The UDP addresses that it listens at, in the order of the configuration.
+    pub fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.hub.udp_addresses()
+    }
+
+    /// Takes other credentials, live.
+    pub fn set_settings(&self, settings: Settings) {
+        self.hub.with(|state, now| state.server.set_settings(settings, now));
+    }
+
+    /// Corrects the wall clock by which credentials expire: the time since 1970, now.
+    pub fn set_clock(&self, unix: Duration) {
+        self.hub.with(|state, now| state.server.set_clock(unix, now));
+    }
+
+    /// From now on takes nothing new.
+    pub fn drain(&self) {
+        self.hub.with(|state, _| state.server.drain());
+        self.hub.set_draining();
+    }
+
+    /// What there is at the moment.
+    pub fn gauges(&self) -> Gauges {
+        self.hub.with(|state, _| state.server.gauges())
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        self.hub.with(|state, _| state.server.counters().clone())
+    }
+
+    /// Serves a connection that somebody else has accepted, such as a web server that shares its
+    /// port. Returns when it has ended.
+    pub fn serve_connection(
+        &self,
+        connection: impl Connection,
+        remote: SocketAddr,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        streams::serve(Arc::clone(&self.hub), connection, remote)
+    }
+}
+
+/// Runs a TURN server until `stops` says so, or has no sender any more. Whatever comes from
+/// `settings` counts from then on.
+///
+/// # Errors
+///
+/// As [`Turn::start`].
+pub async fn run(
+    config: TurnConfig,
+    mut stops: Receiver<Stop>,
+    mut settings: Receiver<Settings>,
+) -> anyhow::Result<()> {
+    let mut turn = Turn::start(&config).await?;
+    if let Some(address) = config.metrics {
+        let watched = Arc::new(observe::Observed::new(Arc::clone(&turn.hub), config.mint.clone()));
+        let served = metrics::listen(address, watched).await?;
+        turn.tasks.spawn(async move {
+            let _ = served.await;
+        });
+    }
+    for address in turn.udp_addresses() {
+        tracing::info!(%address, "TURN over UDP");
+    }
+    let mut draining_until: Option<tokio::time::Instant> = None;
+    let mut checks = tokio::time::interval(DRAIN_CHECK);
+    loop {
+        tokio::select! {
+            told = stops.recv() => match told.unwrap_or(Stop::Now) {
+                Stop::Now => {
+                    tracing::info!("the TURN server ends");
+                    return Ok(());
+                }
+                Stop::Drain if draining_until.is_none() => {
+                    turn.drain();
+                    let allocations = turn.gauges().allocations;
+                    tracing::info!(allocations, "draining: nothing new, ends with the last one");
+                    draining_until = Some(tokio::time::Instant::now() + config.drain_timeout);
+                }
+                Stop::Drain => {}
+            },
+            Some(settings) = settings.recv() => turn.set_settings(settings),
+            _ = checks.tick(), if draining_until.is_some() => {
+                let allocations = turn.gauges().allocations;
+                let is_late = draining_until.is_some_and(|until| until.elapsed() > Duration::ZERO);
+                if allocations == 0 || is_late {
+                    tracing::info!(allocations, "drained, the TURN server ends");
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+fn listening(what: &str, address: SocketAddr) -> impl FnOnce() -> String {
+    let what = what.to_owned();
+    move || format!("can't listen for {what} at {address}")
+}
+
+async fn bind_tcp(what: &str, address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
+    tokio::net::TcpListener::bind(address).await.with_context(listening(what, address))
+}

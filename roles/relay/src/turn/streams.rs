@@ -1,0 +1,220 @@
+//! TURN over TCP and TLS (RFC 8656 §3.1).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use warren_turn::server::{ClientAddr, StreamId};
+use warren_turn::stream::{MAX_FRAME, StreamDecoder};
+
+use super::hub::{Hub, STREAM_QUEUE};
+use super::tls::Certificate;
+use super::{TurnConfig, bind_tcp};
+
+/// The longest message of somebody who has no allocation yet.
+const MAX_FIRST_FRAME: usize = 4096;
+/// Handshakes at once; whoever comes later waits.
+const MAX_HANDSHAKES: usize = 256;
+/// How long a handshake may take.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// How long a write may make no progress.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+const READ_BYTES: usize = 16 << 10;
+/// Messages that wait are written together up to so many bytes.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// A byte stream to a client.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for T {}
+
+pub(super) async fn listen(
+    config: &TurnConfig,
+    hub: &Arc<Hub>,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    for address in &config.tcp {
+        let listener = bind_tcp("TURN over TCP", *address).await?;
+        tracing::info!(address = %listener.local_addr()?, "TURN over TCP");
+        tasks.spawn(accept_tcp(Arc::clone(hub), listener));
+    }
+    let Some(tls) = &config.tls else { return Ok(()) };
+    let certificate = Certificate::load(&tls.certificate, &tls.key)
+        .context("TURN over TLS has no certificate: see --cert and --key")?;
+    let acceptor = certificate.acceptor()?;
+    tasks.spawn(certificate.keep_fresh());
+    for address in &tls.listen {
+        let listener = bind_tcp("TURN over TLS", *address).await?;
+        tracing::info!(address = %listener.local_addr()?, "TURN over TLS");
+        tasks.spawn(accept_tls(Arc::clone(hub), listener, acceptor.clone()));
+    }
+    Ok(())
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                let _ = stream.set_nodelay(true);
+                return (stream, remote);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a connection failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn accept_tcp(hub: Arc<Hub>, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            (stream, remote) = accept(&listener) => {
+                connections.spawn(serve(Arc::clone(&hub), stream, remote));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn accept_tls(hub: Arc<Hub>, listener: TcpListener, acceptor: TlsAcceptor) {
+    let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, accept(&listener).await)
+        };
+        tokio::select! {
+            (place, (stream, remote)) = accepted => {
+                let (hub, acceptor) = (Arc::clone(&hub), acceptor.clone());
+                connections.spawn(async move {
+                    let handshake = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream));
+                    let result = handshake.await;
+                    drop(place);
+                    match result {
+                        Ok(Ok(stream)) => serve(hub, stream, remote).await,
+                        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                        Err(_) => tracing::debug!("a TLS handshake took too long"),
+                    }
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Serves one connection until either side ends it.
+pub(super) async fn serve(hub: Arc<Hub>, connection: impl Connection, remote: SocketAddr) {
+    let stream = hub.next_stream();
+    let (queue, messages) = mpsc::channel(STREAM_QUEUE);
+    let is_taken = hub.with(|state, now| {
+        let is_taken = state.server.handle_stream(stream, remote, now);
+        if is_taken {
+            state.streams.insert(stream, queue);
+        }
+        is_taken
+    });
+    if !is_taken {
+        return;
+    }
+    let (reader, writer) = tokio::io::split(connection);
+    tokio::select! {
+        result = read(&hub, stream, reader) => log(&result, "reading ended"),
+        result = write(writer, messages) => log(&result, "writing ended"),
+    }
+    hub.with(|state, now| {
+        state.streams.remove(&stream);
+        state.server.handle_stream_closed(stream, now);
+    });
+}
+
+fn log(result: &io::Result<()>, what: &'static str) {
+    if let Err(error) = result {
+        tracing::trace!(%error, what, "a connection failed");
+    }
+}
+
+async fn read(
+    hub: &Hub,
+    stream: StreamId,
+    mut reader: ReadHalf<impl Connection>,
+) -> io::Result<()> {
+    let mut decoder = StreamDecoder::new(MAX_FIRST_FRAME);
+    let mut is_known = false;
+    let mut bytes = BytesMut::with_capacity(READ_BYTES);
+    loop {
+        bytes.clear();
+        bytes.reserve(READ_BYTES);
+        if reader.read_buf(&mut bytes).await? == 0 {
+            return Ok(());
+        }
+        decoder.push(&bytes);
+        let is_sound = hub.with(|state, now| {
+            loop {
+                match decoder.next_frame() {
+                    Ok(Some(message)) => {
+                        state.handle_message(ClientAddr::Stream(stream), message, now);
+                    }
+                    Ok(None) => return true,
+                    Err(_) if is_known => return false,
+                    Err(_) => {
+                        // It may have become known by what came before in this read.
+                        is_known = state.is_known(stream);
+                        decoder.set_max_frame(MAX_FRAME);
+                        if !is_known {
+                            return false;
+                        }
+                    }
+                }
+            }
+        });
+        if !is_sound {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if !is_known && hub.with(|state, _| state.is_known(stream)) {
+            is_known = true;
+            decoder.set_max_frame(MAX_FRAME);
+        }
+        if decoder.buffered() == 0 {
+            decoder.shrink();
+        }
+    }
+}
+
+/// Writes what there is together, until nobody sends any more.
+async fn write(
+    mut writer: WriteHalf<impl Connection>,
+    mut messages: mpsc::Receiver<Bytes>,
+) -> io::Result<()> {
+    let mut together = BytesMut::new();
+    while let Some(first) = messages.recv().await {
+        together.clear();
+        together.extend_from_slice(&first);
+        while together.len() < WRITE_BYTES {
+            let Ok(next) = messages.try_recv() else { break };
+            together.extend_from_slice(&next);
+        }
+        let written = async {
+            writer.write_all(&together).await?;
+            writer.flush().await
+        };
+        tokio::time::timeout(WRITE_TIME, written).await??;
+        if together.capacity() > WRITE_BYTES {
+            together = BytesMut::new();
+        }
+    }
+    let _ = tokio::time::timeout(WRITE_TIME, writer.shutdown()).await;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The certificate of TURN over TLS, read again when its files change.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, ensure};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+/// How often the files are looked at.
+const CHECK: Duration = Duration::from_secs(2);
+
+/// RFC 7443.
+const ALPN: &[u8] = b"stun.turn";
+
+/// A certificate and its files.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    chain: PathBuf,
+    key: PathBuf,
+    seen: Stamp,
+    current: Arc<Current>,
+}
+
+/// When the files were changed last.
+type Stamp = [Option<SystemTime>; 2];
+
+#[derive(Debug)]
+struct Current(Mutex<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl Certificate {
+    pub(super) fn load(chain: &Path, key: &Path) -> anyhow::Result<Self> {
+        let seen = stamp(chain, key);
+        let current = Arc::new(Current(Mutex::new(Arc::new(read(chain, key)?))));
+        Ok(Self { chain: chain.to_owned(), key: key.to_owned(), seen, current })
+    }
+
+    pub(super) fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
+        let mut config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .context("TLS can't be set up")?
+                .with_no_client_auth()
+                .with_cert_resolver(self.current.clone());
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// Looks at the files again and again; what can't be read leaves the old one in place.
+    pub(super) async fn keep_fresh(mut self) {
+        loop {
+            tokio::time::sleep(CHECK).await;
+            let stamp = stamp(&self.chain, &self.key);
+            if stamp == self.seen {
+                continue;
+            }
+            self.seen = stamp;
+            match read(&self.chain, &self.key) {
+                Ok(fresh) => {
+                    *self.current.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Arc::new(fresh);
+                    tracing::info!("the certificate of TURN over TLS is a new one");
+                }
+                Err(error) => {
+                    tracing::warn!("the new certificate isn't used: {error:#}");
+                }
+            }
+        }
+    }
+}
+
+fn stamp(chain: &Path, key: &Path) -> Stamp {
+    [chain, key].map(|path| path.metadata().and_then(|found| found.modified()).ok())
+}
+
+fn read(chain: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
+    let unreadable = |path: &Path| format!("can't read {}", path.display());
+    let certificates = CertificateDer::pem_file_iter(chain)
+        .with_context(|| unreadable(chain))?
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(|| unreadable(chain))?;
+    ensure!(!certificates.is_empty(), "{} holds no certificate", chain.display());
+    let private = PrivateKeyDer::from_pem_file(key).with_context(|| unreadable(key))?;
+    CertifiedKey::from_der(certificates, private, &ring::default_provider())
+        .with_context(|| format!("{} and {} don't belong together", chain.display(), key.display()))
+}

@@ -1,0 +1,116 @@
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use warren_net::{Runs, ServerSocket, UdpReceiver};
+use warren_turn::server::{Listener, RelayedPort};
+
+use super::hub::{Hub, State, Token};
+
+/// Batches taken from one socket before the others have their turn.
+const BATCHES: usize = 16;
+
+/// The longest sleep: what connections have changed may be due sooner than was known.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// The thread that forwards; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Worker {
+    thread: Option<JoinHandle<()>>,
+    /// Closed to end the thread.
+    waker: Option<UnixStream>,
+}
+
+impl Worker {
+    pub(super) fn start(hub: Arc<Hub>) -> anyhow::Result<Self> {
+        let (waker, woken) = UnixStream::pair().context("can't make a pipe")?;
+        hub.poller.add(&woken, Token::End.encode()).context("can't watch a pipe")?;
+        let thread = std::thread::Builder::new()
+            .name("turn".to_owned())
+            .spawn(move || {
+                forward(&hub);
+                drop(woken);
+            })
+            .context("can't start a thread")?;
+        Ok(Self { thread: Some(thread), waker: Some(waker) })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.waker.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the forwarding thread panicked");
+        }
+    }
+}
+
+fn forward(hub: &Hub) {
+    let mut receiver = UdpReceiver::new();
+    let mut ready = Vec::new();
+    loop {
+        let timeout = hub.with(sleep);
+        if let Err(error) = hub.poller.wait(&mut ready, timeout) {
+            return tracing::error!(%error, "waiting for sockets failed, forwarding ends");
+        }
+        for token in &ready {
+            match Token::decode(*token) {
+                Token::Listener(listener) => from_clients(hub, listener, &mut receiver),
+                Token::Port(port) => from_peers(hub, port, &mut receiver),
+                Token::End => return,
+            }
+        }
+    }
+}
+
+fn sleep(state: &mut State, now: Instant) -> Duration {
+    let due = state.server.poll_timeout();
+    if due.is_some_and(|(at, _)| at <= now) {
+        state.server.handle_timeout(now);
+    }
+    let next = state.server.poll_timeout();
+    next.map_or(LONGEST_SLEEP, |(at, _)| at.saturating_duration_since(now).min(LONGEST_SLEEP))
+}
+
+fn from_clients(hub: &Hub, listener: Listener, receiver: &mut UdpReceiver) {
+    let Some(socket) = hub.listener(listener) else { return };
+    receive(socket, receiver, |runs| {
+        hub.with(|state, now| {
+            for mut run in runs {
+                state.handle_client_run(listener, &mut run, now);
+            }
+        });
+    });
+}
+
+fn from_peers(hub: &Hub, port: RelayedPort, receiver: &mut UdpReceiver) {
+    // It may have been closed since it was named.
+    let Some(socket) = hub.with(|state, _| state.port(port)) else { return };
+    receive(&socket, receiver, |runs| {
+        hub.with(|state, now| {
+            for run in runs {
+                state.handle_peer_run(port, &run, now);
+            }
+        });
+    });
+}
+
+fn receive(socket: &ServerSocket, receiver: &mut UdpReceiver, mut take: impl FnMut(Runs<'_>)) {
+    for _ in 0..BATCHES {
+        match socket.try_recv(receiver) {
+            Ok(runs) => {
+                let is_full = runs.is_full();
+                take(runs);
+                if !is_full {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            Err(_) => {}
+        }
+    }
+}
