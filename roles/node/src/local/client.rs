@@ -78,6 +78,9 @@ impl Client {
     }
 
     /// [`Request::Up`]: connects, joining first with a link.
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn up(
         &self,
         join: Option<String>,
@@ -89,11 +92,17 @@ impl Client {
     }
 
     /// [`Request::Down`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn down(&self) -> Result<(), LocalError> {
         self.ask_done(&Request::Down).await
     }
 
     /// [`Request::Logout`]. Returns why the broker could not be told, if so, and what to do.
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn logout(&self, new_identity: bool) -> Result<Option<String>, LocalError> {
         let reply = self.ask(&Request::Logout { new_identity }).await?;
         let Reply::LoggedOut { untold } = reply else { return Err(unexpected(&reply)) };
@@ -101,6 +110,9 @@ impl Client {
     }
 
     /// [`Request::Netcheck`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn netcheck(&self) -> Result<NetcheckReport, LocalError> {
         let reply = self.ask(&Request::Netcheck).await?;
         let Reply::Netcheck(report) = reply else { return Err(unexpected(&reply)) };
@@ -108,6 +120,9 @@ impl Client {
     }
 
     /// [`Request::ListenPort`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn listen_port(
         &self,
         set: Option<ListenPort>,
@@ -118,6 +133,9 @@ impl Client {
     }
 
     /// [`Request::Counters`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn counters(&self) -> Result<DebugCounters, LocalError> {
         let reply = self.ask(&Request::Counters).await?;
         let Reply::Counters(counters) = reply else { return Err(unexpected(&reply)) };
@@ -125,21 +143,33 @@ impl Client {
     }
 
     /// [`Request::Log`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn log(&self, filter: impl Into<String>) -> Result<(), LocalError> {
         self.ask_done(&Request::Log { filter: filter.into() }).await
     }
 
     /// [`Request::Ping`]: read with [`Replies::next_ping`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn ping(&self, request: PingRequest) -> Result<Replies, LocalError> {
         self.send(&Request::Ping(request)).await
     }
 
     /// [`Request::Watch`]: read with [`Replies::next_status`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn watch(&self) -> Result<Replies, LocalError> {
         self.send(&Request::Watch).await
     }
 
     /// Sends any request and returns its first reply; a refusal becomes an error.
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn ask(&self, request: &Request) -> Result<Reply, LocalError> {
         match self.send(request).await?.next().await? {
             Some(reply) => Ok(reply),
@@ -153,6 +183,9 @@ impl Client {
     }
 
     /// Sends any request and returns the stream of its replies.
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn send(&self, request: &Request) -> Result<Replies, LocalError> {
         let mut stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             let path = self.socket.clone();
@@ -175,6 +208,9 @@ impl Client {
 
 impl Replies {
     /// The next reply; `None` at the end of the stream. A refusal becomes an error.
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn next(&mut self) -> Result<Option<Reply>, LocalError> {
         let Some(line) = self.lines.next_line().await? else { return Ok(None) };
         match serde_json::from_str(&line) {
@@ -185,6 +221,9 @@ impl Replies {
     }
 
     /// The next attempt of a ping; `None` after the last.
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn next_ping(&mut self) -> Result<Option<PingReport>, LocalError> {
         match self.next().await? {
             Some(Reply::Ping(report)) => Ok(Some(report)),
@@ -194,6 +233,9 @@ impl Replies {
     }
 
     /// The next status of a watch; `None` when the daemon ends.
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
     pub async fn next_status(&mut self) -> Result<Option<Status>, LocalError> {
         match self.next().await? {
             Some(Reply::Status(status)) => Ok(Some(*status)),
