@@ -3,11 +3,15 @@
 
 #[cfg(feature = "broker")]
 mod admin;
+#[cfg(feature = "broker")]
+mod admin_relays;
 #[cfg(feature = "node")]
 mod node;
 #[cfg(feature = "relay")]
 mod relay;
 mod service;
+#[cfg(feature = "relay")]
+mod turn;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -17,11 +21,15 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 #[cfg(feature = "broker")]
 pub(crate) use admin::{Accounts, Admin, AdminCommand, Devices, JoinKeys, Pins, Serve, Tls};
+#[cfg(feature = "broker")]
+pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "node")]
 pub(crate) use node::{Dns, Join, Log, Logout, Lport, Node, Ping, Status, Up};
 #[cfg(feature = "relay")]
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 pub(crate) use service::{Role, Service, ServiceInstall};
+#[cfg(feature = "relay")]
+pub(crate) use turn::Relay;
 
 const GLOBAL: &str = "Global options";
 
@@ -87,6 +95,9 @@ pub(crate) enum Command {
     /// Show or set the UDP listen port
     #[cfg(feature = "node")]
     Lport(Lport),
+    /// Run a relay server: STUN and TURN over UDP, TCP and TLS
+    #[cfg(feature = "relay")]
+    Relay(Box<Relay>),
     /// Run a pair relay: joins two UDP clients that present the same GUID
     #[cfg(feature = "relay")]
     PairRelay(PairRelay),
@@ -141,13 +152,10 @@ const WITHOUT_STATE: &[&str] =
 
 /// The whole command line.
 pub(crate) fn command() -> clap::Command {
-    let mut command = equipped(Cli::command());
-    for name in WITHOUT_STATE {
-        if command.find_subcommand(name).is_some() {
-            command = command.mut_subcommand(name, |command| command.arg(no_state()));
-        }
-    }
-    command
+    equipped(Cli::command()).mut_subcommands(|command| {
+        let has_state = !WITHOUT_STATE.contains(&command.get_name());
+        if has_state { command } else { command.arg(no_state()) }
+    })
 }
 
 /// Gives every flag its environment variable, and lets switches be set as people set them there.
