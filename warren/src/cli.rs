@@ -3,15 +3,11 @@
 
 #[cfg(feature = "broker")]
 mod admin;
-#[cfg(feature = "broker")]
-mod admin_relays;
 #[cfg(feature = "node")]
 mod node;
 #[cfg(feature = "relay")]
 mod relay;
 mod service;
-#[cfg(feature = "relay")]
-mod turn;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -21,15 +17,11 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 #[cfg(feature = "broker")]
 pub(crate) use admin::{Accounts, Admin, AdminCommand, Devices, JoinKeys, Pins, Serve, Tls};
-#[cfg(feature = "broker")]
-pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "node")]
 pub(crate) use node::{Dns, Join, Log, Logout, Lport, Node, Ping, Status, Up};
 #[cfg(feature = "relay")]
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 pub(crate) use service::{Role, Service, ServiceInstall};
-#[cfg(feature = "relay")]
-pub(crate) use turn::Relay;
 
 const GLOBAL: &str = "Global options";
 
@@ -95,9 +87,6 @@ pub(crate) enum Command {
     /// Show or set the UDP listen port
     #[cfg(feature = "node")]
     Lport(Lport),
-    /// Run a relay server: STUN and TURN over UDP, TCP and TLS
-    #[cfg(feature = "relay")]
-    Relay(Box<Relay>),
     /// Run a pair relay: joins two UDP clients that present the same GUID
     #[cfg(feature = "relay")]
     PairRelay(PairRelay),
