@@ -8,6 +8,8 @@ mod node;
 #[cfg(feature = "relay")]
 mod relay;
 mod service;
+#[cfg(feature = "relay")]
+mod turn;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -22,6 +24,8 @@ pub(crate) use node::{Dns, Join, Log, Logout, Lport, Node, Ping, Status, Up};
 #[cfg(feature = "relay")]
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 pub(crate) use service::{Role, Service, ServiceInstall};
+#[cfg(feature = "relay")]
+pub(crate) use turn::Relay;
 
 const GLOBAL: &str = "Global options";
 
@@ -87,6 +91,9 @@ pub(crate) enum Command {
     /// Show or set the UDP listen port
     #[cfg(feature = "node")]
     Lport(Lport),
+    /// Run a relay server: STUN and TURN over UDP, TCP and TLS
+    #[cfg(feature = "relay")]
+    Relay(Box<Relay>),
     /// Run a pair relay: joins two UDP clients that present the same GUID
     #[cfg(feature = "relay")]
     PairRelay(PairRelay),

@@ -83,6 +83,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&global, args),
         #[cfg(feature = "relay")]
+        Command::Relay(args) => {
+            let _set_filter = logging::start(&global.log)?;
+            on_all_cores(relay::turn::serve(*args))
+        }
+        #[cfg(feature = "relay")]
         Command::PairRelay(cli::PairRelay { command, serve }) => match command {
             Some(cli::PairRelayCommand::Probe(args)) => {
                 on_one_thread(relay::pair::probe(&global, args))
@@ -112,7 +117,7 @@ fn on_one_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resu
         .block_on(work)
 }
 
-#[cfg(feature = "broker")]
+#[cfg(any(feature = "broker", feature = "relay"))]
 fn on_all_cores(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -6,13 +6,11 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use warren_relay::Stop;
 use warren_relay::pair::{
     Authenticator, Key, KeyError, Limits, PairRelayConfig, ProbeConfig, WELL_KNOWN_KEY,
 };
 
+use super::stops;
 use crate::cli::{Global, PairProbe, PairRelayServe, PairSecret};
 use crate::output::{self, say};
 
@@ -133,23 +131,4 @@ async fn resolve(relay: &str) -> anyhow::Result<SocketAddr> {
         .await
         .with_context(|| format!("can't find {relay}: use HOST or HOST:PORT"))?;
     addresses.next().with_context(|| format!("{relay} has no address"))
-}
-
-/// SIGTERM drains, SIGINT ends.
-fn stops() -> anyhow::Result<mpsc::Receiver<Stop>> {
-    let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
-    let (tell, told) = mpsc::channel(4);
-    tokio::spawn(async move {
-        loop {
-            let stop = tokio::select! {
-                _ = terminate.recv() => Stop::Drain,
-                _ = interrupt.recv() => Stop::Now,
-            };
-            if tell.send(stop).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(told)
 }

@@ -1,0 +1,136 @@
+//! The flags of `warren relay`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use ipnet::IpNet;
+
+use crate::output::parse_short_duration;
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("credentials").args(["secret", "secret_file", "users"])
+    .multiple(true))]
+#[command(
+    after_help = "Credentials are made as TURN REST has it: user name EXPIRY:ID, password \
+    base64(HMAC-SHA1(secret, user name)).\nSIGTERM drains: no new allocations, ends with the last \
+    one or after --drain-timeout. SIGINT ends at once."
+)]
+pub(crate) struct Relay {
+    /// Serve by itself, without a broker
+    #[arg(long, env = "WARREN_STANDALONE", requires = "credentials")]
+    pub(crate) standalone: bool,
+    /// Secret that credentials are made with; twice while it is being changed
+    #[arg(long, env = "WARREN_SECRET", value_name = "SECRET", value_delimiter = ',',
+          hide_env_values = true)]
+    pub(crate) secret: Vec<String>,
+    /// The same from a file, one or two lines; read again when it changes
+    #[arg(long, env = "WARREN_SECRET_FILE", value_name = "FILE", conflicts_with = "secret")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Users with fixed passwords, lines of name:password[:realm]; read again when it changes
+    #[arg(long, env = "WARREN_USERS", value_name = "FILE")]
+    pub(crate) users: Option<PathBuf>,
+    /// Realm of the credentials
+    #[arg(long, env = "WARREN_REALM", value_name = "REALM", default_value = "warren")]
+    pub(crate) realm: String,
+    /// Where to serve STUN and TURN over UDP and TCP [default: 0.0.0.0:3478,[::]:3478]
+    #[arg(long, env = "WARREN_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',')]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Where to serve TURN over TLS
+    #[arg(long, env = "WARREN_TLS", value_name = "ADDR:PORT", value_delimiter = ',',
+          requires_all = ["cert", "key"])]
+    pub(crate) tls: Vec<SocketAddr>,
+    /// Certificate chain for --tls, PEM; read again when it changes
+    #[arg(long, env = "WARREN_CERT", value_name = "FILE", requires = "tls")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, env = "WARREN_KEY", value_name = "FILE", requires = "tls")]
+    pub(crate) key: Option<PathBuf>,
+    /// Address of relayed ports as peers see it, one of each family [default: this host's own]
+    #[arg(long, env = "WARREN_PUBLIC_IP", value_name = "IP", value_delimiter = ',')]
+    pub(crate) public_ip: Vec<IpAddr>,
+    /// Relayed ports
+    #[arg(long, env = "WARREN_PORTS", value_name = "FIRST-LAST", default_value = "49152-65535",
+          value_parser = parse_ports)]
+    pub(crate) ports: RangeInclusive<u16>,
+    /// Relay to these addresses although they are private or reserved; a single address may be this host's own
+    #[arg(long, env = "WARREN_ALLOW_PEER", value_name = "CIDR", value_delimiter = ',',
+          value_parser = parse_net)]
+    pub(crate) allow_peer: Vec<IpNet>,
+    /// The most allocations at once
+    #[arg(long, env = "WARREN_MAX_ALLOCATIONS", value_name = "N", default_value = "1000000")]
+    pub(crate) max_allocations: u32,
+    /// The most allocations of one credential
+    #[arg(long, env = "WARREN_USER_ALLOCATIONS", value_name = "N", default_value = "100")]
+    pub(crate) user_allocations: u32,
+    /// The most bytes a second of all together [default: any number]
+    #[arg(long, env = "WARREN_MAX_BANDWIDTH", value_name = "BYTES")]
+    pub(crate) max_bandwidth: Option<NonZeroU64>,
+    /// The most bytes a second of one credential [default: any number]
+    #[arg(long, env = "WARREN_USER_BANDWIDTH", value_name = "BYTES")]
+    pub(crate) user_bandwidth: Option<NonZeroU64>,
+    /// The longest time between two refreshes of an allocation
+    #[arg(long, env = "WARREN_MAX_LIFETIME", value_name = "DURATION", default_value = "1h",
+          value_parser = parse_short_duration)]
+    pub(crate) max_lifetime: Duration,
+    /// How long a drain may take
+    #[arg(long, env = "WARREN_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10m",
+          value_parser = parse_short_duration)]
+    pub(crate) drain_timeout: Duration,
+    /// Serve Prometheus metrics, /healthz and /readyz there, by HTTP
+    #[arg(long, env = "WARREN_METRICS", value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Make credentials for who says this token: POST /credentials?id=ID&ttl=SECONDS at --metrics
+    #[arg(long, env = "WARREN_MINT_TOKEN", value_name = "TOKEN", requires = "metrics",
+          hide_env_values = true)]
+    pub(crate) mint_token: Option<String>,
+    /// The same from a file
+    #[arg(long, env = "WARREN_MINT_TOKEN_FILE", value_name = "FILE", requires = "metrics",
+          conflicts_with = "mint_token")]
+    pub(crate) mint_token_file: Option<PathBuf>,
+    /// The longest lifetime of such credentials
+    #[arg(long, env = "WARREN_MINT_LIFETIME", value_name = "DURATION", default_value = "1d",
+          value_parser = parse_short_duration)]
+    pub(crate) mint_lifetime: Duration,
+}
+
+fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let bounds = text.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first > 0 && first <= last).then_some(first..=last)
+    });
+    bounds.ok_or_else(|| format!("'{text}' is no range of ports: use e.g. 49152-65535"))
+}
+
+fn parse_net(text: &str) -> Result<IpNet, String> {
+    let ip = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .map(|net| net.trunc())
+        .or_else(|_| ip())
+        .map_err(|_| format!("'{text}' is no range of addresses: use e.g. 10.0.0.0/8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_a_range() {
+        assert_eq!(parse_ports("50000-50010"), Ok(50_000..=50_010));
+        assert_eq!(parse_ports("5-5"), Ok(5..=5));
+        for text in ["", "1", "0-5", "9-5", "1-65536", "a-b"] {
+            assert!(parse_ports(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_to_allow_is_a_range_or_one_address() {
+        assert_eq!(parse_net("203.0.113.9/24").unwrap().to_string(), "203.0.113.0/24");
+        assert_eq!(parse_net("203.0.113.9").unwrap().to_string(), "203.0.113.9/32");
+        assert_eq!(parse_net("fd00::1").unwrap().to_string(), "fd00::1/128");
+        assert!(parse_net("everybody").is_err());
+    }
+}
