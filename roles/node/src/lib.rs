@@ -33,6 +33,6 @@ mod names;
 mod state;
 
 pub use config::{DnsMode, NodeConfig, SetLogFilter};
-pub use control::sse;
 pub use daemon::{clean_up, run};
 pub use state::StateError;
+pub use warren_control::sse;

@@ -1,9 +1,6 @@
 use http::Method;
+use warren_control::{BrokerUrl, ControlError, Http, Pins, REQUEST_TIMEOUT, Tls};
 
-use super::error::ControlError;
-use super::http::{Http, REQUEST_TIMEOUT};
-use super::tls::{Pins, Tls};
-use super::url::BrokerUrl;
 use crate::state::Joined;
 
 /// Tells the broker that this device leaves its account.

@@ -1,25 +1,17 @@
 //! The control session: one HTTP/2 connection to the broker, kept for as long as the mesh is up.
 //!
 //! [`register`] joins; [`Session`] follows the stream of events, checks in each minute and on every
-//! change, and comes back with full jitter whenever the connection breaks or falls silent.
+//! change, and comes back with full jitter whenever the connection breaks or falls silent. The
+//! connection itself is `warren-control`'s.
 
-mod connect;
 mod error;
-mod http;
 mod leave;
 mod register;
 mod requests;
 mod session;
-pub mod sse;
-mod tls;
-mod url;
 
-pub(crate) use error::ControlError;
+pub(crate) use error::Named;
 pub(crate) use leave::leave;
 pub(crate) use register::register;
 pub(crate) use session::{Command, Event, Session, SessionConfig};
-pub(crate) use tls::Pins;
-pub(crate) use url::BrokerUrl;
-
-#[cfg(test)]
-mod tests;
+pub(crate) use warren_control::{BrokerUrl, ControlError, Pins};

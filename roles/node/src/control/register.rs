@@ -2,15 +2,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use ring::hmac;
+use warren_control::{BrokerUrl, ControlError, Http, Pins, REQUEST_TIMEOUT, Tls};
 use warren_proto::{
     Challenge, JoinLink, PROTOCOL, PublicKey, Register, Registered, possession_message,
 };
 use x25519_dalek::StaticSecret;
-
-use super::error::ControlError;
-use super::http::{Http, REQUEST_TIMEOUT};
-use super::tls::{Pins, Tls};
-use super::url::BrokerUrl;
 
 /// Joins an account, proving possession of the private key.
 ///

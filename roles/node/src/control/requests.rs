@@ -6,10 +6,8 @@ use std::time::Duration;
 use http::Method;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use warren_control::{Answer, ControlError, Http, REQUEST_TIMEOUT};
 use warren_proto::{CheckIn, CheckInReply, CheckInState, ConnectRequest, Netmap};
-
-use super::error::ControlError;
-use super::http::{Answer, Http, REQUEST_TIMEOUT};
 
 /// The broker serves 16 requests of one connection at once.
 const CONNECTS_AT_ONCE: usize = 8;

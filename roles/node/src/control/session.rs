@@ -8,17 +8,13 @@ use hyper::body::Incoming;
 use rand::RngExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use warren_control::{BrokerUrl, ControlError, Http, Pins, REQUEST_TIMEOUT, Tls, sse::SseParser};
 use warren_proto::{
     CheckInState, ConnectRequest, INSTANCE_HEADER, InstanceId, MapVersion, ParseEventError, Pin,
     SessionEvent,
 };
 
-use super::error::ControlError;
-use super::http::{Http, REQUEST_TIMEOUT};
 use super::requests::{Done, Requests};
-use super::sse::SseParser;
-use super::tls::{Pins, Tls};
-use super::url::BrokerUrl;
 use crate::state::BrokerAddresses;
 
 /// A silent stream is a dead stream: the broker's heartbeat comes each 25 s.

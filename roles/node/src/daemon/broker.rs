@@ -9,7 +9,9 @@ use warren_mesh::{BrokerState, MapSource};
 use warren_proto::{Apply, Delta, InvalidMap, Netmap, Pin, SessionEvent};
 
 use super::{Daemon, wall_clock};
-use crate::control::{self, BrokerUrl, Command, ControlError, Pins, Session, SessionConfig};
+use crate::control::{
+    self, BrokerUrl, Command, ControlError, Named as _, Pins, Session, SessionConfig,
+};
 use crate::local::{FailureCode, HealthCode};
 use crate::state::{BrokerAddresses, CachedMap};
 

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use warren_proto::{JoinLink, Registered};
 
 use super::Daemon;
-use crate::control::{ControlError, leave, register};
+use crate::control::{ControlError, Named as _, leave, register};
 use crate::local::HealthCode;
 use crate::state::{CachedMap, Joined, Joining};
 

@@ -13,10 +13,10 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use warren_proto::Pin;
 
-use super::connect::dial;
-use super::error::ControlError;
-use super::tls::{Pins, Tls};
-use super::url::BrokerUrl;
+use crate::connect::dial;
+use crate::error::ControlError;
+use crate::tls::{Pins, Tls};
+use crate::url::BrokerUrl;
 
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -140,7 +140,7 @@ async fn a_dead_address_costs_a_quarter_second_and_not_the_connection() {
 mod any_chunking {
     use proptest::prelude::*;
 
-    use crate::control::sse::{SseEvent, SseParser};
+    use crate::sse::{SseEvent, SseParser};
 
     fn parse(chunks: &[&[u8]]) -> Vec<SseEvent> {
         let mut parser = SseParser::new();

@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::error::ControlError;
-use super::tls::Tls;
-use super::url::{BrokerUrl, Host};
+use crate::error::ControlError;
+use crate::tls::Tls;
+use crate::url::{BrokerUrl, Host};
 
 /// From one attempt to the next while none has answered (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -28,24 +28,26 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A byte stream to the broker.
 #[derive(Debug)]
-pub(super) enum Transport {
+pub enum Transport {
+    /// Without TLS: to this machine.
     Plain(TcpStream),
+    /// Over TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// A [`Transport`] and what was learned on the way.
 #[derive(Debug)]
-pub(super) struct Dialled {
-    pub(super) transport: Transport,
-    pub(super) local: SocketAddr,
+pub(crate) struct Dialled {
+    pub(crate) transport: Transport,
+    pub(crate) local: SocketAddr,
     /// The address that answered, then the others.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<SocketAddr>,
     /// One round trip: what the TCP handshake took.
-    pub(super) rtt: Duration,
+    pub(crate) rtt: Duration,
 }
 
 /// Connects to the broker. `known` are addresses that worked before, for when names don't resolve.
-pub(super) async fn dial(
+pub(crate) async fn dial(
     url: &BrokerUrl,
     tls: &Tls,
     known: &[SocketAddr],

@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use tokio::task::AbortHandle;
 use warren_proto::{ErrorCode, Problem};
 
-use super::connect::dial;
-use super::error::ControlError;
-use super::tls::Tls;
-use super::url::BrokerUrl;
+use crate::connect::dial;
+use crate::error::ControlError;
+use crate::tls::Tls;
+use crate::url::BrokerUrl;
 
 /// The longest answer that is read: a whole netmap.
 const MAX_BODY: usize = 8 << 20;
@@ -26,20 +26,20 @@ const MAX_BODY: usize = 8 << 20;
 const LONGEST_TEXT: usize = 300;
 
 /// How long an answer may take.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection; requests run beside each other. Closed when the last clone is gone.
 #[derive(Debug, Clone)]
-pub(super) struct Http {
+pub struct Http {
     sender: SendRequest<Full<Bytes>>,
     base: String,
     token: Option<HeaderValue>,
     /// The end of the connection on this machine.
-    pub(super) local: SocketAddr,
+    pub local: SocketAddr,
     /// The broker's addresses, the one in use first.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub addresses: Vec<SocketAddr>,
     /// One round trip, by the TCP handshake.
-    pub(super) rtt: Duration,
+    pub rtt: Duration,
     _driver: Arc<AbortOnDrop>,
 }
 
@@ -54,16 +54,22 @@ impl Drop for AbortOnDrop {
 
 /// An answer, how long it took, and the broker's clock.
 #[derive(Debug)]
-pub(super) struct Answer<T> {
-    pub(super) body: T,
-    pub(super) took: Duration,
+pub struct Answer<T> {
+    /// What it says.
+    pub body: T,
+    /// How long it took.
+    pub took: Duration,
     /// The broker's time since the Unix epoch, if it sent a `Date`.
-    pub(super) unix: Option<Duration>,
+    pub unix: Option<Duration>,
 }
 
 impl Http {
-    /// Connects and shakes hands.
-    pub(super) async fn connect(
+    /// Connects and shakes hands. `known` are addresses that worked before, for when names don't
+    /// resolve; `token` goes with every request.
+    ///
+    /// # Errors
+    /// The broker can't be reached, or isn't believed.
+    pub async fn connect(
         url: &BrokerUrl,
         tls: &Tls,
         known: &[SocketAddr],
@@ -102,7 +108,11 @@ impl Http {
     }
 
     /// Asks, and reads the whole answer as JSON.
-    pub(super) async fn json<T: DeserializeOwned>(
+    ///
+    /// # Errors
+    /// The broker's refusal, a broken connection, or an answer that makes no sense or comes after
+    /// `patience`.
+    pub async fn json<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -127,7 +137,10 @@ impl Http {
     }
 
     /// Opens a stream; its body is left to the caller.
-    pub(super) async fn stream(
+    ///
+    /// # Errors
+    /// As [`Http::json`].
+    pub async fn stream(
         &self,
         path: &str,
         headers: &[(&'static str, String)],

@@ -5,31 +5,41 @@ use thiserror::Error;
 
 /// A broker's URL can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum BrokerUrlError {
+pub enum BrokerUrlError {
+    /// It isn't of the form `https://HOST[:PORT]`.
     #[error("'{0}' is no broker's URL; it looks like https://HOST:PORT")]
     Shape(String),
+    /// Plain HTTP to another machine.
     #[error("http:// is for a broker on this machine only; ask for an https:// link")]
     PlainRemote,
 }
 
 /// Where a broker's API is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BrokerUrl {
-    pub(crate) tls: bool,
-    pub(crate) host: Host,
-    pub(crate) port: u16,
+pub struct BrokerUrl {
+    /// Whether over TLS.
+    pub tls: bool,
+    /// Its host.
+    pub host: Host,
+    /// Its TCP port.
+    pub port: u16,
 }
 
 /// The host of a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Host {
+pub enum Host {
+    /// A name, in lower case.
     Name(String),
+    /// An address.
     Ip(IpAddr),
 }
 
 impl BrokerUrl {
     /// Reads `https://HOST[:PORT]`, or `http://` for a loopback host.
-    pub(crate) fn parse(text: &str) -> Result<Self, BrokerUrlError> {
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse(text: &str) -> Result<Self, BrokerUrlError> {
         let shape = || BrokerUrlError::Shape(text.chars().take(200).collect());
         let uri: http::Uri = text.parse().map_err(|_| shape())?;
         let tls = match uri.scheme_str() {
@@ -56,7 +66,7 @@ impl BrokerUrl {
     }
 
     /// `HOST:PORT`, as in a Host header.
-    pub(crate) fn authority(&self) -> String {
+    pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }
@@ -90,7 +100,7 @@ impl fmt::Display for Host {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::*;
 
     #[test]
     fn urls_are_read_as_people_write_them() {

@@ -20,25 +20,28 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 /// The keys that may speak for the broker: the present pin, and the announced next one. Empty: the
 /// system's authorities decide.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Pins(pub(crate) Vec<Pin>);
+pub struct Pins(pub Vec<Pin>);
 
 /// A TLS client, good for one connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Tls {
+pub struct Tls {
     pub(crate) config: Arc<ClientConfig>,
     matched: Arc<OnceLock<Pin>>,
 }
 
 impl Tls {
     /// A client that believes `pins`, or the system's authorities if there are none.
-    pub(crate) fn new(pins: &Pins) -> Result<Self, rustls::Error> {
+    ///
+    /// # Errors
+    /// TLS can't be set up.
+    pub fn new(pins: &Pins) -> Result<Self, rustls::Error> {
         let matched = Arc::new(OnceLock::new());
         let config = Arc::new(client_config(pins, &matched)?);
         Ok(Self { config, matched })
     }
 
     /// Which of the pins the broker's certificate carried.
-    pub(crate) fn matched(&self) -> Option<Pin> {
+    pub fn matched(&self) -> Option<Pin> {
         self.matched.get().copied()
     }
 }
