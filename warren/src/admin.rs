@@ -9,6 +9,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use warren_broker::RESTORED_SECRETS;
 use warren_broker::admin::{Client, Error};
 
 use crate::cli::{Admin, AdminCommand, Global, Pins};
@@ -69,13 +70,18 @@ async fn restore(
             );
             confirm(&question, yes)?;
             let manifest = client.restore(file).await.with_context(failed)?;
-            let text = format!("The running broker is as it was on {}.", manifest.created);
+            let text = format!(
+                "The running broker is as it was on {}. {RESTORED_SECRETS}",
+                manifest.created
+            );
             output::done(json, &text)
         }
         Err(Error::NotRunning { .. }) => {
             warren_broker::restore(file, data).await.with_context(failed)?;
             let folder = data.display();
-            let text = format!("Restored into {folder}. Next: warren serve --data {folder}");
+            let text = format!(
+                "Restored into {folder}. {RESTORED_SECRETS}\nNext: warren serve --data {folder}"
+            );
             output::done(json, &text)
         }
         Err(error) => Err(error.into()),

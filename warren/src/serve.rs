@@ -1,10 +1,11 @@
 //! `warren serve`.
 
+use std::io::IsTerminal as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use warren_broker::{AcmeConfig, ServeConfig, TlsMode};
+use warren_broker::{AcmeConfig, DeviceLimit, ServeConfig, TlsMode};
 
 use crate::cli::{Serve, Tls};
 use crate::output::Usage;
@@ -37,6 +38,9 @@ pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     config.trusted_proxies = args.trusted_proxy;
     config.dns_suffix = Some(args.suffix);
     config.admin_socket = args.admin_socket;
+    config.max_devices = DeviceLimit(args.max_devices);
+    // Under a service manager the journal would keep the secret.
+    config.first_link = std::io::stdout().is_terminal();
     config.tls = match args.tls {
         Tls::SelfSigned => TlsMode::SelfSigned,
         Tls::Off => TlsMode::Off,

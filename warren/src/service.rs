@@ -90,6 +90,7 @@ fn wanted(global: &Global, install: &ServiceInstall, program: &Path) -> anyhow::
         }
         Ok(path)
     };
+    check_args(&install.args)?;
     if install.role == Role::Broker && global.state.is_some() {
         let text = "--state is a node's folder; the broker's service keeps its data in \
                     /var/lib/warren/broker (or broker-NAME, with --instance NAME)";
@@ -105,6 +106,31 @@ fn wanted(global: &Global, install: &ServiceInstall, program: &Path) -> anyhow::
         state,
         config,
     })
+}
+
+/// Refuses what doesn't belong into a unit: everybody can read it, and `ps` shows its command; and
+/// its clean-up must know the folder too.
+fn check_args(args: &[String]) -> anyhow::Result<()> {
+    let given = |flag: &str| {
+        args.iter().any(|arg| {
+            arg.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        })
+    };
+    if given("--join") {
+        let text = "a join link is a secret, and every user of this machine can read a unit and \
+                    its command line: write the link into a file that only root can read and give \
+                    --join-file FILE, or run `warren up --join -` afterwards";
+        return Err(Usage(text.to_owned()).into());
+    }
+    for flag in ["--state", "--config"] {
+        if given(flag) {
+            let text = format!(
+                "{flag} is for the unit as a whole: warren service install {flag} … , without `--`"
+            );
+            return Err(Usage(text).into());
+        }
+    }
+    Ok(())
 }
 
 fn uninstall(role: Role, instance: Option<&str>) -> anyhow::Result<()> {
@@ -192,6 +218,21 @@ fn systemctl(args: &[&str]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_carries_no_secret_and_nothing_that_its_clean_up_would_not_know() {
+        let complaint = |args: &[&str]| {
+            let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+            check_args(&args).err().map(|error| error.to_string())
+        };
+        for args in [&["--join", "https://h/join#key"][..], &["--mtu", "1400", "--join=x"]] {
+            let text = complaint(args).unwrap();
+            assert!(text.contains("--join-file"), "{text}");
+        }
+        assert!(complaint(&["--state", "/srv"]).unwrap().contains("install --state"));
+        assert!(complaint(&["--config=/etc/warren.toml"]).unwrap().contains("install --config"));
+        assert_eq!(complaint(&["--join-file", "/etc/warren.link", "--name", "join"]), None);
+    }
 
     #[test]
     fn a_program_in_a_home_is_copied_to_where_services_and_sudo_find_it() {

@@ -31,11 +31,48 @@ impl Broker {
     /// Waits until it has printed its last line, the one that says how to get more links.
     fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let up = output.lines().map_while(Result::ok).any(|line| line.starts_with("More links:"));
-        assert!(up, "the broker ended: {:?}", child.wait());
+        greeting(&mut child);
         Self(child)
     }
+}
+
+/// What a broker prints until it is up.
+fn greeting(child: &mut Child) -> String {
+    let mut text = String::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+        text.push_str(&format!("{line}\n"));
+        if line.contains("join-keys create") {
+            return text;
+        }
+    }
+    panic!("the broker ended: {:?}: {text}", child.wait());
+}
+
+#[test]
+fn a_link_is_printed_for_who_reads_along_and_not_into_a_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = format!("exec '{WARREN}' serve --listen 127.0.0.1:0 --stun 127.0.0.1:0 --data");
+    let data = folder.path().join("data");
+    let command = format!("{serve} '{}'", data.display());
+    let piped = Command::new("sh")
+        .args(["-c", &command])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut broker = Broker(piped.unwrap());
+    let text = greeting(&mut broker.0);
+    assert!(text.contains("No device has joined yet") && !text.contains('#'), "{text}");
+    assert!(!done(&admin(&data, &["join-keys", "list"])).contains("unused"), "none was made");
+    drop(broker);
+
+    let seen = Command::new("script")
+        .args(["--quiet", "--command", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut broker = Broker(seen.expect("script comes with bsdutils, which Debian always has"));
+    let text = greeting(&mut broker.0);
+    assert!(text.contains("/join#"), "{text}");
 }
 
 fn admin(data: &Path, args: &[&str]) -> Output {

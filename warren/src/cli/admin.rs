@@ -17,7 +17,7 @@ pub(crate) enum Tls {
     SelfSigned,
     /// A public certificate for the public URL's domain (Let's Encrypt or another ACME server)
     Acme,
-    /// Plain HTTP: on loopback, or behind a proxy named by --trusted-proxy
+    /// Plain HTTP: on loopback for a proxy on this machine, or behind one named by --trusted-proxy
     Off,
 }
 
@@ -58,12 +58,18 @@ pub(crate) struct Serve {
     /// Where `warren admin` reaches this broker [default: admin.sock in the data folder]
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_socket: Option<PathBuf>,
-    /// Reverse proxy whose X-Forwarded-For is believed: 127.0.0.1, or a network of them
+    /// Reverse proxy whose X-Forwarded-For is believed: 127.0.0.1, or a network of them [default:
+    /// this machine with --tls off on loopback, else none]
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
     pub(crate) trusted_proxy: Vec<ipnet::IpNet>,
     /// Domain below which accounts get their names
     #[arg(long, value_name = "DOMAIN", default_value = "warren.internal")]
     pub(crate) suffix: String,
+    /// How many devices an account may have, 1 to 10000; a map of more than 1800 may grow larger
+    /// than devices take, if they make their entries long on purpose
+    #[arg(long, value_name = "N", default_value_t = warren_broker::DeviceLimit::DEFAULT.0,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(warren_broker::DeviceLimit::MAX.0)))]
+    pub(crate) max_devices: u32,
     /// ACME directory [default: Let's Encrypt]
     #[arg(long, value_name = "URL")]
     pub(crate) acme_directory: Option<String>,

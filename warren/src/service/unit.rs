@@ -154,6 +154,7 @@ ProtectClock=yes
 ProtectControlGroups=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
+ProtectKernelTunables=yes
 ProtectProc=invisible
 RestrictNamespaces=yes
 RestrictRealtime=yes
@@ -253,6 +254,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for role in [Role::Node, Role::Broker] {
             let unit = unit(role, "/bin/true", &[]);
+            assert!(unit.text().contains("\nProtectKernelTunables=yes\n"));
             let path = folder.path().join(unit.name());
             std::fs::write(&path, unit.text()).unwrap();
             let output = Command::new("systemd-analyze")
