@@ -3,6 +3,7 @@
 mod account;
 mod device;
 mod join_key;
+mod relay;
 
 use std::future::Future;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -23,6 +24,7 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::Accounts(command) => account::run(&client, command, json).await,
         AdminCommand::JoinKeys(command) => join_key::run(&client, command, json).await,
         AdminCommand::Devices(command) => device::run(&client, command, json).await,
+        AdminCommand::Relays(command) => relay::run(&client, command, json).await,
         AdminCommand::Status => status(&client, json).await,
         AdminCommand::Pins(command) => pins(&client, command, json).await,
         AdminCommand::Backup { file } => {

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "broker")]
 mod admin;
+#[cfg(feature = "broker")]
+mod admin_relays;
 #[cfg(feature = "node")]
 mod node;
 #[cfg(feature = "relay")]
@@ -19,6 +21,8 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 #[cfg(feature = "broker")]
 pub(crate) use admin::{Accounts, Admin, AdminCommand, Devices, JoinKeys, Pins, Serve, Tls};
+#[cfg(feature = "broker")]
+pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "node")]
 pub(crate) use node::{Dns, Join, Log, Logout, Lport, Node, Ping, Status, Up};
 #[cfg(feature = "relay")]

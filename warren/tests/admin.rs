@@ -323,3 +323,63 @@ fn a_broker_that_can_name_no_stun_server_says_so() {
     assert!(line.contains("! Devices are told of no STUN server"), "{status}");
     assert!(line.contains("--stun-public ADDR:"), "{status}");
 }
+
+#[test]
+fn relays_are_made_named_shown_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let _broker = Broker::start(&data, &[]);
+    let relays = |args: &[&str]| admin(&data, &[&["relays"], args].concat());
+    let text = done(&relays(&["list"]));
+    assert!(text.contains("admin relays set NAME"), "{text}");
+
+    let created = relays(&["create", "frankfurt"]);
+    let token = done(&created);
+    assert!(token.trim().len() >= 32 && token.lines().count() == 1, "the token alone: {token}");
+    let hint = String::from_utf8_lossy(&created.stderr).into_owned();
+    assert!(hint.contains("warren relay --broker https://") && hint.contains("--pin"), "{hint}");
+    let why = complaint(&relays(&["create", "frankfurt"]));
+    assert!(why.contains("taken"), "{why}");
+    done(&relays(&["create", "everybodys", "--operator"]));
+
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "s3cret\n").unwrap();
+    let secret = secret.to_str().unwrap();
+    done(&relays(&["add-turn", "turn:192.0.2.9", "--name", "other", "--secret-file", secret]));
+    let args = ["add-turn", "turns:turn.example.org", "--username", "me", "--password", "pw"];
+    done(&relays(&args));
+    let why = complaint(&relays(&["add-turn", "https://192.0.2.9", "--secret-file", secret]));
+    assert!(why.contains("turns:turn.example.org:443"), "{why}");
+    for usage in [&["add-turn", "turn:192.0.2.9"][..], &["set"], &["set", "a", "--default"]] {
+        assert_eq!(relays(usage).status.code(), Some(2), "{usage:?}");
+    }
+
+    let text = done(&relays(&["set", "other", "frankfurt=turn-example-org"]));
+    let order: Vec<&str> =
+        text.lines().skip(1).take(3).map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(order, ["1", "2", "2"], "{text}");
+    assert!(text.contains("! frankfurt: it hasn't reported"), "{text}");
+    assert!(text.contains("no answer to the broker from 192.0.2.9:3478"), "{text}");
+    let why = complaint(&relays(&["set", "nobody"]));
+    assert!(why.contains("no device or relay 'nobody'"), "{why}");
+
+    let shown = Command::new(WARREN)
+        .args(["--json", "admin", "--data"])
+        .arg(&data)
+        .args(["relays", "show", "other"])
+        .output()
+        .unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&done(&shown)).unwrap();
+    assert_eq!((shown["rank"].as_u64(), shown["url"].as_str()), (Some(0), Some("turn:192.0.2.9")));
+    assert!(!shown.to_string().contains("s3cret"), "{shown}");
+
+    let why = complaint(&relays(&["rotate", "other"]));
+    assert!(why.contains("add it again"), "{why}");
+    done(&relays(&["rotate", "frankfurt"]));
+    let why = bad_usage(&relays(&["remove", "frankfurt"]));
+    assert!(why.contains("token is void") && why.contains("--yes"), "{why}");
+    done(&relays(&["remove", "--yes", "frankfurt"]));
+    done(&relays(&["set", "--default"]));
+    let text = done(&relays(&["list", "--operator"]));
+    assert!(text.contains("everybodys") && !text.contains("frankfurt"), "{text}");
+}

@@ -37,8 +37,18 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
                 device.name, device.ipv4
             );
             super::confirm(&question, yes)?;
-            client.remove_device(&account.account, &name).await?;
-            output::done(json, &format!("{name} is removed and cut off everywhere."))
+            let removed = client.remove_device(&account.account, &name).await?;
+            let mut text = format!("{name} is removed and cut off everywhere.");
+            if removed.was_relay {
+                text.push_str(" It was a connection relay of the account; ");
+                text.push_str(&match removed.relays_left {
+                    0 => "none is left, so devices without a direct path don't reach each other: \
+                          name another one with `warren admin relays set NAME`."
+                        .to_owned(),
+                    left => format!("{left} left, see `warren admin relays list`."),
+                });
+            }
+            output::done(json, &text)
         }
     }
 }

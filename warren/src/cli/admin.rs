@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use warren_proto::{DeviceName, JoinKeyId};
 
+use super::admin_relays::Relays;
 use super::values::{
     Expiry, StaticEndpoint, parse_expiry, parse_join_key_id, parse_name, parse_network,
     parse_static_endpoint,
@@ -108,6 +109,9 @@ pub(crate) enum AdminCommand {
     /// Devices
     #[command(subcommand)]
     Devices(Devices),
+    /// Relays: what carries traffic where no direct path exists
+    #[command(subcommand)]
+    Relays(Relays),
     /// Write everything into one new file while the broker runs
     Backup {
         /// The new file
