@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use warren_proto::{Relay as Info, RelayCredential, RelayId, RelayRtt, RelayTransport};
+use warren_proto::{Relay as Info, RelayCredential, RelayId, RelayRtt, RelayState, RelayTransport};
 use warren_turn::ChannelNumber;
 use warren_turn::client::{Client, Credential, Failure};
 
@@ -144,6 +144,8 @@ pub(crate) struct Relays {
     streams: u64,
     /// As they were published last.
     pub(crate) published: Vec<RelayRtt>,
+    /// How this device does its own duty as a relay.
+    pub(crate) own: Option<RelayState>,
 }
 
 impl Relays {

@@ -24,6 +24,7 @@
 //!   the next [`run`] or by [`clean_up`].
 //! - Nothing that the broker, a peer or a local client sends ends the daemon, nor a full disk.
 
+mod carrier;
 mod config;
 mod control;
 mod daemon;

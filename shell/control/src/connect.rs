@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::ControlError;
+use crate::proxy::Proxy;
 use crate::tls::Tls;
 use crate::url::{BrokerUrl, Host};
 
@@ -52,6 +53,9 @@ pub(crate) async fn dial(
     tls: &Tls,
     known: &[SocketAddr],
 ) -> Result<Dialled, ControlError> {
+    if let Some(proxy) = Proxy::for_host(&url.host.bare()) {
+        return dial_through(&proxy, url, tls).await;
+    }
     let addresses = resolve(url, known).await?;
     let authority = url.authority();
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, race(&addresses)).await;
@@ -69,6 +73,45 @@ pub(crate) async fn dial(
         Transport::Plain(stream)
     };
     Ok(Dialled { transport, local, addresses: ordered, rtt })
+}
+
+/// The same through an HTTP proxy, which resolves the broker's name itself.
+async fn dial_through(proxy: &Proxy, url: &BrokerUrl, tls: &Tls) -> Result<Dialled, ControlError> {
+    let failed = |source| ControlError::Connect { authority: url.authority(), source };
+    let (stream, rtt) = proxy.open(&url.host.bare(), url.port).await.map_err(failed)?;
+    let local = stream.local_addr().map_err(failed)?;
+    let transport = if url.tls {
+        Transport::Tls(Box::new(handshake(url, tls, stream).await?))
+    } else {
+        Transport::Plain(stream)
+    };
+    Ok(Dialled { transport, local, addresses: Vec::new(), rtt })
+}
+
+/// A TCP connection to whichever address of a host answers first, marked as all of the daemon's
+/// sockets are; through an HTTP proxy where the environment names one for that host.
+///
+/// # Errors
+/// What the system or the proxy says, or that it took too long.
+pub async fn dial_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    match Proxy::for_host(host) {
+        Some(proxy) => proxy.open(host, port).await.map(|(stream, _)| stream),
+        None => dial_directly(host, port).await,
+    }
+}
+
+pub(crate) async fn dial_directly(host: &str, port: u16) -> io::Result<TcpStream> {
+    let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let addresses = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => {
+            let lookup = tokio::net::lookup_host((host, port));
+            let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await.map_err(timed_out)?;
+            interleave(found?.collect())
+        }
+    };
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, race(&addresses)).await;
+    connected.map_err(timed_out)?.map(|(stream, _, _)| stream)
 }
 
 async fn resolve(url: &BrokerUrl, known: &[SocketAddr]) -> Result<Vec<SocketAddr>, ControlError> {

@@ -35,9 +35,23 @@ impl Tls {
     /// # Errors
     /// TLS can't be set up.
     pub fn new(pins: &Pins) -> Result<Self, rustls::Error> {
+        Self::with_protocol(pins, b"h2")
+    }
+
+    /// The same for another protocol than HTTP/2 (ALPN, RFC 7301).
+    ///
+    /// # Errors
+    /// TLS can't be set up.
+    pub fn with_protocol(pins: &Pins, alpn: &[u8]) -> Result<Self, rustls::Error> {
         let matched = Arc::new(OnceLock::new());
-        let config = Arc::new(client_config(pins, &matched)?);
-        Ok(Self { config, matched })
+        let mut config = client_config(pins, &matched)?;
+        config.alpn_protocols = vec![alpn.to_vec()];
+        Ok(Self { config: Arc::new(config), matched })
+    }
+
+    /// What a TLS connection is made with.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
     }
 
     /// Which of the pins the broker's certificate carried.
@@ -65,7 +79,6 @@ fn client_config(pins: &Pins, matched: &Arc<OnceLock<Pin>>) -> Result<ClientConf
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::in_memory_sessions(2);
     Ok(config)
 }

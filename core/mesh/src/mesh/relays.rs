@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use warren_proto::Relay as Info;
+use warren_proto::{Relay as Info, RelayState};
 use warren_turn::client::Inbound as FromRelay;
 use warren_turn::{Builder, Class, Message, Method};
 
@@ -19,6 +19,14 @@ use crate::{BrokerState, Inbound, InboundDrop, RelayHandle, StreamId};
 const SOON: Duration = Duration::from_millis(1);
 
 impl Mesh {
+    /// How this device does its duty as a relay: published with the next check-in, which is at once
+    /// when it has changed. `None`: it has none.
+    pub fn handle_relay_state(&mut self, state: Option<RelayState>, now: Instant) {
+        self.relays.own = state;
+        self.publish_changes(now);
+        self.pump(now);
+    }
+
     pub(super) fn take_relays(&mut self, list: &[Info], now: Instant) {
         let (void, news) = self.relays.take(list);
         for relay in void {

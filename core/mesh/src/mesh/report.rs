@@ -87,7 +87,11 @@ impl Mesh {
 
     /// What this device would check in with at this moment.
     pub fn check_in_state(&self) -> CheckInState {
-        CheckInState { relay_rtts: self.relays.published.clone(), ..self.outside.check_in_state() }
+        CheckInState {
+            relay_rtts: self.relays.published.clone(),
+            relay: self.relays.own.clone(),
+            ..self.outside.check_in_state()
+        }
     }
 
     /// What is known of the own way out.

@@ -9,6 +9,8 @@
 
 mod echo;
 mod pump;
+mod relay;
+mod streams;
 mod thread;
 
 use std::net::{IpAddr, SocketAddr};
@@ -121,9 +123,10 @@ impl DataThread {
         // mesh's own limits.
         let (events, reports) = mpsc::unbounded_channel();
         let (opened, opening) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
         let thread = std::thread::Builder::new()
             .name("warren-data".to_owned())
-            .spawn(move || thread::run(config, receiver, &events, opened))
+            .spawn(move || thread::run(config, receiver, &events, opened, runtime))
             .map_err(spawn_failed)?;
         let handle = Self { client: DataClient { commands }, thread: Some(thread) };
         match opening.await {

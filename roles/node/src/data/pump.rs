@@ -7,6 +7,7 @@ use warren_net::{
 };
 
 use super::echo::Echoes;
+use super::relay::{PendingRun, PrivateRelay};
 use super::{BATCH, Echo};
 
 /// Everything that a packet meets on its way through.
@@ -19,6 +20,7 @@ pub(super) struct Pump {
     pub(super) outgoing: Outgoing,
     pub(super) coalescer: Coalescer,
     pub(super) echoes: Echoes,
+    pub(super) relay: PrivateRelay,
 }
 
 impl Pump {
@@ -50,12 +52,17 @@ impl Pump {
 
     /// From the network to the host, until the sockets are empty or [`BATCH`] receives are done.
     pub(super) fn inbound(&mut self) {
-        let Self { mesh, tun, sockets, receiver, coalescer, echoes, .. } = self;
+        let Self { mesh, tun, sockets, receiver, coalescer, echoes, relay, .. } = self;
         let now = Instant::now();
         for _ in 0..BATCH {
             let Ok(received) = sockets.try_recv(receiver) else { break };
             let mut writes = coalescer.begin(&*tun);
+            let mut run = PendingRun::default();
             for (remote, datagram) in received {
+                if run.continues(remote, datagram) {
+                    run.push(remote, datagram, (relay, sockets), now);
+                    continue;
+                }
                 match mesh.handle_datagram(remote, datagram, now) {
                     Inbound::Deliver { range } => {
                         let packet = &datagram[range];
@@ -63,12 +70,18 @@ impl Pump {
                             writes.push(packet);
                         }
                     }
-                    Inbound::Consumed | Inbound::Relay => {}
+                    Inbound::Consumed => {}
+                    Inbound::Relay if warren_turn::is_stun(datagram) => {
+                        run.flush((relay, sockets), now);
+                        relay.handle_message(remote, datagram, sockets, now);
+                    }
+                    Inbound::Relay => run.push(remote, datagram, (relay, sockets), now),
                     Inbound::Dropped(reason) => {
                         tracing::trace!(%remote, ?reason, "a datagram was dropped");
                     }
                 }
             }
+            run.flush((relay, sockets), now);
             writes.flush();
         }
     }
@@ -94,9 +107,19 @@ impl Pump {
                 tracing::trace!(%remote, %error, "a datagram was not sent");
             }
         }
-        while let Some(packet) = self.mesh.poll_tun() {
-            self.tun.send(&packet);
+        // ICMP errors, and what came by a stream.
+        let packets: Vec<Vec<u8>> = std::iter::from_fn(|| self.mesh.poll_tun()).collect();
+        if packets.is_empty() {
+            return;
         }
+        let now = Instant::now();
+        let mut writes = self.coalescer.begin(&self.tun);
+        for packet in &packets {
+            if self.echoes.is_idle() || !self.echoes.take(packet, now) {
+                writes.push(packet);
+            }
+        }
+        writes.flush();
     }
 }
 

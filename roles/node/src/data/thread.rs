@@ -1,5 +1,6 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use warren_mesh::{Config, Event, LocalAddress, Mesh, OutboundDrop};
 use warren_net::{
@@ -8,7 +9,10 @@ use warren_net::{
 
 use super::echo::Echoes;
 use super::pump::Pump;
+use super::relay::PrivateRelay;
+use super::streams::Streams;
 use super::{Command, DataConfig, DataEvent, Opened, snapshot};
+use crate::carrier::StreamEvent;
 use crate::local::DebugCounters;
 
 /// The body of the thread: opens, reports, and runs until the handle is dropped.
@@ -17,6 +21,7 @@ pub(super) fn run(
     commands: mpsc::Receiver<Command>,
     events: &mpsc::UnboundedSender<DataEvent>,
     opened: oneshot::Sender<Result<Opened, Error>>,
+    control: Handle,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
@@ -28,7 +33,7 @@ pub(super) fn run(
         }
     };
     runtime.block_on(async move {
-        match Worker::open(config, commands, events) {
+        match Worker::open(config, commands, events, control) {
             Ok((thread, report)) => {
                 if opened.send(Ok(report)).is_ok() {
                     thread.run().await;
@@ -48,6 +53,9 @@ struct Worker<'e> {
     addresses: Vec<LocalAddress>,
     /// Counts of sockets that a rebinding has closed.
     closed: DebugCounters,
+    streams: Streams,
+    /// The wall clock at an instant, as the broker's time has corrected it.
+    clock: (Instant, Duration),
 }
 
 impl<'e> Worker<'e> {
@@ -55,6 +63,7 @@ impl<'e> Worker<'e> {
         config: DataConfig,
         commands: mpsc::Receiver<Command>,
         events: &'e mpsc::UnboundedSender<DataEvent>,
+        control: Handle,
     ) -> Result<(Self, Opened), Error> {
         let sockets = UdpSockets::bind(&config.udp)?;
         let tun = Tun::open(&config.tun)?;
@@ -82,9 +91,19 @@ impl<'e> Worker<'e> {
             outgoing: Outgoing::new(),
             coalescer: Coalescer::new(),
             echoes: Echoes::default(),
+            relay: PrivateRelay::default(),
         };
-        let (addresses, closed) = (Vec::new(), DebugCounters::default());
-        Ok((Self { pump, commands, events, addresses, closed }, report))
+        let mut worker = Self {
+            pump,
+            commands,
+            events,
+            addresses: Vec::new(),
+            closed: DebugCounters::default(),
+            streams: Streams::new(control),
+            clock: (now, config.unix),
+        };
+        worker.update_relay(now);
+        Ok((worker, report))
     }
 
     async fn run(mut self) {
@@ -95,7 +114,8 @@ impl<'e> Worker<'e> {
             if !self.drain() {
                 return;
             }
-            let due = self.pump.mesh.poll_timeout().map(|(due, _)| due);
+            let mesh_due = self.pump.mesh.poll_timeout().map(|(due, _)| due);
+            let due = mesh_due.into_iter().chain(self.pump.relay.poll_timeout()).min();
             if let Some(due) = due
                 && due != armed
             {
@@ -113,6 +133,7 @@ impl<'e> Worker<'e> {
                 ready = tun.readable(), if !blocked => Step::Tun(ready),
                 ready = sockets.readable() => Step::Sockets(ready),
                 ready = sockets.writable(), if blocked => Step::Writable(ready),
+                event = self.streams.next() => Step::Stream(event),
                 () = &mut timer, if due.is_some() => Step::Timeout,
             };
             if let Err(error) = self.take(step) {
@@ -141,7 +162,16 @@ impl<'e> Worker<'e> {
                 Ok(())
             }
             Step::Timeout => {
-                self.pump.mesh.handle_timeout(Instant::now());
+                let now = Instant::now();
+                let Pump { mesh, relay, sockets, .. } = &mut self.pump;
+                if mesh.poll_timeout().is_some_and(|(due, _)| due <= now) {
+                    mesh.handle_timeout(now);
+                }
+                relay.handle_timeout(sockets, now);
+                Ok(())
+            }
+            Step::Stream(event) => {
+                self.take_stream_event(event);
                 Ok(())
             }
         }
@@ -150,11 +180,29 @@ impl<'e> Worker<'e> {
     /// Carries out what the mesh has queued. False when nobody listens any more.
     fn drain(&mut self) -> bool {
         self.pump.drain_packets();
+        self.streams.drain(&mut self.pump.mesh);
         while let Some(event) = self.pump.mesh.poll_event() {
             if let Event::Mtu(mtu) = event
                 && let Err(error) = self.pump.tun.set_mtu(mtu)
             {
                 tracing::warn!(%error, mtu, "the interface's MTU could not be set");
+            }
+            match event {
+                Event::OpenStream { stream, relay: _, targets } => {
+                    self.streams.open(stream, targets);
+                    continue;
+                }
+                Event::CloseStream { stream } => {
+                    self.streams.close(stream);
+                    continue;
+                }
+                Event::CheckIn(_)
+                | Event::Connect(_)
+                | Event::FetchNetmap
+                | Event::PathChanged { .. }
+                | Event::Unreachable { .. }
+                | Event::Established { .. }
+                | Event::Mtu(_) => {}
             }
             if self.events.send(DataEvent::Mesh(event)).is_err() {
                 return false;
@@ -167,9 +215,15 @@ impl<'e> Worker<'e> {
         let now = Instant::now();
         let mesh = &mut self.pump.mesh;
         match command {
-            Command::Netmap(netmap, source) => mesh.handle_netmap(*netmap, source, now),
+            Command::Netmap(netmap, source) => {
+                mesh.handle_netmap(*netmap, source, now);
+                self.update_relay(now);
+            }
             // A delta that doesn't fit makes the mesh ask for the whole map.
-            Command::Delta(delta) => drop(mesh.handle_delta(&delta, now)),
+            Command::Delta(delta) => {
+                let _ = mesh.handle_delta(&delta, now);
+                self.update_relay(now);
+            }
             Command::Signal(signal) => mesh.handle_connect(&signal, now),
             Command::Broker(state) => mesh.handle_broker(state, now),
             Command::LocalAddresses(addresses) => {
@@ -178,7 +232,11 @@ impl<'e> Worker<'e> {
                 self.addresses = addresses;
             }
             Command::Mapping(mapped) => mesh.handle_mapping(&mapped, now),
-            Command::RaiseClock(unix) => mesh.raise_clock(unix, now),
+            Command::RaiseClock(unix) => {
+                mesh.raise_clock(unix, now);
+                self.clock = (now, unix);
+                self.pump.relay.set_clock(unix, now);
+            }
             Command::Seek(peer) => mesh.connect(peer, now),
             Command::Echo(echo) => self.pump.echo(echo, now),
             Command::Rebind(config, answer) => {
@@ -188,6 +246,27 @@ impl<'e> Worker<'e> {
                 let _ = answer.send(snapshot(&self.pump.mesh, self.counters()));
             }
             Command::Stop => {}
+        }
+    }
+
+    /// Brings the relay that this device is in line with the netmap.
+    fn update_relay(&mut self, now: Instant) {
+        let unix = self.clock.1 + now.saturating_duration_since(self.clock.0);
+        let Pump { mesh, relay, .. } = &mut self.pump;
+        relay.update(mesh, unix, now);
+    }
+
+    fn take_stream_event(&mut self, event: StreamEvent) {
+        let now = Instant::now();
+        let mesh = &mut self.pump.mesh;
+        match event {
+            StreamEvent::Opened(stream, tls) => mesh.handle_stream_opened(stream, tls, now),
+            StreamEvent::Data(stream, bytes) => mesh.handle_stream(stream, &bytes, now),
+            StreamEvent::Written => {}
+            StreamEvent::Closed(stream) => {
+                self.streams.close(stream);
+                mesh.handle_stream_closed(stream, now);
+            }
         }
     }
 
@@ -240,12 +319,17 @@ impl<'e> Worker<'e> {
         note("probes-answered".to_owned(), mesh.probes_answered);
         note("answers-received".to_owned(), mesh.answers_received);
         note("signals-ignored".to_owned(), mesh.signals_ignored);
+        note("allocations".to_owned(), mesh.allocations);
+        note("relay-failures".to_owned(), mesh.relay_failures);
+        note("relayed-in".to_owned(), mesh.relayed_in);
+        note("relayed-out".to_owned(), mesh.relayed_out);
         for reason in warren_mesh::InboundDrop::ALL {
             note(format!("in-dropped-{}", kebab(&reason)), mesh.inbound(reason));
         }
         for reason in OutboundDrop::ALL {
             note(format!("out-dropped-{}", kebab(&reason)), mesh.outbound(reason));
         }
+        self.pump.relay.counters(&mut note);
         let wg = self.pump.mesh.wireguard_counters();
         note("wg-initiations-sent".to_owned(), wg.initiations_sent);
         note("wg-initiations-received".to_owned(), wg.initiations_received);
@@ -264,6 +348,7 @@ enum Step {
     Tun(std::io::Result<()>),
     Sockets(std::io::Result<()>),
     Writable(std::io::Result<()>),
+    Stream(StreamEvent),
     Timeout,
 }
 

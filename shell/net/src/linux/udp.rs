@@ -4,7 +4,7 @@ mod family;
 mod server;
 mod syscalls;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::slice::ChunksMut;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -231,6 +231,41 @@ impl UdpSockets {
             Err(_) => add(&self.counters.send_errors, 1),
         }
         result
+    }
+
+    /// Sends datagrams of one length, but for the last, which may be shorter; each piece is one of
+    /// them. They may lie anywhere, so that what was received is forwarded from where it lies. At
+    /// most 64 and 65,507 bytes; what the system doesn't take is lost and counted.
+    pub fn send_pieces(&self, remote: SocketAddr, pieces: &[IoSlice<'_>]) {
+        let Some(first) = pieces.first() else { return };
+        let Some(family) = self.family(remote) else {
+            return add(&self.counters.send_errors, pieces.len());
+        };
+        if pieces.len() > 1 && family.segmentation.load(Ordering::Relaxed) {
+            let result = family.send_pieces(remote, pieces, Some(first.len()));
+            match result.as_ref().err().and_then(io::Error::raw_os_error) {
+                Some(libc::EIO) => family.segmentation.store(false, Ordering::Relaxed),
+                Some(libc::EINVAL | libc::EMSGSIZE) => {}
+                Some(_) | None => return self.count_sent(pieces.len(), result),
+            }
+            add(&self.counters.fallbacks, 1);
+        }
+        for piece in pieces {
+            self.count_sent(1, family.send(remote, piece, None));
+        }
+    }
+
+    fn count_sent(&self, datagrams: usize, result: io::Result<()>) {
+        match result {
+            Ok(()) => {
+                add(&self.counters.sends, 1);
+                add(&self.counters.segments_sent, datagrams);
+            }
+            Err(error) => {
+                add(&self.counters.send_errors, datagrams);
+                tracing::trace!(%error, datagrams, "datagrams weren't sent");
+            }
+        }
     }
 
     fn family(&self, remote: SocketAddr) -> Option<&FamilySocket> {

@@ -1,6 +1,6 @@
 //! One socket: how it is opened, and its policy on errors.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::syscalls::{MESSAGES, Message, has_option, receive_messages, send_message, set_option};
+use super::syscalls::{MESSAGES, Message, has_option, receive_messages, send_pieces, set_option};
 use crate::batch::Sent;
 use crate::config::{Finding, UdpConfig};
 use crate::counters::{LiveUdpCounters, add};
@@ -128,12 +128,22 @@ impl FamilySocket {
         bytes: &[u8],
         segment: Option<usize>,
     ) -> io::Result<()> {
+        self.send_pieces(remote, &[IoSlice::new(bytes)], segment)
+    }
+
+    /// The same for what the pieces are together.
+    pub(super) fn send_pieces(
+        &self,
+        remote: SocketAddr,
+        pieces: &[IoSlice<'_>],
+        segment: Option<usize>,
+    ) -> io::Result<()> {
         let mut asked = false;
         let result = self.socket.try_io(Interest::WRITABLE, |socket| {
             asked = true;
-            send_message(socket, remote, bytes, segment)
+            send_pieces(socket, remote, pieces, segment)
         });
-        if asked { result } else { send_message(self.socket.get_ref(), remote, bytes, segment) }
+        if asked { result } else { send_pieces(self.socket.get_ref(), remote, pieces, segment) }
     }
 
     pub(super) fn receive(
