@@ -55,8 +55,8 @@ fn main() -> Result<()> {
     }
     let options = options(&arguments)?;
     stage::enter()?;
-    let stage = Stage::set_up()?;
     stage::pin_generator()?;
+    let stage = Stage::set_up()?;
     match options.mode.as_str() {
         "rates" => rates(&stage, &options),
         "latency" => latency(&stage, &options),

@@ -28,7 +28,7 @@ const RATE: f64 = 200_000.0;
 /// Sets allocations up, 10,000 first, and prints time and memory.
 pub(crate) fn allocations(stage: &Stage, flags: &[String], count: u32) -> Result<()> {
     let target = start(stage, flags)?;
-    let pid = target.process.pid();
+    let pid = target.pid();
     let before = resident_kib(pid)?;
     let first = count.min(10_000);
     let cpu = stage.cpu(pid)?;
@@ -59,7 +59,7 @@ pub(crate) fn idle(stage: &Stage, flags: &[String], count: u32, seconds: f64) ->
         let measure = || -> Result<f64> {
             let time = Duration::from_secs_f64(seconds);
             let load = Offer { rate: Some(RATE), burst: 16, size: 300, time };
-            let sample = offer(stage, target.process.pid(), &flows, load)?;
+            let sample = offer(stage, target.pid(), &flows, load)?;
             ensure!(sample.loss() < 0.01, "{:.1} % were lost", sample.loss() * 100.0);
             Ok(sample.cpu_per_million())
         };

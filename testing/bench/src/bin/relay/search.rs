@@ -43,7 +43,7 @@ impl Cell {
 }
 
 pub(crate) fn measure(stage: &Stage, target: &Target, flows: &Flows, cell: Cell) -> Result<String> {
-    let pid = target.process.pid();
+    let pid = target.pid();
     let try_rate = |rate, seconds| offer(stage, pid, flows, cell.offer(rate, seconds));
     // The first packets find cold caches and unresolved neighbours.
     try_rate(Some(20_000.0), 0.3)?;

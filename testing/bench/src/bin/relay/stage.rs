@@ -11,8 +11,9 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, SyncSender};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -31,7 +32,7 @@ pub(crate) const PAIR_PORT: u16 = 6060;
 pub(crate) const MANY: &str = "10.78.0.0/16";
 
 const GENERATOR_CORE: usize = 0;
-pub(crate) const RELAY_CORE: usize = 1;
+const RELAY_CORE: usize = 1;
 const INSIDE: &str = "WARREN_LAB_INSIDE";
 
 pub(crate) struct Stage {
@@ -40,8 +41,12 @@ pub(crate) struct Stage {
     pub(crate) peer: Host,
     /// The kernel threads of the relay's interfaces.
     relay_network: Vec<i32>,
-    _world: World,
+    spawner: mpsc::Sender<Order>,
+    world: World,
 }
+
+/// A program to be started, and whom to tell.
+type Order = (Command, SyncSender<std::io::Result<Child>>);
 
 /// CPU seconds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,10 +104,31 @@ impl Stage {
             tune(&relay, device, &[])?;
             relay_network.extend(pin_network(device, RELAY_CORE)?);
         }
-        let stage = Self { client, relay, peer, relay_network, _world: world };
+        let spawner = spawner(&relay);
+        let stage = Self { client, relay, peer, relay_network, spawner, world };
         stage.client.run(&["ping", "-c", "1", "-W", "2", &LISTEN.to_string()])?;
         stage.peer.run(&["ping", "-c", "1", "-W", "2", &RELAYED.to_string()])?;
         Ok(stage)
+    }
+
+    /// Starts a program on the relay's host and core; it ends with this one, however that ends.
+    pub(crate) fn spawn(&self, program: &Path, arguments: &mut Command) -> Result<Child> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "taskset", "-c", &RELAY_CORE.to_string()]);
+        command.arg(program).args(arguments.get_args());
+        for (name, value) in arguments.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let log = fs::File::create(self.log())?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let (tell, told) = mpsc::sync_channel(1);
+        self.spawner.send((command, tell)).context("the spawner lives")?;
+        told.recv().context("the spawner answers")?.context("setpriv and taskset (util-linux)")
+    }
+
+    /// Where the latest program's output goes.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.world.logs().join("relay.log")
     }
 
     /// What a process and the network of the relay's host have used so far.
@@ -118,6 +144,21 @@ impl Stage {
         }
         Ok(cpu)
     }
+}
+
+/// A thread on the relay's host that starts programs. They are to end with their parent, which for
+/// the kernel is the thread that started them; so it lives as long as the benchmark.
+fn spawner(relay: &Host) -> mpsc::Sender<Order> {
+    let (order, orders) = mpsc::channel::<Order>();
+    let relay = relay.clone();
+    std::thread::spawn(move || {
+        relay.enter(move || {
+            for (mut command, tell) in orders {
+                let _ = tell.send(command.spawn());
+            }
+        })
+    });
+    order
 }
 
 /// Seconds on a CPU: the first field of `schedstat`, in nanoseconds.
@@ -176,15 +217,24 @@ fn pin_network(device: &str, core: usize) -> Result<Vec<i32>> {
     Ok(threads)
 }
 
+/// To a core, and before whatever else wants to run there.
 fn pin(pid: i32, core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core)?;
-    sched_setaffinity(Pid::from_raw(pid), &set).with_context(|| format!("pinning {pid}"))
+    sched_setaffinity(Pid::from_raw(pid), &set).with_context(|| format!("pinning {pid}"))?;
+    let renice = Command::new("renice").args(["-n", "-19", "-p", &pid.to_string()]).output();
+    ensure!(renice.context("renice (util-linux)")?.status.success(), "renice {pid}");
+    Ok(())
 }
 
-/// Puts the calling thread onto the generator's core.
+/// Puts this program onto the generator's core. To be called before there are threads, so that
+/// they and the relays, which they start, are preferred as well.
 pub(crate) fn pin_generator() -> Result<()> {
-    pin(0, GENERATOR_CORE)
+    // Niceness counts among the processes of a session, and again among sessions (sched(7)).
+    if nix::unistd::setsid().is_ok() {
+        let _ = fs::write("/proc/self/autogroup", "-19");
+    }
+    pin(Pid::this().as_raw(), GENERATOR_CORE)
 }
 
 pub(crate) fn turn_address() -> SocketAddr {

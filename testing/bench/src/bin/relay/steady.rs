@@ -21,7 +21,7 @@ pub(crate) fn pairs(stage: &Stage, pairs: u16) -> Result<()> {
     let rate = f64::from(pairs) / INTERVAL;
     let time = Duration::from_secs_f64(SECONDS);
     let steady = Offer { rate: Some(rate), burst: 1, size: SIZE, time };
-    let sample = offer(stage, target.process.pid(), &flows, steady)?;
+    let sample = offer(stage, target.pid(), &flows, steady)?;
     println!(
         "{pairs} pairs, {SIZE} bytes each {} ms, one way, {SECONDS} s: {} sent, {} lost; {:.1} kpps, \
          {:.1} % of a core",

@@ -1,13 +1,14 @@
 //! The relays that are measured, each as its own users would start it.
 
 use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use warren_lab::{HostCommand, Process, wait_for};
+use anyhow::{Context as _, Result, bail};
+use warren_lab::wait_for;
 
 use crate::flows::Direction;
-use crate::stage::{LISTEN, PAIR_PORT, RELAY_CORE, RELAYED, Stage, TURN_PORT};
+use crate::stage::{LISTEN, PAIR_PORT, RELAYED, Stage, TURN_PORT};
 
 pub(crate) const SECRET: &str = "a secret of the benchmark";
 pub(crate) const PAIR_KEY: &str = "YSBrZXkgb2YgdGhlIGJlbmNobWFyaw==";
@@ -54,7 +55,7 @@ impl Kind {
             Self::Bare => std::env::current_exe()?,
         };
         let there = match self {
-            Self::Ours => std::process::Command::new(&path)
+            Self::Ours => Command::new(&path)
                 .args(["relay", "--help"])
                 .output()
                 .is_ok_and(|output| output.status.success()),
@@ -67,7 +68,14 @@ impl Kind {
 /// A running relay.
 pub(crate) struct Target {
     pub(crate) kind: Kind,
-    pub(crate) process: Process,
+    process: Child,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 impl Target {
@@ -79,34 +87,31 @@ impl Target {
         flags: &[String],
     ) -> Result<Option<Self>> {
         let Some(program) = kind.program()? else { return Ok(None) };
-        let mut command = stage.relay.command("setpriv");
-        let core = RELAY_CORE.to_string();
-        command.args(["--pdeathsig", "KILL", "--", "taskset", "-c", &core]);
-        command.args([&program]).label(kind.name());
+        let mut command = Command::new(&program);
         arguments(kind, &mut command, stage, direction)?;
         if kind == Kind::Ours {
             command.args(flags);
         }
-        let mut process = command.spawn()?;
+        let mut target = Self { kind, process: stage.spawn(&program, &mut command)? };
         let port = if kind == Kind::Pair { PAIR_PORT } else { TURN_PORT };
         let needle = format!(":{port} ");
         wait_for(kind.name(), Duration::from_secs(10), || {
-            if let Some(status) = process.exited()? {
-                anyhow::bail!("{} ended with {status}: {}", kind.name(), process.log());
+            if let Some(status) = target.process.try_wait()? {
+                let log = std::fs::read_to_string(stage.log()).unwrap_or_default();
+                bail!("{} ended with {status}: {log}", kind.name());
             }
             let listening = stage.relay.run(&["ss", "-Hulpn"])?;
             Ok(listening.contains(&needle).then_some(()))
         })?;
-        Ok(Some(Self { kind, process }))
+        Ok(Some(target))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
     }
 }
 
-fn arguments(
-    kind: Kind,
-    command: &mut HostCommand,
-    stage: &Stage,
-    direction: Direction,
-) -> Result<()> {
+fn arguments(kind: Kind, command: &mut Command, stage: &Stage, direction: Direction) -> Result<()> {
     let listen = format!("{LISTEN}:{TURN_PORT}");
     let (listen_ip, relayed_ip) = (LISTEN.to_string(), RELAYED.to_string());
     match kind {
@@ -121,7 +126,7 @@ fn arguments(
             command.args(["--relay-ip", &relayed_ip, "--lt-cred-mech", "--use-auth-secret"]);
             command.args(["--static-auth-secret", SECRET, "--realm", "bench", "--no-tls"]);
             command.args(["--no-dtls", "--no-cli", "--no-stdout-log", "--log-file", "/dev/null"]);
-            command.args(["--simple-log", "--no-rfc5780", "--pidfile", "/run/turnserver.pid"]);
+            command.args(["--simple-log", "--pidfile", "/run/turnserver.pid"]);
             // One core: more threads would only take it from one another.
             command.args(["--relay-threads", "1"]);
         }
@@ -157,7 +162,7 @@ pub(crate) fn version(kind: Kind) -> Result<String> {
     let output = match kind {
         Kind::Bare => return Ok("this benchmark's own".to_owned()),
         Kind::Ours | Kind::Pair | Kind::Coturn | Kind::TurnServer => {
-            std::process::Command::new(&program).arg("--version").output()
+            Command::new(&program).arg("--version").output()
         }
     };
     let output = output.with_context(|| program.display().to_string())?;
