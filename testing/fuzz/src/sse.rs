@@ -5,7 +5,7 @@ use warren_proto::SessionEvent;
 use crate::input::Input;
 
 // The file alone: with its crate would come an executor and half the tree.
-#[path = "../../../roles/node/src/control/sse.rs"]
+#[path = "../../../shell/control/src/sse.rs"]
 #[allow(dead_code, unreachable_pub, reason = "it is a module of another crate")]
 mod parser;
 
