@@ -27,14 +27,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto", "warren-relay"]),
 ];
 
-const CORES: &[&str] = &[
-    "warren-proto",
-    "warren-wg",
-    "warren-turn",
-    "warren-pair",
-    "warren-coord",
-    "warren-mesh",
-];
+const CORES: &[&str] =
+    &["warren-proto", "warren-wg", "warren-turn", "warren-pair", "warren-coord", "warren-mesh"];
 
 /// Crates that read clocks, open sockets or files, or bring an executor.
 const NOT_IN_A_CORE: &[&str] =

@@ -40,8 +40,9 @@ where
         text.push('\n');
         std::fs::write(&path, text).unwrap();
     }
-    let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error} (WARREN_REGENERATE=1 makes it)", path.display()));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("{}: {error} (WARREN_REGENERATE=1 makes it)", path.display())
+    });
     let golden: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_value(value).unwrap(), golden, "{name}: what is written has changed");
     let read: T = serde_json::from_str(&text).unwrap();

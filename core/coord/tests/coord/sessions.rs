@@ -325,11 +325,8 @@ fn the_entries_of_as_many_devices_as_there_may_be_fit_into_one_map() {
     let map = world.account.netmap(viewer).unwrap();
     let peer = map.peers.iter().find(|peer| peer.id == loud).unwrap();
     assert_eq!(peer.endpoints.len(), warren_proto::MAX_ENDPOINTS);
-    let rtt = RelayRtt {
-        relay: RelayId(u64::MAX),
-        rtt_us: u32::MAX,
-        transport: RelayTransport::Tcp,
-    };
+    let rtt =
+        RelayRtt { relay: RelayId(u64::MAX), rtt_us: u32::MAX, transport: RelayTransport::Tcp };
     let relays = 32 * (serde_json::to_vec(&rtt).unwrap().len() + 1) + "\"relays\":[],".len();
     let length = serde_json::to_vec(peer).unwrap().len() + relays;
     assert!((1_000..ENTRY).contains(&length), "{length}");
