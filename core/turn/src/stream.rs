@@ -42,7 +42,7 @@ pub struct Frame {
 pub fn frame(bytes: &[u8]) -> Result<Option<Frame>, StreamError> {
     let Some((&[first, _, high, low], _)) = bytes.split_first_chunk::<4>() else {
         return match bytes.first() {
-            Some(first) if first & 0xC0 != 0 && first & 0xF0 != 0x40 => Err(StreamError::Unknown),
+            Some(first) if first & 0x80 != 0 => Err(StreamError::Unknown),
             Some(_) | None => Ok(None),
         };
     };
@@ -56,7 +56,7 @@ pub fn frame(bytes: &[u8]) -> Result<Option<Frame>, StreamError> {
         }
         let len = HEADER_LEN + length;
         Ok(Some(Frame { len, padded_len: len }))
-    } else if first & 0xF0 == 0x40 {
+    } else if first & 0xC0 == 0x40 {
         let len = CHANNEL_HEADER_LEN + length;
         Ok(Some(Frame { len, padded_len: len.next_multiple_of(4) }))
     } else {
@@ -168,7 +168,7 @@ mod tests {
             decoder.next_frame().map(|_| ()).unwrap_err()
         };
         assert_eq!(error(&[0x80]), StreamError::Unknown);
-        assert_eq!(error(&[0x50, 0, 0, 0]), StreamError::Unknown);
+        assert_eq!(error(&[0xC0, 0, 0, 0]), StreamError::Unknown);
         let client_hello = [0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3];
         assert_eq!(error(&client_hello), StreamError::Unknown);
         assert_eq!(error(b"GET / HTTP/1.1"), StreamError::TooLong);

@@ -95,7 +95,9 @@ impl Channels {
     fn free_number(&mut self) -> Option<ChannelNumber> {
         for _ in ChannelNumber::MIN.number()..=ChannelNumber::MAX.number() {
             let number = self.next;
-            self.next = ChannelNumber::new(number.number() + 1).unwrap_or(ChannelNumber::MIN);
+            self.next = ChannelNumber::new(number.number() + 1)
+                .filter(|next| *next <= ChannelNumber::MAX)
+                .unwrap_or(ChannelNumber::MIN);
             if !self.peer_by_number.contains_key(&number) {
                 return Some(number);
             }

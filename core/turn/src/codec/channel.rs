@@ -14,19 +14,22 @@ use super::header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId, enco
 /// Bytes in front of the data of a ChannelData message.
 pub const CHANNEL_HEADER_LEN: usize = 4;
 
-/// A channel, 0x4000–0x4FFF (RFC 8656 §12).
+/// A channel, 0x4000–0x7FFF.
+///
+/// RFC 8656 §12 ends the range at 0x4FFF, and our own clients stay within it; clients that follow
+/// RFC 5766 go up to 0x7FFF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelNumber(u16);
 
 impl ChannelNumber {
     /// The first.
     pub const MIN: Self = Self(0x4000);
-    /// The last.
+    /// The last of RFC 8656, by which channels are told from other protocols on one port.
     pub const MAX: Self = Self(0x4FFF);
 
     /// A channel by its number; `None` outside the range.
     pub const fn new(number: u16) -> Option<Self> {
-        if number >= Self::MIN.0 && number <= Self::MAX.0 { Some(Self(number)) } else { None }
+        if number & 0xC000 == 0x4000 { Some(Self(number)) } else { None }
     }
 
     /// Its number.
@@ -145,7 +148,8 @@ mod tests {
         assert_eq!(channel_data(&[0x4F, 0xFF, 0, 0]).unwrap().0, ChannelNumber::MAX);
         assert_eq!(channel_data(&[0x40, 1, 0, 2, 9]), None);
         assert_eq!(channel_data(&[0x3F, 0xFF, 0, 0]), None);
-        assert_eq!(channel_data(&[0x50, 0, 0, 0]), None);
+        assert_eq!(channel_data(&[0x7F, 0xFF, 0, 0]).unwrap().0.number(), 0x7FFF);
+        assert_eq!(channel_data(&[0x80, 0, 0, 0]), None);
         assert_eq!(channel_data(&[0x40, 1, 0]), None);
     }
 

@@ -294,7 +294,7 @@ mod tests {
         Builder::new(&mut buffer, Class::Request, Method::ALLOCATE, TransactionId([0; 12]))
             .attribute(AttributeType::REQUESTED_ADDRESS_FAMILY, &[3, 0, 0, 0])
             .attribute(AttributeType::XOR_PEER_ADDRESS, &[0, 1, 0])
-            .attribute(AttributeType::CHANNEL_NUMBER, &[0x50, 0, 0, 0])
+            .attribute(AttributeType::CHANNEL_NUMBER, &[0x80, 0, 0, 0])
             .attribute(AttributeType::LIFETIME, &[1])
             .attribute(AttributeType::PASSWORD_ALGORITHM, &[0, 3, 0, 0]);
         let message = Message::parse(&buffer).unwrap();

@@ -67,7 +67,7 @@ fn a_request_without_a_peer_is_bad() {
 #[test]
 fn channel_numbers_out_of_range_are_bad() {
     let (mut world, mut who) = world();
-    for number in [0, 0x3FFF, 0x5000, 0x7FFF, 0xFFFF_u16] {
+    for number in [0, 0x3FFF, 0x8000, 0xC000, 0xFFFF_u16] {
         let [high, low] = number.to_be_bytes();
         let answer = world.request(&mut who, Method::CHANNEL_BIND, |b| {
             b.attribute(AttributeType::CHANNEL_NUMBER, &[high, low, 0, 0]);
@@ -76,6 +76,8 @@ fn channel_numbers_out_of_range_are_bad() {
         assert_eq!(answer.unwrap_err(), 400, "{number:#x}");
     }
     assert_eq!(world.bind(&mut who, number(0xFFF), addr("8.8.8.8:1")), Ok(()));
+    let old = number(0x3FFF);
+    assert_eq!(world.bind(&mut who, old, addr("8.8.8.8:2")), Ok(()), "RFC 5766's");
 }
 
 #[test]
