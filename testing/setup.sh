@@ -13,7 +13,7 @@ test=(
   "${demo[@]}"
   iperf3:iperf3 ethtool:ethtool ss:iproute2 dbus-daemon:dbus-daemon dbus-send:dbus-bin
   pebble:pebble systemd-analyze:systemd nsenter:util-linux setpriv:util-linux g++:g++
-  /usr/include/openssl/hmac.h:libssl-dev
+  /usr/include/openssl/hmac.h:libssl-dev turnutils_uclient:coturn
 )
 bench=("${test[@]}" nebula:nebula tincd:tinc turnserver:coturn taskset:util-linux)
 
