@@ -299,12 +299,13 @@ impl Relays {
         let estimate = broker_rtt.map_or(0, micros);
         let rtts = self.order.iter().filter_map(|handle| {
             let relay = self.get(*handle)?;
+            let by_stream = udp_blocked || relay.is_stream_only();
             let (rtt_us, transport) = match relay.measurement.rtt() {
                 Some(rtt) if !udp_blocked => (micros(rtt), RelayTransport::Udp),
-                Some(_) | None if udp_blocked && !relay.info.tls.is_empty() => {
+                Some(_) | None if by_stream && !relay.info.tls.is_empty() => {
                     (estimate, RelayTransport::Tls)
                 }
-                Some(_) | None if udp_blocked && !relay.info.tcp.is_empty() => {
+                Some(_) | None if by_stream && !relay.info.tcp.is_empty() => {
                     (estimate, RelayTransport::Tcp)
                 }
                 Some(_) | None => return None,
@@ -365,6 +366,11 @@ impl Relay {
             Carrier::Stream(stream) if stream.is_tls => RelayTransport::Tls,
             Carrier::Stream(_) => RelayTransport::Tcp,
         })
+    }
+
+    /// Whether it takes no datagrams at all.
+    pub(crate) fn is_stream_only(&self) -> bool {
+        self.info.udp.is_empty() && self.has_streams()
     }
 
     pub(crate) fn has_streams(&self) -> bool {

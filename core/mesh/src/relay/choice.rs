@@ -51,8 +51,7 @@ impl Relays {
         let is_reached = match (ours, pair.udp_blocked) {
             (Some(_), _) => true,
             (None, true) => relay.has_streams(),
-            // Not asked yet, or a stream may do where datagrams don't.
-            (None, false) => !relay.measurement.is_settled() || relay.has_streams(),
+            (None, false) => !relay.measurement.is_settled() || relay.is_stream_only(),
         };
         let theirs = pair.theirs.iter().find(|rtt| rtt.relay == relay.info.id);
         if !is_reached || (theirs.is_none() && !pair.theirs.is_empty()) {
