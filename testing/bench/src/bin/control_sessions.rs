@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 use warren_broker::ServeConfig;
 use warren_broker::admin::{self, NewJoinKey};
 use warren_proto::{
-    Change, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, JoinLink, MapVersion,
-    Peer, Registered, SessionEvent,
+    Change, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, JoinLink, MapVersion, Peer,
+    Registered, SessionEvent,
 };
 use x25519_dalek::StaticSecret;
 
@@ -295,12 +295,7 @@ fn state(port: u16) -> CheckIn {
             kind: EndpointKind::Reflexive,
         })
         .collect();
-    CheckIn {
-        state: Some(CheckInState {
-            endpoints,
-            ..CheckInState::default()
-        }),
-    }
+    CheckIn { state: Some(CheckInState { endpoints, ..CheckInState::default() }) }
 }
 
 /// Waits until a condition holds for what every node sees.
