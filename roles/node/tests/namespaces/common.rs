@@ -19,6 +19,7 @@ pub(crate) struct Mesh {
     pub(crate) broker: Broker,
     pub(crate) hub: Host,
     pub(crate) laptop: Host,
+    pub(crate) laptop_ip: std::net::Ipv4Addr,
     pub(crate) desktop: Host,
     pub(crate) link: String,
 }
@@ -34,11 +35,11 @@ impl Mesh {
             Ok((host, address))
         };
         let (hub, hub_ip) = host("hub")?;
-        let (laptop, _) = host("laptop")?;
+        let (laptop, laptop_ip) = host("laptop")?;
         let (desktop, _) = host("desktop")?;
         let broker = Broker::start(&hub, hub_ip.into())?;
         let link = broker.link()?;
-        Ok(Self { broker, hub, laptop, desktop, link })
+        Ok(Self { broker, hub, laptop, laptop_ip, desktop, link })
     }
 
     /// A node's configuration with a join link in it.

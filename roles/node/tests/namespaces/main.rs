@@ -4,3 +4,4 @@
 mod common;
 mod days;
 mod mesh;
+mod relay;
