@@ -21,8 +21,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren-control", &["warren-net", "warren-proto"]),
     ("warren-store", &["warren-coord", "warren-proto"]),
     ("warren-broker", &["warren-coord", "warren-proto", "warren-store", "warren-turn"]),
-    ("warren-node", &["warren-control", "warren-mesh", "warren-net", "warren-proto", "warren-wg"]),
-    ("warren-relay", &["warren-net", "warren-pair", "warren-turn"]),
+    (
+        "warren-node",
+        &[
+            "warren-control",
+            "warren-mesh",
+            "warren-net",
+            "warren-proto",
+            "warren-turn",
+            "warren-wg",
+        ],
+    ),
+    (
+        "warren-relay",
+        &["warren-control", "warren-net", "warren-pair", "warren-proto", "warren-turn"],
+    ),
     ("warren-lab", &["warren-proto"]),
     ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto", "warren-relay"]),
 ];

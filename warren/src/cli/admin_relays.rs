@@ -75,7 +75,7 @@ pub(crate) enum Relays {
     AddTurn {
         #[command(flatten)]
         owner: Owner,
-        /// turn:HOST[:PORT], turn:HOST[:PORT]?transport=tcp or turns:HOST[:PORT]
+        /// turn:HOST or turn:HOST:PORT (with ?transport=tcp for TCP), or turns:HOST:PORT for TLS
         url: String,
         /// A name for it [default: its host's]
         #[arg(long, value_name = "NAME", value_parser = parse_name)]

@@ -50,7 +50,7 @@ pub(crate) struct PairRelayServe {
     pub(crate) port: u16,
     #[command(flatten)]
     pub(crate) secret: PairSecret,
-    /// Listen at [::] too
+    /// Listen on IPv6 too
     #[arg(long, env = "WARREN_IPV6")]
     pub(crate) ipv6: bool,
     /// The most pairs at once, those that wait for their second client included
