@@ -6,6 +6,7 @@
 
 mod forward;
 mod hub;
+mod link;
 mod observe;
 mod sockets;
 mod streams;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 pub use warren_turn::server::{Config as ServerConfig, Counters, Gauges, Quotas, Settings, User};
@@ -25,13 +26,20 @@ pub use warren_turn::server::{Config as ServerConfig, Counters, Gauges, Quotas, 
 use crate::Stop;
 use crate::metrics;
 use hub::Hub;
+pub use link::BrokerConfig;
+use link::Link;
 pub use observe::Mint;
 pub use sockets::{interface_addresses, relayed_address};
 pub use streams::Connection;
+pub use tls::pin_of;
+pub use warren_control::{BrokerUrl, Pins, RelayLinkConfig};
 use worker::Worker;
 
 /// How often the end of a drain is looked for.
 const DRAIN_CHECK: Duration = Duration::from_millis(200);
+
+/// How often it is noted what goes on, for the broker.
+const LOOK_AROUND: Duration = Duration::from_secs(20);
 
 /// What a TURN server is told.
 #[derive(Debug, Clone)]
@@ -105,6 +113,11 @@ impl Turn {
         self.hub.with(|state, now| state.server.set_clock(unix, now));
     }
 
+    /// Says whether it serves anybody, to those who ask whether it is ready.
+    pub fn set_serving(&self, is_serving: bool) {
+        self.hub.set_serving(is_serving);
+    }
+
     /// From now on takes nothing new.
     pub fn drain(&self) {
         self.hub.with(|state, _| state.server.drain());
@@ -132,18 +145,33 @@ impl Turn {
     }
 }
 
-/// Runs a TURN server until `stops` says so, or has no sender any more. Whatever comes from
-/// `settings` counts from then on.
+/// Who says whom a TURN server serves.
+#[derive(Debug)]
+pub enum Master {
+    /// Its configuration. Settings that come here count from then on.
+    Nobody(Receiver<Settings>),
+    /// A broker; the settings of the configuration are empty.
+    Broker(Box<BrokerConfig>),
+}
+
+/// Runs a TURN server until `stops` says so, or has no sender any more.
 ///
 /// # Errors
 ///
-/// As [`Turn::start`].
+/// As [`Turn::start`]; or the broker wants no more of it.
 pub async fn run(
     config: TurnConfig,
+    master: Master,
     mut stops: Receiver<Stop>,
-    mut settings: Receiver<Settings>,
 ) -> anyhow::Result<()> {
     let mut turn = Turn::start(&config).await?;
+    let (mut settings, mut link) = match master {
+        Master::Nobody(settings) => (Some(settings), None),
+        Master::Broker(broker) => {
+            turn.set_serving(false);
+            (None, Some(Link::new(*broker, &config)))
+        }
+    };
     if let Some(address) = config.metrics {
         let watched = Arc::new(observe::Observed::new(Arc::clone(&turn.hub), config.mint.clone()));
         let served = metrics::listen(address, watched).await?;
@@ -156,31 +184,62 @@ pub async fn run(
     }
     let mut draining_until: Option<tokio::time::Instant> = None;
     let mut checks = tokio::time::interval(DRAIN_CHECK);
+    let mut looks = tokio::time::interval(LOOK_AROUND);
     loop {
         tokio::select! {
             told = stops.recv() => match told.unwrap_or(Stop::Now) {
                 Stop::Now => {
                     tracing::info!("the TURN server ends");
-                    return Ok(());
+                    break;
                 }
                 Stop::Drain if draining_until.is_none() => {
                     turn.drain();
+                    if let Some(link) = &mut link {
+                        link.drain();
+                    }
                     let allocations = turn.gauges().allocations;
                     tracing::info!(allocations, "draining: nothing new, ends with the last one");
                     draining_until = Some(tokio::time::Instant::now() + config.drain_timeout);
                 }
                 Stop::Drain => {}
             },
-            Some(settings) = settings.recv() => turn.set_settings(settings),
+            Some(settings) = next_settings(&mut settings) => turn.set_settings(settings),
+            news = next_news(&mut link) => match (news, &mut link) {
+                (Some(news), Some(link)) => link.take(news, &turn)?,
+                (None, _) | (_, None) => bail!("the broker wants no more of this relay"),
+            },
+            _ = looks.tick() => {
+                if let Some(link) = &mut link {
+                    link.look_around(&turn);
+                }
+            }
             _ = checks.tick(), if draining_until.is_some() => {
                 let allocations = turn.gauges().allocations;
                 let is_late = draining_until.is_some_and(|until| until.elapsed() > Duration::ZERO);
                 if allocations == 0 || is_late {
                     tracing::info!(allocations, "drained, the TURN server ends");
-                    return Ok(());
+                    break;
                 }
             }
         }
+    }
+    if let Some(link) = &mut link {
+        link.farewell().await;
+    }
+    Ok(())
+}
+
+async fn next_settings(settings: &mut Option<Receiver<Settings>>) -> Option<Settings> {
+    match settings {
+        Some(settings) => settings.recv().await,
+        None => None,
+    }
+}
+
+async fn next_news(link: &mut Option<Link>) -> Option<warren_control::RelayNews> {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use warren_relay::Stop;
-use warren_relay::turn::{ServerConfig, Settings, TlsConfig, Turn, TurnConfig};
+use warren_relay::turn::{Master, ServerConfig, Settings, TlsConfig, Turn, TurnConfig};
 use warren_turn::client::{Client, Config, Credential, Event, Inbound, Transport};
 use warren_turn::stream::StreamDecoder;
 use warren_turn::{ChannelNumber, rest, virtual_relayed};
@@ -175,7 +175,7 @@ async fn a_drained_server_ends_with_its_last_allocation() {
     let mut config = config();
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     config.udp = vec![free];
-    let running = tokio::spawn(warren_relay::turn::run(config, stops, settings));
+    let running = tokio::spawn(warren_relay::turn::run(config, Master::Nobody(settings), stops));
     let mut client = tokio::task::spawn_blocking(move || {
         let mut client = Driven::new(free, "a", true);
         client.until(|client| client.relayed.is_some());

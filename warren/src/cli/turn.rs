@@ -8,35 +8,53 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use ipnet::IpNet;
+use warren_proto::{DeviceName, Pin};
 
 use crate::output::parse_short_duration;
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("mode").args(["broker", "standalone"]).required(true))]
 #[command(group = ArgGroup::new("credentials").args(["secret", "secret_file", "users"])
     .multiple(true))]
-#[command(
-    after_help = "Credentials are made as TURN REST has it: user name EXPIRY:ID, password \
+#[command(after_help = "Credentials are made as TURN REST has it: user name EXPIRY:ID, password \
     base64(HMAC-SHA1(secret, user name)).\nSIGTERM drains: no new allocations, ends with the last \
-    one or after --drain-timeout. SIGINT ends at once."
-)]
+    one or after --drain-timeout. SIGINT ends at once.")]
 pub(crate) struct Relay {
+    /// Serve the warren of this broker, which says whom
+    #[arg(long, env = "WARREN_BROKER", value_name = "URL", conflicts_with = "standalone",
+          requires = "token_file")]
+    pub(crate) broker: Option<String>,
+    /// File with the token that `warren admin relays create` has printed
+    #[arg(long, env = "WARREN_TOKEN_FILE", value_name = "FILE", requires = "broker")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Key of the broker's certificate, as `warren admin relays create` has printed it
+    #[arg(long, env = "WARREN_PIN", value_name = "PIN", requires = "broker")]
+    pub(crate) pin: Option<Pin>,
+    /// End if the token is for another account than this
+    #[arg(long, env = "WARREN_ACCOUNT", value_name = "NAME", requires = "broker")]
+    pub(crate) account: Option<DeviceName>,
     /// Serve by itself, without a broker
     #[arg(long, env = "WARREN_STANDALONE", requires = "credentials")]
     pub(crate) standalone: bool,
     /// Secret that credentials are made with; twice while it is being changed
-    #[arg(long, env = "WARREN_SECRET", value_name = "SECRET", value_delimiter = ',',
-          hide_env_values = true)]
+    #[arg(
+        long,
+        env = "WARREN_SECRET",
+        value_name = "SECRET",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
     pub(crate) secret: Vec<String>,
     /// The same from a file, one or two lines; read again when it changes
     #[arg(long, env = "WARREN_SECRET_FILE", value_name = "FILE", conflicts_with = "secret")]
     pub(crate) secret_file: Option<PathBuf>,
-    /// Users with fixed passwords, lines of name:password[:realm]; read again when it changes
+    /// Users with fixed passwords, lines of name:password or name:password:realm; read again when it changes
     #[arg(long, env = "WARREN_USERS", value_name = "FILE")]
     pub(crate) users: Option<PathBuf>,
     /// Realm of the credentials
     #[arg(long, env = "WARREN_REALM", value_name = "REALM", default_value = "warren")]
     pub(crate) realm: String,
-    /// Where to serve STUN and TURN over UDP and TCP [default: 0.0.0.0:3478,[::]:3478]
+    /// Where to serve STUN and TURN over UDP and TCP; by default port 3478 of all addresses
     #[arg(long, env = "WARREN_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',')]
     pub(crate) listen: Vec<SocketAddr>,
     /// Where to serve TURN over TLS
@@ -46,6 +64,9 @@ pub(crate) struct Relay {
     /// Certificate chain for --tls, PEM; read again when it changes
     #[arg(long, env = "WARREN_CERT", value_name = "FILE", requires = "tls")]
     pub(crate) cert: Option<PathBuf>,
+    /// Name of the certificate; without one, nodes are told its key instead
+    #[arg(long, env = "WARREN_TLS_NAME", value_name = "NAME", requires = "tls")]
+    pub(crate) tls_name: Option<String>,
     /// Its key, PEM
     #[arg(long, env = "WARREN_KEY", value_name = "FILE", requires = "tls")]
     pub(crate) key: Option<PathBuf>,
@@ -84,12 +105,22 @@ pub(crate) struct Relay {
     #[arg(long, env = "WARREN_METRICS", value_name = "ADDR:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
     /// Make credentials for who says this token: POST /credentials?id=ID&ttl=SECONDS at --metrics
-    #[arg(long, env = "WARREN_MINT_TOKEN", value_name = "TOKEN", requires = "metrics",
-          hide_env_values = true)]
+    #[arg(
+        long,
+        env = "WARREN_MINT_TOKEN",
+        value_name = "TOKEN",
+        requires = "metrics",
+        hide_env_values = true
+    )]
     pub(crate) mint_token: Option<String>,
     /// The same from a file
-    #[arg(long, env = "WARREN_MINT_TOKEN_FILE", value_name = "FILE", requires = "metrics",
-          conflicts_with = "mint_token")]
+    #[arg(
+        long,
+        env = "WARREN_MINT_TOKEN_FILE",
+        value_name = "FILE",
+        requires = "metrics",
+        conflicts_with = "mint_token"
+    )]
     pub(crate) mint_token_file: Option<PathBuf>,
     /// The longest lifetime of such credentials
     #[arg(long, env = "WARREN_MINT_LIFETIME", value_name = "DURATION", default_value = "1d",

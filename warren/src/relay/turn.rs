@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::sync::mpsc;
+use warren_proto::RelayTls;
 use warren_relay::turn::{
-    Mint, Quotas, ServerConfig, Settings, TlsConfig, TurnConfig, User, interface_addresses,
+    BrokerConfig, BrokerUrl, Master, Mint, Pins, Quotas, RelayLinkConfig, ServerConfig, Settings, TlsConfig, TurnConfig, User, interface_addresses, pin_of,
     relayed_address,
 };
 
@@ -21,12 +22,11 @@ const DEFAULT_PORT: u16 = 3478;
 const CHECK: Duration = Duration::from_secs(2);
 
 pub(crate) async fn serve(args: Relay) -> anyhow::Result<()> {
-    if !args.standalone {
-        return Err(Usage(
-            "say --standalone, and --secret SECRET or --users FILE: who may use the relay"
-                .to_owned(),
-        )
-        .into());
+    if let Some(url) = &args.broker {
+        let broker = broker(&args, url)?;
+        let config = config(&args, Settings::default())?;
+        let master = Master::Broker(Box::new(broker));
+        return warren_relay::turn::run(config, master, stops()?).await;
     }
     let sources = Sources {
         realm: args.realm.clone(),
@@ -38,11 +38,49 @@ pub(crate) async fn serve(args: Relay) -> anyhow::Result<()> {
     let config = config(&args, settings)?;
     let (tell, told) = mpsc::channel(1);
     tokio::spawn(sources.watch(tell));
-    warren_relay::turn::run(config, stops()?, told).await
+    warren_relay::turn::run(config, Master::Nobody(told), stops()?).await
+}
+
+fn broker(args: &Relay, url: &str) -> anyhow::Result<BrokerConfig> {
+    let url = BrokerUrl::parse(url).map_err(|error| Usage(format!("--broker: {error}")))?;
+    let path = args.token_file.as_ref().context("give --token-file too")?;
+    let token = read(path)?.trim().to_owned();
+    ensure!(!token.is_empty(), "{} holds no token", path.display());
+    let listen = listen(args);
+    let reached: Vec<SocketAddr> = listen
+        .iter()
+        .map(|address| {
+            let public = args.public_ip.iter().find(|ip| ip.is_ipv4() == address.is_ipv4());
+            SocketAddr::new(public.copied().unwrap_or(address.ip()), address.port())
+        })
+        .collect();
+    let mut ports: Vec<u16> = args.tls.iter().map(SocketAddr::port).collect();
+    ports.dedup();
+    let pin = match (&args.cert, &args.tls_name) {
+        (Some(path), None) => Some(pin_of(path)?),
+        (Some(_) | None, _) => None,
+    };
+    let tls = ports.into_iter().map(|port| RelayTls {
+        host: args.tls_name.clone().unwrap_or_default(),
+        port,
+        server_name: None,
+        pin,
+    });
+    Ok(BrokerConfig {
+        link: RelayLinkConfig { url, pins: Pins(args.pin.into_iter().collect()), token },
+        account: args.account.clone(),
+        udp: reached.clone(),
+        tcp: reached,
+        tls: tls.collect(),
+    })
+}
+
+fn listen(args: &Relay) -> Vec<SocketAddr> {
+    if args.listen.is_empty() { everywhere() } else { args.listen.clone() }
 }
 
 fn config(args: &Relay, settings: Settings) -> anyhow::Result<TurnConfig> {
-    let listen = if args.listen.is_empty() { everywhere() } else { args.listen.clone() };
+    let listen = listen(args);
     let public = public_addresses(args)?;
     let ipv4 = public.iter().find_map(|ip| match ip {
         IpAddr::V4(ip) => Some(*ip),
@@ -143,7 +181,9 @@ fn mint(
         }
     };
     for address in listen.iter().flat_map(reached) {
-        uris.extend(["udp", "tcp"].map(|transport| format!("turn:{address}?transport={transport}")));
+        uris.extend(
+            ["udp", "tcp"].map(|transport| format!("turn:{address}?transport={transport}")),
+        );
     }
     for address in args.tls.iter().flat_map(reached) {
         uris.push(format!("turns:{address}?transport=tcp"));
@@ -253,8 +293,10 @@ mod tests {
     #[test]
     fn users_are_read_line_by_line() {
         let found = users("# comment\n\nalice:wonder\n bob:build:site \n").unwrap();
-        let texts: Vec<_> =
-            found.iter().map(|user| (&*user.name, &*user.password, user.realm.as_deref())).collect();
+        let texts: Vec<_> = found
+            .iter()
+            .map(|user| (&*user.name, &*user.password, user.realm.as_deref()))
+            .collect();
         assert_eq!(texts, [("alice", "wonder", None), ("bob", "build", Some("site"))]);
         for text in ["alice", ":wonder", "alice:", "a:b:c:d"] {
             let error = users(text).unwrap_err().to_string();

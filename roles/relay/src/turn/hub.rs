@@ -62,6 +62,7 @@ pub(super) struct Hub {
     listeners: Vec<Arc<ServerSocket>>,
     next_stream: AtomicU64,
     is_draining: AtomicBool,
+    is_serving: AtomicBool,
 }
 
 /// What is only touched under the lock.
@@ -104,6 +105,7 @@ impl Hub {
             listeners,
             next_stream: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
+            is_serving: AtomicBool::new(true),
         })
     }
 
@@ -137,8 +139,13 @@ impl Hub {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
+    pub(super) fn set_serving(&self, is_serving: bool) {
+        self.is_serving.store(is_serving, Ordering::Relaxed);
+    }
+
+    /// Whether new clients are served.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_serving.load(Ordering::Relaxed) && !self.is_draining.load(Ordering::Relaxed)
     }
 }
 

@@ -182,7 +182,7 @@ impl Watched for Observed {
     }
 
     fn is_ready(&self) -> bool {
-        !self.hub.is_draining()
+        self.hub.is_ready()
     }
 
     fn call(&self, request: &Request<()>) -> Option<Response<Full<Bytes>>> {

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
-use rustls::crypto::ring;
+use ring::digest::SHA256;
+use rustls::crypto::ring as provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
+use warren_proto::Pin;
 
 /// How often the files are looked at.
 const CHECK: Duration = Duration::from_secs(2);
@@ -48,7 +50,7 @@ impl Certificate {
 
     pub(super) fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
         let mut config =
-            rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            rustls::ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
                 .with_safe_default_protocol_versions()
                 .context("TLS can't be set up")?
                 .with_no_client_auth()
@@ -80,18 +82,40 @@ impl Certificate {
     }
 }
 
+/// The key that a certificate chain ends in, for those who can't be told a name.
+///
+/// # Errors
+///
+/// If the file can't be read, or holds no certificate.
+pub fn pin_of(chain: &Path) -> anyhow::Result<Pin> {
+    let certificates = certificates(chain)?;
+    let last = certificates.last().context("there is no certificate")?;
+    let parsed = webpki::EndEntityCert::try_from(last)
+        .with_context(|| format!("{} holds no certificate", chain.display()))?;
+    let hash = ring::digest::digest(&SHA256, parsed.subject_public_key_info().as_ref());
+    let mut pin = [0; 32];
+    pin.copy_from_slice(hash.as_ref());
+    Ok(Pin(pin))
+}
+
+fn certificates(chain: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let unreadable = || format!("can't read {}", chain.display());
+    let certificates = CertificateDer::pem_file_iter(chain)
+        .with_context(unreadable)?
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(unreadable)?;
+    ensure!(!certificates.is_empty(), "{} holds no certificate", chain.display());
+    Ok(certificates)
+}
+
 fn stamp(chain: &Path, key: &Path) -> Stamp {
     [chain, key].map(|path| path.metadata().and_then(|found| found.modified()).ok())
 }
 
 fn read(chain: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
-    let unreadable = |path: &Path| format!("can't read {}", path.display());
-    let certificates = CertificateDer::pem_file_iter(chain)
-        .with_context(|| unreadable(chain))?
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(|| unreadable(chain))?;
-    ensure!(!certificates.is_empty(), "{} holds no certificate", chain.display());
-    let private = PrivateKeyDer::from_pem_file(key).with_context(|| unreadable(key))?;
-    CertifiedKey::from_der(certificates, private, &ring::default_provider())
+    let certificates = certificates(chain)?;
+    let private = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("can't read {}", key.display()))?;
+    CertifiedKey::from_der(certificates, private, &provider::default_provider())
         .with_context(|| format!("{} and {} don't belong together", chain.display(), key.display()))
 }
