@@ -28,6 +28,8 @@ pub(crate) struct Sample {
     pub(crate) received: u64,
     pub(crate) seconds: f64,
     pub(crate) cpu: Cpu,
+    /// For how long that was counted: the last arrivals included.
+    counted: f64,
 }
 
 impl Sample {
@@ -41,6 +43,11 @@ impl Sample {
 
     pub(crate) fn loss(&self) -> f64 {
         1.0 - self.received as f64 / self.sent.max(1) as f64
+    }
+
+    /// The share of the relay's core that others used.
+    pub(crate) fn others(&self) -> f64 {
+        self.cpu.others() / self.counted
     }
 
     /// CPU seconds for a million delivered datagrams.
@@ -93,6 +100,7 @@ pub(crate) fn offer(stage: &Stage, pid: u32, flows: &Flows, offer: Offer) -> Res
     }
     sample.received = receiver.count;
     sample.cpu = stage.cpu(pid)?.since(before);
+    sample.counted = start.elapsed().as_secs_f64();
     Ok(sample)
 }
 

@@ -12,7 +12,9 @@
 //! `--flags "…"` are further flags for `warren relay`.
 //!
 //! As root (it counts kernel threads' work, see `stage.rs`). Each cell: a flood, then a search for
-//! the highest rate with at most 1 % of loss, then that rate again, for the CPU time. `WARREN_BIN`
+//! the highest rate with at most 1 % of loss, then that rate again, for the CPU time; at the end,
+//! what others used of the relay's core meanwhile (a rate is worth little unless that is nothing, so
+//! a disturbed cell is measured again, up to four times). `WARREN_BIN`
 //! and `TURN_SERVER` name the programs; coturn is Debian's (`testing/setup.sh bench`), and
 //! `testing/bench/turn-server` installs the other.
 
@@ -155,6 +157,7 @@ fn line(stage: &Stage, kind: Kind, cell: Cell, flags: &[String]) -> Result<Strin
             return Ok(line);
         }
     };
+    stage.wait_for_quiet(std::time::Duration::from_secs(20))?;
     line.push_str(&search::measure(stage, &target, &flows, cell)?);
     Ok(line)
 }

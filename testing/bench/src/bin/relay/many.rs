@@ -63,6 +63,7 @@ pub(crate) fn idle(stage: &Stage, flags: &[String], count: u32, seconds: f64) ->
             ensure!(sample.loss() < 0.01, "{:.1} % were lost", sample.loss() * 100.0);
             Ok(sample.cpu_per_million())
         };
+        stage.wait_for_quiet(Duration::from_secs(20))?;
         measure()?;
         alone.push(measure()?);
         allocate(stage, 0..count)?;

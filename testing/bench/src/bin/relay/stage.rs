@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, SyncSender};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -53,11 +54,22 @@ type Order = (Command, SyncSender<std::io::Result<Child>>);
 pub(crate) struct Cpu {
     pub(crate) process: f64,
     pub(crate) network: f64,
+    /// All that ran on the relay's core, the two included.
+    core: f64,
 }
 
 impl Cpu {
     pub(crate) fn since(self, before: Self) -> Self {
-        Self { process: self.process - before.process, network: self.network - before.network }
+        Self {
+            process: self.process - before.process,
+            network: self.network - before.network,
+            core: self.core - before.core,
+        }
+    }
+
+    /// What others used of the relay's core.
+    pub(crate) fn others(self) -> f64 {
+        (self.core - self.total()).max(0.0)
     }
 
     pub(crate) fn total(self) -> f64 {
@@ -126,6 +138,19 @@ impl Stage {
         told.recv().context("the spawner answers")?.context("setpriv and taskset (util-linux)")
     }
 
+    /// Waits until the relay's core has been idle for half a second, as long as `limit`.
+    pub(crate) fn wait_for_quiet(&self, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            let before = busy(RELAY_CORE)?;
+            std::thread::sleep(Duration::from_millis(500));
+            if busy(RELAY_CORE)? - before <= 0.03 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Where the latest program's output goes.
     pub(crate) fn log(&self) -> PathBuf {
         self.world.logs().join("relay.log")
@@ -133,7 +158,7 @@ impl Stage {
 
     /// What a process and the network of the relay's host have used so far.
     pub(crate) fn cpu(&self, process: u32) -> Result<Cpu> {
-        let mut cpu = Cpu::default();
+        let mut cpu = Cpu { core: busy(RELAY_CORE)?, ..Cpu::default() };
         let tasks = format!("/proc/{process}/task");
         let tasks = fs::read_dir(tasks).with_context(|| format!("process {process} is gone"))?;
         for task in tasks.flatten() {
@@ -166,6 +191,20 @@ fn run_time(task: &Path) -> Result<f64> {
     let text = fs::read_to_string(task.join("schedstat"))?;
     let field = text.split_whitespace().next().context("an empty schedstat")?;
     Ok(field.parse::<f64>()? / 1e9)
+}
+
+/// Seconds in which a core wasn't idle: all but the fourth and fifth field (proc_stat(5)), in ticks
+/// of 10 ms.
+fn busy(core: usize) -> Result<f64> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let name = format!("cpu{core} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name)).context("no such core")?;
+    let fields = line.split_whitespace().take(8).enumerate();
+    let ticks: f64 = fields
+        .filter(|(number, _)| !matches!(number, 3 | 4))
+        .filter_map(|(_, field)| field.parse::<f64>().ok())
+        .sum();
+    Ok(ticks / 100.0)
 }
 
 fn link(

@@ -24,12 +24,13 @@ pub(crate) fn pairs(stage: &Stage, pairs: u16) -> Result<()> {
     let sample = offer(stage, target.pid(), &flows, steady)?;
     println!(
         "{pairs} pairs, {SIZE} bytes each {} ms, one way, {SECONDS} s: {} sent, {} lost; {:.1} kpps, \
-         {:.1} % of a core",
+         {:.1} % of a core (others used {:.0} %)",
         INTERVAL * 1e3,
         sample.sent,
         sample.sent - sample.received.min(sample.sent),
         sample.offered() / 1e3,
-        sample.cpu.total() / sample.seconds * 100.0
+        sample.cpu.total() / sample.seconds * 100.0,
+        sample.others() * 100.0
     );
     ensure!(sample.received == sample.sent, "some were lost");
     ensure!(sample.offered() > rate * 0.98, "the generator didn't keep up");
