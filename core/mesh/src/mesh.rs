@@ -59,6 +59,8 @@ pub struct Mesh {
     broker: Option<BrokerState>,
     /// Where the round through all peers, without the broker, goes on.
     cold_cursor: Option<DeviceId>,
+    /// Relays are asked for the own address.
+    stun_by_relays: bool,
     published: Option<CheckInState>,
     /// When any probe was last answered by a peer.
     answered: Option<Instant>,
@@ -126,6 +128,7 @@ impl Mesh {
             outside: Outside::new(derive_seed(&seed, "stun")),
             broker: None,
             cold_cursor: None,
+            stun_by_relays: false,
             published: None,
             answered: None,
             transactions: Transactions::new(hasher),

@@ -144,6 +144,8 @@ pub(crate) struct Relays {
     streams: u64,
     /// As they were published last.
     pub(crate) published: Vec<RelayRtt>,
+    /// When a relay last sent a datagram.
+    pub(crate) heard: Option<Instant>,
     /// How this device does its own duty as a relay.
     pub(crate) own: Option<RelayState>,
 }
@@ -199,6 +201,12 @@ impl Relays {
 
     pub(crate) fn allocations(&self) -> usize {
         self.entries.iter().filter(|relay| relay.allocation.is_some()).count()
+    }
+
+    /// How many needs of peers all allocations together serve.
+    pub(crate) fn users(&self) -> usize {
+        let allocations = self.entries.iter().filter_map(|relay| relay.allocation.as_ref());
+        allocations.map(|allocation| allocation.users.len()).sum()
     }
 
     /// Whether the relay is one of ours, with virtual relayed addresses.

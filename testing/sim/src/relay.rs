@@ -34,6 +34,10 @@ pub struct RelayHost {
     pub id: RelayId,
     /// Whether its process runs.
     pub is_up: bool,
+    /// Whether it lies: whatever it forwards it also damages, repeats, and passes on to others.
+    pub is_hostile: bool,
+    /// What a hostile one has forwarded.
+    heard: Vec<(ToClient, Vec<u8>)>,
     listeners: Vec<SocketAddr>,
     /// The relayed address of its ordinary allocations.
     relayed: Option<IpAddr>,
@@ -63,6 +67,8 @@ impl RelayHost {
             host,
             id,
             is_up: true,
+            is_hostile: false,
+            heard: Vec::new(),
             listeners,
             relayed: config.relayed_ipv4.map(IpAddr::V4),
             server: Server::new(config.clone(), [0x77; 32], now, unix),
@@ -146,6 +152,34 @@ impl RelayHost {
     }
 
     fn deliver(&mut self, delivery: ToClient, data: &[u8], network: &mut Network, now: Instant) {
+        if self.is_hostile {
+            self.lie(delivery, data, network, now);
+        }
+        self.pass_on(delivery, data, network, now);
+    }
+
+    /// One damaged copy, one old message again, and one of somebody else's.
+    fn lie(&mut self, delivery: ToClient, data: &[u8], network: &mut Network, now: Instant) {
+        let turn = self.heard.len();
+        let mut damaged = data.to_vec();
+        if let Some(byte) = damaged.get_mut(turn % data.len().max(1)) {
+            *byte ^= 1 << (turn % 8);
+        }
+        self.pass_on(delivery, &damaged, network, now);
+        let nested = [&[0x40, 0, 0, u8::try_from(data.len().min(200)).unwrap_or(0)], data].concat();
+        self.pass_on(delivery, &nested, network, now);
+        if turn > 0 {
+            let (_, old) = self.heard[(turn * 7919) % turn].clone();
+            self.pass_on(delivery, &old, network, now);
+            let (elsewhere, _) = self.heard[(turn * 104_729) % turn];
+            self.pass_on(elsewhere, data, network, now);
+        }
+        if turn < 5000 {
+            self.heard.push((delivery, data.to_vec()));
+        }
+    }
+
+    fn pass_on(&mut self, delivery: ToClient, data: &[u8], network: &mut Network, now: Instant) {
         let message = match delivery.heading {
             Heading::Channel(channel) => {
                 let len = u16::try_from(data.len()).expect("a datagram");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use warren_sim::matrix::{Expectation, expectations};
 use warren_sim::net::Link;
 use warren_sim::replay::for_seeds;
-use warren_sim::{Families, Nat, NodeId, SiteConfig, SiteId, World};
+use warren_sim::{Families, Nat, NodeId, RelayIndex, RelayKind, SiteConfig, SiteId, World};
 
 const TABLE: &str = include_str!("../../expectations/nat-matrix.tsv");
 const MINUTE: Duration = Duration::from_secs(60);
@@ -51,8 +51,15 @@ impl Place {
 
 impl Chaos {
     fn new(seed: u64) -> Self {
+        Self::with_relays(seed, &[])
+    }
+
+    fn with_relays(seed: u64, relays: &[(&str, RelayKind)]) -> Self {
         let mut world = World::new(seed);
         world.counts_control_bytes = false;
+        for (name, kind) in relays {
+            world.add_relay(name, *kind, Link::ACCESS);
+        }
         let mut chaos = Self { world, nodes: Vec::new(), places: Vec::new() };
         for n in 0..8 {
             let place = chaos.new_place();
@@ -96,7 +103,17 @@ impl Chaos {
         let m = self.pick(self.nodes.len());
         let (node, other) = (self.nodes[n], self.nodes[m]);
         let is_running = |world: &World, node| world.node(node).daemon.is_some();
-        match self.pick(12) {
+        let relays = self.world.relays.len();
+        let relay = if relays == 0 { 0 } else { self.pick(relays) };
+        match self.pick(if relays == 0 { 12 } else { 15 }) {
+            12.. => {
+                let index = RelayIndex(relay);
+                if self.world.relays[relay].is_up {
+                    self.world.kill_relay(index);
+                } else {
+                    self.world.restart_relay(index);
+                }
+            }
             0 | 1 if self.places[n].is_some() => {
                 let place = self.new_place();
                 self.world.roam(node, place.site);
@@ -140,6 +157,11 @@ impl Chaos {
         if !self.world.broker.is_up() {
             self.world.restart_broker();
         }
+        for relay in 0..self.world.relays.len() {
+            if !self.world.relays[relay].is_up {
+                self.world.restart_relay(RelayIndex(relay));
+            }
+        }
         for n in 0..self.nodes.len() {
             if self.places[n].is_none() {
                 self.plug(n);
@@ -157,13 +179,14 @@ impl Chaos {
         for n in 0..self.nodes.len() {
             for m in 0..self.nodes.len() {
                 let (here, there) = (self.places[n].unwrap(), self.places[m].unwrap());
-                if n == m || !here.reaches(there, &table) {
+                let relayed = !here.reaches(there, &table);
+                if n == m || (relayed && self.world.relays.is_empty()) {
                     continue;
                 }
                 let time = self.world.ping_repeatedly(self.nodes[n], self.nodes[m], MINUTE);
                 let time = time.unwrap_or_else(|| panic!("{n} {here:?} to {m} {there:?}: never"));
                 assert!(
-                    time <= Duration::from_secs(5),
+                    time <= Duration::from_secs(if relayed { 10 } else { 5 }),
                     "{n} {here:?} to {m} {there:?} took {time:?}"
                 );
             }
@@ -182,6 +205,25 @@ fn after_any_chaos_every_pair_that_can_connect_does() {
         chaos.check();
         let steps = chaos.world.steps() as f64 / chaos.world.elapsed().as_secs_f64();
         assert!(steps < 2000.0, "{steps:.0} steps a second: something is busy");
+    });
+}
+
+#[test]
+fn after_any_chaos_with_relays_every_pair_connects() {
+    for_seeds("after_any_chaos_with_relays", 0..8, |seed| {
+        let relays = [
+            ("first", RelayKind::Ours),
+            ("second", RelayKind::Ours),
+            ("elsewhere", RelayKind::ThirdParty),
+        ];
+        let mut chaos = Chaos::with_relays(seed, &relays);
+        for _ in 0..80 {
+            chaos.act();
+        }
+        chaos.calm_down();
+        chaos.check();
+        let steps = chaos.world.steps() as f64 / chaos.world.elapsed().as_secs_f64();
+        assert!(steps < 3000.0, "{steps:.0} steps a second: something is busy");
     });
 }
 

@@ -417,3 +417,83 @@ fn a_restarted_daemon_is_reached_through_the_relay_again() {
         }
     });
 }
+
+#[test]
+fn a_relay_that_damages_repeats_and_misdirects_delivers_nothing_twice_and_nothing_wrong() {
+    for_seeds("hostile_relay", 0..6, |seed| {
+        let mut world = World::new(seed);
+        let relay = world.add_relay("hostile", RelayKind::Ours, Link::ACCESS);
+        let nodes = ["left", "right", "third"].map(|name| world.add_home(name, Nat::Apdm));
+        world.run_for(15 * SECOND);
+        world.relays[relay.0].is_hostile = true;
+        let [left, right, third] = nodes;
+        assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some(), "seed {seed}");
+        assert!(world.ping_until_answered(third, right, 10 * SECOND).is_some(), "seed {seed}");
+        let pace = Duration::from_millis(50);
+        let streams = [(left, right), (right, third), (third, left)]
+            .map(|(from, to)| world.stream(from, to, pace, MINUTE));
+        world.run_for(2 * MINUTE);
+        for stream in streams {
+            let report = world.stream_report(stream);
+            // What is lost to it would be lost to any relay; nothing comes twice.
+            assert_eq!(report.sent, report.received, "seed {seed}: {report:?}");
+        }
+        for node in nodes {
+            use warren_mesh::InboundDrop;
+            let counters = world.node(node).mesh().counters();
+            assert!(counters.inbound(InboundDrop::Nested) > 0);
+            assert!(counters.inbound(InboundDrop::WireGuard) > 0);
+        }
+    });
+}
+
+#[test]
+fn without_the_broker_a_relayed_pair_goes_on_and_starts_cold() {
+    for_seeds("relayed_without_broker", 0..6, |seed| {
+        let (mut world, left, right) = hard_pair(seed, [Nat::Apdm, Nat::Apdm]);
+        assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+        let transfer = world.transfer(left, right, Duration::from_millis(50), 30 * MINUTE);
+        world.run_for(20 * SECOND);
+        world.kill_broker();
+        world.run_for(10 * MINUTE);
+        let report = world.transfer_report(transfer);
+        assert!(report.stall <= 3 * SECOND, "seed {seed}: {report:?}");
+        // One restarts, with nothing but its cached map.
+        world.stop_node(left);
+        world.run_for(5 * MINUTE);
+        world.start_node(left);
+        let time = world.ping_repeatedly(left, right, MINUTE);
+        assert!(time.is_some_and(|time| time <= 25 * SECOND), "seed {seed}: {time:?}");
+        world.stop_node(right);
+        world.run_for(MINUTE);
+        world.start_node(right);
+        let time = world.ping_repeatedly(left, right, MINUTE);
+        assert!(time.is_some_and(|time| time <= 25 * SECOND), "seed {seed}: {time:?}");
+        // With the broker back, nobody waits at relays for nothing.
+        world.restart_broker();
+        world.run_for(25 * MINUTE);
+        let held = world.relays.iter().map(|it| it.server().gauges().allocations).max();
+        assert_eq!(held, Some(0), "seed {seed}");
+    });
+}
+
+#[test]
+fn the_admins_order_is_kept_and_equal_relays_are_chosen_by_their_round_trips() {
+    for_seeds("relay_choice", 0..4, |seed| {
+        let mut world = World::new(seed);
+        let far = Link::with_latency(Duration::from_millis(80));
+        let near = Link::with_latency(Duration::from_millis(5));
+        world.add_relay("far", RelayKind::Ours, far);
+        world.add_relay("near", RelayKind::Ours, near);
+        let left = world.add_home("left", Nat::Apdm);
+        let right = world.add_home("right", Nat::Apdm);
+        world.run_for(15 * SECOND);
+        assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+        assert_eq!(relay_of(&world, left, right).as_deref(), Some("far"), "the first of the list");
+        world.list_relays(&[vec!["far".to_owned(), "near".to_owned()]]);
+        world.run_for(8 * MINUTE);
+        assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+        assert_eq!(relay_of(&world, left, right).as_deref(), Some("near"), "the quicker of equals");
+        assert_eq!(relay_of(&world, right, left).as_deref(), Some("near"));
+    });
+}

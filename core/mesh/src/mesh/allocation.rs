@@ -53,11 +53,13 @@ impl Mesh {
             return true;
         }
         let blocked = self.is_udp_blocked(now);
-        let is_full = self.relays.allocations() >= MAX_ALLOCATIONS;
-        let Some(entry) = self.relays.get(relay) else { return false };
-        if is_full || !entry.is_rested(now) {
+        if !self.relays.get(relay).is_some_and(|entry| entry.is_rested(now)) {
             return false;
         }
+        if self.relays.allocations() >= MAX_ALLOCATIONS && !self.evict_idle(now) {
+            return false;
+        }
+        let Some(entry) = self.relays.get(relay) else { return false };
         match self.server_of(entry) {
             Some(server) if !blocked || !entry.has_streams() => {
                 self.allocate_by_udp(relay, server, now);
@@ -69,6 +71,18 @@ impl Mesh {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// Ends an allocation that nobody needs, so that there is room for another; false when all are
+    /// needed.
+    fn evict_idle(&mut self, now: Instant) -> bool {
+        let is_idle = |relay: &RelayHandle| {
+            self.relays.allocation(*relay).is_some_and(|there| there.users.is_empty())
+        };
+        let Some(relay) = self.relays.handles().find(is_idle) else { return false };
+        self.close_allocation(relay, now);
+        self.drop_allocation(relay, now);
+        true
     }
 
     /// The address at which a relay takes datagrams from here: the quickest, or any.

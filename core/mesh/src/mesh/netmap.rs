@@ -45,12 +45,12 @@ impl Mesh {
         for entry in &netmap.peers {
             self.take_entry(entry, now);
         }
-        let (this, stun) = (netmap.this.clone(), netmap.stun.clone());
+        let this = netmap.this.clone();
         let relays = netmap.relays.clone();
         self.netmap = Some(netmap);
         self.take_self(&this, now);
         self.take_relays(&relays, now);
-        self.outside.set_servers(&stun, now);
+        self.choose_stun(now);
         self.schedule_tags(now);
         self.publish_changes(now);
         self.cold_round(now);
@@ -124,7 +124,7 @@ impl Mesh {
                 if let Some(netmap) = &mut self.netmap {
                     netmap.stun.clone_from(stun);
                 }
-                self.outside.set_servers(stun, now);
+                self.choose_stun(now);
                 self.publish_changes(now);
             }
             Change::Dns { dns } => {

@@ -41,6 +41,9 @@ const RETEST_AGAIN: Duration = Duration::from_millis(200);
 /// The other side's wish to try, or the own host's, is heeded so often.
 const RETEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// A relay's datagram proves for so long that UDP isn't blocked, whatever STUN says.
+const RELAY_PROVEN: Duration = Duration::from_secs(60);
+
 /// What the peer has named counts for so long.
 const NAMED: Duration = Duration::from_secs(30);
 
@@ -147,9 +150,10 @@ impl Mesh {
         peer.candidates.iter().any(|(path, _)| is_near(path))
     }
 
-    /// Whether no datagram leaves: no STUN server answers, and no peer has of late.
+    /// Whether no datagram leaves: no STUN server answers, and no peer or relay has of late.
     pub(super) fn is_udp_blocked(&self, now: Instant) -> bool {
         self.outside.nat().udp == Some(false)
+            && !is_recent(self.relays.heard, RELAY_PROVEN, now)
             && !is_recent(self.answered, super::seek::UDP_PROVEN, now)
     }
 
@@ -194,7 +198,7 @@ impl Mesh {
         }
     }
 
-    fn choose_relay(&self, handle: PeerHandle, now: Instant) -> Option<RelayHandle> {
+    pub(super) fn choose_relay(&self, handle: PeerHandle, now: Instant) -> Option<RelayHandle> {
         let peer = self.peers.get(handle)?;
         let pair = Pair {
             this: self.netmap.as_ref()?.this.id,
@@ -268,7 +272,7 @@ impl Mesh {
     }
 
     /// Sees to an allocation at a relay, and that the peer can be reached through it.
-    fn use_relay(&mut self, handle: PeerHandle, relay: RelayHandle, now: Instant) {
+    pub(super) fn use_relay(&mut self, handle: PeerHandle, relay: RelayHandle, now: Instant) {
         if self.relays.is_virtual(relay) {
             let Some(id) = self.peers.get(handle).map(|peer| peer.id) else { return };
             if self.join_relay(handle, relay, now) {

@@ -108,6 +108,9 @@ impl Mesh {
         let done = order
             .into_iter()
             .find_map(|relay| self.relays.get_mut(relay)?.measurement.handle_answer(id, from, now));
+        if done.is_some() {
+            self.relays.heard = Some(now);
+        }
         match done {
             Some(true) => {
                 self.measure_relays(now);
@@ -263,8 +266,16 @@ impl Mesh {
         datagram: &mut [u8],
         now: Instant,
     ) -> Inbound {
-        let client = self.relays.allocation_mut(relay).and_then(|there| there.client.as_mut());
-        let Some(client) = client else { return Inbound::Dropped(InboundDrop::NoRelay) };
+        let Some(allocation) = self.relays.allocation_mut(relay) else {
+            return Inbound::Dropped(InboundDrop::NoRelay);
+        };
+        if matches!(allocation.carrier, Carrier::Udp(_)) {
+            self.relays.heard = Some(now);
+        }
+        let Some(client) = self.relays.allocation_mut(relay).and_then(|it| it.client.as_mut())
+        else {
+            return Inbound::Dropped(InboundDrop::NoRelay);
+        };
         match client.handle_datagram(datagram, now) {
             FromRelay::Data { peer, range } => {
                 self.counters.relayed_in += 1;

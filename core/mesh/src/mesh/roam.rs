@@ -23,6 +23,8 @@ impl Mesh {
         match state {
             BrokerState::Connected { .. } => {
                 self.timers.clear(Timer::Cold);
+                self.choose_stun(now);
+                self.stand_down(now);
                 self.publish_relays(now);
                 // STUN servers often live and die with the broker.
                 if before == Some(BrokerState::Lost) || self.outside.nat().udp == Some(false) {
@@ -33,6 +35,7 @@ impl Mesh {
                 }
             }
             BrokerState::Lost if before != Some(BrokerState::Lost) => {
+                self.choose_stun(now);
                 self.cold_cursor = None;
                 self.cold_round(now);
             }
@@ -71,6 +74,7 @@ impl Mesh {
         if before == Some(false) && udp == Some(true) {
             self.measure_all_relays(now);
         } else if before != udp {
+            self.choose_stun(now);
             self.publish_relays(now);
         }
         self.publish_changes(now);
@@ -123,6 +127,11 @@ impl Mesh {
         let state = self.check_in_state();
         if self.published.as_ref() == Some(&state) {
             return;
+        }
+        let told = self.published.as_ref().is_none_or(|before| before.nat != state.nat);
+        if told && self.broker == Some(BrokerState::Lost) {
+            // Whom to wait for at a relay depends on it.
+            self.timers.set_if_earlier(Timer::Cold, now + SETTLE_REST);
         }
         let moved = self.published.as_ref().is_none_or(|before| {
             (&before.endpoints, before.nat.udp) != (&state.endpoints, state.nat.udp)

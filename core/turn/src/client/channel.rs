@@ -159,7 +159,14 @@ impl Client {
     }
 
     pub(super) fn handle_bound(&mut self, peer: SocketAddr, now: Instant) {
+        let is_allocated = matches!(self.state, State::Allocated(_));
         let Some(channel) = self.channels.by_peer.get_mut(&peer) else { return };
+        if !is_allocated {
+            // Sent behind an Allocate that was refused (438), it has met an allocation of before at
+            // the same address, which the next Allocate replaces.
+            channel.binding = Binding::Waiting;
+            return;
+        }
         let is_news = channel.binding != Binding::Bound;
         channel.binding = Binding::Bound;
         let at = now + REFRESH;

@@ -240,6 +240,42 @@ fn a_server_that_lost_everything_is_asked_again() {
 }
 
 #[test]
+fn a_client_that_restarts_at_the_same_address_is_heard_again() {
+    let mut world = World::new(config());
+    let mut a = Seat::new(&world, at(1), virtual_config("a"), 1);
+    let mut b = Seat::new(&world, at(2), virtual_config("b"), 2);
+    a.client.bind(virtual_relayed("b"), world.now).unwrap();
+    b.client.bind(virtual_relayed("a"), world.now).unwrap();
+    settle(&mut world, &mut [&mut a, &mut b]);
+    // Its memory is gone, its allocation isn't: what it sends behind its Allocate meets that.
+    let mut again = Seat::new(&world, at(1), virtual_config("a"), 3);
+    again.client.bind(virtual_relayed("b"), world.now).unwrap();
+    settle(&mut world, &mut [&mut again, &mut b]);
+    assert!(say(&mut world, &mut again, &mut b, virtual_relayed("b"), b"I am back"));
+    assert!(say(&mut world, &mut b, &mut again, virtual_relayed("a"), b"welcome"));
+}
+
+#[test]
+fn a_channel_that_is_asked_after_by_verify_survives_and_a_lost_allocation_is_noticed() {
+    let mut world = World::new(config());
+    let mut a = Seat::new(&world, at(1), virtual_config("a"), 1);
+    a.client.bind(virtual_relayed("b"), world.now).unwrap();
+    settle(&mut world, &mut [&mut a]);
+    a.client.verify(world.now);
+    a.client.verify(world.now);
+    settle(&mut world, &mut [&mut a]);
+    let refreshes = a.sent.iter().filter(|method| **method == Method::REFRESH).count();
+    assert_eq!(refreshes, 1, "one at a time");
+    assert!(a.client.channel(virtual_relayed("b")).is_some());
+    let unix = Duration::from_secs(world.unix());
+    world.server = server::Server::new(config(), [99; 32], world.now, unix);
+    a.client.verify(world.now);
+    settle(&mut world, &mut [&mut a]);
+    assert_eq!(world.server.counters().allocated, 1);
+    assert!(a.client.channel(virtual_relayed("b")).is_some());
+}
+
+#[test]
 fn an_allocation_of_before_is_removed_first() {
     let mut world = World::new(config());
     let mut before = Seat::new(&world, at(1), Config::new(credential("a")), 1);

@@ -1,7 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use warren_proto::NatReport;
+use warren_proto::{NatReport, RelayTransport};
 
 use super::status::{PathKind, Status};
 
@@ -147,6 +147,23 @@ pub struct StunReport {
     pub silent: bool,
 }
 
+/// A relay in a [`NetcheckReport`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RelayReport {
+    /// Its name.
+    pub name: String,
+    /// The round trip of a datagram to it in milliseconds; `None` when it answers none.
+    pub rtt_ms: Option<f64>,
+    /// The best way to it that works, or is left: `udp`, `tcp` or `tls`.
+    pub reached_by: Option<RelayTransport>,
+    /// How this device's allocation there is carried, if a pair needs one at present.
+    pub in_use: Option<RelayTransport>,
+    /// How many peers are reached through it.
+    pub peers: usize,
+    /// Why it failed last, until it works again, for people.
+    pub problem: Option<String>,
+}
+
 /// A router's port mapping in a [`NetcheckReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappingReport {
@@ -177,6 +194,9 @@ pub struct NetcheckReport {
     pub public_ipv6: Option<SocketAddr>,
     /// Each STUN server asked.
     pub stun: Vec<StunReport>,
+    /// Each relay that this device may use, in order of preference.
+    #[serde(default)]
+    pub relays: Vec<RelayReport>,
     /// The router's port mappings.
     pub mappings: Vec<MappingReport>,
     /// Why there is no port mapping, for people.

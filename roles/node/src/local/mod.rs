@@ -14,7 +14,7 @@ pub(crate) mod server;
 pub use client::{Client, LocalError, Replies};
 pub use message::{
     DebugCounters, FailureCode, ListenPort, ListenPortChange, MappingReport, NetcheckReport,
-    PingReport, PingRequest, Reply, Request, StunReport,
+    PingReport, PingRequest, RelayReport, Reply, Request, StunReport,
 };
 pub use status::{
     BrokerStatus, Health, HealthCode, NodeState, NodeStatus, PathKind, PeerStatus, SCHEMA, Status,

@@ -1,11 +1,11 @@
 use std::net::IpAddr;
 
-use warren_mesh::{Mapping, Netcheck};
+use warren_mesh::{Mapping, Netcheck, RelayStatus};
 use warren_net::NetworkState;
 
 use super::ping::not_up;
 use crate::daemon::{Failure, View};
-use crate::local::message::{NetcheckReport, StunReport};
+use crate::local::message::{NetcheckReport, RelayReport, StunReport};
 
 /// What the mesh has measured, and what that means.
 pub(super) async fn netcheck(view: &View) -> Result<NetcheckReport, Failure> {
@@ -40,11 +40,23 @@ pub(super) async fn netcheck(view: &View) -> Result<NetcheckReport, Failure> {
                 silent: server.silent,
             })
             .collect(),
+        relays: netcheck.relays.iter().map(relay).collect(),
         mappings: view.mappings.clone(),
         mapping_note: view.mapping_note.clone(),
         broker_rtt_ms: view.broker.rtt_ms,
         notes: notes(&netcheck, &view.network),
     })
+}
+
+fn relay(status: &RelayStatus) -> RelayReport {
+    RelayReport {
+        name: status.name.clone(),
+        rtt_ms: status.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        reached_by: status.reached_by,
+        in_use: status.in_use,
+        peers: status.peers,
+        problem: status.problem.map(|problem| problem.to_string()),
+    }
 }
 
 /// The mapping behaviour (RFC 4787 §4.1), in no more words than were measured.
