@@ -42,6 +42,12 @@ if ((${#missing[@]})); then
     sudo=sudo
   fi
   echo "setup.sh: installing ${missing[*]}"
+  # coturn's package would start a relay of its own on this machine, now and at each boot.
+  unwanted=()
+  if [[ -d /run/systemd/system && " ${missing[*]} " == *" coturn "* ]]; then
+    unwanted=(coturn.service)
+    $sudo systemctl mask --runtime --quiet "${unwanted[@]}" || true
+  fi
   log="$(mktemp)"
   if ! { $sudo apt-get update -q && $sudo env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -q --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
@@ -50,6 +56,10 @@ if ((${#missing[@]})); then
     exit 1
   fi
   rm -f "$log"
+  if ((${#unwanted[@]})); then
+    $sudo systemctl disable --quiet "${unwanted[@]}" || true
+    $sudo systemctl unmask --runtime --quiet "${unwanted[@]}" || true
+  fi
 fi
 
 # Test tools that come as ready wheels, into target/tools: nothing is compiled, nothing outside the clone is touched.
