@@ -1,0 +1,159 @@
+//! `warren relay`, the real binary: by itself, and as a part of a warren.
+
+#![cfg(all(feature = "broker", feature = "relay"))]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const WARREN: &str = env!("CARGO_BIN_EXE_warren");
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Killed when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A broker, and the link's `https://…` that it listens at.
+fn serve(data: &Path, port: u16) -> Running {
+    let mut child = Command::new(WARREN)
+        .args(["serve", "--stun", "127.0.0.1:0", "--no-relay", "--listen"])
+        .arg(format!("127.0.0.1:{port}"))
+        .arg("--data")
+        .arg(data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let is_up = lines.map_while(Result::ok).any(|line| line.contains("join-keys create"));
+    assert!(is_up, "the broker ended: {:?}", child.wait());
+    Running(child)
+}
+
+fn admin(data: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(WARREN);
+    command.args(["admin", "--data"]).arg(data).args(args).output().unwrap()
+}
+
+/// A relay at loopback, and where its metrics are.
+fn relay(args: &[String], listen: u16) -> (Running, SocketAddr) {
+    let metrics = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let child = Command::new(WARREN)
+        .args(["relay", "--public-ip", "127.0.0.1", "--listen", &format!("127.0.0.1:{listen}")])
+        .args(["--metrics", &metrics.to_string()])
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    (Running(child), metrics)
+}
+
+fn get(metrics: SocketAddr, request: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(metrics).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    write!(stream, "{request}\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let status = text.split(' ').nth(1)?.parse().ok()?;
+    Some((status, text))
+}
+
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} doesn't come about");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn is_ready(metrics: SocketAddr, status: u16) -> bool {
+    get(metrics, "GET /readyz HTTP/1.1").is_some_and(|(found, _)| found == status)
+}
+
+#[test]
+fn by_itself_it_says_what_goes_on_and_makes_credentials() {
+    let arguments = ["--standalone", "--secret", "s3cret", "--mint-token", "token"];
+    let (_relay, metrics) = relay(&arguments.map(str::to_owned), free_port());
+    wait_for("readiness", || is_ready(metrics, 200));
+    let (status, text) = get(metrics, "GET /metrics HTTP/1.1").unwrap();
+    assert!(status == 200 && text.contains("\nwarren_turn_allocations 0\n"), "{text}");
+    let ask = "POST /credentials?id=phone HTTP/1.1";
+    assert_eq!(get(metrics, ask).unwrap().0, 401);
+    let (status, text) = get(metrics, &format!("{ask}\r\nAuthorization: Bearer token")).unwrap();
+    assert!(status == 200 && text.contains(":phone\""), "{text}");
+}
+
+#[test]
+fn it_says_what_is_missing() {
+    for (arguments, hint) in [
+        (&["relay"][..], "--standalone"),
+        (&["relay", "--standalone"], "--secret"),
+        (&["relay", "--standalone", "--users", "/nowhere"], "/nowhere"),
+        (&["relay", "--broker", "https://127.0.0.1:1"], "--token-file"),
+        (&["relay", "--standalone", "--secret", "x", "--tls", "127.0.0.1:0"], "--cert"),
+    ] {
+        let output = Command::new(WARREN).args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(hint), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn in_a_warren_it_waits_for_its_broker_outlives_it_and_ends_when_it_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, port) = (folder.path().join("data"), free_port());
+    let broker = serve(&data, port);
+    let made = admin(&data, &["relays", "create", "harbour"]);
+    let said = String::from_utf8(made.stderr).unwrap();
+    let pin = said.split(" --pin ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let token = folder.path().join("token");
+    std::fs::write(&token, made.stdout).unwrap();
+    let arguments = |account: &str| {
+        let url = format!("https://127.0.0.1:{port}");
+        let token = token.display().to_string();
+        ["--broker", &url, "--pin", &pin, "--token-file", &token, "--account", account]
+            .map(str::to_owned)
+    };
+
+    let (mut elsewhere, _) = relay(&arguments("office"), free_port());
+    let mut said = String::new();
+    elsewhere.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(!elsewhere.0.wait().unwrap().success());
+    assert!(said.contains("account"), "a token of another account: {said}");
+
+    drop(broker);
+    let (mut relay, metrics) = relay(&arguments("home"), free_port());
+    wait_for("waiting", || is_ready(metrics, 503));
+    let broker = serve(&data, port);
+    wait_for("readiness", || is_ready(metrics, 200));
+    let shown = admin(&data, &["relays", "show", "harbour"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("online"), "{shown}");
+
+    drop(broker);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(is_ready(metrics, 200), "it goes on without its broker");
+    let _broker = serve(&data, port);
+    assert!(admin(&data, &["relays", "remove", "harbour", "--yes"]).status.success());
+    let deadline = Instant::now() + 2 * PATIENCE;
+    while relay.0.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it goes on although it was removed");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!relay.0.wait().unwrap().success());
+}
