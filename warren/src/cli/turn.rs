@@ -21,8 +21,13 @@ use crate::output::parse_short_duration;
     one or after --drain-timeout. SIGINT ends at once.")]
 pub(crate) struct Relay {
     /// Serve the warren of this broker, which says whom
-    #[arg(long, env = "WARREN_BROKER", value_name = "URL", conflicts_with = "standalone",
-          requires = "token_file")]
+    #[arg(
+        long,
+        env = "WARREN_BROKER",
+        value_name = "URL",
+        conflicts_with = "standalone",
+        requires = "token_file"
+    )]
     pub(crate) broker: Option<String>,
     /// File with the token that `warren admin relays create` has printed
     #[arg(long, env = "WARREN_TOKEN_FILE", value_name = "FILE", requires = "broker")]

@@ -8,8 +8,8 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::sync::mpsc;
 use warren_proto::RelayTls;
 use warren_relay::turn::{
-    BrokerConfig, BrokerUrl, Master, Mint, Pins, Quotas, RelayLinkConfig, ServerConfig, Settings, TlsConfig, TurnConfig, User, interface_addresses, pin_of,
-    relayed_address,
+    BrokerConfig, BrokerUrl, Master, Mint, Pins, Quotas, RelayLinkConfig, ServerConfig, Settings,
+    TlsConfig, TurnConfig, User, interface_addresses, pin_of, relayed_address,
 };
 
 use super::stops;
