@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
-use warren_node::local::NetcheckReport;
+use warren_node::local::{NetcheckReport, RelayReport};
+use warren_proto::RelayTransport;
 
 use crate::cli::Global;
 use crate::output::{self, say};
@@ -42,12 +43,41 @@ fn print(report: &NetcheckReport) {
         };
         say!("STUN server:   {}: {outcome}", stun.server);
     }
+    for relay in &report.relays {
+        say!("Relay:         {}", describe(relay));
+    }
     if let Some(rtt) = report.broker_rtt_ms {
         say!("Broker:        {rtt:.1} ms");
     }
     for note in &report.notes {
         say!("Note: {note}");
     }
+}
+
+fn describe(relay: &RelayReport) -> String {
+    let name = &relay.name;
+    let transport = |transport| match transport {
+        RelayTransport::Udp => "UDP",
+        RelayTransport::Tcp => "TCP",
+        RelayTransport::Tls => "TLS",
+        RelayTransport::Other => "something newer",
+    };
+    let mut text = match (relay.rtt_ms, relay.reached_by) {
+        (Some(rtt), Some(RelayTransport::Udp)) => format!("{name}: {rtt:.1} ms"),
+        (_, Some(by)) => format!("{name}: by {}", transport(by)),
+        (_, None) => format!("{name}: no answer"),
+    };
+    if let Some(by) = relay.in_use {
+        let peers = match relay.peers {
+            1 => "1 device".to_owned(),
+            n => format!("{n} devices"),
+        };
+        text.push_str(&format!(", in use by {} for {peers}", transport(by)));
+    }
+    if let Some(problem) = &relay.problem {
+        text.push_str(&format!(", failed last: {problem}"));
+    }
+    text
 }
 
 fn family(has_address: bool, public: Option<SocketAddr>, mapping: &str) -> String {
