@@ -138,6 +138,17 @@ impl Stage {
         told.recv().context("the spawner answers")?.context("setpriv and taskset (util-linux)")
     }
 
+    /// Packets that the two wires to the client dropped so far, because the kernel thread at their
+    /// end didn't run for longer than its 256 packets last: that of the way there, and back.
+    pub(crate) fn wire_drops(&self) -> Result<[u64; 2]> {
+        let read = |host: &Host, device: &str| -> Result<u64> {
+            let path = format!("/sys/class/net/{device}/statistics/tx_dropped");
+            let text = host.enter(|| fs::read_to_string(&path))??;
+            Ok(text.trim().parse()?)
+        };
+        Ok([read(&self.client, "wbcr")?, read(&self.relay, "wbrc")?])
+    }
+
     /// Waits until the relay's core has been idle for half a second, as long as `limit`.
     pub(crate) fn wait_for_quiet(&self, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
