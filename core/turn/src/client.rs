@@ -230,6 +230,8 @@ struct Allocated {
     mapped: SocketAddr,
     lifetime: Duration,
     virtual_address: bool,
+    /// When it was asked for, and when it was given.
+    asked: Instant,
     since: Instant,
 }
 

@@ -17,7 +17,8 @@ const MARGIN: Duration = Duration::from_secs(60);
 const MAX_CLEARINGS: u8 = 1;
 
 impl Client {
-    pub(super) fn handle_allocated(&mut self, message: &Message<'_>, now: Instant) {
+    /// An Allocate that was sent first at `asked` has succeeded.
+    pub(super) fn handle_allocated(&mut self, message: &Message<'_>, asked: Instant, now: Instant) {
         let (Some(relayed), Some(mapped)) =
             (message.xor_relayed_addresses().next(), message.xor_mapped_address())
         else {
@@ -29,6 +30,7 @@ impl Client {
             mapped: canonical(mapped),
             lifetime: lifetime(message),
             virtual_address: message.has_virtual_address(),
+            asked,
             since: now,
         };
         self.state = State::Allocated(allocated);

@@ -158,13 +158,20 @@ impl Client {
         }
     }
 
-    pub(super) fn handle_bound(&mut self, peer: SocketAddr, now: Instant) {
-        let is_allocated = matches!(self.state, State::Allocated(_));
+    /// A channel that was asked for at `begun` is bound.
+    pub(super) fn handle_bound(&mut self, peer: SocketAddr, begun: Instant, now: Instant) {
+        let allocated = match self.state {
+            State::Allocated(allocated) => Some(allocated.asked),
+            State::Allocating | State::Closing | State::Ended => None,
+        };
         let Some(channel) = self.channels.by_peer.get_mut(&peer) else { return };
-        if !is_allocated {
-            // Sent behind an Allocate that was refused (438), it has met an allocation of before at
-            // the same address, which the next Allocate replaces.
+        // Sent behind an Allocate that was refused (438), it has met an allocation of before at the
+        // same address, which the next Allocate replaces.
+        if allocated.is_none_or(|asked| begun < asked) {
             channel.binding = Binding::Waiting;
+            if allocated.is_some() {
+                self.ask_channel(peer, now);
+            }
             return;
         }
         let is_news = channel.binding != Binding::Bound;

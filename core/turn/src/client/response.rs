@@ -26,20 +26,20 @@ impl Client {
             self.rtt = Some(now.saturating_duration_since(open.begun));
         }
         match message.class() {
-            Class::Success => self.handle_success(open.request, message, now),
+            Class::Success => self.handle_success(&open, message, now),
             Class::Error => self.handle_error(&open, message, now),
             Class::Request | Class::Indication => {}
         }
         Inbound::Consumed
     }
 
-    fn handle_success(&mut self, request: Request, message: &Message<'_>, now: Instant) {
-        match request {
-            Request::Allocate => self.handle_allocated(message, now),
+    fn handle_success(&mut self, open: &Transaction, message: &Message<'_>, now: Instant) {
+        match open.request {
+            Request::Allocate => self.handle_allocated(message, open.begun, now),
             Request::Clear => self.request(Request::Allocate, now),
             Request::Refresh => self.handle_refreshed(message, now),
             Request::Remove => self.end(Event::Closed),
-            Request::ChannelBind(peer) => self.handle_bound(peer, now),
+            Request::ChannelBind(peer) => self.handle_bound(peer, open.begun, now),
             Request::CreatePermission(ip) => self.handle_permitted(ip, now),
             Request::Binding => self.events.extend(self.rtt.map(Event::Rtt)),
         }

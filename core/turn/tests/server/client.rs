@@ -454,3 +454,31 @@ fn an_unbound_channel_rests_before_its_number_is_used_again() {
     pass(&mut world, &mut [&mut seat], Duration::from_secs(1300));
     assert!(seat.client.bind(virtual_relayed("b"), world.now).unwrap() > second);
 }
+
+#[test]
+fn a_channel_that_was_bound_at_the_allocation_of_before_is_bound_again() {
+    let mut world = World::new(config());
+    let mut before = Seat::new(&world, at(1), virtual_config("a"), 1);
+    settle(&mut world, &mut [&mut before]);
+    world.now += Duration::from_secs(5);
+    let mut seat = Seat::new(&world, at(1), virtual_config("a"), 2);
+    let number = seat.client.bind(virtual_relayed("b"), world.now).unwrap();
+    let (allocate, bind) =
+        (seat.client.poll_transmit().unwrap(), seat.client.poll_transmit().unwrap());
+    let refused = world.ask(seat.at, &allocate);
+    assert_eq!(Message::parse(&refused).unwrap().error_code(), Some(438));
+    let late = world.ask(seat.at, &bind);
+    world.now += Duration::from_millis(30);
+    assert_eq!(seat.client.handle_datagram(&refused, world.now), Inbound::Consumed);
+    let again = seat.client.poll_transmit().unwrap();
+    let granted = world.ask(seat.at, &again);
+    assert_eq!(seat.client.handle_datagram(&granted, world.now), Inbound::Consumed);
+    assert!(seat.client.relayed().is_some());
+    assert_eq!(seat.client.handle_datagram(&late, world.now), Inbound::Consumed);
+    assert_eq!(seat.client.channel(virtual_relayed("b")), None, "it is gone with the old one");
+    settle(&mut world, &mut [&mut seat]);
+    assert_eq!(seat.client.channel(virtual_relayed("b")), Some(number));
+    let run = warren_turn::server::Run::one(9);
+    let route = world.server.route_channel(seat.at, number, run, world.now);
+    assert_eq!(route, Err(warren_turn::server::Dropped::NoAllocation), "bound, b isn't there");
+}
