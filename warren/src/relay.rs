@@ -1,5 +1,7 @@
 //! The standalone relays.
 
+#[cfg(feature = "broker")]
+mod embedded;
 pub(crate) mod pair;
 pub(crate) mod turn;
 
@@ -7,6 +9,9 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use warren_relay::Stop;
+
+#[cfg(feature = "broker")]
+pub(crate) use embedded::Embedded;
 
 /// SIGTERM drains, SIGINT ends.
 fn stops() -> anyhow::Result<mpsc::Receiver<Stop>> {

@@ -3,9 +3,10 @@
 use std::io::IsTerminal as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use warren_broker::{AcmeConfig, DeviceLimit, ServeConfig, TlsMode};
+use warren_broker::{AcmeConfig, DeviceLimit, RelayRuntime, ServeConfig, TlsMode};
 
 use crate::cli::{Serve, Tls};
 use crate::output::Usage;
@@ -29,6 +30,16 @@ pub(crate) fn data_folder(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     Ok(home.join("warren/broker"))
 }
 
+#[cfg(feature = "relay")]
+fn relay(unwanted: bool) -> Option<Arc<dyn RelayRuntime>> {
+    (!unwanted).then(|| Arc::new(crate::relay::Embedded) as Arc<dyn RelayRuntime>)
+}
+
+#[cfg(not(feature = "relay"))]
+fn relay(_unwanted: bool) -> Option<Arc<dyn RelayRuntime>> {
+    None
+}
+
 pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     let mut config = ServeConfig::new(data_folder(args.data)?);
     config.listen = args.listen;
@@ -38,6 +49,7 @@ pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     config.trusted_proxies = args.trusted_proxy;
     config.dns_suffix = Some(args.suffix);
     config.admin_socket = args.admin_socket;
+    config.relay = relay(args.no_relay);
     config.max_devices = DeviceLimit(args.max_devices);
     // Under a service manager the journal would keep the secret.
     config.first_link = std::io::stdout().is_terminal();

@@ -328,7 +328,7 @@ fn a_broker_that_can_name_no_stun_server_says_so() {
 fn relays_are_made_named_shown_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let _broker = Broker::start(&data, &[]);
+    let _broker = Broker::start(&data, &["--no-relay"]);
     let relays = |args: &[&str]| admin(&data, &[&["relays"], args].concat());
     let text = done(&relays(&["list"]));
     assert!(text.contains("admin relays set NAME"), "{text}");

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 use warren_coord::BrokerSettings;
-use warren_proto::{AccountId, JoinLink, PROTOCOL, Pin};
+use warren_proto::{AccountId, JoinLink, PROTOCOL, Pin, RelayInit};
 use warren_store::Store;
 
 use crate::accounts::{AccountHandle, Accounts, fresh_ctx};
@@ -22,8 +22,9 @@ use crate::api::problem::{ApiResult, Failure};
 use crate::backup::{Manifest, Unpacked};
 use crate::config::{Limits, PublicUrl, ServeConfig, TlsMode};
 use crate::data_dir::DataDir;
+use crate::embedded::{RelayPlan, RelayRuntime, RunningRelay};
 use crate::problems::problems;
-use crate::relays::{Relays, probe};
+use crate::relays::{Relays, own, probe};
 use crate::server::Server;
 use crate::stun::Stun;
 use crate::tls::{Authority, Tls};
@@ -145,6 +146,9 @@ impl Broker {
         .map_err(|error| Failure::unavailable(&error))?;
         let next_pin = self.authority.as_ref().and_then(|authority| authority.next_pin());
         self.accounts.change_settings(|settings| settings.next_pin = next_pin);
+        if let Some(authority) = &self.authority {
+            self.relays.change_own_pin(authority.pin());
+        }
         info!(from = %manifest.created, "restored a backup");
         Ok(manifest)
     }
@@ -162,6 +166,7 @@ impl Broker {
             .map_err(|error| Failure::unavailable(&error))?;
         let next_pin = authority.next_pin();
         self.accounts.change_settings(|settings| settings.next_pin = next_pin);
+        self.relays.change_own_pin(authority.pin());
         self.pins().ok_or_else(no_pins)
     }
 }
@@ -176,8 +181,15 @@ pub struct Running {
     admin: AdminServer,
     tls: Tls,
     stun: Option<JoinSet<()>>,
+    relay: Option<Embedded>,
     lost: mpsc::Receiver<AccountId>,
     stop: watch::Sender<bool>,
+}
+
+/// The relay inside the process, and what it was told last.
+struct Embedded {
+    running: Arc<dyn RunningRelay>,
+    told: RelayInit,
 }
 
 /// Takes the data folder, the ports and the accounts; creates what a first start needs.
@@ -202,6 +214,8 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     let tls = Tls::start(data.clone(), &config.tls, &url)?;
     let named = named_stun(config, &stun_bound, &url);
     let problems = problems(config, &stun_bound, &named);
+    let pin = tls.authority().map(|authority| authority.pin());
+    let own_face = own::face(&named, &url, pin);
     let settings = BrokerSettings {
         stun: named,
         next_pin: tls.authority().and_then(|authority| authority.next_pin()),
@@ -211,7 +225,15 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     };
     let (lost_sender, lost) = mpsc::channel(1);
     let accounts = Accounts::load(store.clone(), settings, lost_sender).await?;
-    let relays = Relays::load(store.clone(), accounts.clone(), None).await?;
+    let own_relay = match &config.relay {
+        Some(_) => Some(own::record(&store, own_face).await?),
+        None => None,
+    };
+    let relays = Relays::load(store.clone(), accounts.clone(), own_relay).await?;
+    let (stun, relay) = match (&config.relay, relays.own_init()) {
+        (Some(runtime), Some(init)) => (None, Some(embed(&**runtime, stun, init).await?)),
+        (Some(_) | None, _) => (Some(stun.spawn()?), None),
+    };
     let admin = AdminServer::bind(&config.admin_socket())?;
     let broker = Arc::new(Broker {
         accounts: accounts.clone(),
@@ -242,14 +264,19 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         guessed_url: config.public_url.is_none(),
         server: Server {
             listener,
-            acceptor: tls.acceptor(),
+            acceptor: match relay {
+                Some(_) => tls.acceptor().with_turn(),
+                None => tls.acceptor(),
+            },
             router,
             limits,
             trusted_proxies: trusted,
+            relay: relay.as_ref().map(|relay| relay.running.clone()),
         },
         admin,
         tls,
-        stun: Some(stun.spawn()?),
+        stun,
+        relay,
         lost,
         stop: watch::Sender::new(false),
     })
@@ -311,6 +338,10 @@ impl Running {
         let serving = tokio::spawn(self.server.run(self.stop.subscribe(), GRACE));
         let asking =
             tokio::spawn(probe::keep_asking(self.broker.relays.clone(), self.stop.subscribe()));
+        let telling = self.relay.take().map(|Embedded { running, told }| {
+            let relays = self.broker.relays.clone();
+            tokio::spawn(own::keep_telling(relays, running, told, self.stop.subscribe()))
+        });
         let lost = tokio::select! {
             () = shutdown => None,
             Some(account) = self.lost.recv() => Some(account),
@@ -322,6 +353,9 @@ impl Running {
         let _ = serving.await;
         let _ = admin.await;
         let _ = asking.await;
+        if let Some(telling) = telling {
+            let _ = telling.await;
+        }
         drop(self.tls);
         self.broker.store.clone().close().await;
         match lost {
@@ -354,6 +388,15 @@ async fn first_link(broker: &Broker, account: &Arc<AccountHandle>) -> Result<Str
 
 fn failed(failure: &Failure) -> anyhow::Error {
     anyhow::anyhow!("{}", failure.operator_text())
+}
+
+/// Hands the STUN sockets' addresses over to a relay.
+async fn embed(runtime: &dyn RelayRuntime, stun: Stun, init: RelayInit) -> Result<Embedded> {
+    let (udp, seen, told) = (stun.bound(), stun.seen(), init.clone());
+    // They were bound to see whether they can be; now they are the relay's.
+    drop(stun);
+    let running = runtime.start(RelayPlan { udp, seen, init }).await?;
+    Ok(Embedded { running, told })
 }
 
 /// What the operator says; else this machine's own public addresses; else, where it has none, the

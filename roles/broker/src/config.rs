@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::embedded::RelayRuntime;
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -50,6 +52,8 @@ pub struct ServeConfig {
     pub first_link: bool,
     /// How many devices an account may have.
     pub max_devices: DeviceLimit,
+    /// What relays for accounts that have named no relay of their own. `None`: nothing.
+    pub relay: Option<Arc<dyn RelayRuntime>>,
     /// Bounds on what strangers can make the broker hold.
     pub limits: Limits,
 }
@@ -70,6 +74,7 @@ impl ServeConfig {
             admin_socket: None,
             first_link: true,
             max_devices: DeviceLimit::DEFAULT,
+            relay: None,
             limits: Limits::default(),
         }
     }

@@ -11,6 +11,9 @@ mod backup;
 mod broker;
 mod config;
 mod data_dir;
+mod embedded;
+#[cfg(test)]
+mod fixture;
 mod outbox;
 mod problems;
 mod relays;
@@ -28,6 +31,7 @@ pub use config::{
     AcmeConfig, FALLBACK_HTTPS_PORT, HTTPS_PORT, LETS_ENCRYPT, Limits, STUN_PORT, ServeConfig,
     TlsMode,
 };
+pub use embedded::{RelayConnection, RelayPlan, RelayRuntime, RunningRelay, Starting};
 
 pub use warren_coord::DeviceLimit;
 

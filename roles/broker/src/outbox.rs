@@ -242,30 +242,15 @@ mod tests {
 
     use proptest::prelude::*;
     use warren_proto::{
-        AccountId, Apply, DnsConfig, Endpoint, EndpointKind, MapVersion, NatReport, Netmap,
-        PublicKey, RelayId, RelayRtt, RelayTransport, SelfEntry,
+        Apply, Endpoint, EndpointKind, MapVersion, NatReport, Netmap, RelayId, RelayRtt,
+        RelayTransport,
     };
 
     use super::*;
+    use crate::fixture::{self, peer};
 
     fn event(sequence: u64) -> SessionEvent {
         SessionEvent::Current(MapVersion { epoch: 1, sequence })
-    }
-
-    fn peer(id: u64, name: &str) -> Peer {
-        Peer {
-            id: DeviceId(id),
-            name: name.parse().unwrap(),
-            key: PublicKey([7; 32]),
-            ipv4: [100, 71, 1, 1].into(),
-            ipv6: std::net::Ipv6Addr::LOCALHOST,
-            endpoints: Vec::new(),
-            nat: NatReport::default(),
-            online: false,
-            capabilities: Vec::new(),
-            relays: Vec::new(),
-            signature: None,
-        }
     }
 
     fn change() -> impl Strategy<Value = Change> {
@@ -295,26 +280,7 @@ mod tests {
     }
 
     fn map() -> Netmap {
-        Netmap {
-            version: MapVersion { epoch: 1, sequence: 0 },
-            account: AccountId(1),
-            account_name: "home".parse().unwrap(),
-            ipv4_range: "100.71.0.0/16".parse().unwrap(),
-            ipv6_range: "fd00::/48".parse().unwrap(),
-            this: SelfEntry {
-                id: DeviceId(99),
-                name: "self".parse().unwrap(),
-                ipv4: [100, 71, 1, 9].into(),
-                ipv6: std::net::Ipv6Addr::LOCALHOST,
-                static_endpoint: None,
-            },
-            peers: vec![peer(0, "a"), peer(1, "b")],
-            stun: Vec::new(),
-            dns: DnsConfig { domain: "home.warren.internal".to_owned() },
-            next_pin: None,
-            relays: Vec::new(),
-            relay_duty: None,
-        }
+        fixture::map(vec![peer(0, "a"), peer(1, "b")])
     }
 
     proptest! {

@@ -6,6 +6,7 @@
 //! worked out anew from what is stored whenever something may have changed ([`News`]), so no word
 //! to it can get lost.
 
+pub(crate) mod own;
 pub(crate) mod probe;
 mod report;
 mod stream;
@@ -82,8 +83,6 @@ impl Server {
 pub(crate) struct Relays {
     store: Store,
     accounts: Arc<Accounts>,
-    /// The broker's own.
-    own: Option<RelayRecord>,
     state: Mutex<State>,
     /// Durable changes take turns.
     turn: AsyncMutex<()>,
@@ -92,6 +91,8 @@ pub(crate) struct Relays {
 #[derive(Default)]
 struct State {
     pool: RelayPool,
+    /// The broker's own.
+    own: Option<RelayRecord>,
     live: BTreeMap<RelayId, Live>,
     /// Devices of accounts that are gone, to be refused.
     orphans: Vec<DeviceId>,
@@ -118,8 +119,7 @@ impl Relays {
         let relays = Arc::new(Self {
             store,
             accounts,
-            own,
-            state: Mutex::default(),
+            state: Mutex::new(State { own, ..State::default() }),
             turn: AsyncMutex::default(),
         });
         relays.reload().await?;
@@ -143,13 +143,12 @@ impl Relays {
 
     /// Tells all accounts which relays are offered, and relay servers that there may be news.
     fn publish(&self) {
-        let mut offered: Vec<RelayRecord> = {
+        let offered: Vec<RelayRecord> = {
             let state = self.lock();
             let draining = |id| state.live.get(&id).is_some_and(Live::is_draining);
             let records = state.pool.records().filter(|record| !draining(record.id));
-            records.cloned().collect()
+            records.chain(&state.own).cloned().collect()
         };
-        offered.extend(self.own.clone());
         self.accounts.change_settings(|settings| settings.relays = offered);
         self.accounts.relay_news().announce();
     }
@@ -211,7 +210,7 @@ impl Relays {
         look: impl FnOnce(&mut dyn Iterator<Item = (&RelayRecord, Option<&Live>)>) -> R,
     ) -> R {
         let state = self.lock();
-        let records = state.pool.records().chain(self.own.as_ref());
+        let records = state.pool.records().chain(&state.own);
         look(&mut records.map(|record| (record, state.live.get(&record.id))))
     }
 

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::config::{FALLBACK_HTTPS_PORT, HTTPS_PORT, Limits, TlsMode};
+use crate::embedded::RunningRelay;
 use crate::tls::Acceptor;
 pub(crate) use connection::{Peer, client_of};
 pub(crate) use flow::Flow;
@@ -37,6 +38,8 @@ pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) limits: Arc<Limits>,
     pub(crate) trusted_proxies: Arc<[IpNet]>,
+    /// Serves TURN on the same port.
+    pub(crate) relay: Option<Arc<dyn RunningRelay>>,
 }
 
 impl Server {

@@ -61,6 +61,12 @@ impl Stun {
         asked_for.chain(self.bound.iter().skip(1).step_by(2)).copied().collect()
     }
 
+    /// How the bound addresses look from outside, in the order of [`Stun::bound`].
+    pub(crate) fn seen(&self) -> Vec<SocketAddr> {
+        let own = addresses::own_addresses();
+        self.bound().iter().map(|addr| from_outside(*addr, &own)).collect()
+    }
+
     /// Answers until the tasks are dropped.
     ///
     /// # Errors

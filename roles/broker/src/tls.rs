@@ -45,6 +45,20 @@ pub(crate) enum Acceptor {
     Tls { config: Arc<ServerConfig>, challenge: Option<Arc<ServerConfig>> },
 }
 
+impl Acceptor {
+    /// The same, offering TURN as well (RFC 7443).
+    pub(crate) fn with_turn(self) -> Self {
+        match self {
+            Self::Plain => Self::Plain,
+            Self::Tls { config, challenge } => {
+                let mut config = ServerConfig::clone(&config);
+                config.alpn_protocols.push(warren_proto::TURN_ALPN.as_bytes().to_vec());
+                Self::Tls { config: Arc::new(config), challenge }
+            }
+        }
+    }
+}
+
 /// The broker's side of TLS, with the tasks that keep it fresh.
 pub(crate) struct Tls {
     acceptor: Acceptor,

@@ -59,6 +59,9 @@ pub(crate) struct Serve {
     /// Where `warren admin` reaches this broker [default: admin.sock in the data folder]
     #[arg(long, value_name = "FILE")]
     pub(crate) admin_socket: Option<PathBuf>,
+    /// Don't relay for accounts that have named no relay of their own
+    #[arg(long)]
+    pub(crate) no_relay: bool,
     /// Reverse proxy whose X-Forwarded-For is believed: 127.0.0.1, or a network of them [default:
     /// this machine with --tls off on loopback, else none]
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]

@@ -128,11 +128,10 @@ fn write_peer(text: &mut Vec<u8>, peer: &Peer) {
 
 #[cfg(test)]
 mod tests {
-    use warren_proto::{
-        AccountId, DeviceId, DnsConfig, MapVersion, NatReport, Pin, PublicKey, SelfEntry,
-    };
+    use warren_proto::{MapVersion, Pin, SelfEntry};
 
     use super::*;
+    use crate::fixture;
 
     fn all(event: SessionEvent) -> Vec<u8> {
         all_of(Pieces::of(event))
@@ -155,37 +154,20 @@ mod tests {
 
     fn map(peers: u64) -> SessionEvent {
         let peer = |id| Peer {
-            id: DeviceId(id),
-            name: format!("device-{id}").parse().unwrap(),
-            key: PublicKey([7; 32]),
-            ipv4: [100, 71, 1, 1].into(),
-            ipv6: std::net::Ipv6Addr::LOCALHOST,
-            endpoints: Vec::new(),
-            nat: NatReport::default(),
             online: true,
             capabilities: vec!["\"peers\":[]".to_owned()],
-            relays: Vec::new(),
-            signature: None,
+            ..fixture::peer(id, &format!("device-{id}"))
         };
+        let map = fixture::map((0..peers).map(peer).collect());
         SessionEvent::Netmap(Box::new(Netmap {
             version: MapVersion { epoch: 1, sequence: 7 },
-            account: AccountId(1),
-            account_name: "home".parse().unwrap(),
-            ipv4_range: "100.71.0.0/16".parse().unwrap(),
-            ipv6_range: "fd00::/48".parse().unwrap(),
             this: SelfEntry {
-                id: DeviceId(99),
-                name: "self".parse().unwrap(),
-                ipv4: [100, 71, 1, 9].into(),
-                ipv6: std::net::Ipv6Addr::LOCALHOST,
                 static_endpoint: Some("203.0.113.1:5".parse().unwrap()),
+                ..map.this.clone()
             },
-            peers: (0..peers).map(peer).collect(),
             stun: vec!["203.0.113.1:3478".parse().unwrap()],
-            dns: DnsConfig { domain: "home.warren.internal".to_owned() },
             next_pin: Some(Pin([3; 32])),
-            relays: Vec::new(),
-            relay_duty: None,
+            ..map
         }))
     }
 

@@ -30,6 +30,7 @@ use super::flow::{Flow, Streams, Watch};
 use super::gate::{Holder, Permit};
 use super::stream::{Stalling, Stream};
 use crate::config::Limits;
+use crate::embedded::RunningRelay;
 use crate::tls::Acceptor;
 
 /// HTTP/2 windows: what strangers may have on the way to handlers that haven't asked for it. The
@@ -108,6 +109,7 @@ pub(crate) struct Context {
     router: Router,
     limits: Arc<Limits>,
     http: Arc<auto::Builder<Streams>>,
+    relay: Option<Arc<dyn RunningRelay>>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -131,6 +133,7 @@ impl Context {
             router: server.router.clone(),
             limits,
             http: Arc::new(http),
+            relay: server.relay.clone(),
             shutdown,
         }
     }
@@ -140,10 +143,17 @@ impl Context {
         let accepted = Instant::now();
         let evicted = Watch::new(permit.flow().clone(), self.limits.stranger_lifetime);
         // In a box of its own: it is large, and over before the connection has begun to be long.
-        let handshake = Box::pin(Stream::accept(socket, &self.acceptor));
-        let stream = tokio::select! {
+        let (acceptor, relays) = (self.acceptor.clone(), self.relay.is_some());
+        let handshake = Box::pin(async move {
+            let Some(mut stream) = Stream::accept(socket, &acceptor).await? else {
+                return Ok(None);
+            };
+            let is_turn = relays && stream.is_turn().await?;
+            Ok::<_, std::io::Error>(Some((stream, is_turn)))
+        });
+        let (stream, is_turn) = tokio::select! {
             done = tokio::time::timeout(self.limits.handshake_timeout, handshake) => match done {
-                Ok(Ok(Some(stream))) => stream,
+                Ok(Ok(Some(accepted))) => accepted,
                 Ok(Ok(None)) => return,
                 Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
                 Err(_) => return debug!("TLS handshake took too long"),
@@ -151,6 +161,17 @@ impl Context {
             () = evicted => return debug!("gave a stranger's place to another"),
             _ = self.shutdown.wait_for(|stop| *stop) => return,
         };
+        if let (Some(relay), true) = (&self.relay, is_turn) {
+            let stream = Stalling::new(stream, self.limits.write_stall);
+            let relaying = relay.serve(Box::new(stream), source);
+            let evicted = Watch::new(permit.flow().clone(), self.limits.write_stall);
+            tokio::select! {
+                () = relaying => {}
+                () = evicted => debug!("gave a stranger's place to another"),
+                _ = self.shutdown.wait_for(|stop| *stop) => {}
+            }
+            return;
+        }
         let connection = Arc::new(Connection {
             source,
             permit,

@@ -22,6 +22,7 @@ impl Broker {
     const START: Duration = Duration::from_secs(15);
 
     /// Starts one that devices reach by HTTPS and STUN at `addresses[0]`, and by STUN at all of them.
+    /// It relays for nobody: what has no direct path shows as such, unless a relay is named.
     ///
     /// # Errors
     /// When it doesn't come up within 15 s.
@@ -29,7 +30,7 @@ impl Broker {
         let first = addresses.first().context("a broker has an address")?;
         let public = if first.is_ipv6() { format!("[{first}]") } else { first.to_string() };
         let mut arguments: Vec<String> =
-            ["--listen", "[::]:443", "--public-url"].map(str::to_owned).into();
+            ["--no-relay", "--listen", "[::]:443", "--public-url"].map(str::to_owned).into();
         arguments.push(format!("https://{public}"));
         for address in addresses {
             arguments.extend([
