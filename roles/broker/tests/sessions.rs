@@ -326,6 +326,61 @@ async fn who_stops_reading_is_brought_up_to_date_when_it_reads_again() {
 }
 
 #[tokio::test]
+async fn a_session_whose_queue_overflowed_gets_the_whole_map_once_it_reads() {
+    let (_folder, broker) = broker().await;
+    let (reader, writer, other) = (
+        broker.device("home", "reader").await,
+        broker.device("home", "writer").await,
+        broker.device("home", "other").await,
+    );
+    let narrow = Client::connect_narrow(&reader.link, 1_000).await.unwrap();
+    let narrow = narrow.with_token(reader.client.token().unwrap());
+    let mut events = narrow.events(None).await;
+    let mut map = first_map(&mut events).await;
+    // Signals aren't joined as deltas are.
+    let request = ConnectRequest {
+        peer: reader.registered.device,
+        endpoints: Vec::new(),
+        nat: NatReport::default(),
+        relay: None,
+    };
+    let mut sent = 0;
+    let full = loop {
+        let from = if sent % 2 == 0 { &writer } else { &other };
+        let answer = from.client.post("/v1/node/connect", &request).await;
+        if answer.status != StatusCode::NO_CONTENT {
+            break answer;
+        }
+        sent += 1;
+    };
+    assert_eq!(full.status, StatusCode::NOT_FOUND, "it can't be told: {full:?}");
+    assert!(sent > 64, "{sent} fit into the queue alone");
+    let change = DeviceChange { name: Some("renamed".to_owned()), ..DeviceChange::default() };
+    broker.admin.change_device("home", "writer", &change).await.unwrap();
+
+    let mut whole_maps = 0;
+    while !map.peers.iter().any(|peer| peer.name.as_str() == "renamed") {
+        match within("an event", events.event()).await.unwrap() {
+            SessionEvent::Netmap(netmap) => {
+                whole_maps += 1;
+                map = *netmap;
+            }
+            SessionEvent::Delta(delta) => {
+                assert_eq!(map.apply(&delta), warren_proto::Apply::Applied);
+            }
+            SessionEvent::Connect(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(whole_maps, 1, "what was lost came as a whole");
+    let fetched: Netmap = reader.client.get("/v1/node/netmap").await.json();
+    assert_eq!(map.peers, fetched.peers);
+    let again = writer.client.post("/v1/node/connect", &request).await;
+    assert_eq!(again.status, StatusCode::NO_CONTENT, "it can be reached again");
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_prepared_pin_is_announced_and_then_used() {
     let (_folder, broker) = broker().await;
     let mut laptop = broker.device("home", "laptop").await;

@@ -191,6 +191,13 @@ impl Client {
         Self::speak(connect_tls(addr, pinned_tls(pin)).await?, addr.to_string(), 0).await
     }
 
+    /// Connects and lets the broker be ahead by so many bytes of each response.
+    pub async fn connect_narrow(link: &JoinLink, window: u32) -> std::io::Result<Self> {
+        let addr = address_of(link);
+        let pin = link.pin.expect("a self-signed broker's link has a pin");
+        Self::speak(connect_tls(addr, pinned_tls(pin)).await?, addr.to_string(), window).await
+    }
+
     /// Speaks HTTP/2 over a connection that is open.
     pub async fn over(
         io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
