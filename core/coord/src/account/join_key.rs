@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
 use warren_proto::JoinKeyId;
 
 use super::Account;
@@ -21,15 +20,13 @@ const LISTED_AFTER_DEATH: u64 = 30 * 24 * 60 * 60;
 const LISTED_DEAD: usize = 1000;
 
 /// What a new join key is to be. By default it is one-time and does not expire.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewJoinKey {
     /// Whether any number of devices may join with it.
     pub reusable: bool,
     /// Whether the devices that join with it are removed when they have been offline for a while.
     pub ephemeral: bool,
     /// How long it may be used, in seconds.
-    #[serde(rename = "expires_in_s")]
     pub expires_in: Option<u64>,
     /// The tags that devices get from it; at most 16.
     pub tags: BTreeSet<Tag>,

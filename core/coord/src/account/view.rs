@@ -13,7 +13,7 @@ use super::{Account, DeviceFace};
 use crate::{JoinKeyRecord, Refused, Tag, UnixTime};
 
 /// A device as an admin sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceView {
     /// Its id.
     pub id: DeviceId,
@@ -68,7 +68,7 @@ pub enum JoinKeyStatus {
 }
 
 /// A join key as an admin sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinKeyView {
     /// Its id.
     pub id: JoinKeyId,
