@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::MissedTickBehavior;
 use warren_net::{ServerSocket, ServerSocketConfig, UdpCounters};
@@ -83,22 +83,24 @@ pub async fn run(config: PairRelayConfig, mut stops: Receiver<Stop>) -> anyhow::
     for address in shared.sockets.iter().map(|socket| socket.address()).take(config.listen.len()) {
         tracing::info!(%address, workers = workers.len(), "the pair relay listens");
     }
-    watch_over(&shared, start, config.relay.sweep_interval, &mut stops).await;
+    let outcome = watch_over(&shared, &workers, start, config.relay, &mut stops).await;
     if let Some(served) = served {
         served.abort();
     }
     // A worker ends when it is dropped.
     drop(workers);
-    Ok(())
+    outcome
 }
 
 /// Sweeps, and waits for the end.
 async fn watch_over(
     shared: &Shared,
+    workers: &[Worker],
     start: Instant,
-    interval: Duration,
+    limits: Limits,
     stops: &mut Receiver<Stop>,
-) {
+) -> anyhow::Result<()> {
+    let interval = limits.sweep_interval;
     let mut sweeps = tokio::time::interval_at((start + interval).into(), interval);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -110,9 +112,14 @@ async fn watch_over(
                 if relay.poll_timeout().is_some_and(|(at, _)| at <= now) {
                     relay.handle_timeout(now);
                 }
+                // Its clients would wait in vain; who supervises the process starts it again.
+                ensure!(!workers.iter().any(Worker::has_failed), "a worker thread has ended");
             }
             told = stops.recv() => match told.unwrap_or(Stop::Now) {
-                Stop::Now => return tracing::info!("the pair relay ends"),
+                Stop::Now => {
+                    tracing::info!("the pair relay ends");
+                    return Ok(());
+                }
                 Stop::Drain => {
                     let mut relay = shared.relay();
                     relay.handle_drain();
@@ -125,7 +132,8 @@ async fn watch_over(
         let events: Vec<Event> = events(&mut shared.relay());
         log(&events);
         if events.contains(&Event::Drained) {
-            return tracing::info!("the last pair has ended, so does the pair relay");
+            tracing::info!("the last pair has ended, so does the pair relay");
+            return Ok(());
         }
     }
 }

@@ -41,6 +41,13 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Whether the thread is gone although nobody has ended it.
+    pub(super) fn has_failed(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         drop(self.waker.take());
