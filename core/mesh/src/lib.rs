@@ -20,12 +20,25 @@
 //! unanswered probes make it **dead**: the reflexive address is asked for anew, the peer is told,
 //! and all candidates are probed, until one answers or the seek fails with a [`Reason`].
 //!
+//! # Through a relay
+//!
+//! Direct paths have a head start. When none has answered by then, or both sides know that none
+//! can, both allocate at a relay of the netmap (module `relay`): the initiator's choice travels with
+//! its word to the peer. At relays of ours each binds a channel to the other's virtual address; what
+//! comes by a channel is unwrapped and classified again, once. The tunnel uses the relayed path at
+//! once; direct ones are sought beside it, ever more seldom, and preferred when they answer. A relay
+//! that doesn't answer is tried by a stream ([`Event::OpenStream`]), or left for the next one.
+//! Allocations are shared by all peers, few, and let go when nobody needs them.
+//!
 //! # Who may do what
 //!
 //! - A decrypted packet is delivered only if its source is the address of the peer whose tunnel it
 //!   came through, and its destination is this device.
 //! - No address is ever sent anything but probes before it has answered one; authenticated data
-//!   from elsewhere only causes a probe.
+//!   from elsewhere only causes a probe. Through a relay that has let this device in, a handshake
+//!   may go to a peer before it has answered: the relay passes on only what the peer has asked for.
+//! - A relay is trusted with nothing but forwarding: what it damages, repeats or misdirects is
+//!   dropped as it would be from anybody.
 //! - Probes to addresses that haven't answered are limited per destination and in total, so that
 //!   published endpoints can't aim a network of nodes at a victim.
 //!

@@ -51,6 +51,8 @@ pub(crate) struct Relay {
     /// It failed, and isn't tried before.
     pub(crate) rest: Option<Instant>,
     failures: u32,
+    /// When datagrams to it went unanswered, so that a stream was opened.
+    pub(crate) udp_failed: Option<Instant>,
     /// Why it failed last, until it works.
     pub(crate) problem: Option<Failure>,
 }
@@ -335,6 +337,7 @@ impl Relay {
             allocation: None,
             rest: None,
             failures: 0,
+            udp_failed: None,
             problem: None,
         }
     }

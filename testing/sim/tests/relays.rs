@@ -497,3 +497,44 @@ fn the_admins_order_is_kept_and_equal_relays_are_chosen_by_their_round_trips() {
         assert_eq!(relay_of(&world, right, left).as_deref(), Some("near"));
     });
 }
+
+#[test]
+fn a_relayed_device_that_roams_or_changes_its_port_stalls_for_at_most_three_seconds() {
+    for_seeds("relayed_roam", 0..8, |seed| {
+        let (mut world, left, right) = hard_pair(seed, [Nat::Apdm, Nat::Apdm]);
+        assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+        let transfers = [(left, right), (right, left)]
+            .map(|(from, to)| world.transfer(from, to, Duration::from_millis(20), 10 * MINUTE));
+        world.run_for(10 * SECOND);
+        let site = world.add_site(warren_sim::SiteConfig::new(Nat::Apdm));
+        world.roam(left, site);
+        world.run_for(MINUTE);
+        for transfer in transfers {
+            let report = world.transfer_report(transfer);
+            assert!(report.stall <= 3 * SECOND, "seed {seed}, roamed: {report:?}");
+            world.reset_stall(transfer);
+        }
+        world.change_port(right, 51_820);
+        world.run_for(MINUTE);
+        for transfer in transfers {
+            let report = world.transfer_report(transfer);
+            assert!(report.stall <= 3 * SECOND, "seed {seed}, another port: {report:?}");
+            world.reset_stall(transfer);
+        }
+        // To where no UDP passes, and back.
+        let blocked = world.add_site(warren_sim::SiteConfig::new(Nat::UdpBlocked));
+        world.roam(left, blocked);
+        world.run_for(MINUTE);
+        for transfer in transfers {
+            let report = world.transfer_report(transfer);
+            assert!(report.stall <= 4 * SECOND, "seed {seed}, blocked: {report:?}");
+            world.reset_stall(transfer);
+        }
+        world.roam(left, site);
+        world.run_for(2 * MINUTE);
+        for transfer in transfers {
+            let report = world.transfer_report(transfer);
+            assert!(report.stall <= 4 * SECOND, "seed {seed}, back: {report:?}");
+        }
+    });
+}

@@ -14,6 +14,7 @@ use warren_turn::{Family, is_public};
 use super::Mesh;
 use crate::candidates::canonical;
 use crate::path::{Path, Via};
+use crate::peer::is_recent;
 use crate::relay::carrier::Stream;
 use crate::relay::{Allocation, Carrier, MAX_ALLOCATIONS, Relay, credential};
 use crate::timers::Timer;
@@ -36,6 +37,9 @@ const RTO: Duration = Duration::from_millis(200);
 
 /// An allocation that nobody needs is kept for so long.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// After datagrams went unanswered, a stream is kept for so long at least.
+const UDP_AGAIN: Duration = Duration::from_secs(60);
 
 /// How often at most a relay in doubt is asked for a sign of life.
 const DOUBT_PAUSE: Duration = Duration::from_millis(300);
@@ -326,11 +330,53 @@ impl Mesh {
         let by_udp =
             entry.allocation.as_ref().is_some_and(|there| matches!(there.carrier, Carrier::Udp(_)));
         if by_udp && entry.has_streams() {
+            entry.udp_failed = Some(now);
             entry.measurement.restart();
             self.timers.set_if_earlier(Timer::Measure, now);
             self.allocate_by_stream(relay, now);
         } else {
             self.relay_failed(relay, Failure::Timeout, now);
+        }
+    }
+
+    /// A relay answers datagrams: an allocation by a stream moves there. What is to be sent waits for
+    /// the round trip that it takes.
+    pub(super) fn return_to_udp(&mut self, relay: RelayHandle, now: Instant) {
+        if self.is_udp_blocked(now) {
+            return;
+        }
+        let Some(entry) = self.relays.get(relay) else { return };
+        let Some(Carrier::Stream(stream)) = entry.allocation.as_ref().map(|there| &there.carrier)
+        else {
+            return;
+        };
+        let Some(server) = entry.measurement.address() else { return };
+        if !is_recent(entry.udp_failed, UDP_AGAIN, now) {
+            self.events.push_back(Event::CloseStream { stream: stream.id });
+            self.allocate_by_udp(relay, server, now);
+            self.pump_relay(relay, now);
+        }
+    }
+
+    /// The own addresses are others, so relays don't know this device any more: allocations that are
+    /// needed are made anew. Connections stay, unless an address is gone or they didn't stand yet.
+    pub(super) fn renew_allocations(&mut self, lost: bool, now: Instant) {
+        for relay in self.relays.handles() {
+            let Some(there) = self.relays.allocation(relay) else { continue };
+            let is_needed = !there.users.is_empty();
+            let by_udp = matches!(there.carrier, Carrier::Udp(_));
+            let stands = there.relayed().is_some();
+            let server = self.relays.get(relay).and_then(|entry| self.server_of(entry));
+            match server.filter(|_| by_udp && is_needed) {
+                Some(server) => {
+                    self.allocate_by_udp(relay, server, now);
+                    self.pump_relay(relay, now);
+                }
+                None if by_udp || !is_needed || lost || !stands => {
+                    self.drop_allocation(relay, now);
+                }
+                None => {}
+            }
         }
     }
 

@@ -45,6 +45,7 @@ impl Mesh {
             if let Some(relay) = self.relays.get_mut(relay) {
                 relay.measurement.restart();
                 relay.rest = None;
+                relay.udp_failed = None;
             }
         }
         self.measure_relays(now);
@@ -105,21 +106,18 @@ impl Mesh {
     ) -> bool {
         let id = message.transaction_id();
         let order = self.relays.order.clone();
-        let done = order
-            .into_iter()
-            .find_map(|relay| self.relays.get_mut(relay)?.measurement.handle_answer(id, from, now));
-        if done.is_some() {
-            self.relays.heard = Some(now);
+        let answered = order.into_iter().find_map(|relay| {
+            let entry = self.relays.get_mut(relay)?;
+            Some((relay, entry.measurement.handle_answer(id, from, now)?))
+        });
+        let Some((relay, done)) = answered else { return false };
+        self.relays.heard = Some(now);
+        if done {
+            self.measure_relays(now);
+            self.publish_relays(now);
+            self.return_to_udp(relay, now);
         }
-        match done {
-            Some(true) => {
-                self.measure_relays(now);
-                self.publish_relays(now);
-                true
-            }
-            Some(false) => true,
-            None => false,
-        }
+        true
     }
 
     /// Brings the published times up to date, once all that was asked is answered or given up.

@@ -54,12 +54,14 @@ impl Mesh {
             addresses.iter().copied().filter(|address| !self.ranges.contain(address.ip)).collect();
         local.sort_unstable();
         local.dedup();
+        let lost = self.outside.local.iter().any(|old| !local.contains(old));
         if !self.outside.set_local(local, listen_port, now) {
             return;
         }
         self.outside.update();
         self.relays.generation += 1;
         self.measure_all_relays(now);
+        self.renew_allocations(lost, now);
         for handle in self.peers.active() {
             self.own_side_moved(handle, now);
         }
