@@ -204,7 +204,7 @@ async fn a_token_of_another_account_is_refused_and_says_so() {
 
 #[tokio::test]
 async fn the_operators_relays_are_offered_to_all_accounts_and_refuse_the_removed_of_all() {
-    let (folder, broker) = broker().await;
+    let (_folder, broker) = broker().await;
     let work = NewAccount { name: "work".parse().unwrap(), ipv4_range: None };
     broker.admin.create_account(&work).await.unwrap();
     let created = broker.admin.create_relay(None, &new("shared")).await.unwrap();
@@ -230,13 +230,12 @@ async fn the_operators_relays_are_offered_to_all_accounts_and_refuse_the_removed
     let revoked = within("the account's end", events.event()).await.unwrap();
     assert_eq!(revoked, RelayEvent::Revoke(vec![work_pi.registered.device]));
 
-    let archive = folder.path().join("../warren-relays-test.tar");
-    let _ = std::fs::remove_file(&archive);
+    let archives = tempfile::tempdir().unwrap();
+    let archive = archives.path().join("warren.tar");
     broker.admin.backup(&archive).await.unwrap();
     broker.admin.remove_relay(None, "shared").await.unwrap();
     assert_eq!(within("the last word", events.event()).await, Some(RelayEvent::Revoked));
     broker.admin.restore(&archive).await.unwrap();
-    std::fs::remove_file(&archive).unwrap();
     let mut events = client.relay_events().await;
     let mut both = vec![home_pi.registered.device, work_pi.registered.device];
     both.sort_unstable();
