@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use warren_proto::{
     AccountId, Apply, Challenge, CheckIn, CheckInReply, ConnectRequest, ConnectSignal, Delta,
     DeviceId, DeviceName, JoinLink, MapVersion, Netmap, Pin, Problem, PublicKey, Register,
-    Registered, is_usable_endpoint, possession_message,
+    Registered, RelayEvent, RelayInit, RelayReport, RelayReported, is_usable_endpoint,
+    possession_message,
 };
 
 use crate::input::Input;
@@ -19,7 +20,7 @@ pub fn fuzz_control(data: &[u8]) {
     let mut input = Input::new(data);
     let kind = input.u8();
     let text = input.rest();
-    match kind % 16 {
+    match kind % 20 {
         0 => json::<Netmap>(text, netmap),
         1 => json::<Delta>(text, |_| {}),
         2 => json::<CheckIn>(text, check_in),
@@ -35,6 +36,10 @@ pub fn fuzz_control(data: &[u8]) {
         12 => plain::<Pin>(text),
         13 => plain::<PublicKey>(text),
         14 => name(text),
+        16 => json::<RelayReport>(text, |_| {}),
+        17 => json::<RelayReported>(text, |_| {}),
+        18 => json::<RelayInit>(text, |_| {}),
+        19 => relay_event(text),
         _ => map_and_delta(text),
     }
 }
@@ -48,6 +53,16 @@ where
     let again: T = serde_json::from_slice(&written).expect("what was written can be read");
     assert_eq!(again, value);
     check(&value);
+}
+
+/// An event of a relay server's stream: its name and its data on two lines.
+fn relay_event(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let (name, data) = text.split_once('\n').unwrap_or((text, ""));
+    let Ok(event) = RelayEvent::parse(name, data) else { return };
+    assert!(!event.data().contains('\n'), "the data field is one line");
+    let again = RelayEvent::parse(event.name(), &event.data());
+    assert_eq!(again.expect("what was written can be read"), event);
 }
 
 fn plain<T>(text: &[u8])

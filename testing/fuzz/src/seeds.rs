@@ -106,6 +106,13 @@ fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("our own messages can be written")
 }
 
+/// As relay servers and brokers really send them: the golden files of the protocol.
+const RELAY_REPORT: &str = include_str!("../../../core/proto/tests/golden/v1/relay-report.json");
+const RELAY_REPORTED: &str =
+    include_str!("../../../core/proto/tests/golden/v1/relay-reported.json");
+const RELAY_INIT: &str =
+    include_str!("../../../core/proto/tests/golden/v1/relay-init-account.json");
+
 fn control() -> Vec<(&'static str, Vec<u8>)> {
     let state = CheckInState { endpoints: endpoints(), nat: nat(), ..CheckInState::default() };
     let register = Register {
@@ -161,6 +168,11 @@ fn control() -> Vec<(&'static str, Vec<u8>)> {
         ("pin", 12, Pin([7; 32]).to_string()),
         ("public-key", 13, PublicKey([7; 32]).to_string()),
         ("name", 14, "Bob's MacBook (2)".to_owned()),
+        ("relay-report", 16, RELAY_REPORT.to_owned()),
+        ("relay-reported", 17, RELAY_REPORTED.to_owned()),
+        ("relay-init", 18, RELAY_INIT.to_owned()),
+        ("relay-event", 19, format!("init\n{}", RELAY_INIT.replace('\n', ""))),
+        ("relay-revoke", 19, "revoke\n{\"devices\":[\"0000000000000007\"]}".to_owned()),
         ("map-and-delta", 15, format!("{}\n{}", json(&netmap()), json(&delta()))),
     ];
     let seed = |(name, kind, text): (_, u8, String)| (name, [&[kind], text.as_bytes()].concat());
