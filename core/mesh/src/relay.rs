@@ -38,7 +38,7 @@ pub(crate) const MAX_ALLOCATIONS: usize = 4;
 const FIRST_REST: Duration = Duration::from_secs(5);
 
 /// The longest such rest.
-const LONGEST_REST: Duration = Duration::from_secs(300);
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// What is known of one relay.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ pub(crate) struct Relay {
     /// It failed, and isn't tried before.
     pub(crate) rest: Option<Instant>,
     failures: u32,
+    failed: Option<Instant>,
     /// When datagrams to it went unanswered, so that a stream was opened.
     pub(crate) udp_failed: Option<Instant>,
     /// Why it failed last, until it works.
@@ -305,10 +306,18 @@ impl Relays {
 
     /// What this device reaches, as it is published: in the netmap's order. A time that has changed
     /// little is published as before, so that news is news.
-    pub(crate) fn update_published(&mut self, udp_blocked: bool, broker_rtt: Option<Duration>) {
+    pub(crate) fn update_published(
+        &mut self,
+        udp_blocked: bool,
+        broker_rtt: Option<Duration>,
+        now: Instant,
+    ) {
         let estimate = broker_rtt.map_or(0, micros);
         let rtts = self.order.iter().filter_map(|handle| {
             let relay = self.get(*handle)?;
+            if !relay.is_rested(now) {
+                return None;
+            }
             let by_stream = udp_blocked || relay.is_stream_only();
             let (rtt_us, transport) = match relay.measurement.rtt() {
                 Some(rtt) if !udp_blocked => (micros(rtt), RelayTransport::Udp),
@@ -337,6 +346,7 @@ impl Relay {
             allocation: None,
             rest: None,
             failures: 0,
+            failed: None,
             udp_failed: None,
             problem: None,
         }
@@ -393,8 +403,16 @@ impl Relay {
         let rest = LONGEST_REST.min(FIRST_REST * 2u32.saturating_pow(self.failures.min(16)));
         self.failures = self.failures.saturating_add(1);
         self.problem = Some(reason);
+        self.failed = Some(now);
         self.rest = Some(now + rest);
         now + rest
+    }
+
+    /// A peer says that it works: it needs no longer rest than the shortest.
+    pub(crate) fn forgive(&mut self, now: Instant) {
+        if self.failed.is_none_or(|failed| now.saturating_duration_since(failed) >= FIRST_REST) {
+            self.rest = None;
+        }
     }
 
     pub(crate) fn note_success(&mut self) {

@@ -187,6 +187,9 @@ impl Mesh {
         let told = peer.relaying.told;
         let named = peer.relaying.named.filter(|(_, at)| is_recent(Some(*at), NAMED, now));
         if let Some((relay, _)) = named {
+            if let Some(entry) = self.relays.get_mut(relay) {
+                entry.forgive(now);
+            }
             self.use_relay(handle, relay, now);
         }
         let chosen = self.choose_relay(handle, now);

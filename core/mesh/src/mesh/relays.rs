@@ -136,7 +136,7 @@ impl Mesh {
             Some(BrokerState::Connected { rtt }) => Some(rtt),
             Some(BrokerState::Lost) | None => None,
         };
-        self.relays.update_published(blocked, rtt);
+        self.relays.update_published(blocked, rtt, now);
         self.publish_changes(now);
     }
 
