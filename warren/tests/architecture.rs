@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren-net", &[]),
     ("warren-control", &["warren-net", "warren-proto"]),
     ("warren-store", &["warren-coord", "warren-proto"]),
+    ("warren-web", &[]),
     ("warren-broker", &["warren-coord", "warren-proto", "warren-store", "warren-turn"]),
     (
         "warren-node",

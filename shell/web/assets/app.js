@@ -1,0 +1,128 @@
+// What plain HTML can't: copying, live parts, times that go on, toasts that leave.
+"use strict";
+(() => {
+  document.documentElement.classList.add("script");
+
+  // ---- Copying ----
+  const say = (text) => {
+    const toast = document.createElement("div");
+    toast.className = "toast";
+    toast.textContent = text;
+    document.getElementById("toasts").append(toast);
+    leave(toast, 2000);
+  };
+  const leave = (toast, after) => {
+    setTimeout(() => toast.classList.add("going"), after);
+    setTimeout(() => toast.remove(), after + 500);
+  };
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.classList.add("copied");
+      setTimeout(() => button.classList.remove("copied"), 1500);
+      say("Copied");
+    } catch {
+      // Without TLS there is no clipboard: the text is selected, so that one key copies it.
+      const text = button.parentElement.querySelector("code");
+      if (text) getSelection().selectAllChildren(text);
+    }
+  });
+
+  // ---- Menus close when they are used ----
+  document.addEventListener("click", (event) => {
+    const side = document.getElementById("side");
+    if (event.target.closest("#side a") && side.matches(":popover-open")) side.hidePopover();
+  });
+
+  // ---- Live parts: elements with data-live are compared with what the page says now ----
+  const adopt = (part, fresh) => {
+    if (part.outerHTML === fresh.outerHTML) return;
+    const focused = document.activeElement;
+    if (part.dataset.live === "rows" && fresh.dataset.live === "rows") return adoptRows(part, fresh);
+    // A form that somebody is filling in stays.
+    if (part.contains(focused) && focused.matches("input, select, textarea")) return;
+    const id = part.contains(focused) ? focused.id : "";
+    part.replaceWith(fresh);
+    if (id) document.getElementById(id)?.focus({ preventScroll: true });
+  };
+  const adoptRows = (list, fresh) => {
+    const old = new Map([...list.children].map((row) => [row.id, row]));
+    let at = list.firstElementChild;
+    for (const row of [...fresh.children]) {
+      const before = old.get(row.id);
+      old.delete(row.id);
+      if (!before) {
+        row.classList.add("fresh");
+        list.insertBefore(row, at);
+        continue;
+      }
+      if (before === at) at = at.nextElementSibling;
+      else list.insertBefore(before, at);
+      if (before.outerHTML !== row.outerHTML) {
+        const key = before.contains(document.activeElement) ? document.activeElement.dataset.key || "main" : "";
+        before.replaceWith(row);
+        if (key) row.querySelector(`[data-key="${key}"], .main`)?.focus({ preventScroll: true });
+      }
+    }
+    old.forEach((row) => row.remove());
+  };
+  let fetching = false;
+  let again = false;
+  const refresh = async () => {
+    if (fetching) return void (again = true);
+    fetching = true;
+    try {
+      const answer = await fetch(location.href, { headers: { "warren-live": "1" }, cache: "no-store" });
+      if (answer.redirected || !answer.ok) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const part of document.querySelectorAll("[data-live]")) {
+        const fresh = part.id && page.getElementById(part.id);
+        if (fresh) adopt(part, document.adoptNode(fresh));
+      }
+      tick();
+    } catch {
+      // The stream tells when the broker is back.
+    } finally {
+      fetching = false;
+      if (again) { again = false; refresh(); }
+    }
+  };
+  let stream = null;
+  const watch = () => {
+    const from = document.body.dataset.liveFrom;
+    if (!from || stream || document.hidden) return;
+    stream = new EventSource(from);
+    stream.addEventListener("changed", refresh);
+    stream.addEventListener("over", () => { stream.close(); location.reload(); });
+  };
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) { stream?.close(); stream = null; return; }
+    if (document.body.dataset.liveFrom) { watch(); refresh(); }
+  });
+
+  // ---- Times go on ----
+  const units = [[60, "s"], [3600, "min", 60], [86400, "h", 3600]];
+  const ago = (seconds) => {
+    if (seconds < 5) return "just now";
+    for (const [below, unit, by = 1] of units) if (seconds < below) return `${Math.floor(seconds / by)} ${unit} ago`;
+    return null;
+  };
+  const tick = () => {
+    for (const time of document.querySelectorAll("time[data-ago]")) {
+      const past = (Date.now() - Date.parse(time.dateTime)) / 1000;
+      const text = past >= 0 ? ago(past) : null;
+      if (text && time.textContent !== text) time.textContent = text;
+    }
+  };
+
+  const start = () => {
+    for (const toast of document.querySelectorAll(".toast:not(.bad)")) leave(toast, 5000);
+    watch();
+    tick();
+    setInterval(tick, 10000);
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();
