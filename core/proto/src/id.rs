@@ -74,6 +74,22 @@ id! {
     RelayId
 }
 id! {
+    /// Names a person, broker-wide: one user may belong to several accounts.
+    UserId
+}
+id! {
+    /// Names an invitation to an account without being it: safe to show and log.
+    InvitationId
+}
+id! {
+    /// Names a browser's session: safe to show and log.
+    WebSessionId
+}
+id! {
+    /// Names an API token without being it: safe to show and log.
+    ApiTokenId
+}
+id! {
     /// Names one run of a node: drawn anew each time the process starts, sent in
     /// [`crate::INSTANCE_HEADER`]. An instance that comes back after another one took its place
     /// betrays two machines with one identity.

@@ -22,7 +22,10 @@ pub use endpoint::{
     Endpoint, EndpointKind, MAX_ENDPOINTS, MappingBehaviour, NatReport, is_usable_endpoint,
 };
 pub use event_codec::ParseEventError;
-pub use id::{AccountId, DeviceId, InstanceId, JoinKeyId, ParseIdError, RelayId};
+pub use id::{
+    AccountId, ApiTokenId, DeviceId, InstanceId, InvitationId, JoinKeyId, ParseIdError, RelayId,
+    UserId, WebSessionId,
+};
 pub use join_link::{JoinLink, ParseJoinLinkError, Pin};
 pub use key::{ParseKeyError, PublicKey};
 pub use message::{

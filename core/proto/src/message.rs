@@ -162,6 +162,16 @@ pub enum ErrorCode {
     AccountFull,
     /// The relay token is for another account than the relay is meant for.
     WrongScope,
+    /// Nobody is signed in, or the API token is unknown.
+    SignInRequired,
+    /// E-mail address, password or code were wrong; or there is no such user.
+    SignInFailed,
+    /// Who asks has no right to this.
+    Forbidden,
+    /// The account or the user is suspended.
+    Suspended,
+    /// The one-time link is unknown, was used or has expired.
+    LinkInvalid,
     /// Too many requests; try again later.
     RateLimited,
     /// The request is malformed.

@@ -86,9 +86,14 @@ impl ControlError {
                 | ErrorCode::Invalid
                 | ErrorCode::NotFound
                 | ErrorCode::WrongScope
+                | ErrorCode::SignInRequired
+                | ErrorCode::SignInFailed
+                | ErrorCode::Forbidden
+                | ErrorCode::LinkInvalid
                 | ErrorCode::Conflict => true,
                 ErrorCode::ProofFailed
                 | ErrorCode::RateLimited
+                | ErrorCode::Suspended
                 | ErrorCode::Unavailable
                 | ErrorCode::Other => false,
             },

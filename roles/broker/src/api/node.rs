@@ -67,6 +67,11 @@ fn is_a_guess(code: ErrorCode) -> bool {
         | ErrorCode::UpgradeRequired
         | ErrorCode::AccountFull
         | ErrorCode::WrongScope
+        | ErrorCode::SignInRequired
+        | ErrorCode::SignInFailed
+        | ErrorCode::Forbidden
+        | ErrorCode::Suspended
+        | ErrorCode::LinkInvalid
         | ErrorCode::RateLimited
         | ErrorCode::Invalid
         | ErrorCode::NotFound

@@ -92,8 +92,12 @@ fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::JoinKeyUsed
         | ErrorCode::JoinKeyExpired
         | ErrorCode::ProofFailed
-        | ErrorCode::WrongScope => StatusCode::FORBIDDEN,
-        ErrorCode::Revoked => StatusCode::UNAUTHORIZED,
+        | ErrorCode::WrongScope
+        | ErrorCode::SignInFailed
+        | ErrorCode::Forbidden
+        | ErrorCode::Suspended
+        | ErrorCode::LinkInvalid => StatusCode::FORBIDDEN,
+        ErrorCode::Revoked | ErrorCode::SignInRequired => StatusCode::UNAUTHORIZED,
         ErrorCode::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
         ErrorCode::AccountFull | ErrorCode::Conflict => StatusCode::CONFLICT,
         ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
