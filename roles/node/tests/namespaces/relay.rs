@@ -25,13 +25,13 @@ fn home(world: &World, mesh: &Mesh, name: &str, kind: NatKind) -> Result<Home> {
     Ok(Home { node: Node::start(&host, mesh.join())?, host, _router: router })
 }
 
-fn connect(homes: [&Home; 2]) -> Result<()> {
-    for home in homes {
-        home.node.wait_connected()?;
-    }
-    for home in homes {
+fn connect([left, right]: [&Home; 2]) -> Result<()> {
+    let names = [left, right].map(|home| home.node.wait_connected().map(|status| status.node.name));
+    let [left_name, right_name] = names;
+    for (home, other) in [(left, right_name?), (right, left_name?)] {
         home.node.wait("the other is seen and the NAT is known", |status| {
-            status.peers.iter().any(|peer| peer.online) && status.node.nat.udp.is_some()
+            let is_seen = status.peers.iter().any(|peer| peer.name == other && peer.online);
+            is_seen && status.node.nat.udp.is_some()
         })?;
     }
     Ok(())
@@ -167,7 +167,10 @@ fn somebody_s_turn_server_joins_two_homes_and_by_tcp_where_udp_is_blocked() {
 
         let cut = home(world, &mesh, "cut", NatKind::UdpBlocked)?;
         cut.node.wait_connected()?;
-        cut.node.wait("UDP is known to be blocked", |status| status.node.nat.udp == Some(false))?;
+        cut.node.wait("UDP is known to be blocked, and 'right' is seen", |status| {
+            let is_seen = status.peers.iter().any(|peer| peer.online && peer.ipv4 == to);
+            is_seen && status.node.nat.udp == Some(false)
+        })?;
         let report = ping(&cut.node, "right")?;
         println!("first ping by TCP: {report:?}");
         ensure!(report.path == PathKind::Relayed && report.rtt_ms.is_some(), "{report:?}");
