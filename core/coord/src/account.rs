@@ -36,6 +36,7 @@ use crate::{
 
 pub use self::device::DeviceEdit;
 pub use self::join_key::{JoinKeyCreated, NewJoinKey};
+pub(crate) use self::register::short;
 pub(crate) use self::relay::not_ours;
 pub use self::relay::{
     NewTurn, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, relay_init,

@@ -40,12 +40,12 @@ pub enum Change {
 }
 
 /// A decision that takes effect once its changes are committed: give it to
-/// [`crate::Account::apply`] then, and drop it if the commit failed.
+/// [`crate::Account::apply`] (or [`crate::People::apply`]) then, and drop it if the commit failed.
 #[derive(Debug)]
 #[must_use = "a decision takes effect when its changes are committed and applied"]
-pub struct Prepared<R> {
+pub struct Prepared<R, C = Change> {
     /// What to commit, in one transaction, in this order. May be empty: then there is nothing to
     /// commit.
-    pub changes: Vec<Change>,
+    pub changes: Vec<C>,
     pub(crate) reply: R,
 }

@@ -38,6 +38,7 @@ mod context;
 mod directory;
 mod limit;
 mod name;
+mod people;
 mod pool;
 mod refused;
 mod relay;
@@ -55,6 +56,15 @@ pub use challenge::{CHALLENGE_LIFETIME, Gatekeeper, Proven, prove};
 pub use change::{Change, Prepared};
 pub use context::{BrokerSettings, Ctx, DeviceLimit, LeaseEpoch, UnixTime};
 pub use directory::{AccountEntry, Directory};
+pub use people::{
+    ApiTokenCreated, ApiTokenRecord, ClientInfo, Email, Enrolment, Identity, InvalidEmail,
+    InvalidRole, InvalidScope, Invitation, InvitationCreated, InvitationRecord, LinkCreated,
+    LinkPurpose, LinkRecord, Member, MembershipRecord, NewApiToken, NewInvitation, NewUser,
+    PasswordHash, People, PeopleChange, PeopleSnapshot, Proof, Right, Role, SESSION_IDLE,
+    SESSION_LIFETIME, Scope, SignInMethod, SignInStep, SignInThrottle, SignedIn, Standing,
+    TokenGrant, TokenReach, TotpRecord, UserEdit, UserRecord, WebSessionCreated, WebSessionRecord,
+    check_password, may, may_change_role,
+};
 pub use pool::RelayPool;
 pub use refused::Refused;
 pub use relay::{

@@ -17,6 +17,11 @@ impl Bucket {
         self.full_at.is_none_or(|at| at <= now)
     }
 
+    /// Gives a token back that was taken.
+    pub(crate) fn give_back(&mut self, interval: Duration) {
+        self.full_at = self.full_at.and_then(|at| at.checked_sub(interval));
+    }
+
     /// Takes one token, or says that there is none.
     pub(crate) fn take(&mut self, burst: u32, interval: Duration, now: Instant) -> bool {
         let full_at = self.full_at.map_or(now, |at| at.max(now));

@@ -1,6 +1,8 @@
 use thiserror::Error;
 use warren_proto::{DeviceName, ErrorCode};
 
+use crate::Email;
+
 /// Why a request was not granted. The text is for people and says what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refused {
@@ -61,6 +63,36 @@ pub enum Refused {
     /// The address range belongs to another account.
     #[error("the address range overlaps that of account '{0}'; choose another one")]
     RangeTaken(DeviceName),
+    /// The e-mail address belongs to another user.
+    #[error("there is a user with the e-mail address {0} already")]
+    EmailTaken(Email),
+    /// E-mail address and password don't fit, or there is no such user: nobody is told which.
+    #[error("e-mail address or password is wrong")]
+    SignInFailed,
+    /// The code of the second factor was wrong, used before or too old.
+    #[error("the code is wrong or was used already; wait for the next one")]
+    CodeWrong,
+    /// Whatever was begun took too long: it must be begun anew.
+    #[error("this took too long; begin again")]
+    TookTooLong,
+    /// The user is suspended.
+    #[error("this user is suspended; ask an operator of the broker")]
+    UserSuspended,
+    /// The one-time link is unknown, was used or has expired.
+    #[error("this link was used already or has expired; ask for a new one")]
+    LinkInvalid,
+    /// The account would be left without an owner.
+    #[error("an account needs an owner; make somebody else an owner first")]
+    LastOwner,
+    /// The broker would be left without an operator.
+    #[error("the broker needs an operator; make somebody else an operator first")]
+    LastOperator,
+    /// Nobody at that provider may sign in so.
+    #[error(
+        "no user belongs to this identity; sign in with your password and link it in your profile, \
+         or ask for an invitation"
+    )]
+    IdentityUnknown,
 }
 
 impl Refused {
@@ -78,7 +110,16 @@ impl Refused {
             Self::Invalid(_) | Self::InvalidRange(_) => ErrorCode::Invalid,
             Self::NotFound(_) | Self::PeerOffline | Self::NoRelay(_) => ErrorCode::NotFound,
             Self::AmbiguousRelay(_) => ErrorCode::Conflict,
-            Self::NameTaken(_) | Self::RangeTaken(_) => ErrorCode::Conflict,
+            Self::NameTaken(_)
+            | Self::RangeTaken(_)
+            | Self::EmailTaken(_)
+            | Self::LastOwner
+            | Self::LastOperator => ErrorCode::Conflict,
+            Self::SignInFailed | Self::CodeWrong | Self::TookTooLong | Self::IdentityUnknown => {
+                ErrorCode::SignInFailed
+            }
+            Self::UserSuspended => ErrorCode::Suspended,
+            Self::LinkInvalid => ErrorCode::LinkInvalid,
         }
     }
 }

@@ -126,7 +126,7 @@ fn used(key: &JoinKeyRecord, ctx: &Ctx) -> JoinKeyRecord {
 }
 
 /// A device's own words, without what could disturb a terminal or a log; at most `max` bytes.
-pub(super) fn short(text: &str, max: usize) -> String {
+pub(crate) fn short(text: &str, max: usize) -> String {
     let mut short = String::new();
     for c in text.chars().filter(|c| !c.is_control()) {
         if short.len() + c.len_utf8() > max {

@@ -5,6 +5,8 @@ mod admin;
 mod convergence;
 mod invariants;
 mod joining;
+mod people;
+mod people_invariants;
 mod relays;
 mod sessions;
 mod world;
