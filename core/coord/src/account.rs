@@ -30,8 +30,8 @@ use self::presence::Timer;
 use self::relay::Relays;
 use self::session::Session;
 use crate::{
-    AccountRecord, BrokerSettings, Change, JoinKeyRecord, LeaseEpoch, Prepared, Refused,
-    SecretHash, Snapshot,
+    AccountRecord, BrokerSettings, Change, JoinKeyRecord, LeaseEpoch, PolicyRecord, Prepared,
+    Refused, SecretHash, Snapshot,
 };
 
 pub use self::device::DeviceEdit;
@@ -86,6 +86,7 @@ pub struct Account {
     housekeeping_due: bool,
     relays: Relays,
     relay_timer: Option<(Instant, Timer)>,
+    policy: PolicyRecord,
 }
 
 impl Account {
@@ -123,6 +124,7 @@ impl Account {
             housekeeping_due: false,
             relays: Relays::new(snapshot.relays, snapshot.relay_list, snapshot.revoked),
             relay_timer: None,
+            policy: snapshot.policy,
         };
         account.handle_clock(unix, now);
         for device in snapshot.devices {
@@ -165,6 +167,7 @@ impl Account {
             relays: self.relays.records.values().cloned().collect(),
             relay_list: self.relays.list.clone(),
             revoked: self.relays.revoked.clone(),
+            policy: self.policy.clone(),
         }
     }
 
@@ -196,6 +199,7 @@ impl Account {
                 Change::RevocationOver(device) => {
                     self.relays.revoked.remove(&device);
                 }
+                Change::Policy(policy) => self.policy = policy,
             }
         }
         prepared.reply

@@ -1,6 +1,8 @@
 use warren_proto::{DeviceId, JoinKeyId, RelayId};
 
-use crate::{AccountRecord, DeviceRecord, JoinKeyRecord, ListedRelay, RelayRecord, UnixTime};
+use crate::{
+    AccountRecord, DeviceRecord, JoinKeyRecord, ListedRelay, PolicyRecord, RelayRecord, UnixTime,
+};
 
 /// One durable change of an account. Records are whole: written in place of what was there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum Change {
     },
     /// No credential of a removed device can be good any more.
     RevocationOver(DeviceId),
+    /// The policy has changed.
+    Policy(PolicyRecord),
 }
 
 /// A decision that takes effect once its changes are committed: give it to

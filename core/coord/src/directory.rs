@@ -82,7 +82,8 @@ impl Directory {
                 Change::LastSeen { .. }
                 | Change::RelayList(_)
                 | Change::Revoked { .. }
-                | Change::RevocationOver(_) => {}
+                | Change::RevocationOver(_)
+                | Change::Policy(_) => {}
             }
         }
     }

@@ -71,4 +71,6 @@ pub use relay::{
     CREDENTIAL_LIFETIME, ListedRelay, RELAY_REALM, RelayCreated, RelayFace, RelayKind, RelayRecord,
 };
 pub use secret::SecretHash;
-pub use snapshot::{AccountRecord, DeviceRecord, InvalidTag, JoinKeyRecord, Snapshot, Tag};
+pub use snapshot::{
+    AccountRecord, DeviceRecord, InvalidTag, JoinKeyRecord, PolicyRecord, Snapshot, Tag,
+};

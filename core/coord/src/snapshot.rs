@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, PublicKey};
+use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, PublicKey, UserId};
 
 use crate::{ListedRelay, RelayRecord, SecretHash, UnixTime};
 
@@ -98,6 +98,8 @@ pub struct DeviceRecord {
     pub ephemeral: bool,
     /// Its tags.
     pub tags: BTreeSet<Tag>,
+    /// The user that it belongs to, if any.
+    pub owner: Option<UserId>,
     /// The endpoint that an admin set.
     pub static_endpoint: Option<SocketAddr>,
     /// Its operating system, as it said when it joined; at most 64 bytes.
@@ -134,6 +136,20 @@ pub struct JoinKeyRecord {
     pub uses: u32,
 }
 
+/// An account's policy as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyRecord {
+    /// How often it was changed.
+    pub version: u64,
+    /// The text, as it was written; without one, the text that every account begins with.
+    pub text: Option<String>,
+}
+
+impl PolicyRecord {
+    /// A new account's.
+    pub const INITIAL: Self = Self { version: 0, text: None };
+}
+
 /// All of an account that is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -149,6 +165,8 @@ pub struct Snapshot {
     pub relay_list: Vec<ListedRelay>,
     /// Devices that were removed, and until when relays are to refuse them.
     pub revoked: BTreeMap<DeviceId, UnixTime>,
+    /// Its policy.
+    pub policy: PolicyRecord,
 }
 
 impl Snapshot {
@@ -161,6 +179,7 @@ impl Snapshot {
             relays: Vec::new(),
             relay_list: Vec::new(),
             revoked: BTreeMap::new(),
+            policy: PolicyRecord::INITIAL,
         }
     }
 
@@ -197,6 +216,7 @@ impl Snapshot {
                 Change::RevocationOver(device) => {
                     self.revoked.remove(device);
                 }
+                Change::Policy(policy) => self.policy.clone_from(policy),
             }
         }
         self.devices.sort_by_key(|device| device.id);

@@ -6,7 +6,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _, Sqlite, Transaction};
 use warren_coord::{
-    AccountRecord, Change, DeviceRecord, JoinKeyRecord, LeaseEpoch, SecretHash, Tag, UnixTime,
+    AccountRecord, Change, DeviceRecord, JoinKeyRecord, LeaseEpoch, PolicyRecord, SecretHash, Tag,
+    UnixTime,
 };
 use warren_proto::{AccountId, DeviceId, JoinKeyId};
 
@@ -131,6 +132,7 @@ async fn write(
             relay::revoke(connection, account, *device, *until).await
         }
         Change::RevocationOver(device) => relay::end_revocation(connection, account, *device).await,
+        Change::Policy(policy) => write_policy(connection, account, policy).await,
     }
 }
 
@@ -161,14 +163,14 @@ async fn write_device(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO devices (account_id, id, public_key, name, ipv4, ipv6, token_hash, \
-         joined_by, ephemeral, static_endpoint, os, software, created, last_seen) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+         joined_by, ephemeral, static_endpoint, os, software, created, last_seen, owner) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
          ON CONFLICT (account_id, id) DO UPDATE SET public_key = excluded.public_key, \
          name = excluded.name, ipv4 = excluded.ipv4, ipv6 = excluded.ipv6, \
          token_hash = excluded.token_hash, joined_by = excluded.joined_by, \
          ephemeral = excluded.ephemeral, static_endpoint = excluded.static_endpoint, \
          os = excluded.os, software = excluded.software, created = excluded.created, \
-         last_seen = excluded.last_seen",
+         last_seen = excluded.last_seen, owner = excluded.owner",
     )
     .bind(account)
     .bind(device.id.to_string())
@@ -184,6 +186,7 @@ async fn write_device(
     .bind(&device.software)
     .bind(seconds(device.created))
     .bind(device.last_seen.map(seconds))
+    .bind(device.owner.map(|user| user.to_string()))
     .execute(connection)
     .await?;
     Ok(())
@@ -224,6 +227,24 @@ async fn write_join_key(
     .bind(key.expires.map(seconds))
     .bind(key.last_used.map(seconds))
     .bind(i64::from(key.uses))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn write_policy(
+    connection: &mut SqliteConnection,
+    account: &str,
+    policy: &PolicyRecord,
+) -> Result<(), StoreError> {
+    let version = i64::try_from(policy.version).map_err(|_| StoreError::nonsense("version"))?;
+    sqlx::query(
+        "INSERT INTO policies (account_id, version, text) VALUES ($1, $2, $3) \
+         ON CONFLICT (account_id) DO UPDATE SET version = excluded.version, text = excluded.text",
+    )
+    .bind(account)
+    .bind(version)
+    .bind(policy.text.as_deref())
     .execute(connection)
     .await?;
     Ok(())

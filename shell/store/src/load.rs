@@ -6,7 +6,7 @@ use std::str::FromStr;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Row as _, SqlitePool};
 use warren_coord::{
-    AccountRecord, DeviceRecord, JoinKeyRecord, SecretHash, Snapshot, Tag, UnixTime,
+    AccountRecord, DeviceRecord, JoinKeyRecord, PolicyRecord, SecretHash, Snapshot, Tag, UnixTime,
 };
 use warren_proto::AccountId;
 
@@ -79,7 +79,20 @@ async fn load_account(
     let relays = relay::load(connection, &id).await?;
     let relay_list = relay::load_list(connection, &id).await?;
     let revoked = relay::load_revoked(connection, &id).await?;
-    Ok(Snapshot { account, devices, join_keys, relays, relay_list, revoked })
+    let policy = load_policy(connection, &id).await?;
+    Ok(Snapshot { account, devices, join_keys, relays, relay_list, revoked, policy })
+}
+
+async fn load_policy(
+    connection: &mut SqliteConnection,
+    account: &str,
+) -> Result<PolicyRecord, StoreError> {
+    let row = sqlx::query("SELECT version, text FROM policies WHERE account_id = $1")
+        .bind(account)
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(PolicyRecord::INITIAL) };
+    Ok(PolicyRecord { version: number(&row, "version")?, text: optional(&row, "text")? })
 }
 
 type TagsByOwner = BTreeMap<String, BTreeSet<Tag>>;
@@ -107,6 +120,7 @@ fn device(row: &SqliteRow, tags: &mut TagsByOwner) -> Result<DeviceRecord, Store
         joined_by: parse_optional(row, "joined_by")?,
         ephemeral: row.try_get("ephemeral")?,
         tags: tags.remove(row.try_get::<&str, _>("id")?).unwrap_or_default(),
+        owner: parse_optional(row, "owner")?,
         static_endpoint: parse_optional(row, "static_endpoint")?,
         os: row.try_get("os")?,
         software: row.try_get("software")?,

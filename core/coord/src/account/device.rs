@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use warren_proto::{DeviceId, DeviceName, is_usable_endpoint};
+use warren_proto::{DeviceId, DeviceName, UserId, is_usable_endpoint};
 
 use super::check_in::Reported;
 use super::presence::{Instances, Timer};
@@ -77,6 +77,8 @@ pub struct DeviceEdit {
     pub static_endpoint: Option<Option<SocketAddr>>,
     /// The tags, all of them.
     pub tags: Option<BTreeSet<Tag>>,
+    /// The user that it belongs to; `Some(None)`: to none.
+    pub owner: Option<Option<UserId>>,
 }
 
 impl DeviceEdit {
@@ -121,6 +123,7 @@ impl Account {
             record.name = edit.name.unwrap_or_else(|| record.name.clone());
             record.static_endpoint = edit.static_endpoint.unwrap_or(record.static_endpoint);
             record.tags = edit.tags.unwrap_or_else(|| std::mem::take(&mut record.tags));
+            record.owner = edit.owner.unwrap_or(record.owner);
         })
     }
 

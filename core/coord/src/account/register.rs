@@ -108,6 +108,7 @@ impl Account {
             joined_by: None,
             ephemeral: key.ephemeral,
             tags: key.tags.clone(),
+            owner: None,
             static_endpoint: None,
             os: String::new(),
             software: String::new(),

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use warren_proto::{DeviceId, DeviceName, Endpoint, JoinKeyId, NatReport, PublicKey};
+use warren_proto::{DeviceId, DeviceName, Endpoint, JoinKeyId, NatReport, PublicKey, UserId};
 
 use super::device::Device;
 use super::housekeeping::wall_clock;
@@ -45,6 +45,8 @@ pub struct DeviceView {
     pub ephemeral: bool,
     /// Its tags.
     pub tags: BTreeSet<Tag>,
+    /// The user that it belongs to, if any.
+    pub owner: Option<UserId>,
     /// Its operating system.
     pub os: String,
     /// Its software's version.
@@ -137,6 +139,7 @@ impl Account {
             static_endpoint: record.static_endpoint,
             ephemeral: record.ephemeral,
             tags: record.tags.clone(),
+            owner: record.owner,
             os: record.os.clone(),
             software: record.software.clone(),
             created: record.created,

@@ -38,6 +38,7 @@ fn several_changes_of_a_device_are_one_and_one_that_is_refused_refuses_all() {
     let pi = world.join(1, "pi");
     let addr = "203.0.113.9:5555".parse().unwrap();
     let edit = DeviceEdit {
+        owner: None,
         name: Some(name("kitchen")),
         static_endpoint: Some(Some(addr)),
         tags: Some(BTreeSet::from(["server".parse().unwrap()])),

@@ -150,6 +150,7 @@ async fn change_device(
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
     let edit = DeviceEdit {
+        owner: None,
         name: change.name.map(|text| DeviceName::from_free_text(&text)),
         static_endpoint: change.static_endpoint,
         tags: change.tags.map(parse_tags).transpose()?,

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use warren_coord::{
-    AccountRecord, Change, DeviceRecord, JoinKeyRecord, ListedRelay, RelayFace, RelayKind,
-    RelayRecord, SecretHash, Snapshot, Tag, UnixTime,
+    AccountRecord, Change, DeviceRecord, JoinKeyRecord, ListedRelay, PolicyRecord, RelayFace,
+    RelayKind, RelayRecord, SecretHash, Snapshot, Tag, UnixTime,
 };
-use warren_proto::{AccountId, DeviceId, JoinKeyId, Pin, PublicKey, RelayId, RelayTls};
+use warren_proto::{AccountId, DeviceId, JoinKeyId, Pin, PublicKey, RelayId, RelayTls, UserId};
 
 pub(crate) const ACCOUNT: AccountId = AccountId(0xfeed_0000_0000_0001);
 
@@ -34,6 +34,7 @@ pub(crate) fn changes(n: u32) -> Vec<Change> {
         changes.push(Change::JoinKeyRemoved(join_key(slot, n).id));
         changes.push(Change::RelayRemoved(relay(slot, n).id));
         changes.push(Change::Revoked { device: device(slot, n).id, until: seconds(n) });
+        changes.push(Change::Policy(policy(n)));
         changes.push(Change::RevocationOver(device((slot + 1) % 40, n).id));
     } else {
         changes.push(Change::JoinKey(join_key(slot, n)));
@@ -65,6 +66,7 @@ pub(crate) fn device(slot: u8, n: u32) -> DeviceRecord {
         joined_by: (n.is_multiple_of(2)).then_some(JoinKeyId(u64::MAX - u64::from(n))),
         ephemeral: n.is_multiple_of(3),
         tags: tags(n),
+        owner: (n.is_multiple_of(3)).then_some(UserId(u64::from(n) << 40)),
         static_endpoint: (n.is_multiple_of(4)).then(|| "[2001:db8::1]:51820".parse().unwrap()),
         os: "linux".to_owned(),
         software: format!("0.1.{n}"),
@@ -115,6 +117,11 @@ fn relay(slot: u8, n: u32) -> RelayRecord {
         },
         created: seconds(slot.into()),
     }
+}
+
+fn policy(n: u32) -> PolicyRecord {
+    let text = n.is_multiple_of(2).then(|| format!("# The {n}th.\n[[rules]]\n"));
+    PolicyRecord { version: n.into(), text }
 }
 
 fn relay_list(n: u32) -> Vec<ListedRelay> {
