@@ -3,7 +3,7 @@
 mod lport;
 mod netcheck;
 mod ping;
-mod status;
+pub(crate) mod status;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

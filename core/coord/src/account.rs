@@ -7,6 +7,7 @@ mod delta;
 mod device;
 mod housekeeping;
 mod join_key;
+mod paths;
 mod presence;
 mod register;
 mod relay;
@@ -36,6 +37,7 @@ use crate::{
 
 pub use self::device::DeviceEdit;
 pub use self::join_key::{JoinKeyCreated, NewJoinKey};
+pub use self::paths::{PathView, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint};
 pub(crate) use self::register::short;
 pub(crate) use self::relay::not_ours;
 pub use self::relay::{
@@ -71,6 +73,8 @@ pub struct Account {
     join_keys: BTreeMap<JoinKeyId, JoinKeyRecord>,
     join_key_by_hash: BTreeMap<SecretHash, JoinKeyId>,
     log: Log,
+    /// Grows whenever something changes that people may be shown.
+    revision: u64,
     digest: Option<Digest>,
     /// The sequence up to which every session may be told.
     published: u64,
@@ -110,6 +114,7 @@ impl Account {
             join_keys: BTreeMap::new(),
             join_key_by_hash: BTreeMap::new(),
             log: Log::default(),
+            revision: 0,
             digest: None,
             published: 0,
             window_ends: None,
@@ -158,6 +163,16 @@ impl Account {
         MapVersion { epoch: self.epoch.0, sequence: self.log.sequence() }
     }
 
+    /// Grows whenever something changes that people may be shown: a page that shows the account as of
+    /// this number is up to date.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn revise(&mut self) {
+        self.revision += 1;
+    }
+
     /// All that is durable, as a store would load it.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -173,6 +188,9 @@ impl Account {
 
     /// Carries out a decision whose changes have been committed.
     pub fn apply<R>(&mut self, prepared: Prepared<R>, now: Instant) -> R {
+        if !prepared.changes.is_empty() {
+            self.revise();
+        }
         for change in prepared.changes {
             match change {
                 Change::Account(record) => self.record = record,

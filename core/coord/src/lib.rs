@@ -48,8 +48,8 @@ mod snapshot;
 pub use account::{
     Account, COALESCE_WINDOW, DeviceEdit, DeviceView, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL,
     JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn, OFFLINE_GRACE, Opened,
-    RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, SessionId, relay_init,
-    relay_update,
+    PathView, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, SessionId,
+    TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint, relay_init, relay_update,
 };
 pub use address::SERVICE_ADDRESSES;
 pub use challenge::{CHALLENGE_LIFETIME, Gatekeeper, Proven, prove};

@@ -14,6 +14,7 @@ mod key;
 mod message;
 mod name;
 mod netmap;
+mod paths;
 mod relay;
 mod relay_event_codec;
 
@@ -37,6 +38,7 @@ pub use netmap::{
     Apply, Change, Delta, DnsConfig, MapVersion, Netmap, ParseVersionError, Peer, SelfEntry,
     WIREGUARD_ONLY,
 };
+pub use paths::{MAX_PATH_REPORTS, PathKind, PathReport, PathReports};
 pub use relay::{
     FIXED_PORT, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayInit, RelayLimits,
     RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,
@@ -50,6 +52,7 @@ pub use relay::{
 /// | 1 | 2026-11-21 | registration by join link, check-in, netmap, deltas, connect signals |
 /// | 1 | 2026-11-21 | relays: `relays` and `relay_duty` in the netmap, `relay_rtts` and `relay` in the
 ///   check-in, `relay` in connect signals, the changes that carry them, `/v1/relay` |
+/// | 1 | 2026-11-29 | path reports: `/v1/node/paths` |
 pub const PROTOCOL: u32 = 1;
 
 /// The oldest protocol version that this build's broker still serves.

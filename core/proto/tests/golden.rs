@@ -19,10 +19,11 @@ use serde::de::DeserializeOwned;
 use warren_proto::{
     AccountId, Apply, Challenge, Change, CheckIn, CheckInReply, CheckInState, ConnectRequest,
     ConnectSignal, Delta, DeviceId, DeviceName, DnsConfig, Endpoint, EndpointKind, ErrorCode,
-    MapVersion, MappingBehaviour, NatReport, Netmap, ParseEventError, Peer, Pin, Problem,
-    PublicKey, Register, Registered, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent,
-    RelayId, RelayInit, RelayLimits, RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope,
-    RelayState, RelayTls, RelayTransport, SelfEntry, SessionEvent,
+    MapVersion, MappingBehaviour, NatReport, Netmap, ParseEventError, PathKind, PathReport,
+    PathReports, Peer, Pin, Problem, PublicKey, Register, Registered, Relay, RelayChoice,
+    RelayCredential, RelayDuty, RelayEvent, RelayId, RelayInit, RelayLimits, RelayLoad,
+    RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls, RelayTransport,
+    SelfEntry, SessionEvent,
 };
 
 fn folder() -> PathBuf {
@@ -251,6 +252,28 @@ fn joining_is_written_and_read_as_ever() {
             token: "t0k3n".to_owned(),
         },
     );
+}
+
+#[test]
+fn path_reports_are_written_and_read_as_ever() {
+    let path = PathReport {
+        peer: DeviceId(0x1122_3344_5566_7788),
+        path: PathKind::Relayed,
+        reason: Some("both NATs map per destination".to_owned()),
+        endpoint: None,
+        relay: Some(RelayId(7)),
+        rtt_us: Some(41_800),
+        rx_bytes: 1_500,
+        tx_bytes: 90,
+    };
+    let direct = PathReport {
+        path: PathKind::Direct,
+        reason: None,
+        endpoint: Some(([203, 0, 113, 7], 52_011).into()),
+        relay: None,
+        ..path.clone()
+    };
+    assert_golden("path-reports", &PathReports { paths: vec![path, direct] });
 }
 
 #[test]

@@ -20,8 +20,8 @@ pub use relay_types::{
 };
 pub use time::Time;
 pub use types::{
-    Account, BrokerStatus, Device, DeviceChange, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey,
-    Pins,
+    Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinKey, JoinKeyCreated, NewAccount,
+    NewJoinKey, Pins,
 };
 pub use warren_coord::JoinKeyStatus;
 

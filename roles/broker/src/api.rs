@@ -50,6 +50,7 @@ pub(crate) fn router(
         .route("/v1/node/netmap", get(node::netmap))
         .route("/v1/node/events", get(node::events))
         .route("/v1/node/connect", post(node::connect))
+        .route("/v1/node/paths", post(node::paths))
         .route("/v1/node/logout", post(node::logout))
         .route("/v1/relay/report", post(relay::report))
         .route("/v1/relay/events", get(relay::events))

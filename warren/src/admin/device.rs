@@ -1,7 +1,9 @@
-use warren_broker::admin::{Client, Device, DeviceChange};
+use serde::Serialize;
+use warren_broker::admin::{Client, Device, DeviceChange, DevicePath};
 
 use crate::cli::Devices;
 use crate::cli::values::StaticEndpoint;
+use crate::node::status::{path_word, way};
 use crate::output::{self, say};
 
 pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow::Result<()> {
@@ -10,7 +12,14 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
             super::show(client.devices(&account.account), json, |devices| list(devices)).await
         }
         Devices::Show { account, name } => {
-            super::show(client.device(&account.account, &name), json, one).await
+            let device = client.device(&account.account, &name).await?;
+            let paths = client.device_paths(&account.account, &name).await?;
+            if json {
+                return output::json(&Shown { device, paths });
+            }
+            one(&device);
+            list_paths(&paths);
+            Ok(())
         }
         Devices::Set { account, name, rename, static_endpoint, tags } => {
             let change = DeviceChange {
@@ -51,6 +60,14 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
             output::done(json, &text)
         }
     }
+}
+
+/// A device with its paths, in JSON.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    device: Device,
+    paths: Vec<DevicePath>,
 }
 
 fn state(device: &Device) -> &'static str {
@@ -108,5 +125,18 @@ fn one(device: &Device) {
             "  ! two machines use this identity (a copied disk?): on one of them run \
              `warren logout --new-identity` and join again"
         );
+    }
+}
+
+fn list_paths(paths: &[DevicePath]) {
+    for path in paths {
+        let relay = path.relay.as_ref().map(warren_proto::DeviceName::as_str);
+        let way = way(path.path, path.endpoint, relay, path.reason.as_deref());
+        let kind = path_word(path.path);
+        let rtt = path.rtt_ms.map(|ms| format!(", {ms:.1} ms")).unwrap_or_default();
+        let traffic =
+            format!("{} in, {} out", output::bytes(path.rx_bytes), output::bytes(path.tx_bytes));
+        let way = way.map(|way| format!(" {way}")).unwrap_or_default();
+        say!("  to {}: {kind}{way}{rtt}, {traffic}", path.peer);
     }
 }

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use warren_node::local::{NodeState, PathKind, PeerStatus, Status};
@@ -106,17 +107,27 @@ fn presence(status: &Status, peer: &PeerStatus) -> String {
 
 /// How it is reached or why not, and what went over it.
 fn details(peer: &PeerStatus) -> Vec<String> {
-    let way = match (peer.path, peer.endpoint, &peer.relay, &peer.reason) {
-        (PathKind::Direct, Some(endpoint), _, _) => Some(format!("via {endpoint}")),
-        (PathKind::Relayed, _, Some(relay), None) => Some(format!("by {relay}")),
-        (PathKind::Relayed, _, Some(relay), Some(reason)) => Some(format!("by {relay} ({reason})")),
-        (_, _, _, reason) => reason.clone(),
-    };
+    let way = way(peer.path, peer.endpoint, peer.relay.as_deref(), peer.reason.as_deref());
     let traffic = (peer.rx_bytes > 0 || peer.tx_bytes > 0).then(|| {
         let (received, sent) = (output::bytes(peer.rx_bytes), output::bytes(peer.tx_bytes));
         format!("received {received}, sent {sent}")
     });
     way.into_iter().chain(traffic).map(|text| output::wrapped(&text, "    ")).collect()
+}
+
+/// Which way a path goes, or why there is none.
+pub(crate) fn way(
+    path: PathKind,
+    endpoint: Option<SocketAddr>,
+    relay: Option<&str>,
+    reason: Option<&str>,
+) -> Option<String> {
+    match (path, endpoint, relay, reason) {
+        (PathKind::Direct, Some(endpoint), _, _) => Some(format!("via {endpoint}")),
+        (PathKind::Relayed, _, Some(relay), None) => Some(format!("by {relay}")),
+        (PathKind::Relayed, _, Some(relay), Some(reason)) => Some(format!("by {relay} ({reason})")),
+        (_, _, _, reason) => reason.map(str::to_owned),
+    }
 }
 
 pub(crate) fn path_word(path: PathKind) -> &'static str {

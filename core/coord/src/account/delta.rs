@@ -100,6 +100,7 @@ impl Account {
     /// Notes that something changed; the sessions are told at once or at the window's end.
     pub(super) fn touch(&mut self, subject: Subject, now: Instant) {
         self.log.push(subject);
+        self.revise();
         match self.window_ends {
             Some(end) if now < end => {
                 self.timers.insert((end, Timer::Publish));

@@ -7,6 +7,7 @@ use std::time::Instant;
 use warren_proto::{DeviceId, DeviceName, UserId, is_usable_endpoint};
 
 use super::check_in::Reported;
+use super::paths::Paths;
 use super::presence::{Instances, Timer};
 use super::session::SessionId;
 use super::{Account, Subject};
@@ -33,6 +34,7 @@ pub(super) struct Device {
     pub(super) signals: Bucket,
     pub(super) opens: Bucket,
     pub(super) fetches: Bucket,
+    pub(super) paths: Paths,
 }
 
 impl Device {
@@ -50,6 +52,7 @@ impl Device {
             signals: Bucket::full(),
             opens: Bucket::full(),
             fetches: Bucket::full(),
+            paths: Paths::none(),
         }
     }
 
@@ -229,6 +232,9 @@ impl Account {
         self.device_by_ipv4.remove(&device.record.ipv4);
         self.seen_since_housekeeping.remove(&id);
         self.ephemeral_due.remove(&id);
+        for other in self.devices.values_mut() {
+            other.paths.forget_peer(id);
+        }
         self.touch(Subject::Device { id, whole: true }, now);
     }
 
@@ -238,6 +244,7 @@ impl Account {
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.online = false;
         device.reported = None;
+        device.paths.forget();
         if let Some(session) = device.session.take() {
             self.sessions.remove(&session);
             self.ready.remove(&session);

@@ -120,6 +120,7 @@ impl Account {
         self.forget_timer(id);
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.online = false;
+        device.paths.forget();
         self.touch(Subject::Device { id, whole: false }, now);
         self.watch_ephemeral(id, now);
     }

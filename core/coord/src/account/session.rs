@@ -75,6 +75,7 @@ impl Account {
         if let Some(instance) = instance {
             known.instances.note(instance, now);
         }
+        known.paths.forget();
         let replaced = known.session.replace(session);
         self.next_session += 1;
         if let Some(old) = replaced {

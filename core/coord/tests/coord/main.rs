@@ -5,6 +5,7 @@ mod admin;
 mod convergence;
 mod invariants;
 mod joining;
+mod paths;
 mod people;
 mod people_invariants;
 mod relays;

@@ -19,8 +19,8 @@ use warren_proto::{JoinKeyId, Problem};
 
 use super::download::Download;
 use super::{
-    Account, BrokerStatus, Device, DeviceChange, DeviceRemoved, JoinKey, JoinKeyCreated,
-    NewAccount, NewJoinKey, Pins, socket_path,
+    Account, BrokerStatus, Device, DeviceChange, DevicePath, DeviceRemoved, JoinKey,
+    JoinKeyCreated, NewAccount, NewJoinKey, Pins, socket_path,
 };
 use crate::backup::Manifest;
 
@@ -188,6 +188,18 @@ impl Client {
     /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn device(&self, account: &str, device: &str) -> Result<Device, Error> {
         self.get(&device_path(account, device)).await
+    }
+
+    /// The paths that a device uses or seeks, by peer.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
+    pub async fn device_paths(
+        &self,
+        account: &str,
+        device: &str,
+    ) -> Result<Vec<DevicePath>, Error> {
+        self.get(&format!("{}/paths", device_path(account, device))).await
     }
 
     /// Renames a device, sets its static endpoint or its tags.

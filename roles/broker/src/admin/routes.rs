@@ -1,6 +1,6 @@
 //! The admin API's handlers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,15 +14,17 @@ use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt as _, Limited};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
-use warren_coord::{Account as CoordAccount, DeviceEdit, DeviceView, JoinKeyView, Refused, Tag};
-use warren_proto::{DeviceId, DeviceName, ErrorCode, JoinKeyId};
+use warren_coord::{
+    Account as CoordAccount, DeviceEdit, DeviceView, JoinKeyView, PathView, Refused, Tag,
+};
+use warren_proto::{DeviceId, DeviceName, ErrorCode, JoinKeyId, RelayId};
 
 use super::Time;
 use super::download::Download;
 use super::relay_types::DeviceRemoved;
 use super::types::{
-    Account, BrokerStatus, Device, DeviceChange, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey,
-    Pins,
+    Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinKey, JoinKeyCreated, NewAccount,
+    NewJoinKey, Pins,
 };
 use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::problem::{ApiResult, Failure, tell_operator};
@@ -49,6 +51,7 @@ pub(crate) fn router(broker: Arc<Broker>) -> Router {
         .route(&format!("{account}/devices"), get(devices))
         .route(&device, get(show_device).patch(change_device).delete(remove_device))
         .route(&format!("{device}/expire"), post(expire_device))
+        .route(&format!("{device}/paths"), get(device_paths))
         .route("/api/v1/pins", get(pins))
         .route("/api/v1/pins/prepare", post(prepare_pin))
         .route("/api/v1/pins/activate", post(activate_pin))
@@ -167,6 +170,25 @@ async fn expire_device(
     let device = find_device(&handle, &device)?;
     handle.durable(move |account, _| account.prepare_expire(device)).await?;
     shown(&handle, device)
+}
+
+async fn device_paths(
+    State(broker): Shared,
+    Path((account, device)): Path<(String, String)>,
+) -> ApiResult<Json<Vec<DevicePath>>> {
+    let handle = broker.accounts.find(&account)?;
+    let device = find_device(&handle, &device)?;
+    let (now, unix) = (Instant::now(), fresh_ctx().unix);
+    let paths = handle.read(|account| {
+        let mut names = BTreeMap::new();
+        names.extend(account.relays(now, unix).into_iter().map(|relay| (relay.id, relay.name)));
+        let shown = |path: PathView| {
+            let peer = account.device(path.peer, now, unix)?.name;
+            Some(path_view(path, peer, &names))
+        };
+        account.paths(device).filter_map(shown).collect()
+    });
+    Ok(Json(paths))
 }
 
 async fn remove_device(
@@ -336,6 +358,23 @@ fn device_view(device: DeviceView) -> Device {
         created: Time(device.created.0),
         last_seen: device.last_seen.map(|at| Time(at.0)),
         joined_by: device.joined_by,
+    }
+}
+
+fn path_view(
+    path: PathView,
+    peer: DeviceName,
+    relays: &BTreeMap<RelayId, DeviceName>,
+) -> DevicePath {
+    DevicePath {
+        peer,
+        path: path.path,
+        reason: path.reason,
+        endpoint: path.endpoint,
+        relay: path.relay.and_then(|relay| relays.get(&relay).cloned()),
+        rtt_ms: path.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        rx_bytes: path.rx_bytes,
+        tx_bytes: path.tx_bytes,
     }
 }
 

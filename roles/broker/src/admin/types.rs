@@ -6,7 +6,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use warren_coord::JoinKeyStatus;
 use warren_proto::{
-    AccountId, DeviceId, DeviceName, Endpoint, JoinKeyId, NatReport, Pin, PublicKey,
+    AccountId, DeviceId, DeviceName, Endpoint, JoinKeyId, NatReport, PathKind, Pin, PublicKey,
 };
 
 use super::Time;
@@ -174,6 +174,27 @@ pub struct Device {
     pub last_seen: Option<Time>,
     /// The join key that it joined with last.
     pub joined_by: Option<JoinKeyId>,
+}
+
+/// A path between two devices, as one of them sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DevicePath {
+    /// The device at the other end.
+    pub peer: DeviceName,
+    /// How traffic goes.
+    pub path: PathKind,
+    /// Why it isn't direct, for people.
+    pub reason: Option<String>,
+    /// Where the datagrams go.
+    pub endpoint: Option<SocketAddr>,
+    /// The relay in use.
+    pub relay: Option<DeviceName>,
+    /// The round trip in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Bytes received from the peer since the device's mesh came up.
+    pub rx_bytes: u64,
+    /// Bytes sent to the peer since the device's mesh came up.
+    pub tx_bytes: u64,
 }
 
 /// Changes a device; what is absent stays.

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use warren_proto::{
     Challenge, CheckIn, CheckInReply, ConnectRequest, ErrorCode, INSTANCE_HEADER, InstanceId,
-    MapVersion, Register, Registered,
+    MapVersion, PathReports, Register, Registered,
 };
 
 use super::Api;
@@ -168,6 +168,15 @@ pub(super) async fn connect(
     extract::Json(request): extract::Json<ConnectRequest>,
 ) -> ApiResult<StatusCode> {
     caller.account.soft(|account, now| account.handle_connect(caller.device, &request, now))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/node/paths`
+pub(super) async fn paths(
+    caller: Caller,
+    extract::Json(reports): extract::Json<PathReports>,
+) -> ApiResult<StatusCode> {
+    caller.account.soft(|account, now| account.handle_paths(caller.device, reports, now))?;
     Ok(StatusCode::NO_CONTENT)
 }
 

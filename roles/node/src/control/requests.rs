@@ -4,26 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use warren_control::{Answer, ControlError, Http, REQUEST_TIMEOUT};
-use warren_proto::{CheckIn, CheckInReply, CheckInState, ConnectRequest, Netmap};
+use warren_proto::{CheckIn, CheckInReply, CheckInState, ConnectRequest, Netmap, PathReports};
 
 /// The broker serves 16 requests of one connection at once.
-const CONNECTS_AT_ONCE: usize = 8;
+const TELLING_AT_ONCE: usize = 8;
 
 /// A request that has ended.
 pub(super) enum Done {
     CheckIn(Result<Answer<CheckInReply>, ControlError>),
     Netmap(Result<Answer<Box<Netmap>>, ControlError>),
-    Connect(Result<(), ControlError>),
+    /// What needs no answer: a connect request, path reports.
+    Told(Result<(), ControlError>),
 }
 
 /// The requests under way beside the stream: one check-in at a time, the latest state wins.
 pub(super) struct Requests {
     pub(super) http: Http,
     tasks: JoinSet<Done>,
-    connects: Arc<Semaphore>,
+    telling: Arc<Semaphore>,
     checking_in: bool,
     fetching: bool,
     /// Fetch once more when the map under way is there: a delta has overtaken it.
@@ -36,11 +38,11 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(http: Http) -> Self {
-        let connects = Arc::new(Semaphore::new(CONNECTS_AT_ONCE));
+        let telling = Arc::new(Semaphore::new(TELLING_AT_ONCE));
         Self {
             http,
             tasks: JoinSet::new(),
-            connects,
+            telling,
             checking_in: false,
             fetching: false,
             fetch_again: false,
@@ -91,18 +93,25 @@ impl Requests {
     }
 
     pub(super) fn connect(&mut self, request: ConnectRequest) {
-        let Ok(permit) = Arc::clone(&self.connects).try_acquire_owned() else {
-            tracing::debug!("too many connect requests at once; the mesh will repeat this one");
+        self.tell("/v1/node/connect", request);
+    }
+
+    pub(super) fn tell_paths(&mut self, reports: PathReports) {
+        self.tell("/v1/node/paths", reports);
+    }
+
+    fn tell(&mut self, path: &'static str, body: impl Serialize + Send + Sync + 'static) {
+        let Ok(permit) = Arc::clone(&self.telling).try_acquire_owned() else {
+            tracing::debug!(path, "too many requests at once; this one is left out");
             return;
         };
         let http = self.http.clone();
         self.tasks.spawn(async move {
-            let path = "/v1/node/connect";
             let answer = http
-                .json::<serde_json::Value>(Method::POST, path, Some(&request), REQUEST_TIMEOUT)
+                .json::<serde_json::Value>(Method::POST, path, Some(&body), REQUEST_TIMEOUT)
                 .await;
             drop(permit);
-            Done::Connect(answer.map(|_| ()))
+            Done::Told(answer.map(|_| ()))
         });
     }
 
@@ -111,7 +120,7 @@ impl Requests {
         match self.tasks.join_next().await? {
             Ok(done) => Some(done),
             Err(error) => {
-                Some(Done::Connect(Err(ControlError::Protocol(format!("a request: {error}")))))
+                Some(Done::Told(Err(ControlError::Protocol(format!("a request: {error}")))))
             }
         }
     }

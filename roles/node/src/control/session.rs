@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use warren_control::{BrokerUrl, ControlError, Http, Pins, REQUEST_TIMEOUT, Tls, sse::SseParser};
 use warren_proto::{
-    CheckInState, ConnectRequest, INSTANCE_HEADER, InstanceId, MapVersion, ParseEventError, Pin,
-    SessionEvent,
+    CheckInState, ConnectRequest, INSTANCE_HEADER, InstanceId, MapVersion, ParseEventError,
+    PathReports, Pin, SessionEvent,
 };
 
 use super::requests::{Done, Requests};
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     CheckIn(CheckInState),
     /// Ask the broker to signal a peer.
     Connect(ConnectRequest),
+    /// Tell the broker how traffic goes.
+    Paths(PathReports),
     /// A delta didn't fit: fetch the whole map.
     FetchNetmap,
     /// From now on these keys may sign the broker's certificate.
@@ -180,7 +182,7 @@ impl Session {
                         return true;
                     }
                     // The mesh repeats itself, and the map comes with the next session anyway.
-                    Some(Command::Connect(_) | Command::FetchNetmap) => {}
+                    Some(Command::Connect(_) | Command::FetchNetmap | Command::Paths(_)) => {}
                 },
             }
         }
@@ -251,7 +253,7 @@ impl Session {
                         return Err(ControlError::NetworkChanged.into());
                     }
                     // The mesh repeats itself, and the map comes with the session anyway.
-                    Some(Command::Connect(_) | Command::FetchNetmap) => {}
+                    Some(Command::Connect(_) | Command::FetchNetmap | Command::Paths(_)) => {}
                 },
             }
         }
@@ -308,6 +310,7 @@ impl Session {
                 requests.check_in(Some(state), self.patience());
             }
             Command::Connect(request) => requests.connect(request),
+            Command::Paths(reports) => requests.tell_paths(reports),
             Command::FetchNetmap => requests.fetch_netmap(),
             Command::Pins(pins) => self.config.pins = pins,
             Command::NetworkChanged(addresses) => {
@@ -382,10 +385,10 @@ impl Session {
                 Ok(())
             }
             Done::CheckIn(Err(error)) | Done::Netmap(Err(error)) => Err(error.into()),
-            Done::Connect(Ok(())) => Ok(()),
-            Done::Connect(Err(error)) if error.is_revoked() => Err(End::Revoked),
-            Done::Connect(Err(error)) => {
-                tracing::debug!(%error, "a connect request failed");
+            Done::Told(Ok(())) => Ok(()),
+            Done::Told(Err(error)) if error.is_revoked() => Err(End::Revoked),
+            Done::Told(Err(error)) => {
+                tracing::debug!(%error, "the broker didn't take what it was told");
                 Ok(())
             }
         }

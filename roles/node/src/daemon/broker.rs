@@ -139,6 +139,7 @@ impl Daemon {
     async fn connected(&mut self, rtt: Duration, addresses: BrokerAddresses, pin: Option<Pin>) {
         tracing::info!("connected to the broker");
         self.broker.connected = true;
+        self.paths.begin(Instant::now().into());
         self.broker.since = Some(Instant::now());
         self.broker.lost = false;
         self.broker.error = None;

@@ -271,9 +271,11 @@ impl Daemon {
             }
             warren_mesh::Event::PathChanged { peer, path } => {
                 tracing::debug!(%peer, ?path, "path changed");
+                self.paths.note(Instant::now());
             }
             warren_mesh::Event::Unreachable { peer, reason } => {
                 tracing::debug!(%peer, %reason, "no path");
+                self.paths.note(Instant::now());
             }
             warren_mesh::Event::Established { peer } => {
                 tracing::debug!(%peer, "tunnel established");

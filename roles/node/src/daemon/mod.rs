@@ -14,6 +14,7 @@ mod mapping;
 mod mesh;
 mod names;
 mod orders;
+mod paths;
 mod persist;
 mod view;
 
@@ -42,6 +43,7 @@ use health::Healths;
 use join::JoinAttempt;
 use mesh::MeshUp;
 use names::NamesUp;
+use paths::PathNews;
 use persist::Persist;
 
 /// How often what nobody reports is looked at: the clock, a start that failed, unsaved state.
@@ -123,6 +125,7 @@ pub(crate) struct Daemon {
     join: Option<JoinAttempt>,
     network: Option<NetworkWatch>,
     persist: Persist,
+    paths: PathNews,
     healths: Healths,
     orders: mpsc::Receiver<Order>,
     view: watch::Sender<View>,
@@ -182,6 +185,7 @@ impl Daemon {
             join: None,
             network,
             persist: Persist::default(),
+            paths: PathNews::new(Instant::now()),
             healths: Healths::default(),
             orders,
             view,
@@ -241,7 +245,8 @@ impl Daemon {
     async fn serve(&mut self, mut shutdown: std::pin::Pin<&mut (impl Future<Output = ()> + Send)>) {
         let mut housekeeping = Instant::now() + HOUSEKEEPING;
         loop {
-            let due = self.persist.due().map_or(housekeeping, |due| due.min(housekeeping));
+            let due = housekeeping.min(self.paths.due());
+            let due = self.persist.due().map_or(due, |saving| saving.min(due));
             let wake = tokio::select! {
                 () = &mut shutdown => Wake::Shutdown,
                 Some(order) = self.orders.recv() => Wake::Order(order),
@@ -269,6 +274,7 @@ impl Daemon {
                         self.keep_house().await;
                     }
                     self.save_map_if_due();
+                    self.report_paths().await;
                 }
             }
             self.publish();

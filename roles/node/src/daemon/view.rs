@@ -1,5 +1,6 @@
 //! What others may see of the daemon.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -111,9 +112,9 @@ impl View {
     }
 }
 
-/// A peer as the mesh sees it, for people.
-pub(crate) fn peer_status(peer: &warren_mesh::PeerStatus, domain: &str) -> PeerStatus {
-    let (path, endpoint) = match peer.path {
+/// A path in a word, and where its datagrams go if that says something to anybody.
+pub(super) fn path_kind(path: &PathState) -> (PathKind, Option<SocketAddr>) {
+    match path {
         PathState::Idle => (PathKind::Idle, None),
         PathState::Connecting => (PathKind::Connecting, None),
         PathState::Direct { path, rank: _ } => (PathKind::Direct, Some(path.remote)),
@@ -123,7 +124,12 @@ pub(crate) fn peer_status(peer: &warren_mesh::PeerStatus, domain: &str) -> PeerS
             (PathKind::Relayed, told)
         }
         PathState::Unreachable => (PathKind::Unreachable, None),
-    };
+    }
+}
+
+/// A peer as the mesh sees it, for people.
+pub(crate) fn peer_status(peer: &warren_mesh::PeerStatus, domain: &str) -> PeerStatus {
+    let (path, endpoint) = path_kind(&peer.path);
     let handshake = peer.last_handshake.and_then(|at| {
         let wall = SystemTime::now().checked_sub(Instant::now().saturating_duration_since(at))?;
         Some(wall.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())

@@ -1,9 +1,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use warren_proto::{NatReport, RelayTransport};
+use warren_proto::{NatReport, PathKind, RelayTransport};
 
-use super::status::{PathKind, Status};
+use super::status::Status;
 
 /// What the command line asks of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,5 +17,6 @@ pub use message::{
     PingReport, PingRequest, RelayReport, Reply, Request, StunReport,
 };
 pub use status::{
-    BrokerStatus, Health, HealthCode, NodeState, NodeStatus, PathKind, PeerStatus, SCHEMA, Status,
+    BrokerStatus, Health, HealthCode, NodeState, NodeStatus, PeerStatus, SCHEMA, Status,
 };
+pub use warren_proto::PathKind;

@@ -1,7 +1,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use warren_proto::{Endpoint, NatReport, PublicKey};
+use warren_proto::{Endpoint, NatReport, PathKind, PublicKey};
 
 /// The version of [`Status`] as scripts see it; grows when a field changes its meaning.
 pub const SCHEMA: u32 = 1;
@@ -89,22 +89,6 @@ pub struct BrokerStatus {
     /// Why it is not connected.
     #[serde(default)]
     pub error: Option<String>,
-}
-
-/// How traffic to a peer goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PathKind {
-    /// From device to device.
-    Direct,
-    /// Through a relay, as ciphertext.
-    Relayed,
-    /// A path is being sought.
-    Connecting,
-    /// Nobody has wanted one lately.
-    Idle,
-    /// None was found; [`PeerStatus::reason`] says why.
-    Unreachable,
 }
 
 /// A peer in a [`Status`].

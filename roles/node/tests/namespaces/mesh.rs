@@ -1,7 +1,9 @@
 //! Two public nodes: joining, the first ping, and what the counters say of batches.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use warren_lab::isolated;
+use warren_lab::{isolated, wait_for};
 use warren_node::local::{DebugCounters, PathKind, PingRequest};
 
 use crate::common::{Mesh, Node, runtime};
@@ -23,6 +25,14 @@ fn two_public_nodes_join_and_ping_each_other() {
         {
             mesh.laptop.run(&["ping", "-c", "2", "-W", "5", &address])?;
         }
+        // People see at the broker how it went.
+        let admin = mesh.broker.admin();
+        let paths = wait_for("the path is reported", Duration::from_secs(10), || {
+            let paths = runtime().block_on(admin.device_paths("home", "laptop"))?;
+            Ok(paths.iter().any(|path| path.path == PathKind::Direct).then_some(paths))
+        })?;
+        ensure!(paths.len() == 1 && paths[0].peer.as_str() == "desktop", "{paths:?}");
+        ensure!(paths[0].endpoint.is_some() && paths[0].rtt_ms.is_some(), "{paths:?}");
         a.running.stop()?;
         let links = mesh.laptop.run(&["ip", "link"])?;
         ensure!(!links.contains("warren"), "the interface is gone: {links}");

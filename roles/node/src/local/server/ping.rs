@@ -4,13 +4,13 @@ use std::time::Duration;
 use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 use warren_mesh::OutboundDrop;
-use warren_proto::{Netmap, Peer};
+use warren_proto::{Netmap, PathKind, Peer};
 
 use super::Replies;
 use crate::daemon::{Failure, View, peer_status};
 use crate::data::DataClient;
 use crate::local::message::{FailureCode, PingReport, PingRequest, Reply};
-use crate::local::status::{NodeState, PathKind, PeerStatus};
+use crate::local::status::{NodeState, PeerStatus};
 
 /// Between two looks at a path that is being sought.
 const LOOK: Duration = Duration::from_millis(50);
