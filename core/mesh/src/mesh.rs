@@ -62,7 +62,7 @@ pub struct Mesh {
     /// Relays are asked for the own address.
     stun_by_relays: bool,
     published: Option<CheckInState>,
-    /// When any probe was last answered by a peer.
+    /// When any probe was last answered by a peer that isn't on the same link.
     answered: Option<Instant>,
     transactions: Transactions,
     timers: Timers,

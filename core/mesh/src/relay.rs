@@ -212,6 +212,16 @@ impl Relays {
         allocations.map(|allocation| allocation.users.len()).sum()
     }
 
+    /// Whether there are relays, all have been asked for a sign of life, and none has given one.
+    pub(crate) fn are_silent(&self) -> bool {
+        let is_silent = |relay: &RelayHandle| {
+            self.get(*relay).is_some_and(|relay| {
+                relay.measurement.is_settled() && relay.measurement.rtt().is_none()
+            })
+        };
+        !self.order.is_empty() && self.order.iter().all(is_silent)
+    }
+
     /// Whether the relay is one of ours, with virtual relayed addresses.
     pub(crate) fn is_virtual(&self, relay: RelayHandle) -> bool {
         self.get(relay).is_some_and(|relay| relay.info.virtual_addresses)

@@ -150,11 +150,13 @@ impl Mesh {
         peer.candidates.iter().any(|(path, _)| is_near(path))
     }
 
-    /// Whether no datagram leaves: no STUN server answers, and no peer or relay has of late.
+    /// Whether no datagram leaves: no STUN server answers, and no relay or peer has of late. When
+    /// relays are asked and all are silent too, it counts little what a peer did minutes ago.
     pub(super) fn is_udp_blocked(&self, now: Instant) -> bool {
+        let is_proven = is_recent(self.answered, super::seek::UDP_PROVEN, now);
         self.outside.nat().udp == Some(false)
             && !is_recent(self.relays.heard, RELAY_PROVEN, now)
-            && !is_recent(self.answered, super::seek::UDP_PROVEN, now)
+            && (!is_proven || self.relays.are_silent())
     }
 
     /// Whether a direct path was sought in vain, and neither side's endpoints have changed since.

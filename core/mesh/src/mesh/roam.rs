@@ -59,6 +59,9 @@ impl Mesh {
             return;
         }
         self.outside.update();
+        // What the network before let through proves nothing of this one.
+        self.answered = None;
+        self.relays.heard = None;
         self.relays.generation += 1;
         self.measure_all_relays(now);
         self.renew_allocations(lost, now);
