@@ -92,6 +92,28 @@ fn a_restarted_daemon_is_reached_again_within_three_seconds() {
 }
 
 #[test]
+fn a_daemon_that_crashed_just_after_a_handshake_answers_at_once_when_it_is_back() {
+    for_seeds("a_daemon_that_crashed", 0..12, |seed| {
+        let (mut world, left, right) = pair(seed);
+        assert!(world.ping_until_answered(left, right, MINUTE).is_some());
+        let pause = Duration::from_millis(world.chance(300));
+        world.run_for(pause);
+        world.stop_node(right);
+        let away = Duration::from_millis(100 + world.chance(500));
+        world.run_for(away);
+        world.start_node(right);
+        let begin = world.now();
+        let mut pings = Vec::new();
+        while pings.iter().all(|ping| world.ping_time(*ping).is_none()) {
+            pings.push(world.ping(left, right));
+            world.run_for(Duration::from_millis(50));
+            let time = world.now() - begin;
+            assert!(time <= Duration::from_millis(700), "seed {seed}, away for {away:?}: {time:?}");
+        }
+    });
+}
+
+#[test]
 fn another_listen_port_stalls_a_connection_for_at_most_three_seconds() {
     for_seeds("another_listen_port", 0..8, |seed| {
         let (mut world, left, right) = pair(seed);

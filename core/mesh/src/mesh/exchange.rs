@@ -8,7 +8,7 @@ use warren_turn::{Class, Fingerprint, Handled, Integrity, Message};
 
 use super::Mesh;
 use crate::mtu;
-use crate::path::{Path, Via};
+use crate::path::{Path, Rank, Via};
 use crate::peer::{Pair, Peer, is_recent};
 use crate::probe::keys::{PairKeys, Tag};
 use crate::probe::transactions::{Pending, Purpose};
@@ -34,6 +34,10 @@ const STAMP_WINDOW: Duration = Duration::from_secs(5);
 
 /// At most one handshake in this time is begun because the peer says that it has no session.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the peer says of a session counts from so long after the handshake on: by then it has the
+/// first packet, which confirms it, or that was lost.
+const CONFIRMED: Duration = Duration::from_millis(100);
 
 impl Mesh {
     /// Sends a probe, unless the address has never answered and the budget is used up.
@@ -188,7 +192,7 @@ impl Mesh {
         check(message, peer.pair.as_ref().ok_or(InboundDrop::UnknownTransaction)?)?;
         self.transactions.remove(id);
         self.counters.answers_received += 1;
-        if !from.is_relayed() {
+        if from.rank(&self.outside.local) == Rank::Direct {
             self.answered = Some(now);
         }
         match pending.purpose {
@@ -196,7 +200,8 @@ impl Mesh {
                 let rtt = now.saturating_duration_since(pending.sent);
                 if let Some(candidate) = peer.candidates.get_mut(&from) {
                     candidate.measure(rtt, now);
-                    let lost = self.lost_tunnel(handle, wire::tunnel_of(message), now);
+                    let lost =
+                        self.lost_tunnel(handle, wire::tunnel_of(message), pending.sent, now);
                     self.path_answered(handle, from, now);
                     if lost {
                         self.renew_tunnel(handle, now);
@@ -231,18 +236,22 @@ impl Mesh {
         }
     }
 
-    /// The peer says whether it has a session with us: if not, ours is good for nothing, and what
-    /// is to be sent waits for a new one.
-    fn lost_tunnel(&mut self, handle: PeerHandle, theirs: Option<bool>, now: Instant) -> bool {
+    /// The peer says whether it had a session with us when the question that left at `asked` was
+    /// there: if not, ours is good for nothing, and what is to be sent waits for a new one.
+    fn lost_tunnel(
+        &mut self,
+        handle: PeerHandle,
+        theirs: Option<bool>,
+        asked: Instant,
+        now: Instant,
+    ) -> bool {
         let Some(peer) = self.peers.get_mut(handle) else { return false };
         let (Some(false), true, Some(tunnel)) = (theirs, peer.established, peer.tunnel) else {
             return false;
         };
-        let fresh = self
-            .wg
-            .stats(tunnel)
-            .is_some_and(|stats| is_recent(stats.last_handshake, RENEW_PAUSE, now));
-        if fresh || is_recent(peer.renewed, RENEW_PAUSE, now) {
+        let shaken = self.wg.stats(tunnel).and_then(|stats| stats.last_handshake);
+        let is_fresh = shaken.is_some_and(|shaken| asked < shaken + CONFIRMED);
+        if is_fresh || is_recent(peer.renewed, RENEW_PAUSE, now) {
             return false;
         }
         peer.renewed = Some(now);
