@@ -221,8 +221,8 @@ impl Session {
         }
     }
 
-    /// Connects and asks for the stream. A change of the network ends the attempt: it may be
-    /// waiting for an answer on a line that is gone.
+    /// Connects and asks for the stream. A change of the network, or word that STUN answers again,
+    /// ends the attempt: it may be waiting for an answer on a line that is, or was, gone.
     async fn open(
         &mut self,
         url: &BrokerUrl,
@@ -246,7 +246,14 @@ impl Session {
                 () = self.events.closed() => return Err(End::Dropped),
                 command = self.commands.recv() => match command {
                     None => return Err(End::Dropped),
-                    Some(Command::CheckIn(state)) => self.state = Some(state),
+                    Some(Command::CheckIn(state)) => {
+                        let was_cut_off = self.state.as_ref().is_some_and(|s| s.nat.udp == Some(false));
+                        let back = was_cut_off && state.nat.udp == Some(true);
+                        self.state = Some(state);
+                        if back {
+                            return Err(ControlError::NetworkChanged.into());
+                        }
+                    }
                     Some(Command::Pins(pins)) => self.config.pins = pins,
                     Some(Command::NetworkChanged(_)) => {
                         self.changed = Some(Instant::now());

@@ -228,7 +228,7 @@ impl Node {
             State::Revoked => return,
             State::Opening { conn, .. } | State::Open(conn) => wants.push(Want::Hang(conn)),
             State::Waiting { .. } => session.failures = 0,
-            // Its SYN left from an address that is gone; in truth it would time out.
+            // Its SYN left from an address that is gone.
             State::Dialling => {}
         }
         session.reset(State::Dialling);
@@ -317,12 +317,22 @@ impl Node {
             Event::CheckIn(state) => {
                 let before = session.known.replace(state.clone());
                 let sees_outside = |state: &CheckInState| state.nat.udp == Some(true);
+                let was_cut_off = before.as_ref().is_some_and(|b| b.nat.udp == Some(false));
                 let was_blind = before.is_some_and(|before| !sees_outside(&before));
-                if let (State::Waiting { .. }, true, true) =
-                    (session.state, sees_outside(state), was_blind)
-                {
-                    session.failures = 0;
-                    session.state = State::Waiting { until: now + Duration::from_millis(1) };
+                if sees_outside(state) && was_blind {
+                    match session.state {
+                        State::Waiting { .. } => {
+                            session.failures = 0;
+                            session.state =
+                                State::Waiting { until: now + Duration::from_millis(1) };
+                        }
+                        // What it waits for may have been lost.
+                        State::Dialling if was_cut_off => wants.push(Want::Dial),
+                        State::Dialling
+                        | State::Opening { .. }
+                        | State::Open(_)
+                        | State::Revoked => {}
+                    }
                 }
                 session.check_in(Some(state.clone()), wants, now);
             }

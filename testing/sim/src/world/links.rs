@@ -34,6 +34,8 @@ impl World {
     }
 
     pub(super) fn dial(&mut self, node: NodeId) {
+        // An attempt that goes on is given up.
+        self.conns.retain(|id, conn| conn.node != node || self.accepted.contains(id));
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
         self.conns.insert(conn, Connection::new(node));
