@@ -1,5 +1,6 @@
 //! One account: its devices, join keys, presence and sessions.
 
+mod activity;
 mod aim;
 mod check_in;
 mod connect;

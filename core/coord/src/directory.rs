@@ -7,7 +7,10 @@ use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, RelayId, check_ra
 
 use crate::address::{choose_ipv4_range, overlap, ula};
 use crate::name::RESERVED_NAME;
-use crate::{AccountRecord, Change, Ctx, Refused, RelayKind, RelayRecord, SecretHash, Snapshot};
+use crate::{
+    AccountRecord, AccountSettings, Change, Ctx, Refused, RelayKind, RelayRecord, SecretHash,
+    Snapshot,
+};
 
 /// What the directory knows of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +149,7 @@ impl Directory {
             ipv6_range: self.fresh_ula(ctx),
             next_host: crate::SERVICE_ADDRESSES,
             created: ctx.unix_time(),
+            settings: AccountSettings::default(),
         })
     }
 

@@ -31,6 +31,7 @@
 //! [`Account::handle_drained`].
 
 mod account;
+mod activity;
 mod address;
 mod challenge;
 mod change;
@@ -50,6 +51,9 @@ pub use account::{
     JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn, OFFLINE_GRACE, Opened,
     PathView, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, SessionId,
     TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint, relay_init, relay_update,
+};
+pub use activity::{
+    Actor, By, CHAIN_START, Chain, ChainBroken, ChainCheck, ChainedEntry, Entry, FieldChange, Named,
 };
 pub use address::SERVICE_ADDRESSES;
 pub use challenge::{CHALLENGE_LIFETIME, Gatekeeper, Proven, prove};
@@ -72,5 +76,6 @@ pub use relay::{
 };
 pub use secret::SecretHash;
 pub use snapshot::{
-    AccountRecord, DeviceRecord, InvalidTag, JoinKeyRecord, PolicyRecord, Snapshot, Tag,
+    AccountRecord, AccountSettings, DeviceRecord, InvalidTag, JoinKeyRecord, PolicyRecord,
+    Snapshot, Tag,
 };

@@ -16,6 +16,7 @@
 //! Proof      -> prepare_sign_in -> session
 //! ```
 
+mod activity;
 mod email;
 mod enrolment;
 mod index;

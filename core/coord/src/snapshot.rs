@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, PublicKey, UserId};
 
-use crate::{ListedRelay, RelayRecord, SecretHash, UnixTime};
+use crate::{DeviceLimit, ListedRelay, RelayRecord, SecretHash, UnixTime};
 
 /// A tag was not a usable word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -75,6 +75,21 @@ pub struct AccountRecord {
     pub next_host: u32,
     /// When it was created.
     pub created: UnixTime,
+    /// What its admins and the broker's operator have set.
+    pub settings: AccountSettings,
+}
+
+/// What is set for an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AccountSettings {
+    /// Whether the operator has suspended it: its devices are cut off until it goes on.
+    pub suspended: bool,
+    /// How many devices it may have, where that differs from the broker's limit.
+    pub device_limit: Option<DeviceLimit>,
+    /// Whether a new device waits until an admin approves it.
+    pub device_approval: bool,
+    /// After how many days a device must show anew that it may be there; `None`: never.
+    pub key_expiry_days: Option<u16>,
 }
 
 /// A device as it is stored.
@@ -102,6 +117,10 @@ pub struct DeviceRecord {
     pub owner: Option<UserId>,
     /// The endpoint that an admin set.
     pub static_endpoint: Option<SocketAddr>,
+    /// Whether it may see others and be seen: where devices are approved, not before an admin has.
+    pub approved: bool,
+    /// From when on it must join again, or somebody must renew it.
+    pub expires: Option<UnixTime>,
     /// Its operating system, as it said when it joined; at most 64 bytes.
     pub os: String,
     /// Its software's version, as it said when it joined; at most 64 bytes.

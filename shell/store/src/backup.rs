@@ -76,9 +76,13 @@ impl Store {
 }
 
 /// Owners before what they own, so that foreign keys hold at every step.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 18] = [
     ("settings", "name, value"),
-    ("accounts", "id, name, ipv4_range, ipv6_range, next_host, created, lease_epoch"),
+    (
+        "accounts",
+        "id, name, ipv4_range, ipv6_range, next_host, created, lease_epoch, suspended, \
+         max_devices, device_approval, key_expiry_days",
+    ),
     (
         "join_keys",
         "account_id, id, secret_hash, reusable, ephemeral, created, expires, last_used, uses",
@@ -87,7 +91,7 @@ const TABLES: [(&str, &str); 9] = [
     (
         "devices",
         "account_id, id, public_key, name, ipv4, ipv6, token_hash, joined_by, ephemeral, \
-         static_endpoint, os, software, created, last_seen",
+         static_endpoint, os, software, created, last_seen, owner, approved, expires",
     ),
     ("device_tags", "account_id, device_id, tag"),
     (
@@ -95,8 +99,31 @@ const TABLES: [(&str, &str); 9] = [
         "id, account_id, name, kind, device_id, token_hash, url, username, secret, \
          previous_secret, addresses, created",
     ),
+    ("policies", "account_id, version, text"),
     ("relay_list", "account_id, position, relay_id, preference"),
     ("revocations", "account_id, device_id, until"),
+    ("leases", "name, epoch"),
+    (
+        "users",
+        "id, email, name, password, totp_secret, totp_last_step, recovery_codes, identities, \
+         operator, suspended, created, last_seen",
+    ),
+    ("memberships", "user_id, account_id, role, created"),
+    ("invitations", "id, secret_hash, account_id, role, email, created, expires"),
+    (
+        "web_sessions",
+        "id, secret_hash, user_id, method, user_agent, address, created, last_used, expires",
+    ),
+    (
+        "api_tokens",
+        "id, secret_hash, name, account_id, scopes, creator, created, expires, last_used",
+    ),
+    ("one_time_links", "secret_hash, user_id, second_factor, expires"),
+    (
+        "activity",
+        "chain, sequence, at, actor_kind, actor_id, actor_name, source, account_id, action, \
+         subject_kind, subject_id, subject_name, fields, previous, hash",
+    ),
 ];
 
 async fn replace_all(connection: &mut SqliteConnection) -> Result<(), StoreError> {
@@ -105,6 +132,10 @@ async fn replace_all(connection: &mut SqliteConnection) -> Result<(), StoreError
         .fetch_one(&mut *connection)
         .await?;
     let newest: i64 = row.try_get(0)?;
+    let row = sqlx::query("SELECT COALESCE(MAX(epoch), 0) FROM main.leases")
+        .fetch_one(&mut *connection)
+        .await?;
+    let newest_lease: i64 = row.try_get(0)?;
     for (table, _) in TABLES.iter().rev() {
         let statement = format!("DELETE FROM main.{table}");
         connection.execute(sqlx::AssertSqlSafe(statement)).await?;
@@ -121,6 +152,10 @@ async fn replace_all(connection: &mut SqliteConnection) -> Result<(), StoreError
     .bind(newest)
     .execute(&mut *connection)
     .await?;
+    sqlx::query("UPDATE main.leases SET epoch = CASE WHEN epoch > $1 THEN epoch ELSE $1 END + 1")
+        .bind(newest_lease)
+        .execute(&mut *connection)
+        .await?;
     connection.execute("COMMIT").await?;
     Ok(())
 }
@@ -171,4 +206,36 @@ fn remove_if_there(path: &Path) -> Result<(), StoreError> {
 fn not_unicode(path: &Path) -> StoreError {
     let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the name isn't Unicode");
     StoreError::Io { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table that was forgotten would be lost by every restore.
+    #[tokio::test]
+    async fn a_restore_brings_every_column_of_every_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("warren.db")).await.unwrap();
+        let rows = sqlx::query(
+            "SELECT m.name, group_concat(c.name, ', ') FROM sqlite_schema m, \
+             pragma_table_info(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' \
+             AND m.name <> 'schema_version' GROUP BY m.name",
+        )
+        .fetch_all(&store.pool)
+        .await
+        .unwrap();
+        let sorted = |columns: &str| {
+            let mut columns: Vec<String> = columns.split(", ").map(str::to_owned).collect();
+            columns.sort();
+            columns
+        };
+        let mut schema: Vec<(String, Vec<String>)> =
+            rows.iter().map(|row| (row.get(0), sorted(row.get(1)))).collect();
+        schema.sort();
+        let mut listed: Vec<(String, Vec<String>)> =
+            TABLES.iter().map(|(table, columns)| ((*table).to_owned(), sorted(columns))).collect();
+        listed.sort();
+        assert_eq!(schema, listed);
+    }
 }

@@ -6,15 +6,16 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _, Sqlite, Transaction};
 use warren_coord::{
-    AccountRecord, Change, DeviceRecord, JoinKeyRecord, LeaseEpoch, PolicyRecord, SecretHash, Tag,
-    UnixTime,
+    AccountRecord, Chain, Change, DeviceRecord, Entry, JoinKeyRecord, LeaseEpoch, PolicyRecord,
+    SecretHash, Tag, UnixTime,
 };
 use warren_proto::{AccountId, DeviceId, JoinKeyId};
 
-use crate::{Store, StoreError, relay};
+use crate::{Store, StoreError, activity, relay};
 
 impl Store {
-    /// Commits an account's changes: all or none. When it returns, they are on the disk.
+    /// Commits an account's changes with the entries of Activity that they make: all or none. When
+    /// it returns, they are on the disk.
     ///
     /// Don't drop the future before it is done: the changes may have been committed by then, and
     /// the state machine must be told.
@@ -28,12 +29,13 @@ impl Store {
         account: AccountId,
         lease: LeaseEpoch,
         changes: &[Change],
+        entries: &[Entry],
     ) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());
         }
         let mut connection = self.pool.acquire().await?;
-        let written = write_all(&mut connection, account, lease, changes).await;
+        let written = write_all(&mut connection, account, lease, changes, entries).await;
         self.settle(connection, written).await
     }
 
@@ -57,6 +59,7 @@ async fn write_all(
     account: AccountId,
     lease: LeaseEpoch,
     changes: &[Change],
+    entries: &[Entry],
 ) -> Result<(), StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     fence(&mut transaction, account, lease).await?;
@@ -64,6 +67,7 @@ async fn write_all(
     for change in changes {
         write(&mut transaction, &id, change).await?;
     }
+    activity::append(&mut transaction, Chain::Account(account), entries).await?;
     Ok(transaction.commit().await?)
 }
 
@@ -82,11 +86,35 @@ pub(crate) async fn fence(
     if i64::try_from(lease.0) == Ok(newest) { Ok(()) } else { Err(StoreError::Fenced) }
 }
 
+pub(crate) async fn create_account(
+    connection: &mut SqliteConnection,
+    account: &AccountRecord,
+    entries: &[Entry],
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::query(
+        "INSERT INTO accounts (id, name, ipv4_range, ipv6_range, next_host, created) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(account.id.to_string())
+    .bind(account.name.as_str())
+    .bind(account.ipv4_range.to_string())
+    .bind(account.ipv6_range.to_string())
+    .bind(i64::from(account.next_host))
+    .bind(seconds(account.created))
+    .execute(&mut *transaction)
+    .await?;
+    write_account(&mut transaction, &account.id.to_string(), account).await?;
+    activity::append(&mut transaction, Chain::Broker, entries).await?;
+    Ok(transaction.commit().await?)
+}
+
 pub(crate) async fn remove_account(
     connection: &mut SqliteConnection,
     account: AccountId,
     lease: LeaseEpoch,
     revoked_until: UnixTime,
+    entries: &[Entry],
 ) -> Result<(), StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     fence(&mut transaction, account, lease).await?;
@@ -95,6 +123,7 @@ pub(crate) async fn remove_account(
         .bind(account.to_string())
         .execute(&mut *transaction)
         .await?;
+    activity::append(&mut transaction, Chain::Broker, entries).await?;
     Ok(transaction.commit().await?)
 }
 
@@ -143,7 +172,8 @@ async fn write_account(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE accounts SET name = $2, ipv4_range = $3, ipv6_range = $4, next_host = $5, \
-         created = $6 WHERE id = $1",
+         created = $6, suspended = $7, max_devices = $8, device_approval = $9, \
+         key_expiry_days = $10 WHERE id = $1",
     )
     .bind(account)
     .bind(record.name.as_str())
@@ -151,6 +181,10 @@ async fn write_account(
     .bind(record.ipv6_range.to_string())
     .bind(i64::from(record.next_host))
     .bind(seconds(record.created))
+    .bind(record.settings.suspended)
+    .bind(record.settings.device_limit.map(|limit| i64::from(limit.0)))
+    .bind(record.settings.device_approval)
+    .bind(record.settings.key_expiry_days.map(i64::from))
     .execute(connection)
     .await?;
     Ok(())
@@ -163,14 +197,16 @@ async fn write_device(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO devices (account_id, id, public_key, name, ipv4, ipv6, token_hash, \
-         joined_by, ephemeral, static_endpoint, os, software, created, last_seen, owner) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+         joined_by, ephemeral, static_endpoint, os, software, created, last_seen, owner, \
+         approved, expires) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
          ON CONFLICT (account_id, id) DO UPDATE SET public_key = excluded.public_key, \
          name = excluded.name, ipv4 = excluded.ipv4, ipv6 = excluded.ipv6, \
          token_hash = excluded.token_hash, joined_by = excluded.joined_by, \
          ephemeral = excluded.ephemeral, static_endpoint = excluded.static_endpoint, \
          os = excluded.os, software = excluded.software, created = excluded.created, \
-         last_seen = excluded.last_seen, owner = excluded.owner",
+         last_seen = excluded.last_seen, owner = excluded.owner, \
+         approved = excluded.approved, expires = excluded.expires",
     )
     .bind(account)
     .bind(device.id.to_string())
@@ -187,6 +223,8 @@ async fn write_device(
     .bind(seconds(device.created))
     .bind(device.last_seen.map(seconds))
     .bind(device.owner.map(|user| user.to_string()))
+    .bind(device.approved)
+    .bind(device.expires.map(seconds))
     .execute(connection)
     .await?;
     Ok(())
@@ -304,5 +342,9 @@ pub(crate) fn seconds(at: UnixTime) -> i64 {
 }
 
 pub(crate) fn hex(hash: &SecretHash) -> String {
-    hash.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex_bytes(&hash.0)
+}
+
+pub(crate) fn hex_bytes(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,15 +3,18 @@
 //! One file, in WAL mode with `synchronous=FULL`: when [`Store::commit`] returns, the changes are on
 //! the disk. Every commit is fenced: it names the lease ([`LeaseEpoch`]) under which its process
 //! owns the account, and is refused in the same transaction if another process has taken the
-//! account over. A lease's epoch is at least the wall clock in milliseconds, so that it never
+//! account over. People have a lease of their own. What changes something is committed together with
+//! its entries of Activity. A lease's epoch is at least the wall clock in milliseconds, so that it never
 //! repeats, not even after an older database was restored; netmaps are served under it.
 //!
 //! The tables are plain (`migrations/`), so that PostgreSQL can hold them as well.
 
+mod activity;
 mod backup;
 mod commit;
 mod error;
 mod load;
+mod people;
 mod relay;
 mod schema;
 
@@ -22,9 +25,10 @@ use sqlx::Row as _;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use warren_coord::{AccountRecord, LeaseEpoch, UnixTime};
+use warren_coord::{AccountRecord, Entry, LeaseEpoch, UnixTime};
 use warren_proto::AccountId;
 
+pub use activity::{ActivityCursor, ActivityFilter, ActivityPage, ChainReport};
 pub use error::StoreError;
 
 /// A database that is open. Clones share it.
@@ -49,19 +53,12 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));
-        let store = Self { pool: connect(options, path).await?, path: path.to_owned() };
-        match store.prepare().await {
-            Ok(()) => Ok(store),
-            Err(error) => {
-                store.pool.close().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn prepare(&self) -> Result<(), StoreError> {
-        schema::check_integrity(&self.pool, &self.path).await?;
-        schema::migrate(&self.pool, &self.path).await
+        // A connection that was there before a migration has an old idea of the tables.
+        let pool = connect(options.clone(), path).await?;
+        let prepared = prepare(&pool, path).await;
+        pool.close().await;
+        prepared?;
+        Ok(Self { pool: connect(options, path).await?, path: path.to_owned() })
     }
 
     /// Where the database is.
@@ -74,25 +71,18 @@ impl Store {
         self.pool.close().await;
     }
 
-    /// Stores a new account.
+    /// Stores a new account, and what Activity says of it.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if its id, name or IPv6 range is taken, or as [`Store::commit`].
-    pub async fn create_account(&self, account: &AccountRecord) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO accounts (id, name, ipv4_range, ipv6_range, next_host, created) \
-             VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(account.id.to_string())
-        .bind(account.name.as_str())
-        .bind(account.ipv4_range.to_string())
-        .bind(account.ipv6_range.to_string())
-        .bind(i64::from(account.next_host))
-        .bind(commit::seconds(account.created))
-        .execute(&self.pool)
-        .await
-        .map_err(|error| self.failed(error))?;
-        Ok(())
+    pub async fn create_account(
+        &self,
+        account: &AccountRecord,
+        entries: &[Entry],
+    ) -> Result<(), StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let created = commit::create_account(&mut connection, account, entries).await;
+        self.settle(connection, created).await
     }
 
     /// Deletes an account with all that belongs to it. The operator's relays are to refuse its
@@ -105,9 +95,11 @@ impl Store {
         account: AccountId,
         lease: LeaseEpoch,
         revoked_until: UnixTime,
+        entries: &[Entry],
     ) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
-        let removed = commit::remove_account(&mut connection, account, lease, revoked_until).await;
+        let removed =
+            commit::remove_account(&mut connection, account, lease, revoked_until, entries).await;
         self.settle(connection, removed).await
     }
 
@@ -116,15 +108,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoAccount`], or as [`Store::commit`].
     pub async fn take_lease(&self, account: AccountId) -> Result<LeaseEpoch, StoreError> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let clock = i64::try_from(since_epoch.as_millis()).unwrap_or(0);
         let row = sqlx::query(
             "UPDATE accounts SET lease_epoch = \
              CASE WHEN lease_epoch + 1 > $2 THEN lease_epoch + 1 ELSE $2 END \
              WHERE id = $1 RETURNING lease_epoch",
         )
         .bind(account.to_string())
-        .bind(clock)
+        .bind(wall_clock_epoch())
         .fetch_optional(&self.pool)
         .await
         .map_err(|error| self.failed(error))?
@@ -165,6 +155,17 @@ impl Store {
     fn failed(&self, error: sqlx::Error) -> StoreError {
         StoreError::from(error).on_disk_of(&self.path)
     }
+}
+
+async fn prepare(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+    schema::check_integrity(pool, path).await?;
+    schema::migrate(pool, path).await
+}
+
+/// A lease's epoch is at least this.
+pub(crate) fn wall_clock_epoch() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(0)
 }
 
 async fn connect(options: SqliteConnectOptions, path: &Path) -> Result<SqlitePool, StoreError> {

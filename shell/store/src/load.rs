@@ -6,7 +6,8 @@ use std::str::FromStr;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Row as _, SqlitePool};
 use warren_coord::{
-    AccountRecord, DeviceRecord, JoinKeyRecord, PolicyRecord, SecretHash, Snapshot, Tag, UnixTime,
+    AccountRecord, AccountSettings, DeviceLimit, DeviceRecord, JoinKeyRecord, PolicyRecord,
+    SecretHash, Snapshot, Tag, UnixTime,
 };
 use warren_proto::AccountId;
 
@@ -61,6 +62,7 @@ async fn load_account(
         ipv6_range: parse(row, "ipv6_range")?,
         next_host: number(row, "next_host")?,
         created: UnixTime(number(row, "created")?),
+        settings: settings(row)?,
     };
     let select = "SELECT device_id, tag FROM device_tags WHERE account_id = $1";
     let mut tags = load_tags(connection, select, &id).await?;
@@ -95,6 +97,15 @@ async fn load_policy(
     Ok(PolicyRecord { version: number(&row, "version")?, text: optional(&row, "text")? })
 }
 
+fn settings(row: &SqliteRow) -> Result<AccountSettings, StoreError> {
+    Ok(AccountSettings {
+        suspended: row.try_get("suspended")?,
+        device_limit: optional_number(row, "max_devices")?.map(DeviceLimit),
+        device_approval: row.try_get("device_approval")?,
+        key_expiry_days: optional_number(row, "key_expiry_days")?,
+    })
+}
+
 type TagsByOwner = BTreeMap<String, BTreeSet<Tag>>;
 
 async fn load_tags(
@@ -126,6 +137,8 @@ fn device(row: &SqliteRow, tags: &mut TagsByOwner) -> Result<DeviceRecord, Store
         software: row.try_get("software")?,
         created: UnixTime(number(row, "created")?),
         last_seen: optional_time(row, "last_seen")?,
+        approved: row.try_get("approved")?,
+        expires: optional_time(row, "expires")?,
     })
 }
 
@@ -148,7 +161,7 @@ pub(crate) fn parse<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result
     text.parse().map_err(|_| StoreError::nonsense(column))
 }
 
-fn parse_optional<T: FromStr>(
+pub(crate) fn parse_optional<T: FromStr>(
     row: &SqliteRow,
     column: &'static str,
 ) -> Result<Option<T>, StoreError> {
@@ -156,7 +169,10 @@ fn parse_optional<T: FromStr>(
     text.map(|text| text.parse().map_err(|_| StoreError::nonsense(column))).transpose()
 }
 
-fn optional<'r, T>(row: &'r SqliteRow, column: &'static str) -> Result<Option<T>, StoreError>
+pub(crate) fn optional<'r, T>(
+    row: &'r SqliteRow,
+    column: &'static str,
+) -> Result<Option<T>, StoreError>
 where
     Option<T>: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
 {
@@ -171,10 +187,23 @@ pub(crate) fn number<T: TryFrom<i64>>(
     T::try_from(number).map_err(|_| StoreError::nonsense(column))
 }
 
-fn optional_time(row: &SqliteRow, column: &'static str) -> Result<Option<UnixTime>, StoreError> {
-    let seconds: Option<i64> = optional(row, column)?;
-    let time = |s| u64::try_from(s).map(UnixTime).map_err(|_| StoreError::nonsense(column));
-    seconds.map(time).transpose()
+pub(crate) fn time(row: &SqliteRow, column: &'static str) -> Result<UnixTime, StoreError> {
+    number(row, column).map(UnixTime)
+}
+
+pub(crate) fn optional_time(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<Option<UnixTime>, StoreError> {
+    Ok(optional_number(row, column)?.map(UnixTime))
+}
+
+fn optional_number<T: TryFrom<i64>>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<Option<T>, StoreError> {
+    let number: Option<i64> = optional(row, column)?;
+    number.map(|it| T::try_from(it).map_err(|_| StoreError::nonsense(column))).transpose()
 }
 
 pub(crate) fn secret_hash(hex: &str) -> Result<SecretHash, StoreError> {

@@ -110,6 +110,8 @@ impl Account {
             tags: key.tags.clone(),
             owner: None,
             static_endpoint: None,
+            approved: true,
+            expires: None,
             os: String::new(),
             software: String::new(),
             created: ctx.unix_time(),

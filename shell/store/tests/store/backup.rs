@@ -12,7 +12,7 @@ async fn a_backup_taken_in_the_midst_of_commits_is_one_moment_of_them() {
         let store = store.clone();
         async move {
             for n in 101..=400 {
-                store.commit(ACCOUNT, lease, &changes(n)).await.unwrap();
+                store.commit(ACCOUNT, lease, &changes(n), &[]).await.unwrap();
             }
         }
     });
@@ -55,16 +55,16 @@ async fn a_restore_brings_the_backup_back_while_the_store_is_open_and_voids_the_
     let bytes = std::fs::read(&backup).unwrap();
     let lease = store.take_lease(ACCOUNT).await.unwrap();
     for n in 31..=90 {
-        store.commit(ACCOUNT, lease, &changes(n)).await.unwrap();
+        store.commit(ACCOUNT, lease, &changes(n), &[]).await.unwrap();
     }
     store.restore_from(&backup).await.unwrap();
     assert_eq!(store.load_all().await.unwrap(), [snapshot(30)]);
-    let stale = store.commit(ACCOUNT, lease, &changes(91)).await;
+    let stale = store.commit(ACCOUNT, lease, &changes(91), &[]).await;
     assert!(matches!(stale, Err(StoreError::Fenced)));
     let newer = store.take_lease(ACCOUNT).await.unwrap();
     assert!(newer > lease);
     for n in 31..=60 {
-        store.commit(ACCOUNT, newer, &changes(n)).await.unwrap();
+        store.commit(ACCOUNT, newer, &changes(n), &[]).await.unwrap();
     }
     assert_eq!(store.load_all().await.unwrap(), [snapshot(60)]);
     assert_eq!(std::fs::read(&backup).unwrap(), bytes, "the backup itself isn't touched");
@@ -100,6 +100,6 @@ async fn a_damaged_backup_changes_nothing() {
     let missing = store.restore_from(&folder.path().join("nothing")).await.unwrap_err();
     assert!(matches!(missing, StoreError::Io { .. }));
     let lease = store.take_lease(ACCOUNT).await.unwrap();
-    store.commit(ACCOUNT, lease, &changes(31)).await.unwrap();
+    store.commit(ACCOUNT, lease, &changes(31), &[]).await.unwrap();
     assert_eq!(store.load_all().await.unwrap(), [snapshot(31)]);
 }

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use warren_coord::{By, Chain, Entry, LeaseEpoch};
 use warren_store::Store;
 
+use crate::people_script;
 use crate::script::{ACCOUNT, account, changes, snapshot};
 
 const DATABASE: &str = "WARREN_STORE_TEST_DATABASE";
@@ -59,7 +61,25 @@ async fn assert_holds(path: &Path, acknowledged: u32) {
         "{acknowledged} acknowledged, {kept} kept: the one under way may be there, no other"
     );
     assert_eq!(loaded, snapshot(kept));
+    let people = store.load_people().await.unwrap();
+    let people_kept = people_script::progress(&people);
+    assert!((acknowledged..=kept).contains(&people_kept), "{people_kept} of {kept}");
+    assert_eq!(people, people_script::snapshot(people_kept));
+    assert_activity(&store, kept, people_kept).await;
     store.close().await;
+}
+
+/// Each commit's entries are there, no other's, and in a whole chain.
+async fn assert_activity(store: &Store, account: u32, people: u32) {
+    let reports = store.verify_activity().await.unwrap();
+    let of_people: usize = (1..=people).map(|n| people_script::entries(n).len()).sum();
+    for (chain, expected) in
+        [(Chain::Account(ACCOUNT), u64::from(account)), (Chain::Broker, of_people as u64)]
+    {
+        let report = reports.iter().find(|report| report.chain == chain);
+        assert_eq!(report.and_then(|report| report.broken), None);
+        assert_eq!(report.map_or(0, |report| report.entries), expected, "{chain}");
+    }
 }
 
 /// Starts a child, waits for its first acknowledgement, kills it a little later and returns the
@@ -108,14 +128,27 @@ async fn committer() {
     let path = PathBuf::from(std::env::var(DATABASE).unwrap());
     let store = Store::open(&path).await.unwrap();
     if store.load(ACCOUNT).await.unwrap().is_none() {
-        store.create_account(&account(ACCOUNT, "home")).await.unwrap();
+        store.create_account(&account(ACCOUNT, "home"), &[]).await.unwrap();
     }
     let lease = store.take_lease(ACCOUNT).await.unwrap();
     let done = store.load(ACCOUNT).await.unwrap().unwrap().account.next_host;
+    let people_lease = store.take_people_lease().await.unwrap();
+    let people_done = people_script::progress(&store.load_people().await.unwrap());
+    // A kill between the two commits has left the people one behind.
+    if people_done < done {
+        commit_people(&store, people_lease, done).await;
+    }
     for n in done + 1.. {
-        store.commit(ACCOUNT, lease, &changes(n)).await.unwrap();
+        let entry = Entry::broker("script.step", &By::BROKER, n.into());
+        store.commit(ACCOUNT, lease, &changes(n), &[entry]).await.unwrap();
+        commit_people(&store, people_lease, n).await;
         acknowledge(n);
     }
+}
+
+async fn commit_people(store: &Store, lease: LeaseEpoch, n: u32) {
+    let (changes, entries) = (people_script::changes(n), people_script::entries(n));
+    store.commit_people(lease, &changes, &entries).await.unwrap();
 }
 
 #[tokio::test]
@@ -123,7 +156,7 @@ async fn committer() {
 async fn careless_committer() {
     let path = PathBuf::from(std::env::var(DATABASE).unwrap());
     let store = Store::open(&path).await.unwrap();
-    store.create_account(&account(ACCOUNT, "home")).await.unwrap();
+    store.create_account(&account(ACCOUNT, "home"), &[]).await.unwrap();
     let options = SqliteConnectOptions::new()
         .filename(&path)
         .journal_mode(SqliteJournalMode::Wal)

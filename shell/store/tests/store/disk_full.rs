@@ -45,7 +45,7 @@ async fn on_a_small_disk() {
 
     let mut done = 20;
     let refused = loop {
-        match store.commit(ACCOUNT, lease, &changes(done + 1)).await {
+        match store.commit(ACCOUNT, lease, &changes(done + 1), &[]).await {
             Ok(()) => done += 1,
             Err(error) => break error,
         }
@@ -56,7 +56,7 @@ async fn on_a_small_disk() {
     let text = refused.to_string();
     assert!(text.contains("free space on") && text.contains(folder.to_str().unwrap()), "{text}");
     for _ in 0..3 {
-        let again = store.commit(ACCOUNT, lease, &changes(done + 1)).await.unwrap_err();
+        let again = store.commit(ACCOUNT, lease, &changes(done + 1), &[]).await.unwrap_err();
         assert!(matches!(again, StoreError::DiskFull { .. }), "{again:?}");
         assert_eq!(store.load(ACCOUNT).await.unwrap(), Some(snapshot(done)), "reading goes on");
     }
@@ -74,7 +74,7 @@ async fn on_a_small_disk() {
     std::fs::remove_file(&ballast).unwrap();
     let lease = store.take_lease(ACCOUNT).await.unwrap();
     for n in done + 1..done + 20 {
-        store.commit(ACCOUNT, lease, &changes(n)).await.unwrap();
+        store.commit(ACCOUNT, lease, &changes(n), &[]).await.unwrap();
     }
     store.close().await;
     let store = Store::open(&path).await.unwrap();

@@ -5,5 +5,7 @@ mod backup;
 mod crash;
 mod disk_full;
 mod open;
+mod people_script;
+mod people_story;
 mod script;
 mod story;

@@ -12,10 +12,10 @@ use crate::script::{ACCOUNT, account, changes, snapshot};
 
 pub(crate) async fn filled(path: &Path, commits: u32) -> Store {
     let store = Store::open(path).await.unwrap();
-    store.create_account(&account(ACCOUNT, "home")).await.unwrap();
+    store.create_account(&account(ACCOUNT, "home"), &[]).await.unwrap();
     let lease = store.take_lease(ACCOUNT).await.unwrap();
     for n in 1..=commits {
-        store.commit(ACCOUNT, lease, &changes(n)).await.unwrap();
+        store.commit(ACCOUNT, lease, &changes(n), &[]).await.unwrap();
     }
     store
 }
@@ -107,7 +107,7 @@ async fn a_database_of_the_first_schema_is_brought_up_to_date() {
     assert_eq!(store.load(ACCOUNT).await.unwrap(), Some(Snapshot::empty(home)));
     let lease = store.take_lease(ACCOUNT).await.unwrap();
     for n in 1..=50 {
-        store.commit(ACCOUNT, lease, &changes(n)).await.unwrap();
+        store.commit(ACCOUNT, lease, &changes(n), &[]).await.unwrap();
     }
     assert_eq!(store.load(ACCOUNT).await.unwrap(), Some(snapshot(50)));
 }
@@ -154,8 +154,8 @@ async fn two_processes_on_one_file_do_not_overwrite_each_other() {
     let old = first.take_lease(ACCOUNT).await.unwrap();
     let second = Store::open(&path).await.unwrap();
     let new = second.take_lease(ACCOUNT).await.unwrap();
-    let fenced = first.commit(ACCOUNT, old, &changes(11)).await;
+    let fenced = first.commit(ACCOUNT, old, &changes(11), &[]).await;
     assert!(matches!(fenced, Err(StoreError::Fenced)));
-    second.commit(ACCOUNT, new, &changes(11)).await.unwrap();
+    second.commit(ACCOUNT, new, &changes(11), &[]).await.unwrap();
     assert_eq!(first.load(ACCOUNT).await.unwrap(), Some(snapshot(11)));
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use warren_coord::{
-    AccountRecord, Change, DeviceRecord, JoinKeyRecord, ListedRelay, PolicyRecord, RelayFace,
-    RelayKind, RelayRecord, SecretHash, Snapshot, Tag, UnixTime,
+    AccountRecord, AccountSettings, Change, DeviceLimit, DeviceRecord, JoinKeyRecord, ListedRelay,
+    PolicyRecord, RelayFace, RelayKind, RelayRecord, SecretHash, Snapshot, Tag, UnixTime,
 };
 use warren_proto::{AccountId, DeviceId, JoinKeyId, Pin, PublicKey, RelayId, RelayTls, UserId};
 
@@ -21,6 +21,16 @@ pub(crate) fn account(id: AccountId, name: &str) -> AccountRecord {
         ipv6_range: format!("fd00:0:{octet}::/48").parse().unwrap(),
         next_host: 0,
         created: UnixTime(1_800_000_000),
+        settings: AccountSettings::default(),
+    }
+}
+
+fn settings(n: u32) -> AccountSettings {
+    AccountSettings {
+        suspended: n.is_multiple_of(13),
+        device_limit: n.is_multiple_of(2).then_some(DeviceLimit(n)),
+        device_approval: n.is_multiple_of(3),
+        key_expiry_days: n.is_multiple_of(5).then_some(90),
     }
 }
 
@@ -28,7 +38,8 @@ pub(crate) fn account(id: AccountId, name: &str) -> AccountRecord {
 pub(crate) fn changes(n: u32) -> Vec<Change> {
     let slot = u8::try_from(n % 40).unwrap();
     let record = account(ACCOUNT, "home");
-    let mut changes = vec![Change::Account(AccountRecord { next_host: n, ..record })];
+    let mut changes =
+        vec![Change::Account(AccountRecord { next_host: n, settings: settings(n), ..record })];
     if n.is_multiple_of(7) {
         changes.push(Change::DeviceRemoved(device(slot, n).id));
         changes.push(Change::JoinKeyRemoved(join_key(slot, n).id));
@@ -67,6 +78,8 @@ pub(crate) fn device(slot: u8, n: u32) -> DeviceRecord {
         ephemeral: n.is_multiple_of(3),
         tags: tags(n),
         owner: (n.is_multiple_of(3)).then_some(UserId(u64::from(n) << 40)),
+        approved: !n.is_multiple_of(9),
+        expires: (n.is_multiple_of(3)).then(|| seconds(n + 7)),
         static_endpoint: (n.is_multiple_of(4)).then(|| "[2001:db8::1]:51820".parse().unwrap()),
         os: "linux".to_owned(),
         software: format!("0.1.{n}"),

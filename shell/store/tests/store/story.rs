@@ -116,7 +116,7 @@ async fn the_story_as_it_is_meant() {
 
 impl Backend for Store {
     async fn create_account(&self, account: &AccountRecord) -> Result<(), StoreError> {
-        self.create_account(account).await
+        self.create_account(account, &[]).await
     }
 
     async fn remove_account(
@@ -125,7 +125,7 @@ impl Backend for Store {
         lease: LeaseEpoch,
         until: UnixTime,
     ) -> Result<(), StoreError> {
-        self.remove_account(id, lease, until).await
+        self.remove_account(id, lease, until, &[]).await
     }
 
     async fn take_lease(&self, id: AccountId) -> Result<LeaseEpoch, StoreError> {
@@ -146,7 +146,7 @@ impl Backend for Store {
         lease: LeaseEpoch,
         changes: &[Change],
     ) -> Result<(), StoreError> {
-        self.commit(id, lease, changes).await
+        self.commit(id, lease, changes, &[]).await
     }
 }
 

@@ -1,0 +1,169 @@
+//! What an account's changes mean for people who read Activity.
+
+use super::Account;
+use crate::activity::{Facts, Named, diff};
+use crate::{
+    AccountRecord, By, Change, DeviceRecord, Entry, JoinKeyRecord, ListedRelay, PolicyRecord,
+    RelayKind, RelayRecord,
+};
+
+impl Account {
+    /// The entries that a decision's changes make, if they are committed now (in milliseconds since
+    /// the Unix epoch): call it before [`Account::apply`].
+    pub fn activity(&self, changes: &[Change], by: &By, at: u64) -> Vec<Entry> {
+        changes.iter().filter_map(|change| self.entry(change, by, at)).collect()
+    }
+
+    fn entry(&self, change: &Change, by: &By, at: u64) -> Option<Entry> {
+        let (action, subject, before, after) = match change {
+            Change::Account(new) => {
+                let named = Named::new("account", new.id, &new.name);
+                (
+                    account_action(&self.record, new),
+                    named,
+                    Some(of_account(&self.record)),
+                    Some(of_account(new)),
+                )
+            }
+            Change::Device(new) => {
+                let old = self.devices.get(&new.id).map(|device| &device.record);
+                let named = Named::new("device", new.id, &new.name);
+                (device_action(old, new), named, old.map(of_device), Some(of_device(new)))
+            }
+            Change::DeviceRemoved(id) => {
+                let old = &self.devices.get(id)?.record;
+                let named = Named::new("device", id, &old.name);
+                ("device.removed", named, Some(of_device(old)), None)
+            }
+            Change::JoinKey(new) => {
+                let old = self.join_keys.get(&new.id).map(of_join_key);
+                let action = if old.is_some() { "join-key.changed" } else { "join-key.created" };
+                (action, Named::new("join-key", new.id, new.id), old, Some(of_join_key(new)))
+            }
+            Change::JoinKeyRemoved(id) => {
+                let old = of_join_key(self.join_keys.get(id)?);
+                ("join-key.removed", Named::new("join-key", id, id), Some(old), None)
+            }
+            Change::Relay(new) => {
+                let old = self.relays.records.get(&new.id).map(of_relay);
+                let action = if old.is_some() { "relay.changed" } else { "relay.created" };
+                (action, Named::new("relay", new.id, &new.name), old, Some(of_relay(new)))
+            }
+            Change::RelayRemoved(id) => {
+                let old = self.relays.records.get(id)?;
+                let named = Named::new("relay", id, &old.name);
+                ("relay.removed", named, Some(of_relay(old)), None)
+            }
+            Change::RelayList(new) => {
+                let named = Named::new("relay-list", "", "connection relays");
+                let (old, new) = (self.of_list(&self.relays.list), self.of_list(new));
+                ("relay-list.changed", named, Some(old), Some(new))
+            }
+            Change::Policy(new) => {
+                let named = Named::new("policy", "", "policy");
+                let (old, new) = (of_policy(&self.policy), of_policy(new));
+                ("policy.changed", named, Some(old), Some(new))
+            }
+            Change::LastSeen { .. } | Change::Revoked { .. } | Change::RevocationOver(_) => {
+                return None;
+            }
+        };
+        let fields = diff(before.as_ref(), after.as_ref());
+        let is_change = before.is_some() && after.is_some();
+        if is_change && fields.is_empty() {
+            return None;
+        }
+        Some(Entry::new(action, subject, Some(self.record.id), by, at).with(fields))
+    }
+
+    fn of_list(&self, list: &[ListedRelay]) -> Facts {
+        let name = |entry: &ListedRelay| {
+            let relay = self.relays.records.get(&entry.relay);
+            let name = relay.map_or_else(|| entry.relay.to_string(), |it| it.name.to_string());
+            format!("{}: {name}", u32::from(entry.rank) + 1)
+        };
+        Facts::default().list("relays", list.iter().map(name))
+    }
+}
+
+fn account_action(old: &AccountRecord, new: &AccountRecord) -> &'static str {
+    match (old.settings.suspended, new.settings.suspended) {
+        (false, true) => "account.suspended",
+        (true, false) => "account.resumed",
+        (true, true) | (false, false) => "account.changed",
+    }
+}
+
+fn device_action(old: Option<&DeviceRecord>, new: &DeviceRecord) -> &'static str {
+    let Some(old) = old else { return "device.joined" };
+    match (&old.token, &new.token) {
+        (Some(_), None) => return "device.expired",
+        (old, Some(new)) if old.as_ref() != Some(new) => return "device.joined-again",
+        (Some(_) | None, Some(_)) | (None, None) => {}
+    }
+    if !old.approved && new.approved {
+        return "device.approved";
+    }
+    if old.name != new.name { "device.renamed" } else { "device.changed" }
+}
+
+/// The facts of an account that people care for: not how many addresses were given out.
+pub(crate) fn of_account(record: &AccountRecord) -> Facts {
+    let settings = &record.settings;
+    Facts::default()
+        .open("name", &record.name)
+        .open("ipv4_range", record.ipv4_range)
+        .open("ipv6_range", record.ipv6_range)
+        .open("suspended", settings.suspended)
+        .maybe("max_devices", settings.device_limit.map(|limit| limit.0))
+        .open("device_approval", settings.device_approval)
+        .maybe("key_expiry_days", settings.key_expiry_days)
+}
+
+fn of_device(device: &DeviceRecord) -> Facts {
+    let token = device.token.map(|hash| hash.0);
+    Facts::default()
+        .open("name", &device.name)
+        .open("key", device.key)
+        .open("ipv4", device.ipv4)
+        .open("ipv6", device.ipv6)
+        .list("tags", &device.tags)
+        .maybe("owner", device.owner)
+        .maybe("static_endpoint", device.static_endpoint)
+        .open("ephemeral", device.ephemeral)
+        .open("approved", device.approved)
+        .maybe("expires", device.expires.map(|at| at.0))
+        .maybe("joined_by", device.joined_by)
+        .open("os", &device.os)
+        .open("software", &device.software)
+        .secret("token", token.as_ref().map_or(&[][..], |hash| &hash[..]))
+}
+
+fn of_policy(policy: &PolicyRecord) -> Facts {
+    Facts::default().open("version", policy.version).maybe("text", policy.text.as_ref())
+}
+
+/// Not how often it was used: devices that join are entries of their own.
+fn of_join_key(key: &JoinKeyRecord) -> Facts {
+    Facts::default()
+        .open("reusable", key.reusable)
+        .open("ephemeral", key.ephemeral)
+        .list("tags", &key.tags)
+        .maybe("expires", key.expires.map(|at| at.0))
+}
+
+/// Not where it is reached: relay servers report that themselves.
+pub(crate) fn of_relay(relay: &RelayRecord) -> Facts {
+    let (kind, url, token) = match &relay.kind {
+        RelayKind::Device(id) => (format!("device {id}"), None, None),
+        RelayKind::Server { token } => ("server".to_owned(), None, Some(token.0)),
+        RelayKind::Turn { url, .. } => ("turn".to_owned(), Some(url), None),
+        RelayKind::Own => ("own".to_owned(), None, None),
+    };
+    Facts::default()
+        .open("name", &relay.name)
+        .open("kind", kind)
+        .maybe("url", url)
+        .secret("secret", &relay.secret)
+        .secret("token", token.as_ref().map_or(&[][..], |hash| &hash[..]))
+}

@@ -1,0 +1,285 @@
+//! Activity: appended with what it tells of, read page by page, checked.
+
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::{Sqlite, SqliteConnection, SqliteRow};
+use sqlx::{QueryBuilder, Row as _};
+use warren_coord::{
+    CHAIN_START, Chain, ChainBroken, ChainCheck, ChainedEntry, Entry, FieldChange, Named,
+};
+use warren_proto::AccountId;
+
+use crate::commit::hex_bytes;
+use crate::load::{number, parse, parse_optional, secret_hash};
+use crate::people::{from_json, json};
+use crate::{Store, StoreError};
+
+/// Entries that are checked at a time.
+const BATCH: i64 = 1_000;
+
+/// Which entries are wanted: those that fit all that is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ActivityFilter {
+    /// Those that concern this account, from its own chain and the broker's.
+    pub account: Option<AccountId>,
+    /// Whose actor has this id or name.
+    pub actor: Option<String>,
+    /// Whose action begins with this: `device`, `device.renamed`.
+    pub action: Option<String>,
+    /// Whose subject has this id or name.
+    pub subject: Option<String>,
+    /// Not before this, in milliseconds since the Unix epoch.
+    pub since: Option<u64>,
+    /// Before this, in milliseconds since the Unix epoch.
+    pub until: Option<u64>,
+}
+
+/// A place in the list: behind the last entry of a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivityCursor {
+    at: u64,
+    chain: String,
+    sequence: u64,
+}
+
+/// Some entries, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivityPage {
+    /// They.
+    pub entries: Vec<ChainedEntry>,
+    /// Where older ones begin; `None`: there are none.
+    pub next: Option<ActivityCursor>,
+}
+
+/// A chain that was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainReport {
+    /// Which.
+    pub chain: Chain,
+    /// How many entries there are.
+    pub entries: u64,
+    /// The number and hash of the newest one, if all is well.
+    pub head: Option<(u64, [u8; 32])>,
+    /// Where it is broken.
+    pub broken: Option<ChainBroken>,
+}
+
+impl Store {
+    /// Adds entries about the broker itself, on their own: where what they tell of is no change in
+    /// the database (a backup, a restore).
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn append_activity(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let written = append_alone(&mut connection, entries).await;
+        self.settle(connection, written).await
+    }
+
+    /// Entries, the newest first.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn activity(
+        &self,
+        filter: &ActivityFilter,
+        after: Option<&ActivityCursor>,
+        limit: u32,
+    ) -> Result<ActivityPage, StoreError> {
+        let mut query = select(filter, after);
+        query.push(" ORDER BY at DESC, chain DESC, sequence DESC LIMIT ");
+        query.push_bind(i64::from(limit) + 1);
+        let rows = query.build().fetch_all(&self.pool).await?;
+        let mut entries = rows.iter().map(chained).collect::<Result<Vec<_>, _>>()?;
+        let has_more = entries.len() > limit as usize;
+        entries.truncate(limit as usize);
+        let next = entries.last().filter(|_| has_more).map(|last| ActivityCursor {
+            at: last.entry.at,
+            chain: last.chain.to_string(),
+            sequence: last.sequence,
+        });
+        Ok(ActivityPage { entries, next })
+    }
+
+    /// Checks every chain from its oldest entry on.
+    ///
+    /// # Errors
+    /// As [`Store::load`]. A broken chain is none: the report says so.
+    pub async fn verify_activity(&self) -> Result<Vec<ChainReport>, StoreError> {
+        let rows = sqlx::query("SELECT DISTINCT chain FROM activity ORDER BY chain")
+            .fetch_all(&self.pool)
+            .await?;
+        let mut reports = Vec::new();
+        for row in &rows {
+            reports.push(self.verify_chain(parse(row, "chain")?).await?);
+        }
+        Ok(reports)
+    }
+
+    async fn verify_chain(&self, chain: Chain) -> Result<ChainReport, StoreError> {
+        let mut check = ChainCheck::new(chain);
+        let mut report = ChainReport { chain, entries: 0, head: None, broken: None };
+        let mut last = 0i64;
+        loop {
+            let rows = sqlx::query(
+                "SELECT * FROM activity WHERE chain = $1 AND sequence > $2 \
+                 ORDER BY sequence LIMIT $3",
+            )
+            .bind(chain.to_string())
+            .bind(last)
+            .bind(BATCH)
+            .fetch_all(&self.pool)
+            .await?;
+            if rows.is_empty() {
+                report.head = check.head().filter(|_| report.broken.is_none());
+                return Ok(report);
+            }
+            for row in &rows {
+                last = row.try_get("sequence")?;
+                report.entries += 1;
+                let sequence = number(row, "sequence")?;
+                // What can't even be read was changed, too.
+                let checked = chained(row)
+                    .map_err(|_| ChainBroken { chain, sequence })
+                    .and_then(|entry| check.next(&entry));
+                report.broken = report.broken.or(checked.err());
+            }
+        }
+    }
+}
+
+fn select<'a>(
+    filter: &'a ActivityFilter,
+    after: Option<&'a ActivityCursor>,
+) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT * FROM activity WHERE 1 = 1");
+    if let Some(account) = filter.account {
+        query.push(" AND account_id = ").push_bind(account.to_string());
+    }
+    if let Some(actor) = &filter.actor {
+        query.push(" AND (actor_id = ").push_bind(actor.clone());
+        query.push(" OR actor_name = ").push_bind(actor.clone()).push(")");
+    }
+    if let Some(action) = &filter.action {
+        let length = i64::try_from(action.chars().count()).unwrap_or(i64::MAX);
+        query.push(" AND substr(action, 1, ").push_bind(length).push(") = ");
+        query.push_bind(action.clone());
+    }
+    if let Some(subject) = &filter.subject {
+        query.push(" AND (subject_id = ").push_bind(subject.clone());
+        query.push(" OR subject_name = ").push_bind(subject.clone()).push(")");
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND at >= ").push_bind(millis(since));
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND at < ").push_bind(millis(until));
+    }
+    if let Some(ActivityCursor { at, chain, sequence }) = after {
+        query.push(" AND (at, chain, sequence) < (").push_bind(millis(*at)).push(", ");
+        query.push_bind(chain.clone()).push(", ").push_bind(millis(*sequence)).push(")");
+    }
+    query
+}
+
+async fn append_alone(
+    connection: &mut SqliteConnection,
+    entries: &[Entry],
+) -> Result<(), StoreError> {
+    use sqlx::Connection as _;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    append(&mut transaction, Chain::Broker, entries).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Puts entries behind the last one of their chain; inside the transaction of what they tell of.
+pub(crate) async fn append(
+    connection: &mut SqliteConnection,
+    chain: Chain,
+    entries: &[Entry],
+) -> Result<(), StoreError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let row = sqlx::query(
+        "SELECT sequence, hash FROM activity WHERE chain = $1 ORDER BY sequence DESC LIMIT 1",
+    )
+    .bind(chain.to_string())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let mut last = match &row {
+        Some(row) => (number(row, "sequence")?, secret_hash(row.try_get("hash")?)?.0),
+        None => (0, CHAIN_START),
+    };
+    for entry in entries {
+        let chained = ChainedEntry::append(chain, last.0, last.1, entry.clone());
+        last = (chained.sequence, chained.hash);
+        insert(connection, &chained).await?;
+    }
+    Ok(())
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    chained: &ChainedEntry,
+) -> Result<(), StoreError> {
+    let entry = &chained.entry;
+    let fields: Vec<StoredField<'_>> =
+        entry.fields.iter().map(|it| (&it.field, &it.before, &it.after)).collect();
+    sqlx::query(
+        "INSERT INTO activity (chain, sequence, at, actor_kind, actor_id, actor_name, source, \
+         account_id, action, subject_kind, subject_id, subject_name, fields, previous, hash) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+    )
+    .bind(chained.chain.to_string())
+    .bind(millis(chained.sequence))
+    .bind(millis(entry.at))
+    .bind(&entry.actor.kind)
+    .bind(&entry.actor.id)
+    .bind(&entry.actor.name)
+    .bind(entry.source.map(|source| source.to_string()))
+    .bind(entry.account.map(|account| account.to_string()))
+    .bind(&entry.action)
+    .bind(&entry.subject.kind)
+    .bind(&entry.subject.id)
+    .bind(&entry.subject.name)
+    .bind(json(&fields)?)
+    .bind(hex_bytes(&chained.previous))
+    .bind(hex_bytes(&chained.hash))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+type StoredField<'a> = (&'a String, &'a Option<String>, &'a Option<String>);
+
+fn chained(row: &SqliteRow) -> Result<ChainedEntry, StoreError> {
+    let named = |kind: &str, id: &str, name: &str| {
+        Ok::<_, StoreError>(Named {
+            kind: row.try_get(kind)?,
+            id: row.try_get(id)?,
+            name: row.try_get(name)?,
+        })
+    };
+    let fields: Vec<(String, Option<String>, Option<String>)> = from_json(row, "fields")?;
+    let fields =
+        fields.into_iter().map(|(field, before, after)| FieldChange { field, before, after });
+    Ok(ChainedEntry {
+        chain: parse(row, "chain")?,
+        sequence: number(row, "sequence")?,
+        entry: Entry {
+            at: number(row, "at")?,
+            actor: named("actor_kind", "actor_id", "actor_name")?,
+            source: parse_optional(row, "source")?,
+            account: parse_optional(row, "account_id")?,
+            action: row.try_get("action")?,
+            subject: named("subject_kind", "subject_id", "subject_name")?,
+            fields: fields.collect(),
+        },
+        previous: secret_hash(row.try_get("previous")?)?.0,
+        hash: secret_hash(row.try_get("hash")?)?.0,
+    })
+}
+
+fn millis(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
