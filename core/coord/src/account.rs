@@ -36,6 +36,7 @@ use crate::{
     Refused, SecretHash, Snapshot,
 };
 
+pub use self::activity::{account_activity, relay_activity};
 pub use self::device::DeviceEdit;
 pub use self::join_key::{JoinKeyCreated, NewJoinKey};
 pub use self::paths::{PathView, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint};

@@ -7,6 +7,8 @@ mod session;
 mod turns;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -16,7 +18,7 @@ use futures_util::FutureExt as _;
 use ipnet::Ipv4Net;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tracing::error;
-use warren_coord::{BrokerSettings, Ctx, Directory, Gatekeeper};
+use warren_coord::{Actor, BrokerSettings, By, Ctx, Directory, Gatekeeper, account_activity};
 use warren_proto::{AccountId, DeviceId, DeviceName, ErrorCode, Register, Registered, RelayId};
 use warren_store::Store;
 
@@ -33,6 +35,30 @@ pub(crate) fn fresh_ctx() -> Ctx {
     Ctx { now: Instant::now(), unix, entropy: rand::random() }
 }
 
+/// What one process owns at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lease {
+    /// An account.
+    Account(AccountId),
+    /// The people.
+    People,
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account(id) => write!(f, "account {id}"),
+            Self::People => f.write_str("the people"),
+        }
+    }
+}
+
+/// The wall clock, in milliseconds since the Unix epoch.
+pub(crate) fn unix_millis() -> u64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The broker's accounts.
 pub(crate) struct Accounts {
     store: Store,
@@ -43,7 +69,7 @@ pub(crate) struct Accounts {
     turn: AsyncMutex<()>,
     gatekeeper: Gatekeeper,
     /// Says that this process may no longer serve an account: another one has taken it over.
-    lost: mpsc::Sender<AccountId>,
+    lost: mpsc::Sender<Lease>,
     relay_news: NewsDesk,
 }
 
@@ -52,7 +78,7 @@ impl Accounts {
     pub(crate) async fn load(
         store: Store,
         settings: BrokerSettings,
-        lost: mpsc::Sender<AccountId>,
+        lost: mpsc::Sender<Lease>,
     ) -> Result<Arc<Self>> {
         let accounts = Arc::new(Self {
             store: store.clone(),
@@ -119,6 +145,7 @@ impl Accounts {
     /// Creates an account.
     pub(crate) async fn create(
         self: &Arc<Self>,
+        by: By,
         name: DeviceName,
         range: Option<Ipv4Net>,
     ) -> ApiResult<Arc<AccountHandle>> {
@@ -127,8 +154,9 @@ impl Accounts {
             let _turn = this.turn.lock().await;
             let record = this.read_directory().prepare_account(name, range, &fresh_ctx())?;
             let id = record.id;
+            let entry = account_activity(None, Some(&record), &by, unix_millis());
             this.store
-                .create_account(&record)
+                .create_account(&record, entry.as_slice())
                 .await
                 .context("can't store the new account")
                 .map_err(|error| Failure::unavailable(&error))?;
@@ -138,14 +166,15 @@ impl Accounts {
     }
 
     /// Removes an account; all its devices are cut off.
-    pub(crate) async fn remove(self: &Arc<Self>, id: AccountId) -> ApiResult<()> {
+    pub(crate) async fn remove(self: &Arc<Self>, by: By, id: AccountId) -> ApiResult<()> {
         let this = self.clone();
         uninterrupted(async move {
             let _turn = this.turn.lock().await;
             let handle = this.get(id).ok_or_else(|| Failure::not_found("account"))?;
             let closing = handle.close_for_removal().await;
+            let entry = account_activity(Some(&handle.record()), None, &by, unix_millis());
             this.store
-                .remove_account(id, closing.epoch(), closing.revoked_until())
+                .remove_account(id, closing.epoch(), closing.revoked_until(), entry.as_slice())
                 .await
                 .context("can't remove the account")
                 .map_err(|error| Failure::unavailable(&error))?;
@@ -205,13 +234,18 @@ impl Accounts {
     }
 
     /// Lets a device join the account that its join key belongs to.
-    pub(crate) async fn register(&self, register: Register) -> ApiResult<Registered> {
+    pub(crate) async fn register(
+        &self,
+        register: Register,
+        source: IpAddr,
+    ) -> ApiResult<Registered> {
         let proven = self.gatekeeper.verify(register, Instant::now())?;
         let found = self.read_directory().join_key(&proven.register().join_key);
         let handle = found
             .and_then(|(account, _)| self.get(account))
             .ok_or(warren_coord::Refused::JoinKeyUnknown)?;
-        handle.durable(move |account, ctx| account.prepare_register(&proven, ctx)).await
+        let by = By { actor: Actor::JoinKey, source: Some(source) };
+        handle.durable(by, move |account, ctx| account.prepare_register(&proven, ctx)).await
     }
 
     /// The settings that all accounts have.

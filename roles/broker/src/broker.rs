@@ -10,11 +10,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
-use warren_coord::BrokerSettings;
+use warren_coord::{BrokerSettings, By, Entry, People};
 use warren_proto::{AccountId, JoinLink, PROTOCOL, Pin, RelayInit};
 use warren_store::Store;
 
-use crate::accounts::{AccountHandle, Accounts, fresh_ctx};
+use crate::accounts::{AccountHandle, Accounts, Lease, fresh_ctx, unix_millis};
 use crate::admin::routes::{no_pins, parse_join_key};
 use crate::admin::server::AdminServer;
 use crate::admin::{BrokerStatus, JoinKeyCreated, NewJoinKey, Pins, Time};
@@ -23,6 +23,7 @@ use crate::backup::{Manifest, Unpacked};
 use crate::config::{Limits, PublicUrl, ServeConfig, TlsMode};
 use crate::data_dir::DataDir;
 use crate::embedded::{RelayPlan, RelayRuntime, RunningRelay};
+use crate::people::PeopleHandle;
 use crate::problems::problems;
 use crate::relays::{Relays, own, probe};
 use crate::server::Server;
@@ -44,6 +45,7 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(crate) struct Broker {
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) relays: Arc<Relays>,
+    pub(crate) people: Arc<PeopleHandle>,
     pub(crate) store: Store,
     pub(crate) data: Arc<DataDir>,
     authority: Option<Arc<Authority>>,
@@ -58,12 +60,13 @@ impl Broker {
     /// Makes a join key and the link that carries it.
     pub(crate) async fn create_join_key(
         &self,
+        by: By,
         account: &Arc<AccountHandle>,
         new: NewJoinKey,
     ) -> ApiResult<JoinKeyCreated> {
         let new = parse_join_key(new)?;
         let created =
-            account.durable(move |account, ctx| account.prepare_join_key(new, ctx)).await?;
+            account.durable(by, move |account, ctx| account.prepare_join_key(new, ctx)).await?;
         let pin = self.authority.as_ref().map(|authority| authority.pin());
         let link = JoinLink { url: self.url.to_string(), key: created.secret, pin };
         Ok(JoinKeyCreated {
@@ -107,13 +110,29 @@ impl Broker {
         Some(Pins { current: authority.pin(), next: authority.next_pin() })
     }
 
+    /// Tells Activity of what changes nothing in the database.
+    pub(crate) async fn note(&self, action: &str, by: &By) -> ApiResult<()> {
+        let entry = Entry::broker(action, by, unix_millis());
+        let noted = self.store.append_activity(&[entry]).await;
+        noted.map_err(|error| Failure::unavailable(&error.into()))
+    }
+
+    /// Removes an account, and what people have to do with it.
+    pub(crate) async fn remove_account(&self, by: By, id: AccountId) -> ApiResult<()> {
+        self.accounts.remove(by.clone(), id).await?;
+        let forget = move |people: &People, _: &_| Ok(people.prepare_account_removed(id));
+        self.people.durable(by, forget).await?;
+        self.relays.reload().await.map_err(|error| Failure::unavailable(&error))
+    }
+
     /// Makes the next CA and announces it.
-    pub(crate) async fn prepare_pin(&self) -> ApiResult<Pins> {
+    pub(crate) async fn prepare_pin(&self, by: &By) -> ApiResult<Pins> {
+        self.note("broker.pin-prepared", by).await?;
         self.change_pin(Authority::prepare_next).await
     }
 
     /// Puts the next CA to use.
-    pub(crate) async fn activate_pin(&self) -> ApiResult<Pins> {
+    pub(crate) async fn activate_pin(&self, by: &By) -> ApiResult<Pins> {
         let authority = self.authority.as_ref().ok_or_else(no_pins)?;
         if authority.next_pin().is_none() {
             return Err(Failure::new(
@@ -122,15 +141,25 @@ impl Broker {
                  devices time to hear of it",
             ));
         }
+        self.note("broker.pin-activated", by).await?;
         self.change_pin(Authority::activate_next).await
     }
 
     /// Replaces everything by what an archive holds.
-    pub(crate) async fn restore(self: &Arc<Self>, archive: std::fs::File) -> ApiResult<Manifest> {
+    pub(crate) async fn restore(
+        self: &Arc<Self>,
+        by: &By,
+        archive: std::fs::File,
+    ) -> ApiResult<Manifest> {
         let unpacked = Unpacked::new(&self.data, archive)
             .await
             .map_err(|error| Failure::invalid(format!("{error:#}")))?;
-        self.accounts.restore(unpacked.database()).await?;
+        let paused = self.people.pause().await;
+        let restored = self.accounts.restore(unpacked.database()).await;
+        let reloaded = self.people.reload(&paused).await;
+        drop(paused);
+        restored?;
+        reloaded.map_err(|error| Failure::unavailable(&error))?;
         self.relays.reload().await.map_err(|error| Failure::unavailable(&error))?;
         let this = self.clone();
         let manifest = tokio::task::spawn_blocking(move || {
@@ -149,6 +178,7 @@ impl Broker {
         if let Some(authority) = &self.authority {
             self.relays.change_own_pin(authority.pin());
         }
+        self.note("broker.restored", by).await?;
         info!(from = %manifest.created, "restored a backup");
         Ok(manifest)
     }
@@ -182,7 +212,7 @@ pub struct Running {
     tls: Tls,
     stun: Option<JoinSet<()>>,
     relay: Option<Embedded>,
-    lost: mpsc::Receiver<AccountId>,
+    lost: mpsc::Receiver<Lease>,
     stop: watch::Sender<bool>,
 }
 
@@ -224,7 +254,10 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         relays: Vec::new(),
     };
     let (lost_sender, lost) = mpsc::channel(1);
-    let accounts = Accounts::load(store.clone(), settings, lost_sender).await?;
+    let accounts = Accounts::load(store.clone(), settings, lost_sender.clone()).await?;
+    let people = PeopleHandle::load(store.clone(), lost_sender).await?;
+    let held: Vec<AccountId> = accounts.all().iter().map(|account| account.id()).collect();
+    people.forget_accounts_but(&held).await.map_err(|it| failed(&it))?;
     let own_relay = match &config.relay {
         Some(_) => Some(own::record(&store, own_face).await?),
         None => None,
@@ -238,6 +271,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     let broker = Arc::new(Broker {
         accounts: accounts.clone(),
         relays: relays.clone(),
+        people,
         store,
         data,
         authority: tls.authority(),
@@ -336,6 +370,7 @@ impl Running {
         let admin_router = crate::admin::routes::router(self.broker.clone());
         let admin = tokio::spawn(self.admin.run(admin_router, self.stop.subscribe()));
         let serving = tokio::spawn(self.server.run(self.stop.subscribe(), GRACE));
+        let tidying = tokio::spawn(self.broker.people.clone().keep_house(self.stop.subscribe()));
         let asking =
             tokio::spawn(probe::keep_asking(self.broker.relays.clone(), self.stop.subscribe()));
         let telling = self.relay.take().map(|Embedded { running, told }| {
@@ -344,7 +379,7 @@ impl Running {
         });
         let lost = tokio::select! {
             () = shutdown => None,
-            Some(account) = self.lost.recv() => Some(account),
+            Some(lease) = self.lost.recv() => Some(lease),
         };
         info!("shutting down");
         self.stop.send_replace(true);
@@ -353,6 +388,7 @@ impl Running {
         let _ = serving.await;
         let _ = admin.await;
         let _ = asking.await;
+        let _ = tidying.await;
         if let Some(telling) = telling {
             let _ = telling.await;
         }
@@ -360,9 +396,9 @@ impl Running {
         self.broker.store.clone().close().await;
         match lost {
             None => Ok(()),
-            Some(account) => bail!(
-                "another broker has taken over account {account}: two brokers use one database"
-            ),
+            Some(lease) => {
+                bail!("another broker has taken over {lease}: two brokers use one database")
+            }
         }
     }
 }
@@ -372,7 +408,7 @@ async fn first_account(broker: &Broker) -> Result<Option<Arc<AccountHandle>>> {
     match broker.accounts.all().as_slice() {
         [] => {
             let name = FIRST_ACCOUNT.parse().context("'home' is a name")?;
-            broker.accounts.create(name, None).await.map(Some).map_err(|it| failed(&it))
+            broker.accounts.create(By::BROKER, name, None).await.map(Some).map_err(|it| failed(&it))
         }
         [only] if only.read(warren_coord::Account::device_count) == 0 => Ok(Some(only.clone())),
         [_, ..] => Ok(None),
@@ -382,7 +418,8 @@ async fn first_account(broker: &Broker) -> Result<Option<Arc<AccountHandle>>> {
 /// A fresh one-time link: the first start may have been cut short before its link was read.
 async fn first_link(broker: &Broker, account: &Arc<AccountHandle>) -> Result<String> {
     let key = NewJoinKey { expires_in: Some(FIRST_LINK_LIFETIME), ..NewJoinKey::default() };
-    let created = broker.create_join_key(account, key).await.map_err(|it| failed(&it))?;
+    let created =
+        broker.create_join_key(By::BROKER, account, key).await.map_err(|it| failed(&it))?;
     Ok(created.link)
 }
 

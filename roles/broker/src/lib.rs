@@ -15,6 +15,7 @@ mod embedded;
 #[cfg(test)]
 mod fixture;
 mod outbox;
+mod people;
 mod problems;
 mod relays;
 mod server;

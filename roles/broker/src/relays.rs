@@ -19,13 +19,13 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use warren_coord::{
-    Account, RelayCreated, RelayFace, RelayKind, RelayPool, RelayProbe, RelayRecord, SecretHash,
-    UnixTime, relay_init,
+    Account, By, RelayCreated, RelayFace, RelayKind, RelayPool, RelayProbe, RelayRecord,
+    SecretHash, UnixTime, relay_activity, relay_init,
 };
 use warren_proto::{AccountId, DeviceId, DeviceName, RelayId, RelayInit, RelayReport, RelayScope};
 use warren_store::Store;
 
-use crate::accounts::{AccountHandle, Accounts, fresh_ctx, uninterrupted};
+use crate::accounts::{AccountHandle, Accounts, fresh_ctx, uninterrupted, unix_millis};
 use crate::api::problem::{ApiResult, Failure};
 
 pub(crate) use self::stream::events;
@@ -215,12 +215,16 @@ impl Relays {
     }
 
     /// Makes a relay server that is offered to all accounts.
-    pub(crate) async fn create(self: &Arc<Self>, name: DeviceName) -> ApiResult<RelayCreated> {
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        by: By,
+        name: DeviceName,
+    ) -> ApiResult<RelayCreated> {
         let this = self.clone();
         uninterrupted(async move {
             let _turn = this.turn.lock().await;
             let (record, created) = this.lock().pool.prepare_server(name, &fresh_ctx())?;
-            this.put(record).await?;
+            this.put(record, &by).await?;
             Ok(created)
         })
         .await
@@ -229,6 +233,7 @@ impl Relays {
     /// Offers somebody's TURN server to all accounts.
     pub(crate) async fn add_turn(
         self: &Arc<Self>,
+        by: By,
         new: warren_coord::NewTurn,
     ) -> ApiResult<RelayId> {
         let this = self.clone();
@@ -236,30 +241,32 @@ impl Relays {
             let _turn = this.turn.lock().await;
             let record = this.lock().pool.prepare_turn(new, &fresh_ctx())?;
             let id = record.id;
-            this.put(record).await?;
+            this.put(record, &by).await?;
             Ok(id)
         })
         .await
     }
 
     /// Gives one of the operator's relays a new secret.
-    pub(crate) async fn rotate(self: &Arc<Self>, id: RelayId) -> ApiResult<()> {
+    pub(crate) async fn rotate(self: &Arc<Self>, by: By, id: RelayId) -> ApiResult<()> {
         let this = self.clone();
         uninterrupted(async move {
             let _turn = this.turn.lock().await;
             let record = this.lock().pool.prepare_rotate(id, &fresh_ctx())?;
-            this.put(record).await
+            this.put(record, &by).await
         })
         .await
     }
 
     /// Removes one of the operator's relays; its token is void.
-    pub(crate) async fn remove(self: &Arc<Self>, id: RelayId) -> ApiResult<()> {
+    pub(crate) async fn remove(self: &Arc<Self>, by: By, id: RelayId) -> ApiResult<()> {
         let this = self.clone();
         uninterrupted(async move {
             let _turn = this.turn.lock().await;
+            let old = this.lock().pool.get(id).cloned();
+            let entry = relay_activity(old.as_ref(), None, &by, unix_millis());
             this.store
-                .remove_operator_relay(id)
+                .remove_operator_relay(id, entry.as_slice())
                 .await
                 .map_err(|error| Failure::unavailable(&error.into()))?;
             {
@@ -279,7 +286,7 @@ impl Relays {
             let _turn = this.turn.lock().await;
             let changed = this.lock().pool.prepare_face(id, &face);
             match changed {
-                Some(record) => this.put(record).await,
+                Some(record) => this.put(record, &By::BROKER).await,
                 None => Ok(()),
             }
         })
@@ -287,9 +294,11 @@ impl Relays {
     }
 
     /// Only while holding the turn.
-    async fn put(&self, record: RelayRecord) -> ApiResult<()> {
+    async fn put(&self, record: RelayRecord, by: &By) -> ApiResult<()> {
+        let old = self.lock().pool.get(record.id).cloned();
+        let entry = relay_activity(old.as_ref(), Some(&record), by, unix_millis());
         self.store
-            .put_operator_relay(&record)
+            .put_operator_relay(&record, entry.as_slice())
             .await
             .map_err(|error| Failure::unavailable(&error.into()))?;
         self.lock().pool.put(record);
@@ -336,8 +345,9 @@ async fn resolve_of(account: &Arc<AccountHandle>) {
     let records = account.read(Account::relay_records);
     for record in records {
         let Some(face) = resolved(&record).await else { continue };
-        let changed =
-            account.durable(move |account, _| account.prepare_relay_face(record.id, &face)).await;
+        let changed = account
+            .durable(By::BROKER, move |account, _| account.prepare_relay_face(record.id, &face))
+            .await;
         if let Err(failure) = changed {
             tracing::warn!(?failure, "can't store where a TURN server is");
         }

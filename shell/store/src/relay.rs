@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use warren_coord::{ListedRelay, RelayFace, RelayKind, RelayRecord, UnixTime};
+use sqlx::{Connection as _, Row as _};
+use warren_coord::{Chain, Entry, ListedRelay, RelayFace, RelayKind, RelayRecord, UnixTime};
 use warren_proto::{AccountId, DeviceId, RelayId, RelayTls};
 
 use crate::commit::{hex, seconds};
 use crate::load::{number, parse, secret_hash};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 impl Store {
     /// The relays that the operator offers to all accounts, by id.
@@ -26,23 +26,31 @@ impl Store {
         rows.iter().map(record).collect()
     }
 
-    /// Stores one of the operator's relays, in place of what was there.
+    /// Stores one of the operator's relays, in place of what was there, with the entries of Activity.
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub async fn put_operator_relay(&self, relay: &RelayRecord) -> Result<(), StoreError> {
+    pub async fn put_operator_relay(
+        &self,
+        relay: &RelayRecord,
+        entries: &[Entry],
+    ) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
-        let written = write(&mut connection, None, relay).await;
+        let written = put_operators(&mut connection, relay, entries).await;
         self.settle(connection, written).await
     }
 
-    /// Deletes one of the operator's relays.
+    /// Deletes one of the operator's relays, with the entries of Activity.
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub async fn remove_operator_relay(&self, relay: RelayId) -> Result<(), StoreError> {
+    pub async fn remove_operator_relay(
+        &self,
+        relay: RelayId,
+        entries: &[Entry],
+    ) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
-        let deleted = delete(&mut connection, None, relay).await;
+        let deleted = delete_operators(&mut connection, relay, entries).await;
         self.settle(connection, deleted).await
     }
 
@@ -75,6 +83,28 @@ impl Store {
         .map_err(|error| self.failed(error))?;
         Ok(())
     }
+}
+
+async fn put_operators(
+    connection: &mut SqliteConnection,
+    relay: &RelayRecord,
+    entries: &[Entry],
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    write(&mut transaction, None, relay).await?;
+    activity::append(&mut transaction, Chain::Broker, entries).await?;
+    Ok(transaction.commit().await?)
+}
+
+async fn delete_operators(
+    connection: &mut SqliteConnection,
+    relay: RelayId,
+    entries: &[Entry],
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    delete(&mut transaction, None, relay).await?;
+    activity::append(&mut transaction, Chain::Broker, entries).await?;
+    Ok(transaction.commit().await?)
 }
 
 /// Has relays refuse all devices of an account that is being removed.

@@ -86,6 +86,39 @@ impl Account {
     }
 }
 
+/// The entry of an account that is created or removed; it is in the broker's chain.
+pub fn account_activity(
+    before: Option<&AccountRecord>,
+    after: Option<&AccountRecord>,
+    by: &By,
+    at: u64,
+) -> Option<Entry> {
+    let record = after.or(before)?;
+    let action = if after.is_some() { "account.created" } else { "account.removed" };
+    let fields = diff(before.map(of_account).as_ref(), after.map(of_account).as_ref());
+    let named = Named::new("account", record.id, &record.name);
+    Some(Entry::new(action, named, Some(record.id), by, at).with(fields))
+}
+
+/// The entry of a change of one of the operator's relays; `None`: nothing that people care for.
+pub fn relay_activity(
+    before: Option<&RelayRecord>,
+    after: Option<&RelayRecord>,
+    by: &By,
+    at: u64,
+) -> Option<Entry> {
+    let record = after.or(before)?;
+    let action = match (before, after) {
+        (None, _) => "relay.created",
+        (Some(_), Some(_)) => "relay.changed",
+        (Some(_), None) => "relay.removed",
+    };
+    let fields = diff(before.map(of_relay).as_ref(), after.map(of_relay).as_ref());
+    let named = Named::new("relay", record.id, &record.name);
+    let is_news = before.is_none() || after.is_none() || !fields.is_empty();
+    is_news.then(|| Entry::new(action, named, None, by, at).with(fields))
+}
+
 fn account_action(old: &AccountRecord, new: &AccountRecord) -> &'static str {
     match (old.settings.suspended, new.settings.suspended) {
         (false, true) => "account.suspended",
@@ -108,7 +141,7 @@ fn device_action(old: Option<&DeviceRecord>, new: &DeviceRecord) -> &'static str
 }
 
 /// The facts of an account that people care for: not how many addresses were given out.
-pub(crate) fn of_account(record: &AccountRecord) -> Facts {
+fn of_account(record: &AccountRecord) -> Facts {
     let settings = &record.settings;
     Facts::default()
         .open("name", &record.name)
@@ -153,7 +186,7 @@ fn of_join_key(key: &JoinKeyRecord) -> Facts {
 }
 
 /// Not where it is reached: relay servers report that themselves.
-pub(crate) fn of_relay(relay: &RelayRecord) -> Facts {
+fn of_relay(relay: &RelayRecord) -> Facts {
     let (kind, url, token) = match &relay.kind {
         RelayKind::Device(id) => (format!("device {id}"), None, None),
         RelayKind::Server { token } => ("server".to_owned(), None, Some(token.0)),

@@ -108,6 +108,11 @@ impl Account {
         self.device_by_name.get(name).copied()
     }
 
+    /// The name of a device, expired or not.
+    pub fn device_name(&self, id: DeviceId) -> Option<DeviceName> {
+        self.devices.get(&id).map(|device| device.record.name.clone())
+    }
+
     /// How many devices there are, expired ones too.
     pub fn device_count(&self) -> usize {
         self.devices.len()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, mpsc};
 use tracing::{error, warn};
 use warren_coord::{
-    Account, AccountRecord, BrokerSettings, Ctx, Directory, LeaseEpoch, Prepared, Refused,
+    Account, AccountRecord, BrokerSettings, By, Ctx, Directory, LeaseEpoch, Prepared, Refused,
     SessionId, Snapshot, UnixTime,
 };
 use warren_proto::{AccountId, DeviceId, ErrorCode, InstanceId, MapVersion, SessionEvent};
@@ -16,7 +16,7 @@ use warren_store::{Store, StoreError};
 use super::latest::Latest;
 use super::session::Session;
 use super::turns::Turns;
-use super::{fresh_ctx, uninterrupted};
+use super::{Lease, fresh_ctx, uninterrupted, unix_millis};
 use crate::api::problem::{ApiResult, Failure};
 use crate::outbox::{Sender, Sent, outbox};
 use crate::relays::NewsDesk;
@@ -38,7 +38,7 @@ pub(crate) struct AccountHandle {
     timer: Notify,
     store: Store,
     directory: Arc<RwLock<Directory>>,
-    lost: mpsc::Sender<AccountId>,
+    lost: mpsc::Sender<Lease>,
     relay_news: NewsDesk,
     /// Whose turn it is to be sent a whole map.
     pub(crate) turns: Turns,
@@ -97,7 +97,7 @@ impl AccountHandle {
         settings: &BrokerSettings,
         store: Store,
         directory: Arc<RwLock<Directory>>,
-        lost: mpsc::Sender<AccountId>,
+        lost: mpsc::Sender<Lease>,
         relay_news: NewsDesk,
     ) -> Arc<Self> {
         let ctx = fresh_ctx();
@@ -151,19 +151,20 @@ impl AccountHandle {
     }
 
     /// Changes what is durable: decides, commits, applies; then sends out what follows from it.
-    /// The reply is there only once the change is safe.
+    /// The reply is there only once the change is safe. Activity says that it was `by`.
     ///
     /// # Errors
     /// The decision's refusal, or that the store can't; then nothing has changed.
     pub(crate) async fn durable<R: Send + 'static>(
         self: &Arc<Self>,
+        by: By,
         decide: impl FnOnce(&Account, &Ctx) -> Result<Prepared<R>, Refused> + Send + 'static,
     ) -> ApiResult<R> {
         let this = self.clone();
         uninterrupted(async move {
             let _turn = this.turn.lock().await;
             let prepared = this.decide(decide)?;
-            this.commit(prepared).await
+            this.commit(prepared, &by).await
         })
         .await
     }
@@ -180,20 +181,23 @@ impl AccountHandle {
     }
 
     /// Only while holding the turn.
-    async fn commit<R>(&self, prepared: Prepared<R>) -> ApiResult<R> {
-        if !prepared.changes.is_empty() {
-            let epoch = self.read(Account::epoch);
-            if let Err(error) = self.store.commit(self.id, epoch, &prepared.changes).await {
+    async fn commit<R>(&self, prepared: Prepared<R>, by: &By) -> ApiResult<R> {
+        let changes = &prepared.changes;
+        if !changes.is_empty() {
+            let at = unix_millis();
+            let (epoch, entries) =
+                self.read(|account| (account.epoch(), account.activity(changes, by, at)));
+            if let Err(error) = self.store.commit(self.id, epoch, changes, &entries).await {
                 if matches!(error, StoreError::Fenced) {
                     // The receiver has room or is told already.
-                    let _ = self.lost.try_send(self.id);
+                    let _ = self.lost.try_send(Lease::Account(self.id));
                 }
                 return Err(Failure::unavailable(&error.into()));
             }
             self.directory
                 .write()
                 .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .apply(self.id, &prepared.changes);
+                .apply(self.id, changes);
         }
         Ok(self.soft(|account, now| account.apply(prepared, now)))
     }
@@ -236,7 +240,8 @@ impl AccountHandle {
 
     /// Writes what is not urgent and ends the streams: nodes come back to the next process.
     pub(super) async fn shut_down(self: &Arc<Self>) -> ApiResult<()> {
-        let written = self.durable(|account, ctx| Ok(account.prepare_housekeeping(ctx))).await;
+        let written =
+            self.durable(By::BROKER, |account, ctx| Ok(account.prepare_housekeeping(ctx))).await;
         self.retire().await;
         written
     }
@@ -312,7 +317,7 @@ impl AccountHandle {
         };
         if housekeeping
             && let Err(failure) =
-                self.durable(|account, ctx| Ok(account.prepare_housekeeping(ctx))).await
+                self.durable(By::BROKER, |account, ctx| Ok(account.prepare_housekeeping(ctx))).await
         {
             warn!(?failure, "housekeeping is put off");
         }
@@ -385,7 +390,7 @@ mod tests {
         let store = Store::open(&folder.path().join("warren.db")).await.unwrap();
         let (lost, _) = mpsc::channel(1);
         let accounts = Accounts::load(store, BrokerSettings::default(), lost).await.unwrap();
-        let handle = accounts.create("home".parse().unwrap(), None).await.unwrap();
+        let handle = accounts.create(By::BROKER, "home".parse().unwrap(), None).await.unwrap();
 
         let closing = handle.close_for_removal().await;
         let open = || handle.open_session(DeviceId(1), None, None, &Arc::default());
@@ -398,7 +403,10 @@ mod tests {
             Some(ErrorCode::Revoked),
             "there is no such device, but a service"
         );
-        handle.durable(|account, ctx| Ok(account.prepare_housekeeping(ctx))).await.unwrap();
+        handle
+            .durable(By::BROKER, |account, ctx| Ok(account.prepare_housekeeping(ctx)))
+            .await
+            .unwrap();
 
         handle.close_for_removal().await.revoke_all();
         assert_eq!(code(open()), Some(ErrorCode::Unavailable));

@@ -15,7 +15,7 @@ use warren_proto::{DeviceName, ErrorCode, RelayId};
 
 use super::Time;
 use super::relay_types::{NewRelay, NewTurn, Relay, RelayCreated, RelayOrigin, SetRelays};
-use super::routes::Content;
+use super::routes::{Asker, Content};
 use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
@@ -57,21 +57,23 @@ async fn show(
 
 async fn create(
     State(broker): Shared,
+    Asker(by): Asker,
     Path(account): Path<String>,
     Content(new): Content<NewRelay>,
 ) -> ApiResult<(StatusCode, Json<RelayCreated>)> {
     let handle = broker.accounts.find(&account)?;
     let name = new.name.clone();
     let created =
-        handle.durable(move |account, ctx| account.prepare_relay_server(name, ctx)).await?;
+        handle.durable(by, move |account, ctx| account.prepare_relay_server(name, ctx)).await?;
     Ok((StatusCode::CREATED, Json(token(&broker, new.name, created))))
 }
 
 async fn create_shared(
     State(broker): Shared,
+    Asker(by): Asker,
     Content(new): Content<NewRelay>,
 ) -> ApiResult<(StatusCode, Json<RelayCreated>)> {
-    let created = broker.relays.create(new.name.clone()).await?;
+    let created = broker.relays.create(by, new.name.clone()).await?;
     Ok((StatusCode::CREATED, Json(token(&broker, new.name, created))))
 }
 
@@ -82,20 +84,22 @@ fn token(broker: &Broker, name: DeviceName, created: warren_coord::RelayCreated)
 
 async fn add_turn(
     State(broker): Shared,
+    Asker(by): Asker,
     Path(account): Path<String>,
     Content(new): Content<NewTurn>,
 ) -> ApiResult<(StatusCode, Json<Relay>)> {
     let handle = broker.accounts.find(&account)?;
     let new = checked_turn(new).await?;
-    let id = handle.durable(move |account, ctx| account.prepare_turn(new, ctx)).await?;
+    let id = handle.durable(by, move |account, ctx| account.prepare_turn(new, ctx)).await?;
     Ok((StatusCode::CREATED, Json(find(views(&broker, &handle), &id.to_string())?)))
 }
 
 async fn add_shared_turn(
     State(broker): Shared,
+    Asker(by): Asker,
     Content(new): Content<NewTurn>,
 ) -> ApiResult<(StatusCode, Json<Relay>)> {
-    let id = broker.relays.add_turn(checked_turn(new).await?).await?;
+    let id = broker.relays.add_turn(by, checked_turn(new).await?).await?;
     Ok((StatusCode::CREATED, Json(find(shared_views(&broker), &id.to_string())?)))
 }
 
@@ -118,12 +122,13 @@ async fn checked_turn(new: NewTurn) -> ApiResult<warren_coord::NewTurn> {
 
 async fn set(
     State(broker): Shared,
+    Asker(by): Asker,
     Path(account): Path<String>,
     Content(list): Content<SetRelays>,
 ) -> ApiResult<Json<Vec<Relay>>> {
     let handle = broker.accounts.find(&account)?;
     let groups = list.relays;
-    handle.durable(move |account, ctx| account.prepare_relay_list(&groups, ctx)).await?;
+    handle.durable(by, move |account, ctx| account.prepare_relay_list(&groups, ctx)).await?;
     // A device needs a moment to hear that it is a relay, and to begin.
     let settled = async {
         loop {
@@ -147,21 +152,23 @@ fn unsure(relay: &Relay) -> bool {
 
 async fn remove(
     State(broker): Shared,
+    Asker(by): Asker,
     Path((account, relay)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
     let handle = broker.accounts.find(&account)?;
     let relay = own(&broker, &handle, &relay)?;
-    handle.durable(move |account, _| account.prepare_remove_relay(relay)).await?;
+    handle.durable(by, move |account, _| account.prepare_remove_relay(relay)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn rotate(
     State(broker): Shared,
+    Asker(by): Asker,
     Path((account, relay)): Path<(String, String)>,
 ) -> ApiResult<Json<Relay>> {
     let handle = broker.accounts.find(&account)?;
     let relay = own(&broker, &handle, &relay)?;
-    handle.durable(move |account, ctx| account.prepare_rotate_relay(relay, ctx)).await?;
+    handle.durable(by, move |account, ctx| account.prepare_rotate_relay(relay, ctx)).await?;
     find(views(&broker, &handle), &relay.to_string()).map(Json)
 }
 
@@ -185,15 +192,23 @@ async fn show_shared(State(broker): Shared, Path(relay): Path<String>) -> ApiRes
     find(shared_views(&broker), &relay).map(Json)
 }
 
-async fn remove_shared(State(broker): Shared, Path(relay): Path<String>) -> ApiResult<StatusCode> {
+async fn remove_shared(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path(relay): Path<String>,
+) -> ApiResult<StatusCode> {
     let record = broker.relays.find(&relay)?;
-    broker.relays.remove(record.id).await?;
+    broker.relays.remove(by, record.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn rotate_shared(State(broker): Shared, Path(relay): Path<String>) -> ApiResult<Json<Relay>> {
+async fn rotate_shared(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path(relay): Path<String>,
+) -> ApiResult<Json<Relay>> {
     let record = broker.relays.find(&relay)?;
-    broker.relays.rotate(record.id).await?;
+    broker.relays.rotate(by, record.id).await?;
     find(shared_views(&broker), &record.id.to_string()).map(Json)
 }
 

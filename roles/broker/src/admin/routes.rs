@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use http_body_util::{BodyExt as _, Limited};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use warren_coord::{
-    Account as CoordAccount, DeviceEdit, DeviceView, JoinKeyView, PathView, Refused, Tag,
+    Account as CoordAccount, By, DeviceEdit, DeviceView, JoinKeyView, PathView, Refused, Tag,
 };
 use warren_proto::{DeviceId, DeviceName, ErrorCode, JoinKeyId, RelayId};
 
@@ -80,19 +81,20 @@ async fn show_account(
 
 async fn create_account(
     State(broker): Shared,
+    Asker(by): Asker,
     Content(new): Content<NewAccount>,
 ) -> ApiResult<(StatusCode, Json<Account>)> {
-    let handle = broker.accounts.create(new.name, new.ipv4_range).await?;
+    let handle = broker.accounts.create(by, new.name, new.ipv4_range).await?;
     Ok((StatusCode::CREATED, Json(account_view(&handle))))
 }
 
 async fn remove_account(
     State(broker): Shared,
+    Asker(by): Asker,
     Path(account): Path<String>,
 ) -> ApiResult<StatusCode> {
     let id = broker.accounts.find(&account)?.id();
-    broker.accounts.remove(id).await?;
-    broker.relays.reload().await.map_err(|error| Failure::unavailable(&error))?;
+    broker.remove_account(by, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -107,20 +109,22 @@ async fn join_keys(
 
 async fn create_join_key(
     State(broker): Shared,
+    Asker(by): Asker,
     Path(account): Path<String>,
     Content(new): Content<NewJoinKey>,
 ) -> ApiResult<(StatusCode, Json<JoinKeyCreated>)> {
     let handle = broker.accounts.find(&account)?;
-    Ok((StatusCode::CREATED, Json(broker.create_join_key(&handle, new).await?)))
+    Ok((StatusCode::CREATED, Json(broker.create_join_key(by, &handle, new).await?)))
 }
 
 async fn remove_join_key(
     State(broker): Shared,
+    Asker(by): Asker,
     Path((account, key)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
     let handle = broker.accounts.find(&account)?;
     let key: JoinKeyId = key.parse().map_err(|_| Failure::not_found("join key"))?;
-    handle.durable(move |account, _| account.prepare_remove_join_key(key)).await?;
+    handle.durable(by, move |account, _| account.prepare_remove_join_key(key)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -147,6 +151,7 @@ async fn show_device(
 
 async fn change_device(
     State(broker): Shared,
+    Asker(by): Asker,
     Path((account, device)): Path<(String, String)>,
     Content(change): Content<DeviceChange>,
 ) -> ApiResult<Json<Device>> {
@@ -158,17 +163,18 @@ async fn change_device(
         static_endpoint: change.static_endpoint,
         tags: change.tags.map(parse_tags).transpose()?,
     };
-    handle.durable(move |account, _| account.prepare_change(device, edit)).await?;
+    handle.durable(by, move |account, _| account.prepare_change(device, edit)).await?;
     shown(&handle, device)
 }
 
 async fn expire_device(
     State(broker): Shared,
+    Asker(by): Asker,
     Path((account, device)): Path<(String, String)>,
 ) -> ApiResult<Json<Device>> {
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
-    handle.durable(move |account, _| account.prepare_expire(device)).await?;
+    handle.durable(by, move |account, _| account.prepare_expire(device)).await?;
     shown(&handle, device)
 }
 
@@ -193,12 +199,13 @@ async fn device_paths(
 
 async fn remove_device(
     State(broker): Shared,
+    Asker(by): Asker,
     Path((account, device)): Path<(String, String)>,
 ) -> ApiResult<Json<DeviceRemoved>> {
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
     let was_relay = handle.read(|account| account.is_relay(device));
-    handle.durable(move |account, _| account.prepare_remove(device)).await?;
+    handle.durable(by, move |account, _| account.prepare_remove(device)).await?;
     Ok(Json(DeviceRemoved { was_relay, relays_left: super::relays::used(&handle) }))
 }
 
@@ -206,12 +213,12 @@ async fn pins(State(broker): Shared) -> ApiResult<Json<Pins>> {
     broker.pins().map(Json).ok_or_else(no_pins)
 }
 
-async fn prepare_pin(State(broker): Shared) -> ApiResult<Json<Pins>> {
-    broker.prepare_pin().await.map(Json)
+async fn prepare_pin(State(broker): Shared, Asker(by): Asker) -> ApiResult<Json<Pins>> {
+    broker.prepare_pin(&by).await.map(Json)
 }
 
-async fn activate_pin(State(broker): Shared) -> ApiResult<Json<Pins>> {
-    broker.activate_pin().await.map(Json)
+async fn activate_pin(State(broker): Shared, Asker(by): Asker) -> ApiResult<Json<Pins>> {
+    broker.activate_pin(&by).await.map(Json)
 }
 
 pub(crate) fn no_pins() -> Failure {
@@ -221,7 +228,8 @@ pub(crate) fn no_pins() -> Failure {
     )
 }
 
-async fn backup(State(broker): Shared) -> ApiResult<Response> {
+async fn backup(State(broker): Shared, Asker(by): Asker) -> ApiResult<Response> {
+    broker.note("broker.backup", &by).await?;
     let archive = crate::backup::create(&broker.data, &broker.store)
         .await
         .map_err(|error| Failure::unavailable(&error))?;
@@ -232,9 +240,13 @@ async fn backup(State(broker): Shared) -> ApiResult<Response> {
     Ok(response)
 }
 
-async fn restore(State(broker): Shared, request: Request) -> ApiResult<Json<Manifest>> {
+async fn restore(
+    State(broker): Shared,
+    Asker(by): Asker,
+    request: Request,
+) -> ApiResult<Json<Manifest>> {
     let archive = spool(&broker, request.into_body()).await?;
-    broker.restore(archive).await.map(Json)
+    broker.restore(&by, archive).await.map(Json)
 }
 
 /// Keeps an upload in an unnamed file, read from its beginning.
@@ -394,5 +406,21 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Content<T> {
             }
         };
         serde_json::from_slice(&body).map(Self).map_err(|error| Failure::invalid(error.to_string()))
+    }
+}
+
+/// Who is at the socket, as Activity names him.
+pub(super) struct Asker(pub(super) By);
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let by = parts.extensions.get().cloned();
+        by.map(Self).ok_or_else(|| {
+            Failure::unavailable(&anyhow::anyhow!(
+                "a request came by no connection of the socket's"
+            ))
+        })
     }
 }

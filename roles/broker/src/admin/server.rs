@@ -16,6 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tower_service::Service as _;
 use tracing::{debug, warn};
+use warren_coord::By;
 
 use super::GROUP;
 
@@ -103,7 +104,9 @@ async fn serve(
     }
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut router = router.clone();
-        async move { router.call(request.map(Body::new)).await }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(By::local(uid.as_raw()));
+        async move { router.call(request).await }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use serde::de::DeserializeOwned;
-use warren_coord::Refused;
+use warren_coord::{Actor, By, Refused};
 use warren_proto::{DeviceId, ErrorCode, OLDEST_PROTOCOL, PROTOCOL_HEADER};
 
 use super::Api;
@@ -22,14 +22,20 @@ use crate::server::{Flow, Holder, Peer, client_of, source_of};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Where a request comes from, as far as limits go: an IPv4 address or an IPv6 /64.
-pub(super) struct Source(pub(super) IpAddr);
+/// Where a request comes from.
+pub(super) struct Source {
+    /// As far as limits go: an IPv4 address or an IPv6 /64.
+    pub(super) prefix: IpAddr,
+    /// As far as trusted proxies tell.
+    pub(super) address: IpAddr,
+}
 
 impl FromRequestParts<Arc<Api>> for Source {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
-        Ok(Self(source_of(client(parts, api)?)))
+        let address = client(parts, api)?;
+        Ok(Self { prefix: source_of(address), address })
     }
 }
 
@@ -77,7 +83,19 @@ pub(super) struct Caller {
     pub(super) account: Arc<AccountHandle>,
     pub(super) device: DeviceId,
     pub(super) flow: Arc<Flow>,
+    address: IpAddr,
     _place: Place,
+}
+
+impl Caller {
+    /// The device, as Activity names it.
+    pub(super) fn by(&self) -> By {
+        let name = self.account.read(|account| account.device_name(self.device));
+        match name {
+            Some(name) => By::device(self.device, name, Some(self.address)),
+            None => By { actor: Actor::JoinKey, source: Some(self.address) },
+        }
+    }
 }
 
 impl FromRequestParts<Arc<Api>> for Caller {
@@ -90,7 +108,8 @@ impl FromRequestParts<Arc<Api>> for Caller {
         peer(parts)?.set_known(Holder::Device(account.id(), device));
         let flow: Arc<Flow> = parts.extensions.get().cloned().unwrap_or_default();
         let place = account.requests.enter(device, &flow);
-        Ok(Self { account, device, flow, _place: place })
+        let address = client(parts, api)?;
+        Ok(Self { account, device, flow, address, _place: place })
     }
 }
 

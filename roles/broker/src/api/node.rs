@@ -33,7 +33,7 @@ pub(super) async fn challenge(State(api): State<Arc<Api>>) -> Json<Challenge> {
 /// `POST /v1/node/register`. Strangers' bodies are read only after they were counted.
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
-    Source(source): Source,
+    Source { prefix: source, address }: Source,
     request: Request,
 ) -> ApiResult<Json<Registered>> {
     if !api.attempts.take(source, Instant::now()) {
@@ -48,7 +48,7 @@ pub(super) async fn register(
     let body = extract::read(request, MAX_REGISTER, api.limits.request_timeout).await?;
     drop(reading);
     let register: Register = extract::parse(&body)?;
-    let outcome = api.accounts.register(register).await;
+    let outcome = api.accounts.register(register, address).await;
     if let Err(failure) = &outcome
         && is_a_guess(failure.code())
     {
@@ -182,8 +182,8 @@ pub(super) async fn paths(
 
 /// `POST /v1/node/logout`
 pub(super) async fn logout(caller: Caller) -> ApiResult<StatusCode> {
-    let device = caller.device;
-    caller.account.durable(move |account, _| account.prepare_logout(device)).await?;
+    let (by, device) = (caller.by(), caller.device);
+    caller.account.durable(by, move |account, _| account.prepare_logout(device)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

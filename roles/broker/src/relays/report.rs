@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use warren_coord::{Refused, RelayFace};
+use warren_coord::{By, Refused, RelayFace};
 use warren_proto::{ErrorCode, OLDEST_PROTOCOL, RelayReport, RelayReported, RelayTls};
 
 use super::{Relays, Server};
@@ -109,7 +109,10 @@ impl Relays {
         match server {
             Server::Of(account, id) => {
                 let account = self.accounts.get(account).ok_or_else(void)?;
-                account.durable(move |account, _| account.prepare_relay_face(id, &face)).await
+                let change = move |account: &warren_coord::Account, _: &_| {
+                    account.prepare_relay_face(id, &face)
+                };
+                account.durable(By::BROKER, change).await
             }
             Server::Operators(id) => self.set_face(id, face).await,
         }
