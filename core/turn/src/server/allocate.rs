@@ -201,8 +201,7 @@ impl Server {
         lifetime: Duration,
         now: Instant,
     ) -> Result<(), Refused> {
-        let id = proven.identity.name.split('\n').next().unwrap_or_default();
-        let ip = rest::virtual_address(id);
+        let ip = rest::virtual_address(proven.identity.id());
         let elsewhere = self.table.find_virtual(ip).filter(|holder| Some(*holder) != there);
         let is_own = |holder: Handle| {
             let owner = self.table.get(holder).map(|allocation| allocation.owner);

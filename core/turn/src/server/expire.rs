@@ -32,7 +32,10 @@ impl Server {
             match timer {
                 Timer::Allocation(handle) => self.release(handle, now),
                 Timer::Reservation(token) => self.expire_reservation(token, now),
-                Timer::Owner(owner) => self.let_go_of_owner(owner, now),
+                Timer::Owner(owner) => {
+                    self.owners.stop_waiting(owner);
+                    self.let_go_of_owner(owner, now);
+                }
                 Timer::Stream(stream) => self.expire_stream(stream),
             }
         }

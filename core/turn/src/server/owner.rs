@@ -28,6 +28,17 @@ pub(super) struct Identity {
     pub(super) name: Arc<str>,
 }
 
+impl Identity {
+    /// What its virtual address is made of: a user's name without the realm; an id may be anything,
+    /// and is taken whole.
+    pub(super) fn id(&self) -> &str {
+        match self.source {
+            Source::Rest => &self.name,
+            Source::User => self.name.split('\n').next().unwrap_or_default(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Owner {
     identity: Identity,
@@ -144,6 +155,13 @@ impl Owners {
         self.free.push(owner.0);
         self.map_mut(known.identity.source).remove(&known.identity.name);
         None
+    }
+
+    /// The timer that [`Self::let_go`] wanted has rung: it may want another.
+    pub(super) fn stop_waiting(&mut self, owner: OwnerId) {
+        if let Some(owner) = self.get_mut(owner) {
+            owner.is_waiting = false;
+        }
     }
 
     /// Whether so many bytes of an owner may go.

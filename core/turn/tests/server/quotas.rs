@@ -105,3 +105,25 @@ fn allocating_afresh_does_not_refill_the_bandwidth() {
     assert_eq!(world.server.gauges().credentials, 0, "forgotten when paid");
     assert!(send(&mut world).is_ok());
 }
+
+#[test]
+fn who_spends_more_while_the_bandwidth_is_being_paid_is_forgotten_too() {
+    let bandwidth = NonZeroU64::new(1000);
+    let mut world = world(Quotas { bandwidth, ..Quotas::default() });
+    let mut who = Who::rest("a", client(1));
+    let mut send = |world: &mut World, bytes: u64| {
+        world.allocated(&mut who);
+        world.bind(&mut who, number(0), addr("8.8.8.8:1")).unwrap();
+        let run = Run { packets: 1, bytes };
+        let sent = world.server.route_channel(who.at, number(0), run, world.now);
+        assert_eq!(world.refresh(&mut who, Some(0)), Ok(0));
+        sent
+    };
+    assert!(send(&mut world, 5000).is_ok());
+    world.pass(Duration::from_millis(4500));
+    // The timer for the five seconds is set; this debt outlasts it.
+    assert!(send(&mut world, 2000).is_ok());
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.server.gauges().credentials, 0);
+    assert_eq!(world.server.poll_timeout(), None);
+}

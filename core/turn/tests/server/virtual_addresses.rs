@@ -137,3 +137,13 @@ fn a_user_and_an_id_of_one_name_do_not_share_an_address() {
     });
     assert_eq!(answer, Err(508));
 }
+
+#[test]
+fn an_id_with_a_line_feed_gets_nobody_elses_address() {
+    let mut world = World::new(config());
+    let victim = world.allocated_virtual(&mut Who::rest("a", client(1)));
+    // At a relay where the victim isn't at the moment.
+    let mut elsewhere = World::new(config());
+    let squatter = elsewhere.allocated_virtual(&mut Who::rest("a\nb", client(2)));
+    assert_ne!(victim, squatter);
+}
