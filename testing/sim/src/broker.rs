@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use warren_coord::{
-    Account, AccountRecord, BrokerSettings, Change, Ctx, Directory, Gatekeeper, JoinKeyCreated,
-    LeaseEpoch, NewJoinKey, Prepared, Refused, SessionId, Snapshot, UnixTime, prove,
+    Account, AccountRecord, AccountSettings, BrokerSettings, Change, Ctx, Directory, Gatekeeper,
+    JoinKeyCreated, LeaseEpoch, NewJoinKey, Prepared, Refused, SessionId, Snapshot, UnixTime,
+    prove,
 };
 use warren_proto::{
     AccountId, CheckIn, DeviceId, InstanceId, PROTOCOL, PublicKey, Register, Registered,
@@ -65,6 +66,7 @@ impl Broker {
             ipv6_range: "fd12:3456:789a::/48".parse().expect("a network"),
             next_host: 1,
             created: UnixTime(UNIX_START.as_secs()),
+            settings: AccountSettings::default(),
         };
         let disk = Disk { snapshot: Snapshot::empty(account), lease: 0 };
         let mut broker = Self { host, disk, settings, start: now, rng, process: None };

@@ -156,6 +156,15 @@ fn refusal(refused: &Refused) -> Down {
         | Refused::NameTaken(_)
         | Refused::NoRelay(_)
         | Refused::AmbiguousRelay(_)
-        | Refused::RangeTaken(_) => Down::Done,
+        | Refused::RangeTaken(_)
+        | Refused::EmailTaken(_)
+        | Refused::SignInFailed
+        | Refused::CodeWrong
+        | Refused::TookTooLong
+        | Refused::UserSuspended
+        | Refused::LinkInvalid
+        | Refused::LastOwner
+        | Refused::LastOperator
+        | Refused::IdentityUnknown => Down::Done,
     }
 }
