@@ -42,6 +42,9 @@ pub enum Refused {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(&'static str),
+    /// What the request was made from has changed meanwhile.
+    #[error("{0}")]
+    Conflict(&'static str),
     /// The address range is not one for an account.
     #[error("{0}")]
     InvalidRange(#[from] warren_proto::InvalidRange),
@@ -112,6 +115,7 @@ impl Refused {
             Self::AmbiguousRelay(_) => ErrorCode::Conflict,
             Self::NameTaken(_)
             | Self::RangeTaken(_)
+            | Self::Conflict(_)
             | Self::EmailTaken(_)
             | Self::LastOwner
             | Self::LastOperator => ErrorCode::Conflict,

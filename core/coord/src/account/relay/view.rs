@@ -43,6 +43,8 @@ pub struct RelayView {
     pub shared: bool,
     /// Its place among those that the account's devices use; `None`: they don't use it.
     pub rank: Option<u16>,
+    /// Whether the account has named it, rather than use what there is.
+    pub listed: bool,
     /// Where it is reached.
     pub face: RelayFace,
     /// A TURN server's URL.
@@ -220,6 +222,7 @@ impl Account {
             origin,
             shared,
             rank: used.map(|used| used.rank),
+            listed: self.relays.list.iter().any(|entry| entry.relay == record.id),
             face: self.relay_face(record),
             url: match &record.kind {
                 RelayKind::Turn { url, .. } => Some(url.clone()),
