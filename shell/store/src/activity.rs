@@ -27,6 +27,8 @@ pub struct ActivityFilter {
     pub action: Option<String>,
     /// Whose subject has this id or name.
     pub subject: Option<String>,
+    /// Whose actor or subject is called something with this in it, whatever the case.
+    pub about: Option<String>,
     /// Not before this, in milliseconds since the Unix epoch.
     pub since: Option<u64>,
     /// Before this, in milliseconds since the Unix epoch.
@@ -167,6 +169,11 @@ fn select<'a>(
     if let Some(subject) = &filter.subject {
         query.push(" AND (subject_id = ").push_bind(subject.clone());
         query.push(" OR subject_name = ").push_bind(subject.clone()).push(")");
+    }
+    if let Some(about) = &filter.about {
+        let about = about.to_lowercase();
+        query.push(" AND (instr(lower(actor_name), ").push_bind(about.clone()).push(") > 0");
+        query.push(" OR instr(lower(subject_name), ").push_bind(about).push(") > 0)");
     }
     if let Some(since) = filter.since {
         query.push(" AND at >= ").push_bind(millis(since));
