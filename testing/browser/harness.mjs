@@ -1,5 +1,6 @@
 // Runs the default export of a script in headless Chromium; started by src/lib.rs, which says in the
-// first argument, as JSON, what to run. The script gets { browser, context, page, args, screenshot };
+// first argument, as JSON, what to run. The script gets { browser, context, page, args,
+// screenshot, picture, require };
 // what it returns goes to standard output as JSON. What goes wrong goes to standard error, with a
 // picture of the page.
 
@@ -10,7 +11,8 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 
 const job = JSON.parse(process.argv[2]);
-const { chromium } = createRequire(path.join(job.modules, "from-here.js"))("playwright-core");
+const require = createRequire(path.join(job.modules, "from-here.js"));
+const { chromium } = require("playwright-core");
 
 const FLAGS = [
   "--disable-gpu",
@@ -44,7 +46,8 @@ async function run() {
     page.on("console", (message) => console.error(`the page says: ${message.text()}`));
     const screenshot = (name) => page.screenshot({ path: picture(name), fullPage: true });
     try {
-      return await script({ browser, context, page, args: job.args, screenshot });
+      const { args } = job;
+      return await script({ browser, context, page, args, screenshot, picture, require });
     } catch (error) {
       const name = `${path.basename(job.script, ".mjs")}-failed`;
       await screenshot(name).then(

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! test ── Job ──► node harness.mjs ──► playwright-core ──► chromium
-//!      ◄── JSON ──┘     └ the script's default export, { browser, context, page, args, screenshot }
+//!      ◄── JSON ──┘     └ the script's default export, { browser, context, page, args, … }
 //! ```
 //!
 //! Screenshots go to `target/screenshots`, which CI keeps. `testing/setup.sh test` installs Chromium
