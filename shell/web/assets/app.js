@@ -45,6 +45,7 @@
     if (part.contains(focused) && focused.matches("input, select, textarea")) return;
     const id = part.contains(focused) ? focused.id : "";
     part.replaceWith(fresh);
+    window.htmx?.process(fresh);
     if (id) document.getElementById(id)?.focus({ preventScroll: true });
   };
   const adoptRows = (list, fresh) => {
@@ -80,6 +81,8 @@
       for (const part of document.querySelectorAll("[data-live]")) {
         const fresh = part.id && page.getElementById(part.id);
         if (fresh) adopt(part, document.adoptNode(fresh));
+        // What was shown isn't there at all any more: another kind of page.
+        else return location.reload();
       }
       tick();
     } catch {
@@ -117,7 +120,26 @@
     }
   };
 
+  // ---- A secret in the link's fragment, which no log has seen, goes on in a form's body ----
+  const unwrap = () => {
+    const field = document.querySelector("[data-fragment]");
+    if (!field || location.hash.length < 2) return;
+    field.value = decodeURIComponent(location.hash.slice(1));
+    history.replaceState(null, "", location.pathname);
+    field.form.requestSubmit();
+  };
+
+  // ---- A command that holds this page's own address, secret and all ----
+  const fill = () => {
+    const command = document.querySelector("[data-here]");
+    if (!command || location.hash.length < 2) return;
+    command.textContent = command.dataset.here.replace("HERE", location.href.replaceAll("'", "%27"));
+    command.closest(".code").querySelector("button").dataset.copy = command.textContent;
+  };
+
   const start = () => {
+    unwrap();
+    fill();
     for (const toast of document.querySelectorAll(".toast:not(.bad)")) leave(toast, 5000);
     watch();
     tick();

@@ -52,6 +52,13 @@ pub struct Toast {
     pub tone: Tone,
 }
 
+impl Toast {
+    /// Whether it is bad news, which stays until somebody has read it.
+    pub fn is_bad(&self) -> bool {
+        self.tone == Tone::Bad
+    }
+}
+
 /// An entry of the navigation.
 #[derive(Debug, Clone)]
 pub struct NavItem {

@@ -18,7 +18,7 @@ pub mod qr;
 mod when;
 
 pub use csrf::Csrf;
-pub use form::{FormError, read_form};
+pub use form::{Fields, FormError};
 pub use guard::is_same_origin;
 pub use html::{Html, Shield, finish, takes_gzip};
 pub use layout::{Account, Layout, NavItem, Person, Theme, Toast, Tone};
