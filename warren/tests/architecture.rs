@@ -21,7 +21,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren-control", &["warren-net", "warren-proto"]),
     ("warren-store", &["warren-coord", "warren-proto"]),
     ("warren-web", &[]),
-    ("warren-broker", &["warren-coord", "warren-proto", "warren-store", "warren-turn"]),
+    (
+        "warren-broker",
+        &["warren-coord", "warren-proto", "warren-store", "warren-turn", "warren-web"],
+    ),
     (
         "warren-node",
         &[

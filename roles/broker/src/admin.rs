@@ -6,7 +6,7 @@
 mod client;
 mod download;
 mod relay_types;
-mod relays;
+pub(crate) mod relays;
 pub(crate) mod routes;
 pub(crate) mod server;
 mod time;

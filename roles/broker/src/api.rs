@@ -2,7 +2,7 @@
 
 mod attempts;
 mod events;
-mod extract;
+pub(crate) mod extract;
 mod node;
 mod pieces;
 pub(crate) mod problem;
@@ -54,19 +54,10 @@ pub(crate) fn router(
         .route("/v1/node/logout", post(node::logout))
         .route("/v1/relay/report", post(relay::report))
         .route("/v1/relay/events", get(relay::events))
-        .route("/join", get(join_page))
         .route("/healthz", get(|| async { "ok\n" }))
-        .fallback(|| async { Failure::not_found("page") })
         .method_not_allowed_fallback(|| async {
             Failure::invalid("this address is for another HTTP method")
                 .with_status(StatusCode::METHOD_NOT_ALLOWED)
         })
         .with_state(Arc::new(api))
-}
-
-/// What somebody sees who opens a join link in a browser. The key is in the fragment, which the
-/// browser keeps to itself.
-async fn join_page() -> &'static str {
-    "This is a join link of a Warren broker. On the device that is to join, run\n\n    \
-     warren up --join 'THE WHOLE LINK'\n\nwith everything behind the # too. Treat it as a secret.\n"
 }

@@ -24,6 +24,7 @@ use crate::config::{Limits, PublicUrl, ServeConfig, TlsMode};
 use crate::data_dir::DataDir;
 use crate::embedded::{RelayPlan, RelayRuntime, RunningRelay};
 use crate::people::PeopleHandle;
+use crate::portal;
 use crate::problems::problems;
 use crate::relays::{Relays, own, probe};
 use crate::server::Server;
@@ -205,6 +206,7 @@ impl Broker {
 pub struct Running {
     broker: Arc<Broker>,
     first_link: Option<String>,
+    set_up_link: Option<String>,
     is_unused: bool,
     guessed_url: bool,
     server: Server,
@@ -286,14 +288,20 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         Some(account) if config.first_link => Some(first_link(&broker, account).await?),
         Some(_) | None => None,
     };
+    let set_up_link = match config.first_link && broker.people.read(People::needs_set_up) {
+        true => Some(set_up_link(&broker).await?),
+        false => None,
+    };
     let connections = config.limits.connections.min(room);
     let strangers = config.limits.strangers.min(connections / 4).max(1);
     let limits = Arc::new(Limits { connections, strangers, ..config.limits.clone() });
     let trusted: Arc<[ipnet::IpNet]> = config.trusted_proxies().into();
-    let router = api::router(accounts, relays, limits.clone(), trusted.clone());
+    let router = api::router(accounts, relays, limits.clone(), trusted.clone())
+        .merge(portal::router(broker.clone(), limits.clone(), trusted.clone(), &broker.url));
     Ok(Running {
         broker,
         first_link,
+        set_up_link,
         is_unused: first.is_some(),
         guessed_url: config.public_url.is_none(),
         server: Server {
@@ -355,6 +363,11 @@ impl Running {
     /// A one-time join link for account `home`, while the broker has no device at all.
     pub fn first_link(&self) -> Option<&str> {
         self.first_link.as_deref()
+    }
+
+    /// A one-time link by which somebody becomes the first operator, while there is none.
+    pub fn set_up_link(&self) -> Option<&str> {
+        self.set_up_link.as_deref()
     }
 
     /// The data folder.
@@ -421,6 +434,13 @@ async fn first_link(broker: &Broker, account: &Arc<AccountHandle>) -> Result<Str
     let created =
         broker.create_join_key(By::BROKER, account, key).await.map_err(|it| failed(&it))?;
     Ok(created.link)
+}
+
+/// A fresh one-time link to the portal's first page.
+async fn set_up_link(broker: &Broker) -> Result<String> {
+    let made = broker.people.durable(By::BROKER, People::prepare_set_up_link).await;
+    let made = made.map_err(|it| failed(&it))?;
+    Ok(format!("{}/set-up#{}", broker.url, made.secret))
 }
 
 fn failed(failure: &Failure) -> anyhow::Error {

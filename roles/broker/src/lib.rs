@@ -16,6 +16,7 @@ mod embedded;
 mod fixture;
 mod outbox;
 mod people;
+mod portal;
 mod problems;
 mod relays;
 mod server;
@@ -59,6 +60,11 @@ fn greeting(running: &Running) -> String {
     }
     for problem in running.problems() {
         text.push_str(&format!("\nProblem: {problem}.\n"));
+    }
+    if let Some(link) = running.set_up_link() {
+        text.push_str(&format!(
+            "\nThe portal is new. Whoever opens this within a day becomes its operator:\n\n  {link}\n"
+        ));
     }
     if let Some(link) = running.first_link() {
         text.push_str(&format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, mpsc, watch};
 use tracing::{error, warn};
 use warren_coord::{
     Account, AccountRecord, BrokerSettings, By, Ctx, Directory, LeaseEpoch, Prepared, Refused,
@@ -40,6 +40,8 @@ pub(crate) struct AccountHandle {
     directory: Arc<RwLock<Directory>>,
     lost: mpsc::Sender<Lease>,
     relay_news: NewsDesk,
+    /// The account's revision, for those who wait for it to grow.
+    changes: watch::Sender<u64>,
     /// Whose turn it is to be sent a whole map.
     pub(crate) turns: Turns,
     /// Requests under way, until they are answered ...
@@ -117,6 +119,7 @@ impl AccountHandle {
             directory,
             lost,
             relay_news,
+            changes: watch::Sender::new(0),
             turns: Turns::default(),
             requests: Latest::new(REQUESTS),
             opening: Latest::new(1),
@@ -140,6 +143,11 @@ impl AccountHandle {
     /// Looks at the account.
     pub(crate) fn read<R>(&self, look: impl FnOnce(&Account) -> R) -> R {
         look(&self.lock().account)
+    }
+
+    /// The account's revision, which grows whenever something changes that people may be shown.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Changes what is soft, and sends out what follows from it.
@@ -266,6 +274,7 @@ impl AccountHandle {
     /// Sends events out and makes sure that the timer wakes up in time.
     fn settle(&self, mut state: MutexGuard<'_, State>) {
         state.pump();
+        self.tell_watchers(&state);
         let news = state.account.relay_news();
         if std::mem::replace(&mut state.announced, news) != news {
             self.relay_news.announce();
@@ -279,6 +288,11 @@ impl AccountHandle {
         if sooner {
             self.timer.notify_one();
         }
+    }
+
+    fn tell_watchers(&self, state: &State) {
+        let revision = state.account.revision();
+        self.changes.send_if_modified(|told| std::mem::replace(told, revision) != revision);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -297,6 +311,7 @@ impl AccountHandle {
             state.account.handle_timeout(ctx.now);
         }
         state.pump();
+        self.tell_watchers(&state);
         Some(state.account.poll_housekeeping(&ctx).is_some())
     }
 

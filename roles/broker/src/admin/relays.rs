@@ -229,7 +229,8 @@ pub(super) fn used(handle: &AccountHandle) -> usize {
     views.iter().filter(|view| view.rank.is_some()).count()
 }
 
-fn views(broker: &Broker, handle: &AccountHandle) -> Vec<Relay> {
+/// The relays that an account's devices use or could use.
+pub(crate) fn views(broker: &Broker, handle: &AccountHandle) -> Vec<Relay> {
     let (now, unix) = (Instant::now(), fresh_ctx().unix);
     let views = handle.read(|account| CoordAccount::relays(account, now, unix));
     let heard = shared_views(broker);

@@ -10,6 +10,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use warren_coord::{Actor, By, Refused};
 use warren_proto::{DeviceId, ErrorCode, OLDEST_PROTOCOL, PROTOCOL_HEADER};
@@ -41,6 +42,11 @@ impl FromRequestParts<Arc<Api>> for Source {
 
 /// Where a request comes from, as far as trusted proxies tell.
 fn client(parts: &Parts, api: &Api) -> Result<IpAddr, Failure> {
+    client_ip(parts, &api.trusted_proxies)
+}
+
+/// Where a request comes from, as far as these proxies tell.
+pub(crate) fn client_ip(parts: &Parts, trusted: &[IpNet]) -> Result<IpAddr, Failure> {
     let peer = peer(parts)?;
     let chain: Vec<&str> = parts
         .headers
@@ -49,7 +55,7 @@ fn client(parts: &Parts, api: &Api) -> Result<IpAddr, Failure> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .collect();
-    Ok(client_of(peer.source(), chain.into_iter(), &api.trusted_proxies))
+    Ok(client_of(peer.source(), chain.into_iter(), trusted))
 }
 
 /// The relay server that a request's token belongs to, and where it is.
@@ -124,7 +130,8 @@ fn check_protocol(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-fn peer(parts: &Parts) -> Result<Peer, Failure> {
+/// Who is at the other end of the connection.
+pub(crate) fn peer(parts: &Parts) -> Result<Peer, Failure> {
     parts.extensions.get().cloned().ok_or_else(|| {
         Failure::unavailable(&anyhow::anyhow!("a request came by no connection of the server's"))
     })

@@ -49,6 +49,16 @@ impl Failure {
         self.code
     }
 
+    /// The answer's status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What anybody is told.
+    pub(crate) fn text(&self) -> &str {
+        &self.title
+    }
+
     /// The broker can't: its operator is told the cause, others to try again.
     pub(crate) fn unavailable(cause: &anyhow::Error) -> Self {
         let cause = explain(cause);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use warren_proto::{AccountId, DeviceId, RelayId};
+use warren_proto::{AccountId, DeviceId, RelayId, WebSessionId};
 
 use super::flow::Flow;
 use crate::config::Limits;
@@ -56,6 +56,8 @@ const CONNECTIONS_PER_HOLDER: usize = 8;
 pub(crate) enum Holder {
     Device(AccountId, DeviceId),
     Relay(RelayId),
+    /// A browser in which somebody is signed in.
+    Browser(WebSessionId),
 }
 
 /// An address and the length of the prefix that it stands for.

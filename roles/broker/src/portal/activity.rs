@@ -1,0 +1,164 @@
+//! Activity: who changed what, when and from where.
+
+use askama::Template;
+use axum::extract::{Query, State};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use warren_coord::{ChainedEntry, FieldChange, Right};
+use warren_store::{ActivityCursor, ActivityFilter};
+use warren_web::{Layout, When};
+
+use super::Shared;
+use super::answer::{Answer, encode, page};
+use super::frame::Section;
+use super::viewer::Member;
+use crate::accounts::fresh_ctx;
+use crate::api::problem::Failure;
+
+const PER_PAGE: u32 = 50;
+
+/// What can be asked for, by the beginning of the action's name.
+const KINDS: &[(&str, &str)] = &[
+    ("device", "Devices"),
+    ("join-key", "Join keys"),
+    ("relay", "Relays"),
+    ("policy", "Policy"),
+    ("membership", "Members"),
+    ("invitation", "Invitations"),
+    ("api-token", "API tokens"),
+    ("account", "Account"),
+];
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ListQuery {
+    who: String,
+    action: String,
+    after: String,
+}
+
+struct Row {
+    id: String,
+    said: String,
+    subject: String,
+    href: Option<String>,
+    actor: String,
+    source: String,
+    at: When,
+    fields: Vec<Field>,
+}
+
+/// More than this are folded away.
+const FIELDS: usize = 3;
+
+impl Row {
+    fn is_long(&self) -> bool {
+        self.fields.len() > FIELDS
+    }
+}
+
+struct Field {
+    name: String,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "activity.html")]
+struct Page {
+    layout: Layout,
+    path: String,
+    query: ListQuery,
+    kinds: &'static [(&'static str, &'static str)],
+    entries: Vec<Row>,
+    is_first: bool,
+    next: Option<String>,
+}
+
+/// `GET /a/{account}/activity`
+pub(super) async fn show(
+    State(portal): Shared,
+    member: Member,
+    Query(query): Query<ListQuery>,
+) -> Answer {
+    member.check(Right::ReadActivity)?;
+    let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let filter = ActivityFilter {
+        account: Some(member.account.id()),
+        about: given(&query.who),
+        action: given(&query.action),
+        ..ActivityFilter::default()
+    };
+    let cursor = read_cursor(&query.after);
+    let found = portal.broker.store.activity(&filter, cursor.as_ref(), PER_PAGE).await;
+    let found = found.map_err(|error| Failure::unavailable(&error.into()))?;
+    let now = fresh_ctx().unix.as_secs();
+    let link = |cursor: &ActivityCursor| {
+        let (who, action) = (encode(&query.who), encode(&query.action));
+        format!("?who={who}&action={action}&after={}", write_cursor(cursor))
+    };
+    page(&Page {
+        layout: member.layout(&portal, "Activity", Section::Activity),
+        path: member.path("activity"),
+        kinds: KINDS,
+        entries: found.entries.iter().map(|entry| row(&member, entry, now)).collect(),
+        is_first: query.after.is_empty(),
+        next: found.next.as_ref().map(link),
+        query,
+    })
+}
+
+fn write_cursor(cursor: &ActivityCursor) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(cursor).unwrap_or_default())
+}
+
+/// Somebody's own words lead to the first page.
+fn read_cursor(text: &str) -> Option<ActivityCursor> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+}
+
+fn row(member: &Member, chained: &ChainedEntry, now: u64) -> Row {
+    let entry = &chained.entry;
+    let is_there = entry.subject.kind == "device" && entry.action != "device.removed";
+    Row {
+        id: format!("{}-{}", chained.chain, chained.sequence),
+        said: said(&entry.action),
+        subject: entry.subject.name.clone(),
+        href: is_there.then(|| member.path(&format!("devices/{}", entry.subject.id))),
+        actor: entry.actor.name.clone(),
+        source: entry.source.map(|source| source.to_string()).unwrap_or_default(),
+        at: When { at: entry.at / 1000, now },
+        fields: entry.fields.iter().map(field).collect(),
+    }
+}
+
+/// `device.joined-again` as a person says it: `Device joined again`.
+fn said(action: &str) -> String {
+    let words = action.replace(['.', '-', '_'], " ");
+    let words = words.replace("api token", "API token");
+    let mut chars = words.chars();
+    chars.next().into_iter().flat_map(char::to_uppercase).chain(chars).collect()
+}
+
+fn field(change: &FieldChange) -> Field {
+    let is_secret = change.before.is_none() && change.after.is_none();
+    Field {
+        name: said(&change.field),
+        before: change.before.clone(),
+        after: change.after.clone().or_else(|| is_secret.then(|| "changed".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_said_as_people_say_them() {
+        assert_eq!(said("device.joined-again"), "Device joined again");
+        assert_eq!(said("api-token.created"), "API token created");
+        assert_eq!(said("static_endpoint"), "Static endpoint");
+        assert_eq!(said(""), "");
+    }
+}

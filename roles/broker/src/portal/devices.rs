@@ -1,0 +1,251 @@
+//! The devices of an account: search, filter, sort, pages.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Instant;
+
+use askama::Template;
+use axum::extract::{Query, State};
+use serde::Deserialize;
+use warren_coord::{DeviceView, Right};
+use warren_web::{Layout, When};
+
+use super::Shared;
+use super::answer::{Answer, encode, page};
+use super::frame::Section;
+use super::viewer::Member;
+use crate::accounts::fresh_ctx;
+
+/// Devices on one page.
+const PER_PAGE: usize = 100;
+
+/// How a device is, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Condition {
+    Cloned,
+    Expired,
+    Online,
+    Offline,
+}
+
+impl Condition {
+    pub(super) fn of(device: &DeviceView) -> Self {
+        match device {
+            _ if device.expired => Self::Expired,
+            _ if device.cloned => Self::Cloned,
+            _ if device.online => Self::Online,
+            _ => Self::Offline,
+        }
+    }
+
+    /// The class that colours it.
+    pub(super) fn tone(self) -> &'static str {
+        match self {
+            Self::Cloned => "warn",
+            Self::Expired => "bad",
+            Self::Online => "good",
+            Self::Offline => "idle",
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cloned => "Two machines",
+            Self::Expired => "Must join again",
+            Self::Online => "Online",
+            Self::Offline => "Offline",
+        })
+    }
+}
+
+/// An operating system as it is spelled.
+pub(super) fn system(os: &str) -> &str {
+    match os {
+        "linux" => "Linux",
+        "macos" => "macOS",
+        "windows" => "Windows",
+        "android" => "Android",
+        "freebsd" => "FreeBSD",
+        "" => "Unknown",
+        other => other,
+    }
+}
+
+/// What of the list is asked for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ListQuery {
+    q: String,
+    state: String,
+    tag: String,
+    sort: String,
+    dir: String,
+    page: usize,
+}
+
+impl ListQuery {
+    fn admits(&self, device: &DeviceView) -> bool {
+        let state = match self.state.as_str() {
+            "online" => device.online,
+            "offline" => !device.online && !device.expired,
+            "attention" => device.expired || device.cloned,
+            _ => true,
+        };
+        let tagged =
+            self.tag.is_empty() || device.tags.iter().any(|tag| tag.to_string() == self.tag);
+        state && tagged && self.q.split_whitespace().all(|word| contains(device, word))
+    }
+
+    fn compare(&self, a: &DeviceView, b: &DeviceView) -> Ordering {
+        let order = match self.sort.as_str() {
+            "address" => a.ipv4.cmp(&b.ipv4),
+            "system" => (&a.os, &a.software).cmp(&(&b.os, &b.software)),
+            "seen" => (b.online, b.last_seen).cmp(&(a.online, a.last_seen)),
+            _ => a.name.cmp(&b.name),
+        };
+        let order = if self.dir == "desc" { order.reverse() } else { order };
+        order.then_with(|| a.name.cmp(&b.name))
+    }
+
+    fn link(&self, sort: &str, dir: &str, page: usize) -> String {
+        let mut link = format!(
+            "?q={}&state={}&tag={}",
+            encode(&self.q),
+            encode(&self.state),
+            encode(&self.tag)
+        );
+        link.push_str(&format!("&sort={}&dir={}", encode(sort), encode(dir)));
+        if page > 0 {
+            link.push_str(&format!("&page={page}"));
+        }
+        link
+    }
+}
+
+fn contains(device: &DeviceView, word: &str) -> bool {
+    let word = word.to_lowercase();
+    let tag = word.strip_prefix("tag:").unwrap_or(&word);
+    device.name.as_str().contains(&word)
+        || device.ipv4.to_string().starts_with(&word)
+        || device.ipv6.to_string().contains(&word)
+        || device.tags.iter().any(|it| it.to_string().contains(tag))
+        || device.endpoints.iter().any(|endpoint| endpoint.addr.to_string().starts_with(&word))
+        || system(&device.os).to_lowercase().starts_with(&word)
+}
+
+struct Row {
+    id: String,
+    href: String,
+    name: String,
+    dns_name: String,
+    ipv4: String,
+    ipv6: String,
+    system: String,
+    software: String,
+    tags: Vec<String>,
+    condition: Condition,
+    is_online: bool,
+    ephemeral: bool,
+    seen: Option<When>,
+}
+
+struct Column {
+    label: &'static str,
+    href: String,
+    /// `ascending`, `descending` or nothing.
+    sorted: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "devices.html")]
+struct Page {
+    layout: Layout,
+    query: ListQuery,
+    is_admin: bool,
+    path: String,
+    join: String,
+    total: usize,
+    online: usize,
+    found: usize,
+    rows: Vec<Row>,
+    columns: Vec<Column>,
+    tags: Vec<String>,
+    previous: Option<String>,
+    next: Option<String>,
+    /// Counted from one.
+    first: usize,
+}
+
+/// `GET /a/{account}/devices`
+pub(super) async fn show(
+    State(portal): Shared,
+    member: Member,
+    Query(query): Query<ListQuery>,
+) -> Answer {
+    let (now, unix) = (Instant::now(), fresh_ctx().unix);
+    let all: Vec<DeviceView> = member.account.read(|account| account.devices(now, unix).collect());
+    let (total, online) = (all.len(), all.iter().filter(|device| device.online).count());
+    let tags: BTreeSet<String> =
+        all.iter().flat_map(|device| &device.tags).map(ToString::to_string).collect();
+    let mut found: Vec<DeviceView> = all.into_iter().filter(|it| query.admits(it)).collect();
+    found.sort_by(|a, b| query.compare(a, b));
+    let pages = found.len().div_ceil(PER_PAGE).max(1);
+    let at = query.page.min(pages - 1);
+    let link = |page| query.link(&query.sort, &query.dir, page);
+    let shown = found.iter().skip(at * PER_PAGE).take(PER_PAGE);
+    page(&Page {
+        layout: member.layout(&portal, "Devices", Section::Devices),
+        is_admin: member.may(Right::ManageJoinKeys),
+        path: member.path("devices"),
+        join: member.path("join"),
+        total,
+        online,
+        found: found.len(),
+        rows: shown.map(|device| row(&member, device, unix.as_secs())).collect(),
+        columns: columns(&query),
+        tags: tags.into_iter().collect(),
+        previous: at.checked_sub(1).map(link),
+        next: (at + 1 < pages).then(|| link(at + 1)),
+        first: at * PER_PAGE + 1,
+        query,
+    })
+}
+
+fn row(member: &Member, device: &DeviceView, now: u64) -> Row {
+    Row {
+        id: device.id.to_string(),
+        href: member.path(&format!("devices/{}", device.id)),
+        name: device.name.to_string(),
+        dns_name: device.dns_name.clone(),
+        ipv4: device.ipv4.to_string(),
+        ipv6: device.ipv6.to_string(),
+        system: system(&device.os).to_owned(),
+        software: device.software.clone(),
+        tags: device.tags.iter().map(ToString::to_string).collect(),
+        condition: Condition::of(device),
+        is_online: device.online,
+        ephemeral: device.ephemeral,
+        seen: device.last_seen.map(|at| When { at: at.0, now }),
+    }
+}
+
+fn columns(query: &ListQuery) -> Vec<Column> {
+    let current = if query.sort.is_empty() { "name" } else { query.sort.as_str() };
+    let column = |(sort, label)| {
+        let is_current = current == sort;
+        let is_descending = query.dir == "desc";
+        let dir = if is_current && !is_descending { "desc" } else { "asc" };
+        let sorted = match (is_current, is_descending) {
+            (true, false) => "ascending",
+            (true, true) => "descending",
+            (false, _) => "",
+        };
+        Column { label, href: query.link(sort, dir, 0), sorted }
+    };
+    let all =
+        [("name", "Device"), ("address", "Addresses"), ("system", "System"), ("seen", "Seen")];
+    all.into_iter().map(column).collect()
+}

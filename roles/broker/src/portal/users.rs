@@ -1,0 +1,260 @@
+//! The people of an account: members, their roles, invitations.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::Deserialize;
+use warren_coord::{
+    Email, InvitationRecord, Member as Person, NewInvitation, People, Right, Role, UnixTime,
+    UserRecord, may_change_role,
+};
+use warren_proto::{InvitationId, UserId};
+use warren_web::{Layout, When};
+
+use super::answer::{Answer, Oops, done, failed, page, page_with, sentence};
+use super::browser::{Form, Nothing};
+use super::frame::Section;
+use super::viewer::Member;
+use super::{Portal, Shared};
+use crate::accounts::fresh_ctx;
+
+struct Row {
+    id: String,
+    name: String,
+    email: String,
+    is_self: bool,
+    suspended: bool,
+    has_totp: bool,
+    seen: Option<When>,
+    role: &'static str,
+    /// What the viewer may make of him; nothing: he may not.
+    choices: Vec<&'static str>,
+    change: String,
+    may_remove: bool,
+    remove: String,
+}
+
+struct Open {
+    whom: String,
+    role: &'static str,
+    expires: When,
+    remove: String,
+}
+
+#[derive(Template)]
+#[template(path = "users.html")]
+struct Page {
+    layout: Layout,
+    path: String,
+    roles: Vec<&'static str>,
+    members: Vec<Row>,
+    invitations: Vec<Open>,
+    typed_email: String,
+    email_error: String,
+}
+
+#[derive(Template)]
+#[template(path = "invited.html")]
+struct Invited {
+    layout: Layout,
+    path: String,
+    whom: String,
+    link: String,
+    expires: When,
+}
+
+/// `GET /a/{account}/users`
+pub(super) async fn show(State(portal): Shared, member: Member) -> Answer {
+    member.check(Right::ReadPeople)?;
+    page(&list(&portal, &member, String::new(), String::new()))
+}
+
+fn list(portal: &Portal, member: &Member, typed_email: String, email_error: String) -> Page {
+    let now = fresh_ctx().unix.as_secs();
+    let account = member.account.id();
+    let (mut members, mut invitations) = portal.broker.people.read(|people| {
+        let members: Vec<Row> =
+            people.members(account).map(|person| row(member, people, &person, now)).collect();
+        let open = people.invitations(account, UnixTime(now));
+        let invitations: Vec<Open> = open.map(|it| invitation(member, it, now)).collect();
+        (members, invitations)
+    });
+    members.sort_by(|a, b| (a.name.to_lowercase(), &a.id).cmp(&(b.name.to_lowercase(), &b.id)));
+    invitations.sort_by_key(|open| open.expires.at);
+    let gives = |role: &Role| may_change_role(member.standing, None, Some(*role));
+    Page {
+        layout: member.layout(portal, "Users", Section::Users),
+        path: member.path("users"),
+        roles: Role::ALL.into_iter().filter(gives).map(Role::as_str).collect(),
+        members,
+        invitations,
+        typed_email,
+        email_error,
+    }
+}
+
+fn row(member: &Member, people: &People, person: &Person<'_>, now: u64) -> Row {
+    let (user, role) = (person.user, person.membership.role);
+    let is_self = user.id == member.viewer.user;
+    let may = |to| may_change_role(member.standing, Some(role), to);
+    let choices: Vec<&str> =
+        Role::ALL.into_iter().filter(|to| may(Some(*to))).map(Role::as_str).collect();
+    Row {
+        id: user.id.to_string(),
+        name: user.name.clone(),
+        email: user.email.to_string(),
+        is_self,
+        suspended: user.suspended,
+        has_totp: user.totp.is_some(),
+        seen: seen(people, user, now),
+        role: role.as_str(),
+        choices: if may(Some(role)) { choices } else { Vec::new() },
+        change: member.path(&format!("users/{}/role", user.id)),
+        may_remove: is_self || may(None),
+        remove: member.path(&format!("users/{}/remove", user.id)),
+    }
+}
+
+/// When somebody was seen last; what is stored is written now and then only.
+pub(super) fn seen(people: &People, user: &UserRecord, now: u64) -> Option<When> {
+    let used = people.live_sessions(user.id, UnixTime(now)).map(|session| session.last_used).max();
+    user.last_seen.max(used).map(|at| When { at: at.0, now })
+}
+
+fn invitation(member: &Member, invitation: &InvitationRecord, now: u64) -> Open {
+    Open {
+        whom: match &invitation.email {
+            Some(email) => email.to_string(),
+            None => "Whoever has the link".to_owned(),
+        },
+        role: invitation.role.as_str(),
+        expires: When { at: invitation.expires.0, now },
+        remove: member.path(&format!("users/invitations/{}/remove", invitation.id)),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Invite {
+    email: String,
+    role: String,
+}
+
+/// `POST /a/{account}/users`
+///
+/// The answer shows the link, which is nowhere else; so it is no redirect.
+pub(super) async fn invite(
+    State(portal): Shared,
+    member: Member,
+    Form(form): Form<Invite>,
+) -> Answer {
+    let role: Role = form.role.parse().map_err(|_| Oops::not_found("role"))?;
+    if !may_change_role(member.standing, None, Some(role)) {
+        return Err(Oops::forbidden());
+    }
+    let typed = form.email.trim();
+    let email: Option<Email> = match typed.is_empty() {
+        true => None,
+        false => match typed.parse() {
+            Ok(email) => Some(email),
+            Err(error) => {
+                let error: warren_coord::InvalidEmail = error;
+                let error = sentence(&error.to_string());
+                let form = list(&portal, &member, form.email, error);
+                return page_with(StatusCode::UNPROCESSABLE_ENTITY, &form);
+            }
+        },
+    };
+    let whom = match &email {
+        Some(email) => email.to_string(),
+        None => "the person that you invite".to_owned(),
+    };
+    let new = NewInvitation { account: member.account.id(), role, email, expires_in: None };
+    let created = portal
+        .broker
+        .people
+        .durable(member.viewer.by(), move |people, ctx| people.prepare_invitation(new, ctx))
+        .await;
+    let created = match created {
+        Ok(created) => created,
+        Err(failure) => return failed(&member.path("users"), failure),
+    };
+    let (url, _) = portal.broker.reached_by();
+    page(&Invited {
+        layout: member.layout(&portal, "Invitation", Section::Users),
+        path: member.path("users"),
+        whom,
+        link: format!("{url}/invitation#{}", created.secret),
+        expires: When { at: created.expires.0, now: fresh_ctx().unix.as_secs() },
+    })
+}
+
+/// `POST /a/{account}/users/invitations/{invitation}/remove`
+pub(super) async fn take_back(
+    State(portal): Shared,
+    member: Member,
+    Path((_, invitation)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Answer {
+    member.check(Right::ManagePeople)?;
+    let id: InvitationId = invitation.parse().map_err(|_| Oops::not_found("invitation"))?;
+    let account = member.account.id();
+    let outcome = portal
+        .broker
+        .people
+        .durable(member.viewer.by(), move |people, _| people.prepare_remove_invitation(account, id))
+        .await;
+    match outcome {
+        Ok(()) => done(&member.path("users"), "The invitation is void."),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct NewRole {
+    role: String,
+}
+
+/// `POST /a/{account}/users/{user}/role`
+pub(super) async fn change_role(
+    State(portal): Shared,
+    member: Member,
+    Path((_, user)): Path<(String, String)>,
+    Form(form): Form<NewRole>,
+) -> Answer {
+    let role: Role = form.role.parse().map_err(|_| Oops::not_found("role"))?;
+    set_role(&portal, &member, &user, Some(role)).await
+}
+
+/// `POST /a/{account}/users/{user}/remove`
+pub(super) async fn remove(
+    State(portal): Shared,
+    member: Member,
+    Path((_, user)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Answer {
+    set_role(&portal, &member, &user, None).await
+}
+
+async fn set_role(portal: &Portal, member: &Member, user: &str, to: Option<Role>) -> Answer {
+    let user: UserId = user.parse().map_err(|_| Oops::not_found("user"))?;
+    let account = member.account.id();
+    let from = portal.broker.people.read(|people| people.role(user, account));
+    if from.is_none() {
+        return Err(Oops::not_found("user"));
+    }
+    let leaves = user == member.viewer.user && to.is_none();
+    if !leaves && !may_change_role(member.standing, from, to) {
+        return Err(Oops::forbidden());
+    }
+    let outcome = portal
+        .broker
+        .people
+        .durable(member.viewer.by(), move |people, ctx| people.prepare_role(user, account, to, ctx))
+        .await;
+    match (outcome, to) {
+        (Ok(()), _) if leaves => done("/", "You have left the account."),
+        (Ok(()), Some(role)) => done(&member.path("users"), format!("Saved: {role}.")),
+        (Ok(()), None) => done(&member.path("users"), "Removed from the account."),
+        (Err(failure), _) => failed(&member.path("users"), failure),
+    }
+}
