@@ -50,6 +50,7 @@ pub struct TestBroker {
     pub listen: std::net::SocketAddr,
     pub stun: Vec<std::net::SocketAddr>,
     pub first_link: Option<JoinLink>,
+    pub set_up_link: Option<String>,
     pub admin: admin::Client,
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
@@ -76,6 +77,7 @@ impl TestBroker {
             listen: running.listen(),
             stun: running.stun().to_vec(),
             first_link: running.first_link().map(|link| link.parse().unwrap()),
+            set_up_link: running.set_up_link().map(str::to_owned),
             admin: admin::Client::at(config.admin_socket()),
             stop,
             task: tokio::spawn(running.run(async {

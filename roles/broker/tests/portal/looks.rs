@@ -1,0 +1,91 @@
+//! Every page in light, dark and narrow: pictures, axe, the console.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use warren_browser::Browser;
+
+use crate::common::broker;
+use crate::person::{PASSWORD, Person};
+use crate::world::furnish;
+
+fn script(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portal").join(name)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_is_accessible_and_quiet_in_light_dark_and_narrow() {
+    let browser = Browser::find().unwrap();
+    let (_folder, broker) = broker().await;
+    let _world = furnish(&broker).await;
+    let mut stranger = Person::stranger(&broker).await;
+    assert_eq!(stranger.get("/").await.location(), "/sign-in?next=/");
+    let devices = broker.admin.devices("home").await.unwrap();
+    let id = |name: &str| devices.iter().find(|it| it.name.as_str() == name).unwrap().id;
+    let pages = json!([
+        ["devices", "/a/home/devices"],
+        ["devices-none-found", "/a/home/devices?q=zzz"],
+        ["device", format!("/a/home/devices/{}#advanced", id("frankfurt"))],
+        ["device-expired", format!("/a/home/devices/{}", id("old-laptop"))],
+        ["map", "/a/home/map"],
+        ["join", "/a/home/join"],
+        ["relays", "/a/home/relays"],
+        ["settings", "/a/home/settings"],
+        ["activity", "/a/home/activity"],
+        ["users", "/a/home/users"],
+        ["tokens", "/a/home/tokens"],
+        ["operator", "/operator"],
+        ["profile", "/profile"],
+        ["totp", "/profile/totp"],
+        ["not-found", "/a/nobody/devices"],
+    ]);
+    let css = std::env::var("WARREN_CSS").ok();
+    let job = browser
+        .script(script("looks.mjs"))
+        .arguments(json!({
+            "url": broker.url,
+            "setUp": broker.set_up_link,
+            "password": PASSWORD,
+            "pages": pages,
+            "css": css,
+        }))
+        .within(Duration::from_secs(300));
+    let found = tokio::task::spawn_blocking(move || job.run()).await.unwrap().unwrap();
+    assert_eq!(found["problems"], Value::Array(Vec::new()));
+    if let Ok(seconds) = std::env::var("WARREN_HOLD") {
+        println!("{}", broker.url);
+        tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap())).await;
+    }
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebodys_first_hour() {
+    let browser = Browser::find().unwrap();
+    let (_folder, broker) = broker().await;
+    let signals = tempfile::tempdir().unwrap();
+    let job = browser
+        .script(script("flows.mjs"))
+        .arguments(json!({
+            "url": broker.url,
+            "setUp": broker.set_up_link,
+            "password": PASSWORD,
+            "signals": signals.path(),
+        }))
+        .within(Duration::from_secs(120));
+    let flow = tokio::task::spawn_blocking(move || job.run());
+    let device = async {
+        while !signals.path().join("device").exists() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let device = broker.device("home", "late-comer").await;
+        let online = device.client.events(None).await;
+        (device, online)
+    };
+    // As soon as the page waits for it, the device comes online and stays.
+    let (_device, done) =
+        tokio::join!(async { tokio::time::timeout(Duration::from_secs(100), device).await }, flow);
+    assert_eq!(done.unwrap().unwrap(), json!("done"));
+    broker.stop().await;
+}

@@ -1,0 +1,11 @@
+//! The portal in a real browser, and against who means ill.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod hostile;
+mod looks;
+mod person;
+mod speed;
+mod world;
