@@ -145,8 +145,21 @@ fn field(change: &FieldChange) -> Field {
     let is_secret = change.before.is_none() && change.after.is_none();
     Field {
         name: said(&change.field),
-        before: change.before.clone(),
-        after: change.after.clone().or_else(|| is_secret.then(|| "changed".to_owned())),
+        before: change.before.as_deref().map(|it| value(&change.field, it)),
+        after: match &change.after {
+            Some(after) => Some(value(&change.field, after)),
+            None => is_secret.then(|| "changed".to_owned()),
+        },
+    }
+}
+
+/// A fact as a person says it.
+fn value(field: &str, text: &str) -> String {
+    match (field, text, text.parse()) {
+        ("expires", _, Ok(at)) => When { at, now: at }.spelled(),
+        (_, "true", _) => "yes".to_owned(),
+        (_, "false", _) => "no".to_owned(),
+        (_, text, _) => text.to_owned(),
     }
 }
 
@@ -160,5 +173,8 @@ mod tests {
         assert_eq!(said("api-token.created"), "API token created");
         assert_eq!(said("static_endpoint"), "Static endpoint");
         assert_eq!(said(""), "");
+        assert_eq!(value("expires", "1795237200"), "21 Nov 2026, 05:00:00 UTC");
+        assert_eq!(value("reusable", "false"), "no");
+        assert_eq!(value("name", "1795237200"), "1795237200");
     }
 }

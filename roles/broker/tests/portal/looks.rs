@@ -14,8 +14,8 @@ fn script(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portal").join(name)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_page_is_accessible_and_quiet_in_light_dark_and_narrow() {
+/// Opens every page in one of the script's sizes.
+async fn look(size: &str) {
     let browser = Browser::find().unwrap();
     let (_folder, broker) = broker().await;
     let _world = furnish(&broker).await;
@@ -40,24 +40,39 @@ async fn every_page_is_accessible_and_quiet_in_light_dark_and_narrow() {
         ["totp", "/profile/totp"],
         ["not-found", "/a/nobody/devices"],
     ]);
-    let css = std::env::var("WARREN_CSS").ok();
     let job = browser
         .script(script("looks.mjs"))
         .arguments(json!({
+            "size": size,
             "url": broker.url,
             "setUp": broker.set_up_link,
             "password": PASSWORD,
             "pages": pages,
-            "css": css,
         }))
-        .within(Duration::from_secs(300));
+        .within(Duration::from_secs(250));
     let found = tokio::task::spawn_blocking(move || job.run()).await.unwrap().unwrap();
     assert_eq!(found["problems"], Value::Array(Vec::new()));
-    if let Ok(seconds) = std::env::var("WARREN_HOLD") {
-        println!("{}", broker.url);
-        tokio::time::sleep(Duration::from_secs(seconds.parse().unwrap())).await;
-    }
     broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_is_accessible_and_quiet_in_light() {
+    look("light").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_is_accessible_and_quiet_in_the_dark() {
+    look("dark").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_is_accessible_and_quiet_on_a_phone() {
+    look("narrow").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_is_accessible_and_quiet_on_the_narrowest_screen() {
+    look("tiny").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
