@@ -45,6 +45,20 @@ fn credential(id: &str) -> Credential {
     Credential { username, password, realm, nonce: Some(rest::nonce(SECRET, unix)) }
 }
 
+/// `warren relay` listens there where it is told nothing.
+#[tokio::test]
+async fn both_families_unspecified_addresses_go_together_on_one_port() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let everywhere: Vec<SocketAddr> =
+        vec![([0, 0, 0, 0], port).into(), (std::net::Ipv6Addr::UNSPECIFIED, port).into()];
+    let config = TurnConfig { udp: everywhere.clone(), tcp: everywhere, ..config() };
+    let _turn = Turn::start(&config).await.unwrap();
+    for address in ["127.0.0.1", "::1"] {
+        let address: std::net::IpAddr = address.parse().unwrap();
+        TcpStream::connect((address, port)).await.unwrap();
+    }
+}
+
 /// A client with a socket, driven until something is true.
 struct Driven {
     socket: UdpSocket,

@@ -44,7 +44,7 @@ pub(super) async fn listen(
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
     for address in &config.tcp {
-        let listener = bind_tcp("TURN over TCP", *address).await?;
+        let listener = bind_tcp("TURN over TCP", *address)?;
         tracing::info!(address = %listener.local_addr()?, "TURN over TCP");
         tasks.spawn(accept_tcp(Arc::clone(hub), listener));
     }
@@ -54,7 +54,7 @@ pub(super) async fn listen(
     let acceptor = certificate.acceptor()?;
     tasks.spawn(certificate.keep_fresh());
     for address in &tls.listen {
-        let listener = bind_tcp("TURN over TLS", *address).await?;
+        let listener = bind_tcp("TURN over TLS", *address)?;
         tracing::info!(address = %listener.local_addr()?, "TURN over TLS");
         tasks.spawn(accept_tls(Arc::clone(hub), listener, acceptor.clone()));
     }
