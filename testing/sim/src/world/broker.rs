@@ -165,6 +165,7 @@ fn refusal(refused: &Refused) -> Down {
         | Refused::LinkInvalid
         | Refused::LastOwner
         | Refused::LastOperator
-        | Refused::IdentityUnknown => Down::Done,
+        | Refused::IdentityUnknown
+        | Refused::Conflict(_) => Down::Done,
     }
 }
