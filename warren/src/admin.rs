@@ -1,9 +1,11 @@
 //! `warren admin`: the broker's local socket, from the command line.
 
 mod account;
+mod audit;
 mod device;
 mod join_key;
 mod relay;
+mod user;
 
 use std::future::Future;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -24,6 +26,8 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::Accounts(command) => account::run(&client, command, json).await,
         AdminCommand::JoinKeys(command) => join_key::run(&client, command, json).await,
         AdminCommand::Devices(command) => device::run(&client, command, json).await,
+        AdminCommand::Users(command) => user::run(&client, command, json).await,
+        AdminCommand::Audit(command) => audit::run(&client, command, json).await,
         AdminCommand::Relays(command) => relay::run(&client, command, json).await,
         AdminCommand::Status => status(&client, json).await,
         AdminCommand::Pins(command) => pins(&client, command, json).await,

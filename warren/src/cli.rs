@@ -4,6 +4,8 @@
 #[cfg(feature = "broker")]
 mod admin;
 #[cfg(feature = "broker")]
+mod admin_people;
+#[cfg(feature = "broker")]
 mod admin_relays;
 #[cfg(feature = "node")]
 mod node;
@@ -21,6 +23,8 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 #[cfg(feature = "broker")]
 pub(crate) use admin::{Accounts, Admin, AdminCommand, Devices, JoinKeys, Pins, Serve, Tls};
+#[cfg(feature = "broker")]
+pub(crate) use admin_people::{Audit, RoleChange, Users, Wanted};
 #[cfg(feature = "broker")]
 pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "node")]

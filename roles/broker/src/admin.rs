@@ -3,8 +3,11 @@
 //! REST with JSON bodies under `/api/v1`; errors are problem details (RFC 9457). Only root, the
 //! broker's own user and members of the group `warren` are served.
 
+mod activity;
 mod client;
 mod download;
+mod people;
+mod people_types;
 mod relay_types;
 pub(crate) mod relays;
 pub(crate) mod routes;
@@ -15,6 +18,11 @@ mod types;
 use std::path::{Path, PathBuf};
 
 pub use client::{Client, Error};
+pub use people_types::{
+    ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, FieldChange, Invitation,
+    InvitationCreated, Link, Membership, Named, NewInvitation, NewPasswordLink, NewUser, User,
+    UserChange, UserCreated,
+};
 pub use relay_types::{
     DeviceRemoved, NewRelay, NewTurn, Relay, RelayCreated, RelayOrigin, SetRelays,
 };
@@ -23,7 +31,7 @@ pub use types::{
     Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinKey, JoinKeyCreated, NewAccount,
     NewJoinKey, Pins,
 };
-pub use warren_coord::JoinKeyStatus;
+pub use warren_coord::{Email, JoinKeyStatus, Role};
 
 /// The group whose members may administrate.
 pub const GROUP: &str = "warren";

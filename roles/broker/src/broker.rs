@@ -111,6 +111,11 @@ impl Broker {
         Some(Pins { current: authority.pin(), next: authority.next_pin() })
     }
 
+    /// A one-time link to a page; the secret is in its fragment, which reaches no log.
+    pub(crate) fn link(&self, page: &str, secret: &str) -> String {
+        format!("{}/{page}#{secret}", self.url)
+    }
+
     /// Tells Activity of what changes nothing in the database.
     pub(crate) async fn note(&self, action: &str, by: &By) -> ApiResult<()> {
         let entry = Entry::broker(action, by, unix_millis());

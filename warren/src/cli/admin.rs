@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use warren_proto::{DeviceName, JoinKeyId};
 
+use super::admin_people::{Audit, Users};
 use super::admin_relays::Relays;
 use super::values::{
     Expiry, StaticEndpoint, parse_expiry, parse_join_key_id, parse_name, parse_network,
@@ -112,6 +113,12 @@ pub(crate) enum AdminCommand {
     /// Devices
     #[command(subcommand)]
     Devices(Devices),
+    /// People: who signs in, and what they are in which account
+    #[command(subcommand)]
+    Users(Users),
+    /// Activity: who changed what, when and from where
+    #[command(subcommand)]
+    Audit(Audit),
     /// Relays: what carries traffic where no direct path exists
     #[command(subcommand)]
     Relays(Relays),

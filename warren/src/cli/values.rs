@@ -62,6 +62,21 @@ pub(crate) fn parse_expiry(text: &str) -> Result<Expiry, String> {
     }
 }
 
+/// Reads a role, or `none`.
+///
+/// # Errors
+/// Which roles there are.
+#[cfg(feature = "broker")]
+pub(crate) fn parse_role_change(text: &str) -> Result<super::RoleChange, String> {
+    match text {
+        "none" => Ok(super::RoleChange::Leave),
+        text => text
+            .parse()
+            .map(super::RoleChange::To)
+            .map_err(|_| "a role is member, admin, owner or none".to_owned()),
+    }
+}
+
 /// What becomes of a device's static endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StaticEndpoint {

@@ -1,3 +1,4 @@
+mod people;
 mod relays;
 
 use std::path::{Path, PathBuf};

@@ -59,6 +59,8 @@ pub(crate) fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/backup", post(backup))
         .route("/api/v1/restore", post(restore))
         .merge(super::relays::routes())
+        .merge(super::people::routes())
+        .merge(super::activity::routes())
         .fallback(|| async { Failure::not_found("address in the admin API") })
         .layer(axum::middleware::map_response(tell_operator))
         .with_state(broker)

@@ -1,0 +1,109 @@
+//! The admin API's handlers about Activity.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use warren_coord::ChainedEntry;
+use warren_store::{ActivityCursor, ActivityFilter, ChainReport, StoreError};
+
+use super::Time;
+use super::people_types::{
+    ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, FieldChange, Named,
+};
+use crate::api::problem::{ApiResult, Failure};
+use crate::broker::Broker;
+
+const USUAL_LIMIT: u32 = 100;
+const LARGEST_LIMIT: u32 = 1_000;
+
+type Shared = State<Arc<Broker>>;
+
+/// The routes about Activity.
+pub(super) fn routes() -> Router<Arc<Broker>> {
+    Router::new().route("/api/v1/activity", get(list)).route("/api/v1/activity/chains", get(verify))
+}
+
+async fn list(
+    State(broker): Shared,
+    Query(query): Query<ActivityQuery>,
+) -> ApiResult<Json<ActivityPage>> {
+    let account = query.account.as_deref().map(|text| broker.accounts.find(text)).transpose()?;
+    let filter = ActivityFilter {
+        account: account.map(|account| account.id()),
+        actor: query.actor,
+        action: query.action,
+        subject: query.subject,
+        about: None,
+        since: query.since.map(|at| at.0.saturating_mul(1_000)),
+        until: query.until.map(|at| at.0.saturating_mul(1_000)),
+    };
+    let cursor = query.cursor.as_deref().map(parse_cursor).transpose()?;
+    let limit = query.limit.unwrap_or(USUAL_LIMIT).clamp(1, LARGEST_LIMIT);
+    let page = broker.store.activity(&filter, cursor.as_ref(), limit).await.map_err(unread)?;
+    let next = page.next.as_ref().map(cursor_text).transpose()?;
+    Ok(Json(ActivityPage { entries: page.entries.into_iter().map(entry_view).collect(), next }))
+}
+
+async fn verify(State(broker): Shared) -> ApiResult<Json<Vec<ChainState>>> {
+    let reports = broker.store.verify_activity().await.map_err(unread)?;
+    Ok(Json(reports.into_iter().map(chain_view).collect()))
+}
+
+fn unread(error: StoreError) -> Failure {
+    Failure::unavailable(&error.into())
+}
+
+/// A cursor is opaque to who gets it.
+fn cursor_text(cursor: &ActivityCursor) -> ApiResult<String> {
+    let json = serde_json::to_vec(cursor).map_err(|error| Failure::unavailable(&error.into()))?;
+    Ok(URL_SAFE_NO_PAD.encode(json))
+}
+
+fn parse_cursor(text: &str) -> ApiResult<ActivityCursor> {
+    let json = URL_SAFE_NO_PAD.decode(text).ok();
+    json.and_then(|json| serde_json::from_slice(&json).ok())
+        .ok_or_else(|| Failure::invalid("this cursor isn't one that a page before gave"))
+}
+
+fn entry_view(chained: ChainedEntry) -> ActivityEntry {
+    let named =
+        |named: warren_coord::Named| Named { kind: named.kind, id: named.id, name: named.name };
+    let entry = chained.entry;
+    let changes = entry.fields.into_iter().map(|it| FieldChange {
+        field: it.field,
+        before: it.before,
+        after: it.after,
+    });
+    ActivityEntry {
+        at: Time(entry.at / 1_000),
+        at_millis: entry.at,
+        actor: named(entry.actor),
+        source: entry.source,
+        account: entry.account,
+        action: entry.action,
+        subject: named(entry.subject),
+        changes: changes.collect(),
+        chain: chained.chain.to_string(),
+        sequence: chained.sequence,
+        previous: hex(&chained.previous),
+        hash: hex(&chained.hash),
+    }
+}
+
+fn chain_view(report: ChainReport) -> ChainState {
+    let head = report.head.map(|(sequence, hash)| ChainHead { sequence, hash: hex(&hash) });
+    ChainState {
+        chain: report.chain.to_string(),
+        entries: report.entries,
+        head,
+        broken_at: report.broken.map(|broken| broken.sequence),
+    }
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

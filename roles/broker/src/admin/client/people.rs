@@ -1,0 +1,101 @@
+use http::Method;
+use warren_coord::Role;
+
+use super::{Client, Error, account_path, escape};
+use crate::admin::{
+    ActivityPage, ActivityQuery, ChainState, InvitationCreated, Link, Membership, NewInvitation,
+    NewPasswordLink, NewUser, User, UserChange, UserCreated,
+};
+
+impl Client {
+    /// All users, by e-mail address.
+    pub async fn users(&self) -> Result<Vec<User>, Error> {
+        self.get("/api/v1/users").await
+    }
+
+    /// One user, by e-mail address or id.
+    pub async fn user(&self, user: &str) -> Result<User, Error> {
+        self.get(&user_path(user)).await
+    }
+
+    /// Creates a user; the answer has the link by which he sets his password.
+    pub async fn create_user(&self, new: &NewUser) -> Result<UserCreated, Error> {
+        self.send(Method::POST, "/api/v1/users", Some(new)).await
+    }
+
+    /// Changes, suspends or resumes a user, or makes him an operator.
+    pub async fn change_user(&self, user: &str, change: &UserChange) -> Result<User, Error> {
+        self.send(Method::PATCH, &user_path(user), Some(change)).await
+    }
+
+    /// Removes a user with all that is his.
+    pub async fn remove_user(&self, user: &str) -> Result<(), Error> {
+        self.delete(&user_path(user)).await
+    }
+
+    /// Makes a link by which a user sets a new password.
+    pub async fn password_link(&self, user: &str, new: NewPasswordLink) -> Result<Link, Error> {
+        let path = format!("{}/password-link", user_path(user));
+        self.send(Method::POST, &path, Some(&new)).await
+    }
+
+    /// The people of an account, by e-mail address.
+    pub async fn members(&self, account: &str) -> Result<Vec<User>, Error> {
+        self.get(&format!("{}/members", account_path(account))).await
+    }
+
+    /// Makes a user something in an account.
+    pub async fn set_role(&self, account: &str, user: &str, role: Role) -> Result<User, Error> {
+        let membership = Membership { role };
+        self.send(Method::PUT, &member_path(account, user), Some(&membership)).await
+    }
+
+    /// Takes a user out of an account.
+    pub async fn remove_member(&self, account: &str, user: &str) -> Result<(), Error> {
+        self.delete(&member_path(account, user)).await
+    }
+
+    /// Invites somebody to an account.
+    pub async fn invite(
+        &self,
+        account: &str,
+        new: &NewInvitation,
+    ) -> Result<InvitationCreated, Error> {
+        let path = format!("{}/invitations", account_path(account));
+        self.send(Method::POST, &path, Some(new)).await
+    }
+
+    /// A page of Activity, the newest entry first.
+    pub async fn activity(&self, query: &ActivityQuery) -> Result<ActivityPage, Error> {
+        let since = query.since.map(|at| at.to_string());
+        let until = query.until.map(|at| at.to_string());
+        let limit = query.limit.map(|limit| limit.to_string());
+        let parts = [
+            ("account", query.account.as_deref()),
+            ("actor", query.actor.as_deref()),
+            ("action", query.action.as_deref()),
+            ("subject", query.subject.as_deref()),
+            ("since", since.as_deref()),
+            ("until", until.as_deref()),
+            ("cursor", query.cursor.as_deref()),
+            ("limit", limit.as_deref()),
+        ];
+        let given = parts.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+        let text: Vec<String> =
+            given.map(|(name, value)| format!("{name}={}", escape(value))).collect();
+        self.get(&format!("/api/v1/activity?{}", text.join("&"))).await
+    }
+
+    /// Checks the chains of Activity.
+    pub async fn activity_chains(&self) -> Result<Vec<ChainState>, Error> {
+        self.get("/api/v1/activity/chains").await
+    }
+}
+
+fn user_path(user: &str) -> String {
+    format!("/api/v1/users/{}", escape(user))
+}
+
+fn member_path(account: &str, user: &str) -> String {
+    format!("{}/members/{}", account_path(account), escape(user))
+}
