@@ -50,7 +50,7 @@ async fn list(
 
 async fn verify(State(broker): Shared) -> ApiResult<Json<Vec<ChainState>>> {
     let reports = broker.store.verify_activity().await.map_err(unread)?;
-    Ok(Json(reports.into_iter().map(chain_view).collect()))
+    Ok(Json(reports.iter().map(chain_view).collect()))
 }
 
 fn unread(error: StoreError) -> Failure {
@@ -94,13 +94,13 @@ fn entry_view(chained: ChainedEntry) -> ActivityEntry {
     }
 }
 
-fn chain_view(report: ChainReport) -> ChainState {
+fn chain_view(report: &ChainReport) -> ChainState {
     let head = report.head.map(|(sequence, hash)| ChainHead { sequence, hash: hex(&hash) });
     ChainState {
         chain: report.chain.to_string(),
         entries: report.entries,
         head,
-        broken_at: report.broken.map(|broken| broken.sequence),
+        broken_at: report.broken.as_ref().map(|broken| broken.sequence),
     }
 }
 
