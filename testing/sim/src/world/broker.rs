@@ -165,6 +165,8 @@ fn refusal(refused: &Refused) -> Down {
         | Refused::LinkInvalid
         | Refused::LastOwner
         | Refused::LastOperator
-        | Refused::IdentityUnknown => Down::Done,
+        | Refused::IdentityUnknown
+        | Refused::PolicyChanged(_)
+        | Refused::PolicyBroken(_) => Down::Done,
     }
 }
