@@ -48,6 +48,7 @@ impl Mesh {
         let this = netmap.this.clone();
         let relays = netmap.relays.clone();
         self.netmap = Some(netmap);
+        self.take_filter(now);
         self.take_self(&this, now);
         self.take_relays(&relays, now);
         self.choose_stun(now);
@@ -156,6 +157,7 @@ impl Mesh {
                 if let Some(netmap) = &mut self.netmap {
                     netmap.filter.clone_from(filter);
                 }
+                self.take_filter(now);
             }
             Change::Unknown => {}
             Change::NextPin { pin } => {
@@ -202,6 +204,7 @@ impl Mesh {
             self.remove_peer(handle, now);
         }
         let handle = self.peers.insert(entry, now);
+        self.restrict(handle, None);
         if is_plain(entry) {
             self.peers.give_up_deriving(handle);
             self.ensure_tunnel(handle, now);
