@@ -54,6 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         #[cfg(feature = "broker")]
         Command::Serve(args) => {
+            warren_net::keep_large_blocks_apart();
             let set_filter = logging::start(&global.log)?;
             on_all_cores(serve::serve(args, set_filter))
         }

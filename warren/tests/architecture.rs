@@ -41,7 +41,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["warren-control", "warren-net", "warren-pair", "warren-proto", "warren-turn"],
     ),
     ("warren-lab", &["warren-proto"]),
-    ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto", "warren-relay"]),
+    (
+        "warren",
+        &[
+            "warren-broker",
+            "warren-lab",
+            "warren-net",
+            "warren-node",
+            "warren-proto",
+            "warren-relay",
+        ],
+    ),
 ];
 
 const CORES: &[&str] =

@@ -85,7 +85,7 @@ pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
     HostNetwork, NetworkWatch, Poller, Received, Run, Runs, ServerSocket, Tun, TunReader,
-    UdpReceiver, UdpSockets, raise_open_file_limit, release_idle_code,
+    UdpReceiver, UdpSockets, keep_large_blocks_apart, raise_open_file_limit, release_idle_code,
 };
 pub use mapping::{Mapping, MappingProtocol, PortMapper, PortMapperConfig};
 #[cfg(unix)]

@@ -11,7 +11,7 @@ mod watch;
 
 pub use host::HostNetwork;
 pub use limits::raise_open_file_limit;
-pub use memory::release_idle_code;
+pub use memory::{keep_large_blocks_apart, release_idle_code};
 pub use poller::Poller;
 pub use tun::{Tun, TunReader};
 pub use udp::{Received, Run, Runs, ServerSocket, UdpReceiver, UdpSockets};
