@@ -20,8 +20,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren-net", &[]),
     ("warren-control", &["warren-net", "warren-proto"]),
     ("warren-store", &["warren-coord", "warren-proto"]),
+    ("warren-tls", &[]),
     ("warren-web", &[]),
-    ("warren-broker", &["warren-coord", "warren-proto", "warren-store", "warren-turn"]),
+    (
+        "warren-broker",
+        &["warren-coord", "warren-proto", "warren-store", "warren-tls", "warren-turn"],
+    ),
     (
         "warren-node",
         &[
@@ -35,7 +39,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "warren-relay",
-        &["warren-control", "warren-net", "warren-pair", "warren-proto", "warren-turn"],
+        &[
+            "warren-control",
+            "warren-net",
+            "warren-pair",
+            "warren-proto",
+            "warren-tls",
+            "warren-turn",
+        ],
     ),
     ("warren-lab", &["warren-proto"]),
     ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto", "warren-relay"]),
