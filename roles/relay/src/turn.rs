@@ -21,6 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Ipv6V6Only;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 pub use warren_turn::server::{Config as ServerConfig, Counters, Gauges, Quotas, Settings, User};
@@ -43,6 +46,9 @@ const DRAIN_CHECK: Duration = Duration::from_millis(200);
 
 /// How often it is noted what goes on, for the broker.
 const LOOK_AROUND: Duration = Duration::from_secs(20);
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// What a TURN server is told.
 #[derive(Debug, Clone)]
@@ -274,6 +280,16 @@ fn listening(what: &str, address: SocketAddr) -> impl FnOnce() -> String {
     move || format!("can't listen for {what} at {address}")
 }
 
-async fn bind_tcp(what: &str, address: SocketAddr) -> anyhow::Result<tokio::net::TcpListener> {
-    tokio::net::TcpListener::bind(address).await.with_context(listening(what, address))
+/// As with UDP, IPv6's unspecified address means IPv6 alone: IPv4's may have a listener beside it.
+fn bind_tcp(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bind = || -> std::io::Result<TcpListener> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        if address.is_ipv6() {
+            setsockopt(&socket, Ipv6V6Only, &true)?;
+        }
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().with_context(listening(what, address))
 }

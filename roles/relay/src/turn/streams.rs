@@ -42,14 +42,14 @@ pub(super) async fn listen(
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
     for address in &config.tcp {
-        let listener = bind_tcp("TURN over TCP", *address).await?;
+        let listener = bind_tcp("TURN over TCP", *address)?;
         tracing::info!(address = %listener.local_addr()?, "TURN over TCP");
         tasks.spawn(accept_tcp(Arc::clone(hub), listener));
     }
     let Some(wanted) = &config.tls else { return Ok(()) };
     let acceptor = tls::acceptor(&wanted.certificate, tasks)?;
     for address in &wanted.listen {
-        let listener = bind_tcp("TURN over TLS", *address).await?;
+        let listener = bind_tcp("TURN over TLS", *address)?;
         tracing::info!(address = %listener.local_addr()?, "TURN over TLS");
         tasks.spawn(accept_tls(Arc::clone(hub), listener, acceptor.clone()));
     }
