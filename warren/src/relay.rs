@@ -6,6 +6,9 @@ mod embedded;
 pub(crate) mod pair;
 pub(crate) mod turn;
 
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -31,4 +34,9 @@ fn stops() -> anyhow::Result<mpsc::Receiver<Stop>> {
         }
     });
     Ok(told)
+}
+
+/// Threads that forward, unless it is said.
+fn cores() -> usize {
+    available_parallelism().map_or(1, NonZeroUsize::get).min(8)
 }

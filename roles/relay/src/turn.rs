@@ -1,8 +1,10 @@
 //! The TURN server as a process, or as a part of one.
 //!
-//! One thread forwards: it waits for all UDP sockets at once, asks the state machine
-//! (`warren_turn::server`) once for each run, and sends the run on from where it lies. Connections
-//! are served by tokio's threads. Both share the state behind one lock, which is taken for a batch.
+//! Each worker is a thread with sockets of its own on the same ports, among which the kernel divides
+//! the clients; relayed ports are divided by their number. A worker waits for all its sockets at once,
+//! asks the state machine (`warren_turn::server`) once for each run, and sends the run on from where
+//! it lies. Connections are served by tokio's threads. All share the state behind one lock, which is
+//! taken for the look-ups of a batch; nothing that a worker forwards is sent under it.
 
 mod forward;
 mod hub;
@@ -60,6 +62,8 @@ pub struct TurnConfig {
     pub tcp: Vec<SocketAddr>,
     /// TLS addresses, and the certificate.
     pub tls: Option<TlsConfig>,
+    /// How many threads forward datagrams; at least one.
+    pub workers: usize,
     /// The state machine's part.
     pub server: ServerConfig,
     /// Where metrics are served.
@@ -105,7 +109,7 @@ pub enum CertificateSource {
 pub struct Turn {
     hub: Arc<Hub>,
     tasks: JoinSet<()>,
-    _worker: Worker,
+    _workers: Vec<Worker>,
 }
 
 impl Turn {
@@ -122,8 +126,10 @@ impl Turn {
         let hub = Arc::new(Hub::new(config, Instant::now(), unix_time())?);
         let mut tasks = JoinSet::new();
         streams::listen(config, &hub, &mut tasks).await?;
-        let worker = Worker::start(Arc::clone(&hub))?;
-        Ok(Self { hub, tasks, _worker: worker })
+        let workers = (0..hub.lanes.len())
+            .map(|number| Worker::start(Arc::clone(&hub), number))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Self { hub, tasks, _workers: workers })
     }
 
     /// The UDP addresses that it listens at, in the order of the configuration.

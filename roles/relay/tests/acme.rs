@@ -27,6 +27,7 @@ fn config(folder: &Path, port: u16, acme: AcmeConfig) -> TurnConfig {
                 config: acme,
             },
         }),
+        workers: 3,
         server: ServerConfig::private(Settings::default()),
         metrics: None,
         mint: None,

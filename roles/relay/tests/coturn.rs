@@ -115,6 +115,7 @@ fn config(folder: &std::path::Path) -> TurnConfig {
             listen: ["203.0.113.1:5349", "[2001:db8::1]:5349"].map(|at| at.parse().unwrap()).into(),
             certificate: CertificateSource::Files { chain, key },
         }),
+        workers: 3,
         server: ServerConfig {
             relayed_ipv4: Some("203.0.113.1".parse().unwrap()),
             relayed_ipv6: Some("2001:db8::1".parse().unwrap()),

@@ -29,6 +29,7 @@ fn config() -> TurnConfig {
         udp: vec![loopback],
         tcp: Vec::new(),
         tls: None,
+        workers: 3,
         server: ServerConfig {
             relayed_ipv4: Some("127.0.0.1".parse().unwrap()),
             allow_peers: vec!["127.0.0.2/32".parse().unwrap()],

@@ -129,6 +129,10 @@ pub(crate) struct RelayServe {
     #[arg(long, env = "WARREN_ALLOW_PEER", value_name = "CIDR", value_delimiter = ',',
           value_parser = parse_net)]
     pub(crate) allow_peer: Vec<IpNet>,
+    /// Threads that forward datagrams [default: one for each core, at most 8]
+    #[arg(long, env = "WARREN_WORKERS", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
     /// The most allocations at once
     #[arg(long, env = "WARREN_MAX_ALLOCATIONS", value_name = "N", default_value = "1000000")]
     pub(crate) max_allocations: u32,

@@ -20,6 +20,7 @@ impl RelayRuntime for Embedded {
             udp: plan.udp,
             tcp: Vec::new(),
             tls: None,
+            workers: 1,
             server: ServerConfig {
                 own: interface_addresses(),
                 stun: plan.seen,

@@ -1,8 +1,6 @@
 //! `warren pair-relay`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroUsize;
-use std::thread::available_parallelism;
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
@@ -10,7 +8,7 @@ use warren_relay::pair::{
     Authenticator, Key, KeyError, Limits, PairRelayConfig, ProbeConfig, WELL_KNOWN_KEY,
 };
 
-use super::{control, stops};
+use super::{control, cores, stops};
 use crate::cli::{Global, PairProbe, PairRelayServe, PairSecret};
 use crate::logging::SetFilter;
 use crate::output::{self, say};
@@ -74,10 +72,6 @@ fn listen(args: &PairRelayServe) -> Vec<SocketAddr> {
         addresses.push(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     }
     addresses.into_iter().map(|address| SocketAddr::new(address, args.port)).collect()
-}
-
-fn cores() -> usize {
-    available_parallelism().map_or(1, NonZeroUsize::get).min(8)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

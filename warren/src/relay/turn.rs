@@ -13,7 +13,7 @@ use warren_relay::turn::{
     pin_of, relayed_address,
 };
 
-use super::{control, stops};
+use super::{control, cores, stops};
 use crate::cli::{Global, RelayServe};
 use crate::folder;
 use crate::logging::SetFilter;
@@ -104,6 +104,7 @@ fn config(global: &Global, args: &RelayServe, settings: Settings) -> anyhow::Res
         tcp: listen.clone(),
         tls: certificate(global, args)?
             .map(|certificate| TlsConfig { listen: args.tls.clone(), certificate }),
+        workers: args.workers.map_or_else(cores, usize::from),
         server: ServerConfig {
             relayed_ipv4: ipv4,
             relayed_ipv6: ipv6,

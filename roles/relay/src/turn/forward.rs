@@ -1,4 +1,5 @@
-//! Runs in, runs out: where the bytes of a run go without being copied.
+//! Runs in, runs out: where the bytes of a run go without being copied. What is routed under the lock
+//! is sent after it ([`Planned`]), so that workers wait for each other's look-ups, not for the system.
 //!
 //! ```text
 //! client -> peer      [head|data][head|data]…   the pieces `data`, as one run
@@ -112,6 +113,49 @@ fn channel_run(bytes: &[u8], at: usize, stride: usize) -> Option<ChannelRun> {
     Some(run)
 }
 
+/// A run of a batch that is routed and waits to be sent.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// Which of the batch.
+    run: usize,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// A channel's data to a peer.
+    ToPeer { port: Arc<ServerSocket>, to: SocketAddr, found: ChannelRun },
+    /// A channel's messages as they lie, by another number.
+    Between { socket: Listener, to: Destination, number: ChannelNumber, found: ChannelRun },
+    /// A peer's data to a channel.
+    ToClient { socket: Listener, to: Destination, number: ChannelNumber },
+}
+
+impl Planned {
+    /// Sends it, out of `runs`, by a worker's own `sockets` where it goes to a client.
+    pub(super) fn send(&self, runs: &mut [Run<'_>], sockets: &[Arc<ServerSocket>]) {
+        let Some(run) = runs.get_mut(self.run) else { return };
+        match &self.way {
+            Way::ToPeer { port, to, found } => {
+                let pieces = found.data().map(|data| IoSlice::new(&run.bytes[data]));
+                port.send_pieces(*to, &pieces.collect::<Pieces<'_>>());
+            }
+            Way::Between { socket, to, number, found } => {
+                let Some(socket) = sockets.get(usize::from(socket.0)) else { return };
+                let bytes = &mut run.bytes[found.range.clone()];
+                for datagram in bytes.chunks_mut(found.stride) {
+                    datagram[..2].copy_from_slice(&number.number().to_be_bytes());
+                }
+                socket.send_run(*to, bytes, found.stride);
+            }
+            Way::ToClient { socket, to, number } => {
+                let Some(socket) = sockets.get(usize::from(socket.0)) else { return };
+                send_channel(socket, *to, *number, run.bytes, run.stride);
+            }
+        }
+    }
+}
+
 impl State {
     /// Handles what one client has sent to a socket.
     pub(super) fn handle_client_run(&mut self, socket: Listener, run: &mut Run<'_>, now: Instant) {
@@ -122,9 +166,9 @@ impl State {
             if let Some(found) = channel_run(run.bytes, at, run.stride) {
                 at = found.range.end;
                 let route = self.server.route_channel(client, found.number, found.run(), now);
-                if let Ok(route) = route {
-                    self.forward_channel(route, run.bytes, &found);
-                }
+                let way =
+                    route.ok().and_then(|route| self.forward_channel(route, run.bytes, found));
+                plan.extend(way.map(|way| Planned { run: number, way }));
                 continue;
             }
             let end = run.bytes.len().min(at + run.stride);
@@ -155,39 +199,52 @@ impl State {
         }
     }
 
-    fn forward_channel(&mut self, route: Route, bytes: &mut [u8], run: &ChannelRun) {
+    /// Where a run goes; `None` when it is on its way, or goes nowhere.
+    fn forward_channel(&mut self, route: Route, bytes: &[u8], found: ChannelRun) -> Option<Way> {
         match route {
             Route::Peer { from, to, .. } => {
-                let Some(socket) = self.ports.get(&from) else { return };
-                let pieces = run.data().map(|data| IoSlice::new(&bytes[data]));
-                socket.send_pieces(to, &pieces.collect::<Pieces<'_>>());
+                Some(Way::ToPeer { port: Arc::clone(self.ports.get(&from)?), to, found })
             }
             Route::Client(Delivery {
                 to: ClientAddr::Udp { listener, addr },
                 heading: Heading::Channel(number),
-            }) if run.is_dense() => {
-                let Some((socket, to)) = self.listeners.reach(listener, addr) else { return };
-                let run_bytes = &mut bytes[run.range.clone()];
-                for datagram in run_bytes.chunks_mut(run.stride) {
-                    datagram[..2].copy_from_slice(&number.number().to_be_bytes());
-                }
-                socket.send_run(to, run_bytes, run.stride);
+            }) if found.is_dense() => {
+                let (socket, to) = self.listeners.reach(listener, addr)?;
+                Some(Way::Between { socket, to, number, found })
             }
             Route::Client(delivery) => {
-                for data in run.data() {
+                for data in found.data() {
                     let data = &bytes[data];
                     self.deliver(delivery, data, data.len().max(1));
                 }
+                None
             }
         }
     }
 
-    /// Handles what one peer has sent to a relayed port.
-    pub(super) fn handle_peer_run(&mut self, port: RelayedPort, run: &Run<'_>, now: Instant) {
+    /// Handles what one peer has sent to a relayed port: run `number` of its batch.
+    pub(super) fn handle_peer_run(
+        &mut self,
+        port: RelayedPort,
+        (number, run): (usize, &Run<'_>),
+        now: Instant,
+        plan: &mut Vec<Planned>,
+    ) {
         let packets = u32::try_from(run.datagrams()).unwrap_or(u32::MAX);
         let of_server = server::Run { packets, bytes: run.bytes.len() as u64 };
-        if let Ok(delivery) = self.server.route_peer(port, run.remote, of_server, now) {
-            self.deliver(delivery, run.bytes, run.stride);
+        match self.server.route_peer(port, run.remote, of_server, now) {
+            Ok(Delivery {
+                to: ClientAddr::Udp { listener, addr },
+                heading: Heading::Channel(channel),
+            }) => {
+                let reached = self.listeners.reach(listener, addr);
+                plan.extend(reached.map(|(socket, to)| Planned {
+                    run: number,
+                    way: Way::ToClient { socket, to, number: channel },
+                }));
+            }
+            Ok(delivery) => self.deliver(delivery, run.bytes, run.stride),
+            Err(_) => {}
         }
     }
 
@@ -196,10 +253,10 @@ impl State {
         match delivery.to {
             ClientAddr::Udp { listener, addr } => {
                 let Some((socket, to)) = self.listeners.reach(listener, addr) else { return };
+                let Some(socket) = self.sockets.get(usize::from(socket.0)).cloned() else { return };
                 match delivery.heading {
-                    Heading::Channel(number) => send_channel(socket, to, number, bytes, stride),
+                    Heading::Channel(number) => send_channel(&socket, to, number, bytes, stride),
                     Heading::Indication(peer) => {
-                        let socket = Arc::clone(socket);
                         for data in datagrams(bytes, stride) {
                             self.send_indication(&socket, to, peer, data);
                         }

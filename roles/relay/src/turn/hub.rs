@@ -59,11 +59,49 @@ impl Token {
 #[derive(Debug)]
 pub(super) struct Hub {
     state: Mutex<State>,
-    pub(super) poller: Poller,
-    listeners: Vec<Arc<ServerSocket>>,
+    pub(super) lanes: Vec<Lane>,
     next_stream: AtomicU64,
     is_draining: AtomicBool,
     is_serving: AtomicBool,
+}
+
+/// What one worker waits for: its share of the clients, and of the relayed ports.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) poller: Poller,
+    /// One for each address that clients send to; the kernel gives each client to one lane.
+    pub(super) sockets: Vec<Arc<ServerSocket>>,
+}
+
+impl Lane {
+    /// `bound` are the addresses, ports included.
+    fn open(bound: &[SocketAddr], shared: bool) -> anyhow::Result<Self> {
+        let poller = Poller::new().context("can't watch sockets")?;
+        let mut opened = Vec::new();
+        for (number, address) in (0_u16..).zip(bound) {
+            let socket = sockets::listen(*address, shared)?;
+            poller
+                .add(&socket, Token::Listener(Listener(number)).encode())
+                .context("can't watch a socket")?;
+            opened.push(Arc::new(socket));
+        }
+        Ok(Self { poller, sockets: opened })
+    }
+
+    fn bound(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(|socket| socket.address()).collect()
+    }
+}
+
+fn lanes(config: &TurnConfig) -> anyhow::Result<Vec<Lane>> {
+    // A shared port is shared with any program of this user: look first whether it is free.
+    let alone = Lane::open(&config.udp, false)?;
+    if config.workers <= 1 {
+        return Ok(vec![alone]);
+    }
+    let bound = alone.bound();
+    drop(alone);
+    (0..config.workers).map(|_| Lane::open(&bound, true)).collect()
 }
 
 /// What is only touched under the lock.
@@ -71,6 +109,8 @@ pub(super) struct Hub {
 pub(super) struct State {
     pub(super) server: Server,
     pub(super) listeners: Listeners,
+    /// Of the first lane; for what isn't sent by a worker.
+    pub(super) sockets: Vec<Arc<ServerSocket>>,
     pub(super) ports: HashMap<RelayedPort, Arc<ServerSocket>>,
     pub(super) streams: HashMap<StreamId, mpsc::Sender<Bytes>>,
     /// Messages lost because a connection didn't take them.
@@ -81,19 +121,12 @@ pub(super) struct State {
 
 impl Hub {
     pub(super) fn new(config: &TurnConfig, now: Instant, unix: Duration) -> anyhow::Result<Self> {
-        let poller = Poller::new().context("can't watch sockets")?;
-        let mut listeners = Vec::new();
-        for (number, address) in (0_u16..).zip(&config.udp) {
-            let socket = sockets::listen(*address)?;
-            poller
-                .add(&socket, Token::Listener(Listener(number)).encode())
-                .context("can't watch a socket")?;
-            listeners.push(Arc::new(socket));
-        }
+        let lanes = lanes(config)?;
         let bind = |ip: Option<IpAddr>| ip.map(sockets::where_to_bind);
         let state = State {
             server: Server::new(config.server.clone(), rand::random(), now, unix),
-            listeners: Listeners::new(listeners.clone()),
+            listeners: Listeners::new(lanes[0].bound()),
+            sockets: lanes[0].sockets.clone(),
             ports: HashMap::new(),
             streams: HashMap::new(),
             stream_losses: 0,
@@ -102,8 +135,7 @@ impl Hub {
         };
         Ok(Self {
             state: Mutex::new(state),
-            poller,
-            listeners,
+            lanes,
             next_stream: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             is_serving: AtomicBool::new(true),
@@ -116,20 +148,16 @@ impl Hub {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let result = act(&mut state, now);
-        state.drain(&self.poller, now);
+        state.drain(&self.lanes, now);
         result
     }
 
-    pub(super) fn listener(&self, listener: Listener) -> Option<&Arc<ServerSocket>> {
-        self.listeners.get(usize::from(listener.0))
-    }
-
     pub(super) fn udp_addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|socket| socket.address()).collect()
+        self.lanes[0].bound()
     }
 
     pub(super) fn udp_counters(&self) -> Vec<UdpCounters> {
-        self.listeners.iter().map(|socket| socket.counters()).collect()
+        self.lanes.iter().flat_map(|lane| &lane.sockets).map(|socket| socket.counters()).collect()
     }
 
     pub(super) fn next_stream(&self) -> StreamId {
@@ -151,11 +179,12 @@ impl Hub {
 }
 
 impl State {
-    fn drain(&mut self, poller: &Poller, now: Instant) {
+    fn drain(&mut self, lanes: &[Lane], now: Instant) {
         while let Some(event) = self.server.poll_event() {
             match event {
                 Event::OpenPort(port) => {
-                    let result = self.open(port, poller);
+                    let result =
+                        self.open(port, &lanes[usize::from(port.port) % lanes.len()].poller);
                     self.server.handle_port(port, result, now);
                 }
                 // Closing a descriptor ends its being watched.
@@ -167,7 +196,9 @@ impl State {
         while let Some(transmit) = self.server.poll_transmit() {
             match transmit.to {
                 ClientAddr::Udp { listener, addr } => {
-                    if let Some((socket, to)) = self.listeners.reach(listener, addr) {
+                    if let Some((socket, to)) = self.listeners.reach(listener, addr)
+                        && let Some(socket) = self.sockets.get(usize::from(socket.0))
+                    {
                         socket.send_run(to, &transmit.contents, transmit.contents.len());
                     }
                 }

@@ -3,10 +3,9 @@
 //! and a NAT in front of it too. So each such address is a listener of its own, numbered as
 //! [`Listener`] says.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 
-use warren_net::{Destination, ServerSocket};
+use warren_net::Destination;
 use warren_turn::server::Listener;
 
 /// The most addresses of the host that are told apart; from further ones the system chooses.
@@ -14,14 +13,15 @@ const MAX_ADDRESSES: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Listeners {
-    sockets: Vec<Arc<ServerSocket>>,
+    /// What the sockets are bound to.
+    bound: Vec<SocketAddr>,
     /// Those that clients have sent to.
     addresses: Vec<IpAddr>,
 }
 
 impl Listeners {
-    pub(super) fn new(sockets: Vec<Arc<ServerSocket>>) -> Self {
-        Self { sockets, addresses: Vec::new() }
+    pub(super) fn new(bound: Vec<SocketAddr>) -> Self {
+        Self { bound, addresses: Vec::new() }
     }
 
     /// The listener that is `socket` at its address `local`.
@@ -36,45 +36,39 @@ impl Listeners {
             }
             None => return socket,
         };
-        let number = usize::from(socket.0) + (index + 1) * self.sockets.len();
+        let number = usize::from(socket.0) + (index + 1) * self.bound.len();
         u16::try_from(number).map_or(socket, Listener)
     }
 
-    /// The socket of a listener.
-    pub(super) fn socket(&self, listener: Listener) -> Option<&Arc<ServerSocket>> {
-        let number = usize::from(listener.0);
-        self.sockets.get(number.checked_rem(self.sockets.len())?)
-    }
-
-    /// The same, and how it reaches a client of that listener.
+    /// The socket of a listener, and how it reaches a client there.
     pub(super) fn reach(
         &self,
         listener: Listener,
-        remote: std::net::SocketAddr,
-    ) -> Option<(&Arc<ServerSocket>, Destination)> {
-        let socket = self.socket(listener)?;
-        let index = usize::from(listener.0) / self.sockets.len();
-        let source = index.checked_sub(1).and_then(|index| self.addresses.get(index).copied());
+        remote: SocketAddr,
+    ) -> Option<(Listener, Destination)> {
+        let number = usize::from(listener.0);
+        let socket = number.checked_rem(self.bound.len())?;
+        let own = self.bound[socket].ip();
+        let index = (number / self.bound.len()).checked_sub(1);
+        let source = index.and_then(|index| self.addresses.get(index).copied());
         // Where another socket was asked to answer (RFC 5780), it may have one address alone.
-        let own = socket.address().ip();
         let fits = |source: &IpAddr| own.is_unspecified() && source.is_ipv4() == own.is_ipv4();
-        Some((socket, Destination { remote, source: source.filter(fits) }))
+        let to = Destination { remote, source: source.filter(fits) };
+        Some((Listener(u16::try_from(socket).ok()?), to))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use warren_net::ServerSocketConfig;
-
     use super::*;
+
+    fn bound(addresses: &[&str]) -> Listeners {
+        Listeners::new(addresses.iter().map(|address| address.parse().unwrap()).collect())
+    }
 
     #[test]
     fn each_address_of_a_wildcard_socket_is_a_listener_and_a_named_ones_is_not() {
-        let bind = |address: &str| {
-            let config = ServerSocketConfig::new(address.parse().unwrap());
-            Arc::new(ServerSocket::bind(&config).unwrap())
-        };
-        let mut listeners = Listeners::new(vec![bind("0.0.0.0:0"), bind("127.0.0.1:0")]);
+        let mut listeners = bound(&["0.0.0.0:3478", "127.0.0.1:3479"]);
         let (first, second) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let (any, named) = (Listener(0), Listener(1));
         let (at_first, at_second) =
@@ -83,19 +77,21 @@ mod tests {
         assert_eq!(listeners.at(any, Some(first)), at_first);
         assert_eq!(listeners.at(any, None), any);
         let remote = "198.51.100.7:1".parse().unwrap();
-        let source = |listener| listeners.reach(listener, remote).unwrap().1.source;
-        assert_eq!(source(at_second), Some(second));
-        assert_eq!((source(any), source(named)), (None, None));
+        let reach = |listener| {
+            let (socket, to) = listeners.reach(listener, remote).unwrap();
+            assert_eq!(to.remote, remote);
+            (socket, to.source)
+        };
+        assert_eq!(reach(at_second), (any, Some(second)));
+        assert_eq!(reach(any), (any, None));
+        assert_eq!(reach(named), (named, None));
         // The answer of another socket to a request that came to `second`.
-        assert_eq!(source(Listener(5)), None);
-        assert!(Arc::ptr_eq(listeners.socket(at_second).unwrap(), listeners.socket(any).unwrap()));
+        assert_eq!(reach(Listener(5)), (named, None));
     }
 
     #[test]
     fn beyond_what_is_told_apart_the_system_chooses() {
-        let config = ServerSocketConfig::new("0.0.0.0:0".parse().unwrap());
-        let socket = Arc::new(ServerSocket::bind(&config).unwrap());
-        let mut listeners = Listeners::new(vec![socket]);
+        let mut listeners = bound(&["0.0.0.0:3478"]);
         for n in 0..MAX_ADDRESSES {
             let ip = IpAddr::from([10, 0, (n / 256) as u8, (n % 256) as u8]);
             assert_eq!(listeners.at(Listener(0), Some(ip)), Listener(1 + n as u16));

@@ -6,8 +6,10 @@ use anyhow::{Context as _, bail};
 use nix::ifaddrs::getifaddrs;
 use warren_net::{ServerSocket, ServerSocketConfig};
 
-pub(super) fn listen(address: SocketAddr) -> anyhow::Result<ServerSocket> {
-    match ServerSocket::bind(&ServerSocketConfig::new(address)) {
+/// `shared` ones divide the clients among themselves.
+pub(super) fn listen(address: SocketAddr, shared: bool) -> anyhow::Result<ServerSocket> {
+    let config = ServerSocketConfig { shared, ..ServerSocketConfig::new(address) };
+    match ServerSocket::bind(&config) {
         Err(warren_net::Error::PortInUse { port }) => bail!(
             "UDP port {port} is in use by another program: choose another with --listen \
              (`ss -ulpn` shows who has it)"
