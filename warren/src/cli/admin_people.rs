@@ -35,7 +35,7 @@ pub(crate) enum Users {
     Create {
         /// What he signs in with
         email: Email,
-        /// What he is called [default: what stands before the @]
+        /// What he is called (by default what stands before the @)
         #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
         name: String,
         /// Make him an operator of the broker, with rights over all accounts
