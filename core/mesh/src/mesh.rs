@@ -28,6 +28,7 @@ use crate::{
 mod allocation;
 mod cold;
 mod exchange;
+mod failback;
 mod inbound;
 mod netmap;
 mod outbound;
@@ -39,6 +40,8 @@ mod seek;
 mod size;
 mod tunnel;
 mod verify;
+
+pub(crate) use failback::Return;
 
 /// WireGuard's first repetition of a handshake (protocols.md §4); it doubles from there.
 const HANDSHAKE_RETRY: Duration = Duration::from_millis(250);
@@ -231,6 +234,7 @@ impl Mesh {
             PeerTimer::Retest => self.retest_relayed(peer, now),
             PeerTimer::RetestAgain => self.probe_direct(peer, now),
             PeerTimer::LeaveRelay => self.end_linger(peer, now),
+            PeerTimer::Return => self.return_again(peer, now),
         }
     }
 

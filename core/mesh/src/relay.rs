@@ -121,6 +121,8 @@ pub(crate) struct Relaying {
     pub(crate) reason: Option<Reason>,
     /// When direct paths were last tried beside a relayed one.
     pub(crate) retested: Option<Instant>,
+    /// The way back to a better relay.
+    pub(crate) returning: crate::mesh::Return,
 }
 
 impl Relaying {
@@ -387,6 +389,11 @@ impl Relay {
     /// Whether it may be tried.
     pub(crate) fn is_rested(&self, now: Instant) -> bool {
         self.listed && self.rest.is_none_or(|rest| rest <= now)
+    }
+
+    /// Whether it has not failed for so long.
+    pub(crate) fn is_steady(&self, time: Duration, now: Instant) -> bool {
+        self.failed.is_none_or(|failed| now.saturating_duration_since(failed) >= time)
     }
 
     /// How its allocation is carried, if there is one.

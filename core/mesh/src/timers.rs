@@ -48,10 +48,12 @@ pub(crate) enum PeerTimer {
     RetestAgain,
     /// The relay isn't needed any more.
     LeaveRelay,
+    /// The peer is called to a better relay: is it there?
+    Return,
 }
 
 impl PeerTimer {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Seek,
         Self::Verify,
         Self::Silence,
@@ -63,6 +65,7 @@ impl PeerTimer {
         Self::Retest,
         Self::RetestAgain,
         Self::LeaveRelay,
+        Self::Return,
     ];
 }
 
@@ -81,6 +84,7 @@ impl Timer {
                 PeerTimer::Retest => "direct paths beside a relayed one",
                 PeerTimer::RetestAgain => "direct paths once more",
                 PeerTimer::LeaveRelay => "leave a relay",
+                PeerTimer::Return => "back to a better relay",
             },
             Self::CheckIn => "check-in",
             Self::Day => "probe tags of a new day",

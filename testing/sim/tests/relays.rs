@@ -131,6 +131,71 @@ fn when_the_relay_is_killed_traffic_flows_through_the_next_one_within_three_seco
 }
 
 #[test]
+fn when_the_preferred_relay_is_back_the_pair_returns_to_it_without_losing_a_packet() {
+    for_seeds("relay_is_back", 0..4, |seed| {
+        let (mut world, left, right) = hard_pair(seed, [Nat::Apdm, Nat::Apdm]);
+        assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+        let transfer = world.transfer(left, right, Duration::from_millis(20), 15 * MINUTE);
+        world.run_for(10 * SECOND);
+        let first = warren_sim::RelayIndex(0);
+        world.kill_relay(first);
+        let away = Duration::from_secs(10 + world.chance(60));
+        world.run_for(away);
+        let both = |world: &World, name: &str| {
+            [(left, right), (right, left)]
+                .into_iter()
+                .all(|(from, to)| relay_of(world, from, to).as_deref() == Some(name))
+        };
+        assert!(both(&world, "second"), "seed {seed}");
+        let pace = Duration::from_millis(20);
+        let streams = [(left, right), (right, left)]
+            .map(|(from, to)| world.stream(from, to, pace, 8 * MINUTE));
+        world.restart_relay(first);
+        world.reset_stall(transfer);
+        let time = world.run_until(10 * MINUTE, |world| both(world, "first"));
+        assert!(time.is_some_and(|time| time <= 4 * MINUTE), "seed {seed}: {time:?}");
+        world.run_for(9 * MINUTE);
+        assert!(both(&world, "first"), "seed {seed}: it stays there");
+        for stream in streams {
+            let report = world.stream_report(stream);
+            assert_eq!(report.sent, report.received, "seed {seed}: {report:?}");
+        }
+        let report = world.transfer_report(transfer);
+        assert!(report.stall <= Duration::from_millis(500), "seed {seed}: {report:?}");
+        let idle = world.relays[1].server().gauges();
+        assert_eq!(idle.allocations, 0, "seed {seed}: the other one is let go");
+    });
+}
+
+#[test]
+fn a_relay_that_comes_and_goes_does_not_drag_the_traffic_with_it() {
+    for_seeds("relay_comes_and_goes", 0..2, |seed| {
+        let (mut world, left, right) = hard_pair(seed, [Nat::Apdm, Nat::Apdm]);
+        world.counts_control_bytes = false;
+        assert!(world.ping_until_answered(left, right, 10 * SECOND).is_some());
+        let transfer = world.transfer(left, right, Duration::from_millis(50), 4 * 60 * MINUTE);
+        let first = warren_sim::RelayIndex(0);
+        let mut moves = 0;
+        let mut present = relay_of(&world, left, right);
+        for _ in 0..24 {
+            for _ in 0..10 {
+                world.run_for(20 * SECOND);
+                let relay = relay_of(&world, left, right);
+                moves += u32::from(relay != present);
+                present = relay;
+            }
+            world.kill_relay(first);
+            world.run_for(30 * SECOND);
+            world.restart_relay(first);
+        }
+        // Each return is twice as far from the one before: 1, 2, 4 … 64 minutes.
+        assert!(moves <= 16, "seed {seed}: {moves} moves in 92 minutes");
+        let report = world.transfer_report(transfer);
+        assert!(report.stall <= 3 * SECOND, "seed {seed}: {report:?}");
+    });
+}
+
+#[test]
 fn a_relay_that_forgets_everything_is_used_again() {
     for_seeds("relay_restarts", 0..6, |seed| {
         let mut world = World::new(seed);

@@ -392,8 +392,9 @@ impl Mesh {
         self.timers.clear(Timer::Peer(handle, PeerTimer::Relay));
         let linger = Timer::Peer(handle, PeerTimer::LeaveRelay);
         let Some(peer) = self.peers.get_mut(handle) else { return };
+        peer.relaying.returning.settle();
         if path.is_relayed() {
-            self.timers.clear(linger);
+            self.timers.set(linger, now + LINGER);
             self.timers.set(Timer::Peer(handle, PeerTimer::Retest), now + RETEST);
             return;
         }
@@ -407,11 +408,11 @@ impl Mesh {
         }
     }
 
-    /// The pair has been direct for long enough.
+    /// The pair has been on its path for long enough.
     pub(super) fn end_linger(&mut self, handle: PeerHandle, now: Instant) {
-        let live = self.peers.get(handle).and_then(Peer::live);
-        if live.is_none_or(|path| !path.is_relayed()) {
-            self.leave_relays(handle, now);
+        match self.peers.get(handle).and_then(Peer::live) {
+            Some(path) if path.is_relayed() => self.leave_other_relays(handle, LINGER, now),
+            Some(_) | None => self.leave_relays(handle, now),
         }
     }
 
@@ -420,6 +421,7 @@ impl Mesh {
         self.timers.clear(Timer::Peer(handle, PeerTimer::LeaveRelay));
         let Some(peer) = self.peers.get_mut(handle) else { return };
         let used = std::mem::take(&mut peer.relaying.used);
+        peer.relaying.returning = super::Return::default();
         let in_use = peer.in_use();
         peer.candidates.remove_relayed(|path| Some(path) != in_use);
         peer.relaying.relayed_there =
@@ -438,6 +440,7 @@ impl Mesh {
         self.timers.set(Timer::Peer(handle, PeerTimer::Retest), now + RETEST);
         if is_recent(peer.traffic, RETEST, now) {
             self.retest_aside(handle, now);
+            self.consider_return(handle, now);
         }
     }
 

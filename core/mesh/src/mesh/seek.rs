@@ -336,7 +336,7 @@ impl Mesh {
             && peer
                 .elsewhere
                 .is_some_and(|(from, at)| from == path && is_recent(Some(at), FOLLOW, now));
-        if follow || is_better(new, old) {
+        if follow || peer.returns_by(path) || is_better(new, old) {
             self.use_path(handle, path, now);
         }
     }
