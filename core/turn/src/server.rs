@@ -76,7 +76,11 @@ use port::Reservations;
 use stream::Stream;
 use table::{Keyed, Table};
 
-/// One of the shell's UDP sockets that clients send to.
+/// One of the shell's UDP sockets that clients send to, or one address of a socket that has several.
+///
+/// The first numbers are the sockets, in the order of [`Config::stun`]. A shell that answers from the
+/// address that a client has sent to numbers each further address of a socket so: the socket's number
+/// and a multiple of how many sockets there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Listener(pub u16);
 
@@ -317,6 +321,11 @@ impl Server {
         self.nonces.set_secrets(&settings);
         self.config.settings = settings;
         self.remove_revoked(now);
+    }
+
+    /// The secret that new credentials are made with: the first, where there are two.
+    pub fn minting_secret(&self) -> Option<&[u8]> {
+        self.config.settings.secrets.first().map(Vec::as_slice)
     }
 
     /// Corrects the wall clock: credentials expire by it.

@@ -96,12 +96,14 @@ impl Stun {
 struct Port {
     socket: UdpSocket,
     state: UdpSocketState,
+    bound: IpAddr,
 }
 
 impl Port {
     fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        Ok(Self { socket, state })
+        let bound = socket.local_addr()?.ip();
+        Ok(Self { socket, state, bound })
     }
 
     async fn receive(
@@ -114,6 +116,11 @@ impl Port {
                 self.state.recv(UdpSockRef::from(&self.socket), buffers, metas)
             })
             .await
+    }
+
+    /// Whether it is bound to that address, or to all of its family.
+    fn may_send_from(&self, ip: IpAddr) -> bool {
+        self.bound == ip || self.bound.is_unspecified() && self.bound.is_ipv4() == ip.is_ipv4()
     }
 
     /// A full buffer drops the reply: the client asks again.
@@ -217,7 +224,7 @@ async fn answer(ports: &[Port], index: usize, server: &Mutex<BindingServer>) -> 
                         ecn: None,
                         contents: &reply,
                         segment_size: None,
-                        src_ip: if socket == index { meta.dst_ip } else { None },
+                        src_ip: meta.dst_ip.filter(|ip| ports[socket].may_send_from(*ip)),
                     }),
                     Answer::Refused(refusal) => trace!(%refusal, "a datagram got no answer"),
                 }

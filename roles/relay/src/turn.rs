@@ -7,6 +7,7 @@
 mod forward;
 mod hub;
 mod link;
+mod listeners;
 mod observe;
 mod sockets;
 mod streams;

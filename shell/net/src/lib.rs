@@ -84,8 +84,8 @@ pub use counters::{TunCounters, UdpCounters};
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    HostNetwork, NetworkWatch, Poller, Received, Run, Runs, ServerSocket, Tun, TunReader,
-    UdpReceiver, UdpSockets, raise_open_file_limit, release_idle_code,
+    Destination, HostNetwork, NetworkWatch, Poller, Received, Run, Runs, ServerSocket, Tun,
+    TunReader, UdpReceiver, UdpSockets, raise_open_file_limit, release_idle_code,
 };
 pub use mapping::{Mapping, MappingProtocol, PortMapper, PortMapperConfig};
 #[cfg(unix)]

@@ -101,7 +101,7 @@ fn a_port_is_shared_only_by_those_that_say_so() {
 #[test]
 fn what_cannot_be_sent_is_counted_and_harms_nobody() {
     let socket = socket("127.0.0.1:0", true);
-    socket.send_run("[::1]:9".parse().expect("an address"), &[0; 900], 300);
+    socket.send_run("[::1]:9".parse::<std::net::SocketAddr>().expect("an address"), &[0; 900], 300);
     assert_eq!(socket.counters().send_errors, 3);
 }
 

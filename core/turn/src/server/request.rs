@@ -75,17 +75,23 @@ impl Server {
         now: Instant,
     ) -> Result<Handled, Dropped> {
         let remote = self.remote(client).ok_or(Dropped::Source)?;
-        // A stream has no other socket to answer from: no index into the listeners.
-        let socket = match client {
-            ClientAddr::Udp { listener, .. } => usize::from(listener.0),
-            ClientAddr::Stream(_) => usize::MAX,
+        let sockets = self.config.stun.len();
+        let (socket, address) = match client {
+            ClientAddr::Udp { listener, .. } if sockets > 0 => {
+                let number = usize::from(listener.0);
+                (number % sockets, number - number % sockets)
+            }
+            ClientAddr::Udp { listener, .. } => (usize::from(listener.0), 0),
+            // A stream has no other socket to answer from: no index into the listeners.
+            ClientAddr::Stream(_) => (usize::MAX, 0),
         };
         let mut contents = Vec::new();
         match self.binding.handle_datagram(socket, remote, datagram, &mut contents, now) {
             Answer::Reply { socket } => {
                 let to = match client {
                     ClientAddr::Udp { addr, .. } => {
-                        let listener = super::Listener(u16::try_from(socket).unwrap_or(u16::MAX));
+                        let number = u16::try_from(socket + address).unwrap_or(u16::MAX);
+                        let listener = super::Listener(number);
                         ClientAddr::Udp { listener, addr }
                     }
                     ClientAddr::Stream(_) => client,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use warren_net::{MAX_BATCH_BYTES, MAX_BATCH_SEGMENTS, Run, ServerSocket};
+use warren_net::{Destination, MAX_BATCH_BYTES, MAX_BATCH_SEGMENTS, Run, ServerSocket};
 use warren_turn::server::{
     self, ClientAddr, Delivery, Handled, Heading, Listener, RelayedPort, Route, StreamId,
 };
@@ -113,13 +113,9 @@ fn channel_run(bytes: &[u8], at: usize, stride: usize) -> Option<ChannelRun> {
 }
 
 impl State {
-    /// Handles what one client has sent to a listener.
-    pub(super) fn handle_client_run(
-        &mut self,
-        listener: Listener,
-        run: &mut Run<'_>,
-        now: Instant,
-    ) {
+    /// Handles what one client has sent to a socket.
+    pub(super) fn handle_client_run(&mut self, socket: Listener, run: &mut Run<'_>, now: Instant) {
+        let listener = self.listeners.at(socket, run.local);
         let client = ClientAddr::Udp { listener, addr: run.remote };
         let mut at = 0;
         while at < run.bytes.len() {
@@ -170,12 +166,12 @@ impl State {
                 to: ClientAddr::Udp { listener, addr },
                 heading: Heading::Channel(number),
             }) if run.is_dense() => {
-                let Some(socket) = self.listeners.get(usize::from(listener.0)) else { return };
+                let Some((socket, to)) = self.listeners.reach(listener, addr) else { return };
                 let run_bytes = &mut bytes[run.range.clone()];
                 for datagram in run_bytes.chunks_mut(run.stride) {
                     datagram[..2].copy_from_slice(&number.number().to_be_bytes());
                 }
-                socket.send_run(addr, run_bytes, run.stride);
+                socket.send_run(to, run_bytes, run.stride);
             }
             Route::Client(delivery) => {
                 for data in run.data() {
@@ -199,14 +195,13 @@ impl State {
     fn deliver(&mut self, delivery: Delivery, bytes: &[u8], stride: usize) {
         match delivery.to {
             ClientAddr::Udp { listener, addr } => {
-                let Some(socket) = self.listeners.get(usize::from(listener.0)).cloned() else {
-                    return;
-                };
+                let Some((socket, to)) = self.listeners.reach(listener, addr) else { return };
                 match delivery.heading {
-                    Heading::Channel(number) => send_channel(&socket, addr, number, bytes, stride),
+                    Heading::Channel(number) => send_channel(socket, to, number, bytes, stride),
                     Heading::Indication(peer) => {
+                        let socket = Arc::clone(socket);
                         for data in datagrams(bytes, stride) {
-                            self.send_indication(&socket, addr, peer, data);
+                            self.send_indication(&socket, to, peer, data);
                         }
                     }
                 }
@@ -224,7 +219,7 @@ impl State {
     fn send_indication(
         &mut self,
         socket: &ServerSocket,
-        to: SocketAddr,
+        to: Destination,
         peer: SocketAddr,
         data: &[u8],
     ) {
@@ -272,7 +267,7 @@ fn datagrams(bytes: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
 /// Sends a run with a channel's head before each datagram, as few system calls as it takes.
 fn send_channel(
     socket: &ServerSocket,
-    to: SocketAddr,
+    to: Destination,
     number: ChannelNumber,
     bytes: &[u8],
     stride: usize,

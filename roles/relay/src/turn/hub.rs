@@ -13,6 +13,7 @@ use warren_net::{Poller, ServerSocket, ServerSocketConfig, UdpCounters};
 use warren_turn::Family;
 use warren_turn::server::{ClientAddr, Event, Listener, PortError, RelayedPort, Server, StreamId};
 
+use super::listeners::Listeners;
 use super::{TurnConfig, sockets};
 
 /// Messages that wait for one connection; more are lost, as datagrams are.
@@ -21,7 +22,7 @@ pub(super) const STREAM_QUEUE: usize = 512;
 /// Kernel buffer of a relayed port, each way, in bytes: it has one client.
 const PORT_BUFFER: usize = 1 << 20;
 
-/// A token of the poller: a listener, or a relayed port.
+/// A token of the poller: a socket that clients send to, or a relayed port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     Listener(Listener),
@@ -69,7 +70,7 @@ pub(super) struct Hub {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) server: Server,
-    pub(super) listeners: Vec<Arc<ServerSocket>>,
+    pub(super) listeners: Listeners,
     pub(super) ports: HashMap<RelayedPort, Arc<ServerSocket>>,
     pub(super) streams: HashMap<StreamId, mpsc::Sender<Bytes>>,
     /// Messages lost because a connection didn't take them.
@@ -92,7 +93,7 @@ impl Hub {
         let bind = |ip: Option<IpAddr>| ip.map(sockets::where_to_bind);
         let state = State {
             server: Server::new(config.server.clone(), rand::random(), now, unix),
-            listeners: listeners.clone(),
+            listeners: Listeners::new(listeners.clone()),
             ports: HashMap::new(),
             streams: HashMap::new(),
             stream_losses: 0,
@@ -166,8 +167,8 @@ impl State {
         while let Some(transmit) = self.server.poll_transmit() {
             match transmit.to {
                 ClientAddr::Udp { listener, addr } => {
-                    if let Some(socket) = self.listeners.get(usize::from(listener.0)) {
-                        socket.send_run(addr, &transmit.contents, transmit.contents.len());
+                    if let Some((socket, to)) = self.listeners.reach(listener, addr) {
+                        socket.send_run(to, &transmit.contents, transmit.contents.len());
                     }
                 }
                 ClientAddr::Stream(stream) => self.send_to_stream(stream, transmit.contents),

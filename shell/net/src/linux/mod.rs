@@ -14,7 +14,7 @@ pub use limits::raise_open_file_limit;
 pub use memory::release_idle_code;
 pub use poller::Poller;
 pub use tun::{Tun, TunReader};
-pub use udp::{Received, Run, Runs, ServerSocket, UdpReceiver, UdpSockets};
+pub use udp::{Destination, Received, Run, Runs, ServerSocket, UdpReceiver, UdpSockets};
 pub use watch::NetworkWatch;
 
 /// Turns -1 into the calling thread's error.

@@ -17,6 +17,7 @@ use crate::counters::{LiveUdpCounters, UdpCounters, add};
 use crate::error::Error;
 use family::{Discovery, FamilySocket};
 pub use server::{Run, Runs, ServerSocket};
+pub use syscalls::Destination;
 use syscalls::{MESSAGE_BYTES, MESSAGES, Message};
 
 const PORT_TRIES: usize = 128;

@@ -141,9 +141,13 @@ impl FamilySocket {
         let mut asked = false;
         let result = self.socket.try_io(Interest::WRITABLE, |socket| {
             asked = true;
-            send_pieces(socket, remote, pieces, segment)
+            send_pieces(socket, remote.into(), pieces, segment)
         });
-        if asked { result } else { send_pieces(self.socket.get_ref(), remote, pieces, segment) }
+        if asked {
+            result
+        } else {
+            send_pieces(self.socket.get_ref(), remote.into(), pieces, segment)
+        }
     }
 
     pub(super) fn receive(

@@ -1,7 +1,7 @@
 //! One socket of a server: runs of datagrams in and out, from the same buffer, without a runtime.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::slice::ChunksMut;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::UdpReceiver;
 use super::family::{Discovery, bind_refused, set_buffers};
 use super::syscalls::{
-    MESSAGE_BYTES, MESSAGES, Message, has_option, receive_messages, send_message, send_pieces,
-    set_option,
+    Destination, MESSAGE_BYTES, MESSAGES, Message, has_option, receive_messages, send_message,
+    send_pieces, set_option, tell_local_address,
 };
 use crate::batch::{MAX_BATCH_BYTES, MAX_BATCH_SEGMENTS};
 use crate::config::ServerSocketConfig;
@@ -42,6 +42,9 @@ impl AsFd for ServerSocket {
 pub struct Run<'b> {
     /// Where they came from.
     pub remote: SocketAddr,
+    /// Which of the host's addresses they came to, where the socket is bound to all of them: the
+    /// [`Destination::source`] of an answer.
+    pub local: Option<IpAddr>,
     /// The datagrams; none at all is one empty datagram.
     pub bytes: &'b mut [u8],
     /// Length of each but the last; at least 1.
@@ -78,7 +81,7 @@ impl<'b> Iterator for Runs<'b> {
         let place = self.places.next()?;
         self.next += 1;
         let bytes = &mut place[..message.len];
-        Some(Run { remote: message.remote, bytes, stride: message.stride })
+        Some(Run { remote: message.remote, local: message.local, bytes, stride: message.stride })
     }
 }
 
@@ -108,6 +111,9 @@ impl ServerSocket {
         if config.offload {
             // Without it each message is one datagram.
             let _ = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+        }
+        if config.address.ip().is_unspecified() {
+            tell_local_address(&socket, ipv6).map_err(refused)?;
         }
         let segmentation = config.offload && has_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT);
         Discovery::Data.set(&socket, ipv6).map_err(refused)?;
@@ -164,71 +170,72 @@ impl ServerSocket {
 
     /// Sends a run, with segmentation offload where there is one. What the system doesn't take is
     /// lost and counted: a relay keeps no queues.
-    pub fn send_run(&self, remote: SocketAddr, run: &[u8], stride: usize) {
-        let stride = stride.max(1);
+    pub fn send_run(&self, to: impl Into<Destination>, run: &[u8], stride: usize) {
+        let (to, stride) = (to.into(), stride.max(1));
         let batch = (MAX_BATCH_BYTES / stride).clamp(1, MAX_BATCH_SEGMENTS) * stride;
         if run.len() <= stride {
-            return self.count(1, send_message(&self.socket, remote, run, None));
+            return self.count(1, send_message(&self.socket, to, run, None));
         }
         for batch in run.chunks(batch) {
             let datagrams = batch.len().div_ceil(stride);
             if datagrams > 1 && self.segmentation.load(Ordering::Relaxed) {
-                let result = send_message(&self.socket, remote, batch, Some(stride));
+                let result = send_message(&self.socket, to, batch, Some(stride));
                 if !self.must_be_sent_one_by_one(&result) {
                     self.count(datagrams, result);
                     continue;
                 }
             }
             for datagram in batch.chunks(stride) {
-                self.count(1, send_message(&self.socket, remote, datagram, None));
+                self.count(1, send_message(&self.socket, to, datagram, None));
             }
         }
     }
 
     /// Sends datagrams of one length, but for the last, which may be shorter; each piece is one of
     /// them, so that headers between them stay behind without a copy. At most 64 and 65,507 bytes.
-    pub fn send_pieces(&self, remote: SocketAddr, pieces: &[IoSlice<'_>]) {
+    pub fn send_pieces(&self, to: impl Into<Destination>, pieces: &[IoSlice<'_>]) {
+        let to = to.into();
         let [first, _, ..] = pieces else {
             if let Some(datagram) = pieces.first() {
-                self.count(1, send_message(&self.socket, remote, datagram, None));
+                self.count(1, send_message(&self.socket, to, datagram, None));
             }
             return;
         };
         if self.segmentation.load(Ordering::Relaxed) {
-            let result = send_pieces(&self.socket, remote, pieces, Some(first.len()));
+            let result = send_pieces(&self.socket, to, pieces, Some(first.len()));
             if !self.must_be_sent_one_by_one(&result) {
                 return self.count(pieces.len(), result);
             }
         }
         for datagram in pieces {
-            self.count(1, send_message(&self.socket, remote, datagram, None));
+            self.count(1, send_message(&self.socket, to, datagram, None));
         }
     }
 
     /// Sends datagrams of one length, but for the last, which may be shorter; `each` parts one after
     /// the other are one of them, such as a header, data, and padding. At most 64 datagrams of
     /// 65,507 bytes together.
-    pub fn send_parts(&self, remote: SocketAddr, parts: &[IoSlice<'_>], each: usize) {
-        let each = each.max(1);
+    pub fn send_parts(&self, to: impl Into<Destination>, parts: &[IoSlice<'_>], each: usize) {
+        let (to, each) = (to.into(), each.max(1));
         let datagrams = parts.len().div_ceil(each);
         if datagrams > 1 && self.segmentation.load(Ordering::Relaxed) {
             let stride = parts[..each].iter().map(|part| part.len()).sum();
-            let result = send_pieces(&self.socket, remote, parts, Some(stride));
+            let result = send_pieces(&self.socket, to, parts, Some(stride));
             if !self.must_be_sent_one_by_one(&result) {
                 return self.count(datagrams, result);
             }
         }
         for datagram in parts.chunks(each) {
-            self.count(1, send_pieces(&self.socket, remote, datagram, None));
+            self.count(1, send_pieces(&self.socket, to, datagram, None));
         }
     }
 
     /// Sends one datagram that is lost rather than fragmented.
-    pub fn send_unfragmented(&self, remote: SocketAddr, datagram: &[u8]) {
-        let ipv6 = self.address.is_ipv6();
+    pub fn send_unfragmented(&self, to: impl Into<Destination>, datagram: &[u8]) {
+        let (to, ipv6) = (to.into(), self.address.is_ipv6());
         let result = Discovery::Probe
             .set(&self.socket, ipv6)
-            .and_then(|()| send_message(&self.socket, remote, datagram, None));
+            .and_then(|()| send_message(&self.socket, to, datagram, None));
         let restored = Discovery::Data.set(&self.socket, ipv6);
         self.count(1, result.and(restored));
     }

@@ -1,7 +1,7 @@
 //! sendmsg(2) and recvmmsg(2) with the control messages of udp(7).
 
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
 use socket2::{SockAddr, Socket};
@@ -15,6 +15,8 @@ pub(super) const MESSAGE_BYTES: usize = 65_536;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Message {
     pub(super) remote: SocketAddr,
+    /// The own address that it came to, where the socket was asked to tell.
+    pub(super) local: Option<IpAddr>,
     pub(super) len: usize,
     pub(super) stride: usize,
 }
@@ -48,29 +50,109 @@ pub(super) fn has_option(socket: &Socket, level: libc::c_int, name: libc::c_int)
     .is_ok()
 }
 
-/// Space for one control message of up to 8 bytes, aligned as `cmsghdr` is.
+/// Has a socket tell the own address that each message came to.
+pub(super) fn tell_local_address(socket: &Socket, ipv6: bool) -> io::Result<()> {
+    if ipv6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    }
+}
+
+/// Where a message goes, and from which of the addresses of a socket that is bound to all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// Where to.
+    pub remote: SocketAddr,
+    /// From where, of the same family; `None` leaves it to the system.
+    pub source: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Destination {
+    fn from(remote: SocketAddr) -> Self {
+        Self { remote, source: None }
+    }
+}
+
+/// Space for the control messages of one message, a segment's size (24 bytes) and an own address (at
+/// most 40), aligned as `cmsghdr` is.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Control([u8; 64]);
 
+impl Control {
+    /// Appends a control message to the `used` bytes that there are, and returns how many it makes.
+    fn push<T: Copy>(
+        &mut self,
+        used: usize,
+        level: libc::c_int,
+        kind: libc::c_int,
+        value: T,
+    ) -> usize {
+        let value_len = size_of::<T>() as u32;
+        // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
+        let (space, len) =
+            unsafe { (libc::CMSG_SPACE(value_len) as usize, libc::CMSG_LEN(value_len)) };
+        let place = &mut self.0[used..used + space];
+        // SAFETY: `place` has room for a header and the value (the slice was checked), and starts
+        // aligned: the array is, and CMSG_SPACE gives multiples of its alignment. The header tells
+        // CMSG_DATA nothing but its own address.
+        unsafe {
+            let header = place.as_mut_ptr().cast::<libc::cmsghdr>();
+            (*header).cmsg_level = level;
+            (*header).cmsg_type = kind;
+            (*header).cmsg_len = len as _;
+            libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
+        }
+        used + space
+    }
+
+    fn push_source(&mut self, used: usize, source: IpAddr) -> usize {
+        match source {
+            IpAddr::V4(ip) => {
+                let info = libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr { s_addr: u32::from(ip).to_be() },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                };
+                self.push(used, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+            }
+            IpAddr::V6(ip) => {
+                let info = libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
+                    ipi6_ifindex: 0,
+                };
+                self.push(used, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
+            }
+        }
+    }
+}
+
 pub(super) fn send_message(
     socket: &Socket,
-    remote: SocketAddr,
+    to: Destination,
     bytes: &[u8],
     segment: Option<usize>,
 ) -> io::Result<()> {
-    send_pieces(socket, remote, &[IoSlice::new(bytes)], segment)
+    send_pieces(socket, to, &[IoSlice::new(bytes)], segment)
 }
 
 /// Sends what the pieces are together.
 pub(super) fn send_pieces(
     socket: &Socket,
-    remote: SocketAddr,
+    to: Destination,
     pieces: &[IoSlice<'_>],
     segment: Option<usize>,
 ) -> io::Result<()> {
-    let address = SockAddr::from(remote);
+    let address = SockAddr::from(to.remote);
     let mut control = Control([0; 64]);
+    let mut used = 0;
+    if let Some(size) = segment {
+        used = control.push(used, libc::SOL_UDP, libc::UDP_SEGMENT, size as u16);
+    }
+    if let Some(source) = to.source {
+        used = control.push_source(used, source);
+    }
     // SAFETY: all zeros is a valid `msghdr`.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = address.as_ptr().cast_mut().cast();
@@ -78,19 +160,9 @@ pub(super) fn send_pieces(
     // An `IoSlice` is an `iovec` (its documentation says so), and the call only reads them.
     message.msg_iov = pieces.as_ptr().cast_mut().cast();
     message.msg_iovlen = pieces.len() as _;
-    if let Some(size) = segment {
+    if used > 0 {
         message.msg_control = (&raw mut control).cast();
-        // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
-        message.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) } as _;
-        // SAFETY: `msg_control` points to aligned, zeroed space of `msg_controllen` (24) bytes, so
-        // the first header and its two bytes of data lie within it.
-        unsafe {
-            let header = libc::CMSG_FIRSTHDR(&message);
-            (*header).cmsg_level = libc::SOL_UDP;
-            (*header).cmsg_type = libc::UDP_SEGMENT;
-            (*header).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
-            libc::CMSG_DATA(header).cast::<u16>().write_unaligned(size as u16);
-        }
+        message.msg_controllen = used as _;
     }
     loop {
         // SAFETY: address, pieces and control live until the call returns; it only reads them.
@@ -136,30 +208,47 @@ pub(super) fn receive_messages(
     let mut messages = [None; MESSAGES];
     for (i, header) in headers.iter().take(count as usize).enumerate() {
         let len = header.msg_len as usize;
+        let (segment, local) = told(&header.msg_hdr);
         // An empty datagram has no stride; it still takes its turn.
-        let stride = segment_size(&header.msg_hdr).unwrap_or(len).max(1);
+        let stride = segment.unwrap_or(len).max(1);
         // SAFETY: `names[i]` is a whole `sockaddr_in6`, whose family says what the kernel wrote;
         // a `sockaddr_in` is shorter.
         let remote = unsafe { address(&raw const names[i]) };
-        messages[i] = Some(Message { remote, len, stride });
+        messages[i] = Some(Message { remote, local, len, stride });
     }
     Ok(messages)
 }
 
-/// The `UDP_GRO` control message: length of each datagram in a run.
-fn segment_size(header: &libc::msghdr) -> Option<usize> {
-    // SAFETY: the kernel filled `msg_control` with well-formed messages of `msg_controllen` bytes.
+/// What the control messages say: the length of each datagram in a run (`UDP_GRO`), and the own
+/// address that they came to (`IP_PKTINFO`, `IPV6_PKTINFO`).
+fn told(header: &libc::msghdr) -> (Option<usize>, Option<IpAddr>) {
+    let (mut segment, mut local) = (None, None);
+    // SAFETY: the kernel filled `msg_control` with well-formed messages of `msg_controllen` bytes,
+    // each with the value that its level and type stand for.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while !message.is_null() {
-            if (*message).cmsg_level == libc::SOL_UDP && (*message).cmsg_type == libc::UDP_GRO {
-                let size = libc::CMSG_DATA(message).cast::<libc::c_int>().read_unaligned();
-                return usize::try_from(size).ok().filter(|&size| size > 0);
+            let data = libc::CMSG_DATA(message);
+            match ((*message).cmsg_level, (*message).cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let size = data.cast::<libc::c_int>().read_unaligned();
+                    segment = usize::try_from(size).ok().filter(|&size| size > 0);
+                }
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                    let ip = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
+                    local = Some(IpAddr::V4(ip));
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    local = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
+                }
+                _ => {}
             }
             message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    None
+    (segment, local)
 }
 
 /// # Safety
