@@ -30,6 +30,11 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::Audit(command) => audit::run(&client, command, json).await,
         AdminCommand::Relays(command) => relay::run(&client, command, json).await,
         AdminCommand::Status => status(&client, json).await,
+        AdminCommand::Log(args) => {
+            let set = client.set_log(args.filter).await?;
+            let text = format!("Logging {} until the broker restarts.", set.filter);
+            output::done(json, &text)
+        }
         AdminCommand::Pins(command) => pins(&client, command, json).await,
         AdminCommand::Backup { file } => {
             let written = client.backup(&file).await?;

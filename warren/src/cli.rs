@@ -28,7 +28,7 @@ pub(crate) use admin_people::{Audit, RoleChange, Users, Wanted};
 #[cfg(feature = "broker")]
 pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "node")]
-pub(crate) use node::{Dns, Join, Log, Logout, Lport, Node, Ping, Status, Up};
+pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up};
 #[cfg(feature = "relay")]
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 pub(crate) use service::{Role, Service, ServiceInstall};
@@ -65,6 +65,15 @@ pub(crate) struct Global {
     /// Read flags from a TOML file
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// What a running program is to log.
+#[cfg(any(feature = "broker", feature = "node"))]
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    /// What to log: error, warn, info, debug, trace, or e.g. info,warren_mesh=trace
+    #[arg(value_name = "LEVEL", value_parser = crate::logging::valid)]
+    pub(crate) filter: String,
 }
 
 #[derive(Debug, Subcommand)]

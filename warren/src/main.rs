@@ -54,8 +54,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         #[cfg(feature = "broker")]
         Command::Serve(args) => {
-            let _set_filter = logging::start(&global.log)?;
-            on_all_cores(serve::serve(args))
+            let set_filter = logging::start(&global.log)?;
+            on_all_cores(serve::serve(args, set_filter))
         }
         #[cfg(feature = "broker")]
         Command::Admin(args) => on_one_thread(admin::run(&global, args)),

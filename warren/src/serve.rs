@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use warren_broker::{AcmeConfig, DeviceLimit, RelayRuntime, ServeConfig, TlsMode};
+use warren_broker::{AcmeConfig, DeviceLimit, RelayRuntime, ServeConfig, SetLogFilter, TlsMode};
 
 use crate::cli::{Serve, Tls};
+use crate::logging::SetFilter;
 use crate::output::Usage;
 use crate::shutdown;
 
@@ -40,7 +41,7 @@ fn relay(_unwanted: bool) -> Option<Arc<dyn RelayRuntime>> {
     None
 }
 
-pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
+pub(crate) async fn serve(args: Serve, set_log_filter: SetFilter) -> anyhow::Result<()> {
     let mut config = ServeConfig::new(data_folder(args.data)?);
     config.listen = args.listen;
     config.public_url = args.public_url;
@@ -50,6 +51,7 @@ pub(crate) async fn serve(args: Serve) -> anyhow::Result<()> {
     config.dns_suffix = Some(args.suffix);
     config.admin_socket = args.admin_socket;
     config.relay = relay(args.no_relay);
+    config.set_log_filter = Some(SetLogFilter(set_log_filter));
     config.max_devices = DeviceLimit(args.max_devices);
     // Under a service manager the journal would keep the secret.
     config.first_link = std::io::stdout().is_terminal();

@@ -214,6 +214,29 @@ fn the_group_reaches_the_socket_though_not_the_data() {
 }
 
 #[test]
+fn what_a_broker_logs_is_changed_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut command = Command::new(WARREN);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--stun", "127.0.0.1:0", "--data"]);
+    command.arg(&data).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut broker = Broker(command.spawn().unwrap());
+    greeting(&mut broker.0);
+
+    let wrong = bad_usage(&admin(&data, &["log", "warren_broker=loud"]));
+    assert!(wrong.contains("debug"), "{wrong}");
+    let said = done(&admin(&data, &["log", "error,warren_broker=debug"]));
+    assert_eq!(said.trim(), "Logging error,warren_broker=debug until the broker restarts.");
+    // Who hangs up in the midst of a handshake is worth a debug line, and no more.
+    let listen = done(&admin(&data, &["status", "--json"]));
+    let status: serde_json::Value = serde_json::from_str(&listen).unwrap();
+    drop(std::net::TcpStream::connect(status["listen"].as_str().unwrap()).unwrap());
+    let stderr = BufReader::new(broker.0.stderr.take().unwrap());
+    let is_it = |line: &String| line.contains("DEBUG") && line.contains("handshake");
+    assert!(stderr.lines().map_while(Result::ok).any(|line| is_it(&line)));
+}
+
+#[test]
 fn errors_name_their_cause_once_and_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -29,7 +29,7 @@ pub use relay_types::{
 pub use time::Time;
 pub use types::{
     Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinKey, JoinKeyCreated, NewAccount,
-    NewJoinKey, Pins,
+    NewJoinKey, Pins, SetLog,
 };
 pub use warren_coord::{Email, JoinKeyStatus, Role};
 

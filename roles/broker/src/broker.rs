@@ -20,7 +20,7 @@ use crate::admin::server::AdminServer;
 use crate::admin::{BrokerStatus, JoinKeyCreated, NewJoinKey, Pins, Time};
 use crate::api::problem::{ApiResult, Failure};
 use crate::backup::{Manifest, Unpacked};
-use crate::config::{Limits, PublicUrl, ServeConfig, TlsMode};
+use crate::config::{Limits, PublicUrl, ServeConfig, SetLogFilter, TlsMode};
 use crate::data_dir::DataDir;
 use crate::embedded::{RelayPlan, RelayRuntime, RunningRelay};
 use crate::people::PeopleHandle;
@@ -55,6 +55,7 @@ pub(crate) struct Broker {
     stun: Vec<SocketAddr>,
     problems: Vec<String>,
     started: Time,
+    pub(crate) set_log_filter: Option<SetLogFilter>,
 }
 
 impl Broker {
@@ -287,6 +288,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         stun: stun_bound,
         problems,
         started: Time(fresh_ctx().unix.as_secs()),
+        set_log_filter: config.set_log_filter.clone(),
     });
     let first = first_account(&broker).await?;
     let first_link = match &first {

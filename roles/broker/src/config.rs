@@ -23,6 +23,19 @@ pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Domains that resolvers treat in ways of their own (RFC 6761, RFC 6762, RFC 7686, RFC 9476).
 const SPECIAL_DOMAINS: [&str; 6] = ["alt", "arpa", "invalid", "local", "localhost", "onion"];
 
+/// Changes what is logged, in `tracing`'s filter syntax.
+#[derive(Clone)]
+pub struct SetLogFilter(pub Arc<SetFilter>);
+
+/// Its error says what is wrong with a filter.
+type SetFilter = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
+impl std::fmt::Debug for SetLogFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SetLogFilter")
+    }
+}
+
 /// All that [`crate::serve`] needs to know.
 #[derive(Debug, Clone)]
 pub struct ServeConfig {
@@ -54,6 +67,8 @@ pub struct ServeConfig {
     pub max_devices: DeviceLimit,
     /// What relays for accounts that have named no relay of their own. `None`: nothing.
     pub relay: Option<Arc<dyn RelayRuntime>>,
+    /// Changes what is logged, as the admin socket asks. `None`: it can't be changed.
+    pub set_log_filter: Option<SetLogFilter>,
     /// Bounds on what strangers can make the broker hold.
     pub limits: Limits,
 }
@@ -75,6 +90,7 @@ impl ServeConfig {
             first_link: true,
             max_devices: DeviceLimit::DEFAULT,
             relay: None,
+            set_log_filter: None,
             limits: Limits::default(),
         }
     }

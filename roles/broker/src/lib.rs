@@ -31,7 +31,7 @@ pub use backup::{Manifest, RESTORED_SECRETS, restore};
 pub use broker::{Running, start};
 pub use config::{
     AcmeConfig, FALLBACK_HTTPS_PORT, HTTPS_PORT, LETS_ENCRYPT, Limits, STUN_PORT, ServeConfig,
-    TlsMode,
+    SetLogFilter, TlsMode,
 };
 pub use embedded::{RelayConnection, RelayPlan, RelayRuntime, RunningRelay, Starting};
 

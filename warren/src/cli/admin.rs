@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use warren_proto::{DeviceName, JoinKeyId};
 
+use super::Log;
 use super::admin_people::{Audit, Users};
 use super::admin_relays::Relays;
 use super::values::{
@@ -127,6 +128,8 @@ pub(crate) enum AdminCommand {
         /// The new file
         file: PathBuf,
     },
+    /// Change what the broker logs while it runs
+    Log(Log),
     /// The keys by which devices know the broker, and changing them
     #[command(subcommand)]
     Pins(Pins),

@@ -101,10 +101,3 @@ pub(crate) struct Lport {
     #[arg(value_name = "PORT|auto", value_parser = parse_listen_port)]
     pub(crate) port: Option<ListenPort>,
 }
-
-#[derive(Debug, Args)]
-pub(crate) struct Log {
-    /// What to log: error, warn, info, debug, trace, or e.g. info,warren_mesh=trace
-    #[arg(value_name = "LEVEL", value_parser = crate::logging::valid)]
-    pub(crate) filter: String,
-}

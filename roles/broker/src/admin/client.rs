@@ -21,7 +21,7 @@ use warren_proto::{JoinKeyId, Problem};
 use super::download::Download;
 use super::{
     Account, BrokerStatus, Device, DeviceChange, DevicePath, DeviceRemoved, JoinKey,
-    JoinKeyCreated, NewAccount, NewJoinKey, Pins, socket_path,
+    JoinKeyCreated, NewAccount, NewJoinKey, Pins, SetLog, socket_path,
 };
 use crate::backup::Manifest;
 
@@ -256,6 +256,15 @@ impl Client {
     /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn activate_pin(&self) -> Result<Pins, Error> {
         self.send(Method::POST, "/api/v1/pins/activate", None::<&()>).await
+    }
+
+    /// Changes what the broker logs until it ends, in `tracing`'s filter syntax.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
+    pub async fn set_log(&self, filter: impl Into<String>) -> Result<SetLog, Error> {
+        let wanted = SetLog { filter: filter.into() };
+        self.send(Method::PUT, "/api/v1/log", Some(&wanted)).await
     }
 
     /// Writes a backup of the running broker (database, CA, settings) to a new file of mode 0600.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -25,12 +25,13 @@ use super::download::Download;
 use super::relay_types::DeviceRemoved;
 use super::types::{
     Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinKey, JoinKeyCreated, NewAccount,
-    NewJoinKey, Pins,
+    NewJoinKey, Pins, SetLog,
 };
 use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::problem::{ApiResult, Failure, tell_operator};
 use crate::backup::Manifest;
 use crate::broker::Broker;
+use crate::config::SetLogFilter;
 
 const MAX_BODY: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,6 +57,7 @@ pub(crate) fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/pins", get(pins))
         .route("/api/v1/pins/prepare", post(prepare_pin))
         .route("/api/v1/pins/activate", post(activate_pin))
+        .route("/api/v1/log", put(set_log))
         .route("/api/v1/backup", post(backup))
         .route("/api/v1/restore", post(restore))
         .merge(super::relays::routes())
@@ -228,6 +230,19 @@ pub(crate) fn no_pins() -> Failure {
         ErrorCode::Conflict,
         "this broker has no CA of its own: a public authority or a proxy vouches for it",
     )
+}
+
+async fn set_log(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Content(wanted): Content<SetLog>,
+) -> ApiResult<Json<SetLog>> {
+    let Some(SetLogFilter(set)) = &broker.set_log_filter else {
+        return Err(Failure::invalid("this broker's log can't be changed while it runs"));
+    };
+    set(&wanted.filter).map_err(Failure::invalid)?;
+    broker.note("broker.log-changed", &by).await?;
+    Ok(Json(wanted))
 }
 
 async fn backup(State(broker): Shared, Asker(by): Asker) -> ApiResult<Response> {

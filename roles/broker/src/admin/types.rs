@@ -212,6 +212,14 @@ pub struct DeviceChange {
     pub tags: Option<BTreeSet<String>>,
 }
 
+/// What is to be logged from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetLog {
+    /// In `tracing`'s filter syntax: `debug`, `info,warren_broker=trace`.
+    pub filter: String,
+}
+
 /// Tells 'absent' (outer `None`, by `default`) from `null` (inner `None`).
 mod nullable {
     use std::net::SocketAddr;
