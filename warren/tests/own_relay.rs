@@ -23,8 +23,8 @@ use tokio_rustls::client::TlsStream;
 use warren_control::{BrokerUrl, Http, Pins, REQUEST_TIMEOUT, Tls};
 use warren_coord::prove;
 use warren_proto::{
-    Challenge, DeviceId, JoinLink, Netmap, PROTOCOL, PublicKey, Register, Registered, Relay,
-    TURN_ALPN,
+    BrokerIdentity, Challenge, DeviceId, JoinLink, Netmap, PROTOCOL, PublicKey, Register,
+    Registered, Relay, TURN_ALPN,
 };
 use warren_turn::client::{Client, Config, Credential, Event, Inbound, Transport};
 use warren_turn::stream::{MAX_FRAME, StreamDecoder, channel_padding};
@@ -85,7 +85,7 @@ impl Device {
             protocol: PROTOCOL,
             join_key: link.key.clone(),
             key: PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes()),
-            proof: prove(&private, &challenge, &link.key),
+            proof: prove(&private, &BrokerIdentity::of(&link), &challenge, &link.key),
             challenge: challenge.challenge,
             name: name.to_owned(),
             os: String::new(),

@@ -1,9 +1,10 @@
 //! Proof that a device holds the private key of the public key that it registers.
 //!
 //! The broker has an X25519 key of its own for as long as the process lives. The device computes
-//! the Diffie-Hellman secret of that key and its own, and keys with it an HMAC-SHA-256 over the
-//! challenge, its public key and the join key ([`warren_proto::possession_message`]). Who doesn't
-//! hold the device's private key can't.
+//! the Diffie-Hellman secret of that key and its own, and keys with it an HMAC-SHA-256 over what
+//! it has verified of the broker, the challenge, its public key and the join key
+//! ([`warren_proto::possession_message`]). Who doesn't hold the device's private key can't, and a broker
+//! that the device did verify can't use its answer at another one.
 //!
 //! Challenges cost no memory: `expiry (8) | nonce (16) | HMAC-SHA-256 (32)` in base64url, the expiry
 //! in milliseconds since the gatekeeper was made.
@@ -13,7 +14,9 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
-use warren_proto::{Challenge, OLDEST_PROTOCOL, PROTOCOL, PublicKey, Register, possession_message};
+use warren_proto::{
+    BrokerIdentity, Challenge, OLDEST_PROTOCOL, PROTOCOL, PublicKey, Register, possession_message,
+};
 use x25519_dalek::StaticSecret;
 
 use crate::Refused;
@@ -67,11 +70,17 @@ impl Gatekeeper {
         }
     }
 
-    /// Checks a registration's protocol version, challenge and proof.
+    /// Checks a registration's protocol version, challenge and proof; `own` is what a device
+    /// verifies of this broker.
     ///
     /// # Errors
     /// [`Refused::UpgradeRequired`], [`Refused::ChallengeExpired`] or [`Refused::ProofFailed`].
-    pub fn verify(&self, register: Register, now: Instant) -> Result<Proven, Refused> {
+    pub fn verify(
+        &self,
+        register: Register,
+        own: &BrokerIdentity,
+        now: Instant,
+    ) -> Result<Proven, Refused> {
         if register.protocol < OLDEST_PROTOCOL {
             return Err(Refused::UpgradeRequired);
         }
@@ -80,7 +89,8 @@ impl Gatekeeper {
         if !shared.was_contributory() {
             return Err(Refused::ProofFailed);
         }
-        let message = possession_message(&register.challenge, &register.key, &register.join_key);
+        let Register { challenge, key, join_key, .. } = &register;
+        let message = possession_message(own, challenge, key, join_key);
         let key = hmac::Key::new(hmac::HMAC_SHA256, shared.as_bytes());
         let proof = URL_SAFE_NO_PAD.decode(&register.proof).map_err(|_| Refused::ProofFailed)?;
         hmac::verify(&key, &message, &proof).map_err(|_| Refused::ProofFailed)?;
@@ -100,21 +110,29 @@ impl Gatekeeper {
     }
 }
 
-/// Answers a challenge as a device does: [`Register::proof`].
-pub fn prove(private_key: &[u8; 32], challenge: &Challenge, join_key: &str) -> String {
+/// Answers a challenge as a device does that has verified `broker`: [`Register::proof`].
+pub fn prove(
+    private_key: &[u8; 32],
+    broker: &BrokerIdentity,
+    challenge: &Challenge,
+    join_key: &str,
+) -> String {
     let secret = StaticSecret::from(*private_key);
     let public = PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes());
     let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(challenge.broker_key.0));
-    let message = possession_message(&challenge.challenge, &public, join_key);
+    let message = possession_message(broker, &challenge.challenge, &public, join_key);
     let key = hmac::Key::new(hmac::HMAC_SHA256, shared.as_bytes());
     URL_SAFE_NO_PAD.encode(hmac::sign(&key, &message))
 }
 
 #[cfg(test)]
 mod tests {
+    use warren_proto::Pin;
+
     use super::*;
 
     const DEVICE: [u8; 32] = [5; 32];
+    const OWN: BrokerIdentity = BrokerIdentity::Pin(Pin([6; 32]));
 
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
     fn start() -> (Gatekeeper, Instant) {
@@ -123,13 +141,17 @@ mod tests {
     }
 
     fn register(challenge: &Challenge) -> Register {
+        register_at(&OWN, challenge)
+    }
+
+    fn register_at(broker: &BrokerIdentity, challenge: &Challenge) -> Register {
         let secret = StaticSecret::from(DEVICE);
         Register {
             protocol: PROTOCOL,
             join_key: "a join key".to_owned(),
             key: PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes()),
             challenge: challenge.challenge.clone(),
-            proof: prove(&DEVICE, challenge, "a join key"),
+            proof: prove(&DEVICE, broker, challenge, "a join key"),
             name: "Kitchen Pi".to_owned(),
             os: String::new(),
             software: String::new(),
@@ -141,8 +163,9 @@ mod tests {
         let (gate, now) = start();
         let challenge = gate.challenge([7; 16], now);
         let later = now + CHALLENGE_LIFETIME - Duration::from_millis(1);
-        assert!(gate.verify(register(&challenge), later).is_ok());
-        let refused = gate.verify(register(&challenge), now + CHALLENGE_LIFETIME).unwrap_err();
+        assert!(gate.verify(register(&challenge), &OWN, later).is_ok());
+        let refused =
+            gate.verify(register(&challenge), &OWN, now + CHALLENGE_LIFETIME).unwrap_err();
         assert_eq!(refused, Refused::ChallengeExpired);
     }
 
@@ -157,15 +180,34 @@ mod tests {
         let replayed = Register { challenge: fresh, ..good.clone() };
         let zero_key = Register { key: PublicKey([0; 32]), ..good.clone() };
         for forged in [other_key, other_join_key, replayed, zero_key] {
-            assert_eq!(gate.verify(forged, now).unwrap_err(), Refused::ProofFailed);
+            assert_eq!(gate.verify(forged, &OWN, now).unwrap_err(), Refused::ProofFailed);
         }
         let restarted = Gatekeeper::new([2; 32], now);
-        assert_eq!(restarted.verify(good.clone(), now).unwrap_err(), Refused::ChallengeExpired);
+        assert_eq!(
+            restarted.verify(good.clone(), &OWN, now).unwrap_err(),
+            Refused::ChallengeExpired
+        );
         for garbage in ["", "AAAA", "!", &"A".repeat(75)] {
             let forged = Register { challenge: garbage.to_owned(), ..good.clone() };
-            assert_eq!(gate.verify(forged, now).unwrap_err(), Refused::ChallengeExpired);
+            assert_eq!(gate.verify(forged, &OWN, now).unwrap_err(), Refused::ChallengeExpired);
         }
         let old = Register { protocol: 0, ..good };
-        assert_eq!(gate.verify(old, now).unwrap_err(), Refused::UpgradeRequired);
+        assert_eq!(gate.verify(old, &OWN, now).unwrap_err(), Refused::UpgradeRequired);
+    }
+
+    #[test]
+    fn what_was_proven_to_another_broker_fails() {
+        let (gate, now) = start();
+        // The other one passes this broker's challenge on, and the answer back.
+        let challenge = gate.challenge([7; 16], now);
+        let named = BrokerIdentity::host("broker.example.org");
+        for other in [BrokerIdentity::Pin(Pin([9; 32])), named.clone()] {
+            let relayed = register_at(&other, &challenge);
+            assert_eq!(gate.verify(relayed, &OWN, now).unwrap_err(), Refused::ProofFailed);
+        }
+        let register = register_at(&named, &challenge);
+        assert!(gate.verify(register.clone(), &named, now).is_ok());
+        let other = BrokerIdentity::host("broker.example.com");
+        assert_eq!(gate.verify(register, &other, now).unwrap_err(), Refused::ProofFailed);
     }
 }

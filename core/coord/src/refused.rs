@@ -16,7 +16,10 @@ pub enum Refused {
     #[error("this join key has expired; ask for a new join link")]
     JoinKeyExpired,
     /// The proof of possession was wrong.
-    #[error("the device did not prove that it holds its private key")]
+    #[error(
+        "the device did not prove to this broker that it holds its private key; use the join link \
+         just as the broker made it"
+    )]
     ProofFailed,
     /// The challenge is too old, or another broker process's.
     #[error("the challenge is no longer valid; fetch a new one and try again")]

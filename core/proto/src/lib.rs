@@ -15,6 +15,7 @@ mod message;
 mod name;
 mod netmap;
 mod paths;
+mod possession;
 mod relay;
 mod relay_event_codec;
 
@@ -31,7 +32,7 @@ pub use join_link::{JoinLink, ParseJoinLinkError, Pin};
 pub use key::{ParseKeyError, PublicKey};
 pub use message::{
     Challenge, CheckIn, CheckInReply, CheckInState, ConnectRequest, ConnectSignal, ErrorCode,
-    Problem, Register, Registered, SessionEvent, possession_message,
+    Problem, Register, Registered, SessionEvent,
 };
 pub use name::{DeviceName, InvalidName, MAX_NAME};
 pub use netmap::{
@@ -39,6 +40,7 @@ pub use netmap::{
     WIREGUARD_ONLY,
 };
 pub use paths::{MAX_PATH_REPORTS, PathKind, PathReport, PathReports};
+pub use possession::{BrokerIdentity, possession_message};
 pub use relay::{
     FIXED_PORT, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayInit, RelayLimits,
     RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,
@@ -53,6 +55,7 @@ pub use relay::{
 /// | 1 | 2026-11-21 | relays: `relays` and `relay_duty` in the netmap, `relay_rtts` and `relay` in the
 ///   check-in, `relay` in connect signals, the changes that carry them, `/v1/relay` |
 /// | 1 | 2026-11-29 | path reports: `/v1/node/paths` |
+/// | 1 | 2026-11-29 | the proof in the registration names the broker that the device has verified |
 pub const PROTOCOL: u32 = 1;
 
 /// The oldest protocol version that this build's broker still serves.

@@ -10,7 +10,7 @@ use crate::{
 /// `GET /v1/node/challenge`: what a device must answer to prove that it holds its private key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
-    /// The broker's X25519 key of this process, for [`possession_message`].
+    /// The broker's X25519 key of this process, for [`crate::possession_message`].
     pub broker_key: PublicKey,
     /// Opaque, base64url; valid for a few minutes; the broker keeps no state for it.
     pub challenge: String,
@@ -32,7 +32,7 @@ pub struct Register {
     pub key: PublicKey,
     /// [`Challenge::challenge`], as received.
     pub challenge: String,
-    /// [`possession_message`], in base64url without padding.
+    /// The HMAC over [`crate::possession_message`], in base64url without padding.
     pub proof: String,
     /// What the device calls itself, as free text.
     pub name: String,
@@ -196,15 +196,4 @@ pub struct Problem {
     pub title: String,
     /// What went wrong, for programs.
     pub code: ErrorCode,
-}
-
-/// The bytes over which a device proves possession of its private key: HMAC-SHA-256, keyed with
-/// X25519(device, broker), over this.
-pub fn possession_message(challenge: &str, key: &PublicKey, join_key: &str) -> Vec<u8> {
-    let mut message = b"warren register v1\0".to_vec();
-    for part in [challenge.as_bytes(), &key.0, join_key.as_bytes()] {
-        message.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        message.extend_from_slice(part);
-    }
-    message
 }

@@ -19,7 +19,9 @@ use ipnet::Ipv4Net;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tracing::error;
 use warren_coord::{Actor, BrokerSettings, By, Ctx, Directory, Gatekeeper, account_activity};
-use warren_proto::{AccountId, DeviceId, DeviceName, ErrorCode, Register, Registered, RelayId};
+use warren_proto::{
+    AccountId, BrokerIdentity, DeviceId, DeviceName, ErrorCode, Register, Registered, RelayId,
+};
 use warren_store::Store;
 
 use crate::api::problem::{ApiResult, Failure};
@@ -233,13 +235,15 @@ impl Accounts {
         self.gatekeeper.challenge(rand::random(), Instant::now())
     }
 
-    /// Lets a device join the account that its join key belongs to.
+    /// Lets a device join the account that its join key belongs to; `own` is what devices verify
+    /// of this broker.
     pub(crate) async fn register(
         &self,
         register: Register,
+        own: &BrokerIdentity,
         source: IpAddr,
     ) -> ApiResult<Registered> {
-        let proven = self.gatekeeper.verify(register, Instant::now())?;
+        let proven = self.gatekeeper.verify(register, own, Instant::now())?;
         let found = self.read_directory().join_key(&proven.register().join_key);
         let handle = found
             .and_then(|(account, _)| self.get(account))

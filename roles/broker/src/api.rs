@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use crate::accounts::Accounts;
 use crate::config::Limits;
 use crate::relays::Relays;
+use crate::tls::Identity;
 use attempts::Attempts;
 use problem::Failure;
 
@@ -26,6 +27,7 @@ use problem::Failure;
 pub(crate) struct Api {
     accounts: Arc<Accounts>,
     relays: Arc<Relays>,
+    identity: Identity,
     limits: Arc<Limits>,
     trusted_proxies: Arc<[IpNet]>,
     attempts: Attempts,
@@ -37,12 +39,13 @@ pub(crate) struct Api {
 pub(crate) fn router(
     accounts: Arc<Accounts>,
     relays: Arc<Relays>,
+    identity: Identity,
     limits: Arc<Limits>,
     trusted_proxies: Arc<[IpNet]>,
 ) -> Router {
     let joining = Semaphore::new(limits.joining);
     let attempts = Attempts::default();
-    let api = Api { accounts, relays, limits, trusted_proxies, attempts, joining };
+    let api = Api { accounts, relays, identity, limits, trusted_proxies, attempts, joining };
     Router::new()
         .route("/v1/node/challenge", get(node::challenge))
         .route("/v1/node/register", post(node::register))

@@ -276,6 +276,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         (Some(_) | None, _) => (Some(stun.spawn()?), None),
     };
     let admin = AdminServer::bind(&config.admin_socket())?;
+    let identity = tls.identity(&url);
     let broker = Arc::new(Broker {
         accounts: accounts.clone(),
         relays: relays.clone(),
@@ -303,7 +304,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     let strangers = config.limits.strangers.min(connections / 4).max(1);
     let limits = Arc::new(Limits { connections, strangers, ..config.limits.clone() });
     let trusted: Arc<[ipnet::IpNet]> = config.trusted_proxies().into();
-    let router = api::router(accounts, relays, limits.clone(), trusted.clone())
+    let router = api::router(accounts, relays, identity, limits.clone(), trusted.clone())
         .merge(portal::router(broker.clone(), limits.clone(), trusted.clone(), &broker.url));
     Ok(Running {
         broker,

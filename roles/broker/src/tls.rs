@@ -13,7 +13,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
-use warren_proto::Pin;
+use warren_proto::{BrokerIdentity, Pin};
 
 use crate::addresses;
 use crate::config::{PublicUrl, TlsMode};
@@ -100,6 +100,11 @@ impl Tls {
         self.acceptor.clone()
     }
 
+    /// What devices verify of this broker, which has this URL.
+    pub(crate) fn identity(&self, url: &PublicUrl) -> Identity {
+        Identity { authority: self.authority(), host: BrokerIdentity::host(&url.host) }
+    }
+
     /// The own CA, where there is one.
     pub(crate) fn authority(&self) -> Option<Arc<Authority>> {
         self.authority.clone()
@@ -110,6 +115,22 @@ impl Drop for Tls {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
+        }
+    }
+}
+
+/// By what devices know this broker: the own CA's pin, or else the URL's host.
+pub(crate) struct Identity {
+    authority: Option<Arc<Authority>>,
+    host: BrokerIdentity,
+}
+
+impl Identity {
+    /// As of now: the CA may change.
+    pub(crate) fn current(&self) -> BrokerIdentity {
+        match &self.authority {
+            Some(authority) => BrokerIdentity::Pin(authority.pin()),
+            None => self.host.clone(),
         }
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use common::{Client, config, new_secret, within};
 use http::StatusCode;
 use warren_broker::admin::{self, NewJoinKey};
-use warren_proto::{DeviceId, JoinLink, Netmap, Registered};
+use warren_proto::{BrokerIdentity, DeviceId, JoinLink, Netmap, Registered};
 use x25519_dalek::StaticSecret;
 
 const WORKERS: usize = 4;
@@ -106,9 +106,10 @@ async fn join_until_killed(links: Arc<Mutex<Vec<JoinLink>>>, ledger: Arc<Mutex<L
 async fn try_join(joining: &Joining) -> Option<Registered> {
     let client = Client::connect(&joining.link).await.ok()?;
     let challenge = client.try_call(http::Method::GET, "/v1/node/challenge", "").await.ok()?;
-    let key = &joining.link.key;
+    let Joining { link, secret, .. } = joining;
+    let known = BrokerIdentity::of(link);
     let register =
-        common::client::registration(&challenge.json(), &joining.secret, key, "crash test");
+        common::client::registration(&known, &challenge.json(), secret, &link.key, "crash test");
     let body = serde_json::to_vec(&register).unwrap();
     let answer = client.try_call(http::Method::POST, "/v1/node/register", body).await.ok()?;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");

@@ -12,7 +12,9 @@ use common::client::{Client, address_of, connect_tls, pinned_tls, registration};
 use common::{Device, TestBroker, broker, new_secret, until};
 use http::StatusCode;
 use warren_broker::admin::{DeviceChange, JoinKeyStatus, NewJoinKey};
-use warren_proto::{Challenge, ErrorCode, Netmap, Pin, Register, Registered};
+use warren_proto::{
+    BrokerIdentity, Challenge, ErrorCode, JoinLink, Netmap, Pin, Register, Registered,
+};
 
 #[tokio::test]
 async fn the_first_start_prints_a_link_that_joins_one_device() {
@@ -131,7 +133,8 @@ async fn who_does_not_hold_the_private_key_cannot_join() {
     let link = broker.first_link.clone().unwrap();
     let client = Client::connect(&link).await.unwrap();
     let challenge: Challenge = client.get("/v1/node/challenge").await.json();
-    let good = registration(&challenge, &new_secret(), &link.key, "laptop");
+    let good =
+        registration(&BrokerIdentity::of(&link), &challenge, &new_secret(), &link.key, "laptop");
     let stolen = Register { key: warren_proto::PublicKey([9; 32]), ..good.clone() };
     let answer = client.post("/v1/node/register", &stolen).await;
     assert_eq!(answer.status, StatusCode::FORBIDDEN);
@@ -139,6 +142,30 @@ async fn who_does_not_hold_the_private_key_cannot_join() {
     let answer = client.post("/v1/node/register", &good).await;
     assert_eq!(answer.status, StatusCode::OK, "the key was not used up: {answer:?}");
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_hostile_broker_cannot_join_an_honest_one_in_the_name_of_who_joins_it() {
+    let ((_one, honest), (_other, hostile)) = (broker().await, broker().await);
+    // The hostile one has an honest account's key, and gives its victim a link with that very key.
+    let stolen = honest.reusable("home").await;
+    let bait = JoinLink { key: stolen.key.clone(), ..hostile.first_link.clone().unwrap() };
+    let passing_on = Client::connect(&stolen).await.unwrap();
+    let challenge: Challenge = passing_on.get("/v1/node/challenge").await.json();
+    let (victim, key) = (new_secret(), &stolen.key);
+    let unpinned =
+        JoinLink { pin: None, url: "https://hostile.example".to_owned(), ..bait.clone() };
+    for link in [bait, unpinned] {
+        let answered = registration(&BrokerIdentity::of(&link), &challenge, &victim, key, "victim");
+        let answer = passing_on.post("/v1/node/register", &answered).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN);
+        assert_eq!(answer.problem().code, ErrorCode::ProofFailed);
+    }
+    assert!(honest.admin.devices("home").await.unwrap().is_empty());
+    let meant = registration(&BrokerIdentity::of(&stolen), &challenge, &victim, key, "guest");
+    assert_eq!(passing_on.post("/v1/node/register", &meant).await.status, StatusCode::OK);
+    honest.stop().await;
+    hostile.stop().await;
 }
 
 #[tokio::test]

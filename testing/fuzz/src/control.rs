@@ -6,10 +6,10 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use warren_proto::{
-    AccountId, Apply, Challenge, CheckIn, CheckInReply, ConnectRequest, ConnectSignal, Delta,
-    DeviceId, DeviceName, JoinLink, MapVersion, Netmap, Pin, Problem, PublicKey, Register,
-    Registered, RelayEvent, RelayInit, RelayReport, RelayReported, is_usable_endpoint,
-    possession_message,
+    AccountId, Apply, BrokerIdentity, Challenge, CheckIn, CheckInReply, ConnectRequest,
+    ConnectSignal, Delta, DeviceId, DeviceName, JoinLink, MapVersion, Netmap, Pin, Problem,
+    PublicKey, Register, Registered, RelayEvent, RelayInit, RelayReport, RelayReported,
+    is_usable_endpoint, possession_message,
 };
 
 use crate::input::Input;
@@ -31,7 +31,7 @@ pub fn fuzz_control(data: &[u8]) {
         7 => json::<ConnectRequest>(text, |_| {}),
         8 => json::<ConnectSignal>(text, |_| {}),
         9 => json::<Problem>(text, |_| {}),
-        10 => plain::<JoinLink>(text),
+        10 => join_link(text),
         11 => plain::<MapVersion>(text),
         12 => plain::<Pin>(text),
         13 => plain::<PublicKey>(text),
@@ -106,9 +106,19 @@ fn check_in(check_in: &CheckIn) {
     }
 }
 
+fn join_link(text: &[u8]) {
+    plain::<JoinLink>(text);
+    let link = std::str::from_utf8(text).ok().and_then(|text| text.parse::<JoinLink>().ok());
+    if let Some(link @ JoinLink { pin: None, .. }) = link {
+        let BrokerIdentity::Host(host) = BrokerIdentity::of(&link) else { panic!("it has no pin") };
+        assert_eq!(BrokerIdentity::host(&host), BrokerIdentity::Host(host));
+    }
+}
+
 fn register(register: &Register) {
-    let message = possession_message(&register.challenge, &register.key, &register.join_key);
-    assert!(message.len() > register.challenge.len() + 32 + register.join_key.len());
+    let Register { challenge, key, join_key, .. } = register;
+    let message = possession_message(&BrokerIdentity::host(challenge), challenge, key, join_key);
+    assert!(message.len() > challenge.len() + 32 + join_key.len());
 }
 
 /// A netmap and a delta on two lines: applying keeps the map in order and its version

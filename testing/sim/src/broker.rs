@@ -11,11 +11,15 @@ use warren_coord::{
     prove,
 };
 use warren_proto::{
-    AccountId, CheckIn, DeviceId, InstanceId, PROTOCOL, PublicKey, Register, Registered,
+    AccountId, BrokerIdentity, CheckIn, DeviceId, InstanceId, PROTOCOL, Pin, PublicKey, Register,
+    Registered,
 };
 
 use crate::control::ConnId;
 use crate::net::HostId;
+
+/// What devices verify of the broker.
+const IDENTITY: BrokerIdentity = BrokerIdentity::Pin(Pin([1; 32]));
 
 /// The wall clock at the start of every simulation.
 pub const UNIX_START: Duration = Duration::from_secs(1_790_000_000);
@@ -182,13 +186,13 @@ impl Broker {
             protocol: PROTOCOL,
             join_key: join_key.to_owned(),
             key: PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes()),
-            proof: prove(private_key, &challenge, join_key),
+            proof: prove(private_key, &IDENTITY, &challenge, join_key),
             challenge: challenge.challenge,
             name: name.to_owned(),
             os: "sim".to_owned(),
             software: "sim".to_owned(),
         };
-        let proven = process.gatekeeper.verify(register, now)?;
+        let proven = process.gatekeeper.verify(register, &IDENTITY, now)?;
         process.account.prepare_register(&proven, &ctx)
     }
 

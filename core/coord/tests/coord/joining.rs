@@ -3,7 +3,7 @@ use std::time::Duration;
 use warren_coord::{DeviceEdit, DeviceLimit, JoinKeyStatus, NewJoinKey, Refused, UnixTime};
 use warren_proto::{DeviceName, JoinKeyId, PROTOCOL, Register};
 
-use crate::world::{World, private_key, public_key};
+use crate::world::{BROKER, World, private_key, public_key};
 
 fn status(world: &World, key: JoinKeyId) -> JoinKeyStatus {
     let now = UnixTime(world.unix.as_secs());
@@ -197,13 +197,13 @@ fn who_has_not_proven_to_hold_the_private_key_does_not_get_in() {
         protocol: PROTOCOL,
         join_key: key.clone(),
         key: public_key(1),
-        proof: warren_coord::prove(&private_key(2), &challenge, &key),
+        proof: warren_coord::prove(&private_key(2), &BROKER, &challenge, &key),
         challenge: challenge.challenge,
         name: "pi".to_owned(),
         os: String::new(),
         software: String::new(),
     };
-    assert!(matches!(world.gate.verify(stolen, world.now), Err(Refused::ProofFailed)));
+    assert!(matches!(world.gate.verify(stolen, &BROKER, world.now), Err(Refused::ProofFailed)));
 }
 
 #[test]
@@ -215,13 +215,13 @@ fn what_a_device_says_of_itself_is_kept_short_and_printable() {
         protocol: PROTOCOL + 1,
         join_key: key.clone(),
         key: public_key(1),
-        proof: warren_coord::prove(&private_key(1), &challenge, &key),
+        proof: warren_coord::prove(&private_key(1), &BROKER, &challenge, &key),
         challenge: challenge.challenge,
         name: "\u{1b}[31m".to_owned() + &"ä".repeat(10_000),
         os: "linux\u{1b}[2J\r\n".to_owned(),
         software: "é".repeat(1000),
     };
-    let proven = world.gate.verify(register, world.now).unwrap();
+    let proven = world.gate.verify(register, &BROKER, world.now).unwrap();
     let ctx = world.ctx();
     let prepared = world.account.prepare_register(&proven, &ctx).unwrap();
     let device = world.commit(prepared).device;

@@ -9,9 +9,12 @@ use warren_coord::{
     Opened, Prepared, Refused, SessionId, Snapshot, prove,
 };
 use warren_proto::{
-    Apply, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, InstanceId, MapVersion, Netmap,
-    PROTOCOL, PublicKey, Register, Registered, SessionEvent,
+    Apply, BrokerIdentity, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, InstanceId,
+    MapVersion, Netmap, PROTOCOL, Pin, PublicKey, Register, Registered, SessionEvent,
 };
+
+/// What devices verify of this world's broker.
+pub(crate) const BROKER: BrokerIdentity = BrokerIdentity::Pin(Pin([6; 32]));
 
 /// The device's end of a session.
 #[derive(Debug, Default)]
@@ -120,13 +123,13 @@ impl World {
             protocol: PROTOCOL,
             join_key: key.to_owned(),
             key: public_key(seed),
-            proof: prove(&private, &challenge, key),
+            proof: prove(&private, &BROKER, &challenge, key),
             challenge: challenge.challenge,
             name: name.to_owned(),
             os: "linux".to_owned(),
             software: "0.1.0".to_owned(),
         };
-        let proven = self.gate.verify(register, self.now)?;
+        let proven = self.gate.verify(register, &BROKER, self.now)?;
         let ctx = self.ctx();
         let prepared = self.account.prepare_register(&proven, &ctx)?;
         Ok(self.commit(prepared))

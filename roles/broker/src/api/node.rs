@@ -48,7 +48,8 @@ pub(super) async fn register(
     let body = extract::read(request, MAX_REGISTER, api.limits.request_timeout).await?;
     drop(reading);
     let register: Register = extract::parse(&body)?;
-    let outcome = api.accounts.register(register, address).await;
+    let own = api.identity.current();
+    let outcome = api.accounts.register(register, &own, address).await;
     if let Err(failure) = &outcome
         && is_a_guess(failure.code())
     {

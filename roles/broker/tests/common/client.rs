@@ -25,8 +25,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use warren_proto::{
-    Challenge, JoinLink, Pin, Problem, PublicKey, Register, Registered, SessionEvent,
-    possession_message,
+    BrokerIdentity, Challenge, JoinLink, Pin, Problem, PublicKey, Register, Registered,
+    SessionEvent, possession_message,
 };
 use x25519_dalek::StaticSecret;
 
@@ -168,12 +168,15 @@ impl Answer {
     }
 }
 
+const WINDOW: u32 = 65_535;
+
 /// One HTTP/2 connection to the broker, perhaps with a device's token.
 #[derive(Clone)]
 pub struct Client {
     sender: http2::SendRequest<Full<Bytes>>,
     token: Option<String>,
     authority: String,
+    broker: BrokerIdentity,
 }
 
 impl Client {
@@ -181,35 +184,55 @@ impl Client {
     pub async fn connect(link: &JoinLink) -> std::io::Result<Self> {
         let addr = address_of(link);
         let pin = link.pin.expect("a self-signed broker's link has a pin");
-        Self::over(connect_tls(addr, pinned_tls(pin)).await?, addr.to_string()).await
+        Self::speak(
+            connect_tls(addr, pinned_tls(pin)).await?,
+            addr.to_string(),
+            WINDOW,
+            BrokerIdentity::Pin(pin),
+        )
+        .await
     }
 
     /// Connects and grants the broker no window: it may send headers and nothing else.
     pub async fn connect_deaf(link: &JoinLink) -> std::io::Result<Self> {
         let addr = address_of(link);
         let pin = link.pin.expect("a self-signed broker's link has a pin");
-        Self::speak(connect_tls(addr, pinned_tls(pin)).await?, addr.to_string(), 0).await
+        Self::speak(
+            connect_tls(addr, pinned_tls(pin)).await?,
+            addr.to_string(),
+            0,
+            BrokerIdentity::Pin(pin),
+        )
+        .await
     }
 
     /// Connects and lets the broker be ahead by so many bytes of each response.
     pub async fn connect_narrow(link: &JoinLink, window: u32) -> std::io::Result<Self> {
         let addr = address_of(link);
         let pin = link.pin.expect("a self-signed broker's link has a pin");
-        Self::speak(connect_tls(addr, pinned_tls(pin)).await?, addr.to_string(), window).await
+        Self::speak(
+            connect_tls(addr, pinned_tls(pin)).await?,
+            addr.to_string(),
+            window,
+            BrokerIdentity::Pin(pin),
+        )
+        .await
     }
 
-    /// Speaks HTTP/2 over a connection that is open.
+    /// Speaks HTTP/2 over a connection that is open, to whom this authority belongs.
     pub async fn over(
         io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
         authority: String,
     ) -> std::io::Result<Self> {
-        Self::speak(io, authority, 65_535).await
+        let host = authority.rsplit_once(':').map_or(&*authority, |(host, _)| host).to_owned();
+        Self::speak(io, authority, WINDOW, BrokerIdentity::host(&host)).await
     }
 
     async fn speak(
         io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
         authority: String,
         window: u32,
+        broker: BrokerIdentity,
     ) -> std::io::Result<Self> {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(window)
@@ -221,7 +244,7 @@ impl Client {
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        Ok(Self { sender, token: None, authority })
+        Ok(Self { sender, token: None, authority, broker })
     }
 
     /// The same connection with a device's token.
@@ -289,7 +312,7 @@ impl Client {
     /// Fetches a challenge and builds the registration that answers it.
     pub async fn registration(&self, secret: &StaticSecret, key: &str, name: &str) -> Register {
         let challenge: Challenge = self.get("/v1/node/challenge").await.json();
-        registration(&challenge, secret, key, name)
+        registration(&self.broker, &challenge, secret, key, name)
     }
 
     /// Joins.
@@ -320,6 +343,7 @@ impl Client {
 
 /// Answers a challenge, written independently of the broker's own code.
 pub fn registration(
+    broker: &BrokerIdentity,
     challenge: &Challenge,
     secret: &StaticSecret,
     join_key: &str,
@@ -328,7 +352,7 @@ pub fn registration(
     let public = PublicKey(x25519_dalek::PublicKey::from(secret).to_bytes());
     let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(challenge.broker_key.0));
     let key = hmac::Key::new(hmac::HMAC_SHA256, shared.as_bytes());
-    let message = possession_message(&challenge.challenge, &public, join_key);
+    let message = possession_message(broker, &challenge.challenge, &public, join_key);
     Register {
         protocol: warren_proto::PROTOCOL,
         join_key: join_key.to_owned(),

@@ -4,7 +4,8 @@ use http::Method;
 use ring::hmac;
 use warren_control::{BrokerUrl, ControlError, Http, Pins, REQUEST_TIMEOUT, Tls};
 use warren_proto::{
-    Challenge, JoinLink, PROTOCOL, PublicKey, Register, Registered, possession_message,
+    BrokerIdentity, Challenge, JoinLink, PROTOCOL, PublicKey, Register, Registered,
+    possession_message,
 };
 use x25519_dalek::StaticSecret;
 
@@ -28,7 +29,7 @@ pub(crate) async fn register(
         protocol: PROTOCOL,
         join_key: link.key.clone(),
         key,
-        proof: prove(&challenge, private_key, &key, &link.key),
+        proof: prove(link, &challenge, private_key, &key),
         challenge: challenge.challenge,
         name: name.to_owned(),
         os: std::env::consts::OS.to_owned(),
@@ -40,14 +41,15 @@ pub(crate) async fn register(
 }
 
 fn prove(
+    link: &JoinLink,
     challenge: &Challenge,
     private_key: &StaticSecret,
     key: &PublicKey,
-    join_key: &str,
 ) -> String {
     let broker = x25519_dalek::PublicKey::from(challenge.broker_key.0);
     let shared = private_key.diffie_hellman(&broker);
     let mac_key = hmac::Key::new(hmac::HMAC_SHA256, shared.as_bytes());
-    let message = possession_message(&challenge.challenge, key, join_key);
+    let message =
+        possession_message(&BrokerIdentity::of(link), &challenge.challenge, key, &link.key);
     URL_SAFE_NO_PAD.encode(hmac::sign(&mac_key, &message))
 }
