@@ -70,8 +70,13 @@ impl Mesh {
         if self.relays.is_empty() || peer.live_path().is_some() {
             return;
         }
-        let hopeless = self.is_relay_only(peer) || self.hopeless(peer, now).is_some();
-        let wait = match (hopeless, self.seems_near(peer)) {
+        let verdict = self.hopeless(peer, now);
+        let hopeless = self.is_relay_only(peer) || verdict.is_some();
+        let near = self.seems_near(peer);
+        if let (Some(reason), Some(peer)) = (verdict, self.peers.get_mut(handle)) {
+            peer.relaying.reason = Some(reason);
+        }
+        let wait = match (hopeless, near) {
             (true, false) => Duration::ZERO,
             (true, true) => self.head_start(wish, NEAR_START),
             (false, _) => self.head_start(wish, HEAD_START),
