@@ -275,6 +275,9 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         (Some(runtime), Some(init)) => (None, Some(embed(&**runtime, stun, init).await?)),
         (Some(_) | None, _) => (Some(stun.spawn()?), None),
     };
+    if let Some(relay) = &relay {
+        relays.set_running(&relay.running);
+    }
     let admin = AdminServer::bind(&config.admin_socket())?;
     let identity = tls.identity(&url);
     let broker = Arc::new(Broker {

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use warren_proto::RelayInit;
+use warren_proto::{RelayInit, RelayLoad};
 
 /// Starts relays.
 pub trait RelayRuntime: Debug + Send + Sync {
@@ -40,6 +40,9 @@ pub struct RelayPlan {
 pub trait RunningRelay: Debug + Send + Sync {
     /// Who is let in from now on.
     fn tell(&self, init: &RelayInit);
+
+    /// What it carries.
+    fn load(&self) -> RelayLoad;
 
     /// Serves a connection that came in on the HTTPS port, to its end.
     fn serve(

@@ -13,7 +13,7 @@ mod stream;
 mod url;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -27,6 +27,7 @@ use warren_store::Store;
 
 use crate::accounts::{AccountHandle, Accounts, fresh_ctx, uninterrupted, unix_millis};
 use crate::api::problem::{ApiResult, Failure};
+use crate::embedded::RunningRelay;
 
 pub(crate) use self::stream::events;
 pub(crate) use self::url::TurnUrl;
@@ -84,6 +85,8 @@ pub(crate) struct Relays {
     store: Store,
     accounts: Arc<Accounts>,
     state: Mutex<State>,
+    /// The broker's own, while it runs.
+    running: OnceLock<Weak<dyn RunningRelay>>,
     /// Durable changes take turns.
     turn: AsyncMutex<()>,
 }
@@ -120,6 +123,7 @@ impl Relays {
             store,
             accounts,
             state: Mutex::new(State { own, ..State::default() }),
+            running: OnceLock::new(),
             turn: AsyncMutex::default(),
         });
         relays.reload().await?;

@@ -25,6 +25,7 @@ use nix::sys::socket::sockopt::Ipv6V6Only;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
+use warren_proto::RelayLoad;
 pub use warren_turn::server::{Config as ServerConfig, Counters, Gauges, Quotas, Settings, User};
 
 use crate::Stop;
@@ -139,6 +140,17 @@ impl Turn {
     /// What has happened so far.
     pub fn counters(&self) -> Counters {
         self.hub.with(|state, _| state.server.counters().clone())
+    }
+
+    /// What it carries.
+    pub fn load(&self) -> RelayLoad {
+        let (gauges, counters) = (self.gauges(), self.counters());
+        let all = [counters.to_peers, counters.to_clients, counters.between_clients];
+        RelayLoad {
+            allocations: gauges.allocations as u64,
+            bytes: all.iter().map(|traffic| traffic.bytes).sum(),
+            packets: all.iter().map(|traffic| traffic.packets).sum(),
+        }
     }
 
     /// Serves a connection that somebody else has accepted, such as a web server that shares its

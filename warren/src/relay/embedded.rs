@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use warren_broker::{RelayConnection, RelayPlan, RelayRuntime, RunningRelay, Starting};
-use warren_proto::RelayInit;
+use warren_proto::{RelayInit, RelayLoad};
 use warren_relay::turn::{ServerConfig, Settings, Turn, TurnConfig, interface_addresses};
 
 /// Starts [`Turn`] as the broker's own relay. It gives virtual addresses alone, which is all that
@@ -42,6 +42,10 @@ struct Running(Turn);
 impl RunningRelay for Running {
     fn tell(&self, init: &RelayInit) {
         self.0.set_settings(settings(init));
+    }
+
+    fn load(&self) -> RelayLoad {
+        self.0.load()
     }
 
     fn serve(

@@ -282,6 +282,9 @@ fn shared_views(broker: &Broker) -> Vec<Relay> {
     let mut views: Vec<Relay> = broker
         .relays
         .look(|relays| relays.map(|(record, live)| shared_view(record, live)).collect());
+    for own in views.iter_mut().filter(|view| view.origin == RelayOrigin::Broker) {
+        own.load = broker.relays.own_load();
+    }
     views.sort_by(|a, b| a.name.cmp(&b.name));
     views
 }

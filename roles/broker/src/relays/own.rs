@@ -1,14 +1,14 @@
 //! The broker's own relay: what it is called, how devices reach it, and that it hears whom to refuse.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::watch;
 use warren_coord::{Account, RelayFace, RelayRecord, relay_init, relay_update};
-use warren_proto::{Pin, RelayId, RelayInit, RelayScope, RelayTls};
+use warren_proto::{Pin, RelayId, RelayInit, RelayLoad, RelayScope, RelayTls};
 use warren_store::Store;
 
 use super::Relays;
@@ -61,6 +61,18 @@ impl Relays {
         revoked.sort_unstable();
         revoked.dedup();
         Some(relay_init(&record, RelayScope::Operator, revoked, fresh_ctx().unix))
+    }
+
+    /// The broker's own relay has begun to serve.
+    pub(crate) fn set_running(&self, relay: &Arc<dyn RunningRelay>) {
+        // There is one start for each process.
+        let _ = self.running.set(Arc::downgrade(relay));
+    }
+
+    /// What the broker's own relay carries.
+    pub(crate) fn own_load(&self) -> RelayLoad {
+        let running = self.running.get().and_then(Weak::upgrade);
+        running.map(|relay| relay.load()).unwrap_or_default()
     }
 
     /// The broker is known by another key.

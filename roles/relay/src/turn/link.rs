@@ -156,13 +156,7 @@ impl Link {
     /// Notes what goes on for the next report, and stops serving when the broker has been away for
     /// too long: allocations end when they aren't refreshed.
     pub(super) fn look_around(&mut self, turn: &Turn) {
-        let (gauges, counters) = (turn.gauges(), turn.counters());
-        let all = [counters.to_peers, counters.to_clients, counters.between_clients];
-        let load = RelayLoad {
-            allocations: gauges.allocations as u64,
-            bytes: all.iter().map(|traffic| traffic.bytes).sum(),
-            packets: all.iter().map(|traffic| traffic.packets).sum(),
-        };
+        let load = turn.load();
         self.report.send_if_modified(|report| {
             report.load = load;
             false
