@@ -29,15 +29,18 @@ mod allocation;
 mod cold;
 mod exchange;
 mod failback;
+mod hopeless;
 mod inbound;
 mod netmap;
 mod outbound;
 mod relaying;
 mod relays;
 mod report;
+mod retest;
 mod roam;
 mod seek;
 mod size;
+mod stream;
 mod tunnel;
 mod verify;
 

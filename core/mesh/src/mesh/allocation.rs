@@ -12,13 +12,12 @@ use warren_turn::client::{Client, Config, Event as TurnEvent, Failure, Transport
 use warren_turn::{Family, is_public};
 
 use super::Mesh;
+use super::stream::{STREAM_OPENING, STREAM_PATIENCE};
 use crate::candidates::canonical;
 use crate::path::{Path, Via};
-use crate::peer::is_recent;
-use crate::relay::carrier::Stream;
 use crate::relay::{Allocation, Carrier, MAX_ALLOCATIONS, Relay, credential};
 use crate::timers::Timer;
-use crate::{Event, PeerHandle, RelayHandle, StreamId, StreamTarget, Transmit};
+use crate::{Event, PeerHandle, RelayHandle, Transmit};
 
 /// A request over UDP goes unanswered for so long before the relay is given up, at least.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -26,20 +25,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The same in round trips.
 const PATIENCE_ROUND_TRIPS: u32 = 3;
 
-/// How long opening a stream, with TLS and perhaps a proxy, may take.
-const STREAM_OPENING: Duration = Duration::from_secs(5);
-
-/// How long an answer on a stream may take: TCP repeats lost segments.
-const STREAM_PATIENCE: Duration = Duration::from_secs(2);
-
 /// The first time-out over UDP; doubled for each repetition.
 const RTO: Duration = Duration::from_millis(200);
 
 /// An allocation that nobody needs is kept for so long.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// After datagrams went unanswered, a stream is kept for so long at least.
-const UDP_AGAIN: Duration = Duration::from_secs(60);
 
 /// How often at most a relay in doubt is asked for a sign of life.
 const DOUBT_PAUSE: Duration = Duration::from_millis(300);
@@ -100,7 +90,7 @@ impl Mesh {
         quickest.or_else(|| relay.info.udp.iter().map(|address| canonical(*address)).find(usable))
     }
 
-    fn allocate_by_udp(&mut self, relay: RelayHandle, server: SocketAddr, now: Instant) {
+    pub(super) fn allocate_by_udp(&mut self, relay: RelayHandle, server: SocketAddr, now: Instant) {
         self.counters.allocations += 1;
         let patience = self.patience_with(relay);
         let seed = self.random.seed();
@@ -116,26 +106,8 @@ impl Mesh {
         self.restore_bindings(relay, now);
     }
 
-    fn allocate_by_stream(&mut self, relay: RelayHandle, now: Instant) {
-        self.counters.allocations += 1;
-        let id = self.relays.next_stream();
-        let Some(entry) = self.relays.get_mut(relay) else { return };
-        let carrier = || Carrier::Stream(Box::new(Stream::new(id)));
-        let mut allocation =
-            entry.allocation.take().unwrap_or_else(|| Allocation::new(carrier(), now));
-        allocation.carrier = carrier();
-        allocation.begun = now;
-        allocation.client = None;
-        entry.allocation = Some(allocation);
-        let tls = entry.info.tls.iter().cloned().map(StreamTarget::Tls);
-        let tcp = entry.info.tcp.iter().copied().map(StreamTarget::Tcp);
-        let (relay_id, targets) = (entry.info.id, tls.chain(tcp).collect());
-        self.events.push_back(Event::OpenStream { stream: id, relay: relay_id, targets });
-        self.timers.set(Timer::Relay(relay), now + STREAM_OPENING);
-    }
-
     /// Asks a new client for what its predecessor had.
-    fn restore_bindings(&mut self, relay: RelayHandle, now: Instant) {
+    pub(super) fn restore_bindings(&mut self, relay: RelayHandle, now: Instant) {
         let Some(allocation) = self.relays.allocation_mut(relay) else { return };
         let Some(client) = allocation.client.as_mut() else { return };
         for address in allocation.peers.keys() {
@@ -339,25 +311,6 @@ impl Mesh {
         }
     }
 
-    /// A relay answers datagrams: an allocation by a stream moves there. What is to be sent waits for
-    /// the round trip that it takes.
-    pub(super) fn return_to_udp(&mut self, relay: RelayHandle, now: Instant) {
-        if self.is_udp_blocked(now) {
-            return;
-        }
-        let Some(entry) = self.relays.get(relay) else { return };
-        let Some(Carrier::Stream(stream)) = entry.allocation.as_ref().map(|there| &there.carrier)
-        else {
-            return;
-        };
-        let Some(server) = entry.measurement.address() else { return };
-        if !is_recent(entry.udp_failed, UDP_AGAIN, now) {
-            self.events.push_back(Event::CloseStream { stream: stream.id });
-            self.allocate_by_udp(relay, server, now);
-            self.pump_relay(relay, now);
-        }
-    }
-
     /// The own addresses are others, so relays don't know this device any more: allocations that are
     /// needed are made anew. Connections stay, unless an address is gone or they didn't stand yet.
     pub(super) fn renew_allocations(&mut self, lost: bool, now: Instant) {
@@ -381,7 +334,7 @@ impl Mesh {
     }
 
     /// A relay doesn't work: whoever uses it goes to the next one.
-    fn relay_failed(&mut self, relay: RelayHandle, reason: Failure, now: Instant) {
+    pub(super) fn relay_failed(&mut self, relay: RelayHandle, reason: Failure, now: Instant) {
         self.counters.relay_failures += 1;
         let Some(entry) = self.relays.get_mut(relay) else { return };
         let rest = entry.note_failure(reason, now);
@@ -474,50 +427,9 @@ impl Mesh {
             .filter_map(|relay| self.relays.allocation(relay)?.client.as_ref()?.poll_timeout())
             .min()
     }
-
-    /// The shell has opened a stream that [`Event::OpenStream`] asked for; `tls` says by which kind
-    /// of target.
-    pub fn handle_stream_opened(&mut self, stream: StreamId, tls: bool, now: Instant) {
-        let Some(relay) = self.relays.by_stream(stream) else {
-            self.events.push_back(Event::CloseStream { stream });
-            return;
-        };
-        let seed = self.random.seed();
-        let Some(entry) = self.relays.get_mut(relay) else { return };
-        let config = turn_config(entry, Transport::Stream);
-        let Some(allocation) = entry.allocation.as_mut() else { return };
-        if let Carrier::Stream(present) = &mut allocation.carrier {
-            present.open = true;
-            present.is_tls = tls;
-        }
-        allocation.begun = now;
-        allocation.client = Some(Client::new(config, seed, now));
-        self.timers.set(Timer::Relay(relay), now + STREAM_PATIENCE);
-        self.restore_bindings(relay, now);
-        self.pump_relay(relay, now);
-        self.pump(now);
-    }
-
-    /// A stream could not be opened, or has ended.
-    pub fn handle_stream_closed(&mut self, stream: StreamId, now: Instant) {
-        if let Some(relay) = self.relays.by_stream(stream) {
-            self.relay_failed(relay, Failure::Timeout, now);
-            self.pump(now);
-        }
-    }
-
-    /// The next bytes for a stream. To be called when the shell can write more, and not before, so
-    /// that what waits is bounded.
-    pub fn poll_stream(&mut self, stream: StreamId) -> Option<Vec<u8>> {
-        let relay = self.relays.by_stream(stream)?;
-        match &mut self.relays.allocation_mut(relay)?.carrier {
-            Carrier::Stream(stream) => stream.read(),
-            Carrier::Udp(_) => None,
-        }
-    }
 }
 
-fn turn_config(relay: &Relay, transport: Transport) -> Config {
+pub(super) fn turn_config(relay: &Relay, transport: Transport) -> Config {
     Config {
         transport,
         virtual_address: relay.info.virtual_addresses,

@@ -4,24 +4,21 @@
 //! relay touched, by both sides at about the same time, because the word of the initiator names it.
 //! Where both NATs map per destination, where UDP is blocked, or where it was learned before that
 //! there is no direct path, there is no head start. The search goes on beside the relayed path, ever
-//! more seldom; after it, direct paths are tried each 25 s while traffic flows. Then one packet
-//! along the relayed path (ASIDE) makes the other side try in the same moment, so that the holes of
-//! both NATs are open together.
+//! more seldom; after it, direct paths are tried now and then (`retest`).
 
 use std::time::{Duration, Instant};
 
-use warren_proto::{MappingBehaviour, RelayChoice};
-use warren_turn::{Family, virtual_relayed};
+use warren_proto::RelayChoice;
+use warren_turn::virtual_relayed;
 
 use super::Mesh;
-use super::seek::blame;
 use crate::candidates::canonical;
-use crate::path::{Path, Rank, Via};
+use crate::path::{Path, Via};
 use crate::peer::{Peer, Wish, is_recent};
 use crate::probe::transactions::Purpose;
 use crate::relay::choice::Pair;
 use crate::timers::{PeerTimer, Timer};
-use crate::{BrokerState, PeerHandle, Reason, RelayHandle};
+use crate::{BrokerState, PeerHandle, RelayHandle};
 
 /// The least head start of direct paths (protocols.md §4).
 const HEAD_START: Duration = Duration::from_millis(750);
@@ -33,16 +30,7 @@ const NEAR_START: Duration = Duration::from_millis(150);
 const HEAD_START_ROUND_TRIPS: u32 = 3;
 
 /// How often direct paths are tried beside a relayed one with traffic (protocols.md §4).
-const RETEST: Duration = Duration::from_secs(25);
-
-/// When the second packet of such a try leaves: the other side's hole is open by then.
-const RETEST_AGAIN: Duration = Duration::from_millis(200);
-
-/// The other side's wish to try, or the own host's, is heeded so often.
-const RETEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// A relay's datagram proves for so long that UDP isn't blocked, whatever STUN says.
-const RELAY_PROVEN: Duration = Duration::from_secs(60);
+pub(super) const RETEST: Duration = Duration::from_secs(25);
 
 /// What the peer has named counts for so long.
 const NAMED: Duration = Duration::from_secs(30);
@@ -100,86 +88,6 @@ impl Mesh {
             // The word of the initiator took about that long.
             Wish::Theirs => whole.saturating_sub(rtt),
         }
-    }
-
-    /// Why a direct path can't be, as far as both sides' reports tell; it is sought all the same.
-    pub(super) fn hopeless(&self, peer: &Peer, now: Instant) -> Option<Reason> {
-        let same_nat = Family::ALL
-            .into_iter()
-            .filter_map(|family| self.outside.mapped(family))
-            .any(|mapped| peer.endpoints.iter().any(|there| there.addr.ip() == mapped.ip()));
-        if same_nat {
-            return None;
-        }
-        if self.is_udp_blocked(now) {
-            return Some(Reason::UdpBlockedHere);
-        }
-        if peer.nat.udp == Some(false) {
-            return Some(Reason::UdpBlockedThere);
-        }
-        if self.outside.is_opened() || peer.endpoints.iter().any(is_opened) {
-            return None;
-        }
-        let own = self.outside.nat();
-        let mut verdict = None;
-        for (family, here, there) in
-            [(Family::V4, own.ipv4, peer.nat.ipv4), (Family::V6, own.ipv6, peer.nat.ipv6)]
-        {
-            let in_family = |(path, _): (Path, _)| {
-                path.via == Via::Direct && Family::of(&path.remote.ip()) == family
-            };
-            if !peer.candidates.iter().any(in_family) {
-                continue;
-            }
-            match (here, there) {
-                (MappingBehaviour::AddressDependent, MappingBehaviour::AddressDependent) => {
-                    verdict = blame(here, there);
-                }
-                (
-                    MappingBehaviour::Unknown
-                    | MappingBehaviour::None
-                    | MappingBehaviour::EndpointIndependent
-                    | MappingBehaviour::AddressDependent,
-                    _,
-                ) => return None,
-            }
-        }
-        verdict
-    }
-
-    /// Whether the peer has an address in a prefix of an own interface: on the same link, or in one
-    /// of the many other homes with 192.168.1.0/24.
-    fn seems_near(&self, peer: &Peer) -> bool {
-        let local = &self.outside.local;
-        let is_near = |path: Path| path.via == Via::Direct && path.rank(local) == Rank::Lan;
-        peer.candidates.iter().any(|(path, _)| is_near(path))
-    }
-
-    /// Whether no datagram leaves: no STUN server answers, and no relay or peer has of late. When
-    /// relays are asked and all are silent too, it counts little what a peer did minutes ago.
-    pub(super) fn is_udp_blocked(&self, now: Instant) -> bool {
-        let is_proven = is_recent(self.answered, super::seek::UDP_PROVEN, now);
-        self.outside.nat().udp == Some(false)
-            && !is_recent(self.relays.heard, RELAY_PROVEN, now)
-            && (!is_proven || self.relays.are_silent())
-    }
-
-    /// Whether a direct path was sought in vain, and neither side's endpoints have changed since.
-    pub(super) fn is_relay_only(&self, peer: &Peer) -> bool {
-        peer.relaying.relay_only == Some(self.relays.generation)
-    }
-
-    /// The search for a direct path beside a relayed one has ended in vain. False when there is no
-    /// relayed path.
-    pub(super) fn learn_relay_only(&mut self, handle: PeerHandle, reason: Reason) -> bool {
-        let generation = self.relays.generation;
-        let Some(peer) = self.peers.get_mut(handle) else { return false };
-        if !peer.live().is_some_and(Path::is_relayed) {
-            return false;
-        }
-        peer.relaying.relay_only = Some(generation);
-        peer.relaying.reason = Some(reason);
-        true
     }
 
     /// No direct path has answered in time, or the relay in use has failed: uses the relay that was
@@ -434,82 +342,5 @@ impl Mesh {
         for relay in used {
             self.leave_relay(handle, relay, now);
         }
-    }
-
-    /// It is time to try direct paths beside the relayed one.
-    pub(super) fn retest_relayed(&mut self, handle: PeerHandle, now: Instant) {
-        let Some(peer) = self.peers.get(handle) else { return };
-        if !peer.live().is_some_and(Path::is_relayed) {
-            return;
-        }
-        self.timers.set(Timer::Peer(handle, PeerTimer::Retest), now + RETEST);
-        if is_recent(peer.traffic, RETEST, now) {
-            self.retest_aside(handle, now);
-            self.consider_return(handle, now);
-        }
-    }
-
-    /// The own host asks for a direct path (`warren ping`).
-    pub(super) fn retest_on_request(&mut self, handle: PeerHandle, now: Instant) {
-        let Some(peer) = self.peers.get(handle) else { return };
-        if peer.live().is_some_and(Path::is_relayed)
-            && peer.seek.is_none()
-            && !is_recent(peer.relaying.retested, RETEST_PAUSE, now)
-        {
-            self.retest_aside(handle, now);
-        }
-    }
-
-    /// Tries each direct candidate once, asks the peer to do so too, and tries once more soon.
-    fn retest_aside(&mut self, handle: PeerHandle, now: Instant) {
-        self.publish_candidates(handle, now);
-        let Some(peer) = self.peers.get_mut(handle) else { return };
-        let Some(path) = peer.live() else { return };
-        peer.relaying.retested = Some(now);
-        let rtt = peer.rtt().unwrap_or(RETEST_AGAIN);
-        self.send_probe(handle, path, Purpose::Aside, now);
-        self.probe_direct(handle, now);
-        let again = now + RETEST_AGAIN.max(rtt + rtt / 4);
-        self.timers.set(Timer::Peer(handle, PeerTimer::RetestAgain), again);
-    }
-
-    /// The peer tries direct paths at this moment: so does this side, and by that opens its NAT.
-    pub(super) fn try_direct_too(&mut self, handle: PeerHandle, now: Instant) {
-        let Some(peer) = self.peers.get_mut(handle) else { return };
-        if !peer.live().is_some_and(Path::is_relayed)
-            || is_recent(peer.relaying.retested, RETEST_PAUSE, now)
-        {
-            return;
-        }
-        peer.relaying.retested = Some(now);
-        self.publish_candidates(handle, now);
-        self.probe_direct(handle, now);
-        self.timers.set(Timer::Peer(handle, PeerTimer::RetestAgain), now + RETEST_AGAIN);
-    }
-
-    /// Sends one probe to each direct candidate.
-    pub(super) fn probe_direct(&mut self, handle: PeerHandle, now: Instant) {
-        let Some(peer) = self.peers.get(handle) else { return };
-        if !peer.live().is_some_and(Path::is_relayed) {
-            return;
-        }
-        let targets: Vec<Path> = peer
-            .candidates
-            .iter()
-            .map(|(path, _)| path)
-            .filter(|path| path.via == Via::Direct)
-            .collect();
-        for target in targets {
-            self.send_probe(handle, target, Purpose::Path, now);
-        }
-    }
-}
-
-/// Whether an endpoint is one that somebody has opened in the router.
-fn is_opened(endpoint: &warren_proto::Endpoint) -> bool {
-    use warren_proto::EndpointKind::{Host, Mapped, Observed, Other, Reflexive, Static};
-    match endpoint.kind {
-        Static | Mapped => true,
-        Host | Reflexive | Observed | Other => false,
     }
 }

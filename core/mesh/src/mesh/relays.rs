@@ -13,7 +13,7 @@ use crate::demux::{Kind, classify};
 use crate::path::{Path, Via};
 use crate::relay::Carrier;
 use crate::timers::Timer;
-use crate::{BrokerState, Inbound, InboundDrop, RelayHandle, StreamId};
+use crate::{BrokerState, Inbound, InboundDrop, RelayHandle};
 
 /// What is due at once has been done: the next look is later.
 const SOON: Duration = Duration::from_millis(1);
@@ -258,7 +258,7 @@ impl Mesh {
     }
 
     /// Takes one message of a relay at which this device has an allocation.
-    fn handle_from_relay(
+    pub(super) fn handle_from_relay(
         &mut self,
         relay: RelayHandle,
         datagram: &mut [u8],
@@ -307,62 +307,6 @@ impl Mesh {
             },
             Kind::ChannelData => Inbound::Dropped(InboundDrop::Nested),
             Kind::Unknown => Inbound::Dropped(InboundDrop::Unknown),
-        }
-    }
-
-    /// Takes bytes that a stream has brought. IP packets for the own host wait in
-    /// [`Self::poll_tun`].
-    pub fn handle_stream(&mut self, stream: StreamId, bytes: &[u8], now: Instant) {
-        let Some(relay) = self.relays.by_stream(stream) else { return };
-        let Some(mut decoder) = self.take_decoder(relay, stream) else { return };
-        decoder.push(bytes);
-        let broken = loop {
-            match decoder.next_frame() {
-                Ok(Some(frame)) => match self.handle_from_relay(relay, frame, now) {
-                    Inbound::Deliver { range } => {
-                        self.counters.delivered += 1;
-                        self.tun.push_back(frame[range].to_vec());
-                    }
-                    Inbound::Consumed | Inbound::Relay => {}
-                    Inbound::Dropped(reason) => self.counters.drop_inbound(reason),
-                },
-                Ok(None) => break false,
-                Err(_) => break true,
-            }
-        };
-        if broken {
-            self.handle_stream_closed(stream, now);
-        } else {
-            self.put_decoder(relay, stream, decoder);
-        }
-        self.pump(now);
-    }
-
-    fn take_decoder(
-        &mut self,
-        relay: RelayHandle,
-        stream: StreamId,
-    ) -> Option<warren_turn::stream::StreamDecoder> {
-        match &mut self.relays.allocation_mut(relay)?.carrier {
-            Carrier::Stream(present) if present.id == stream => {
-                let empty = warren_turn::stream::StreamDecoder::new(0);
-                Some(std::mem::replace(&mut present.decoder, empty))
-            }
-            Carrier::Stream(_) | Carrier::Udp(_) => None,
-        }
-    }
-
-    fn put_decoder(
-        &mut self,
-        relay: RelayHandle,
-        stream: StreamId,
-        decoder: warren_turn::stream::StreamDecoder,
-    ) {
-        if let Some(Carrier::Stream(present)) =
-            self.relays.allocation_mut(relay).map(|there| &mut there.carrier)
-            && present.id == stream
-        {
-            present.decoder = decoder;
         }
     }
 }
