@@ -303,6 +303,8 @@ async fn two_devices_meet_at_the_brokers_own_relay_and_a_removed_one_is_cut_off(
     assert_eq!(on_b.hears().await, b"over datagrams");
     on_b.send(at_a, b"through the HTTPS port").await;
     assert_eq!(on_a.hears().await, b"through the HTTPS port");
+    let shown = admin(&data, &["relays", "show", "broker"]);
+    assert!(shown.contains("carries     2 allocations"), "{shown}");
 
     let mut silent = Endpoint::new(&for_b, Wire::tls(&for_b, &b.link, false).await);
     assert_eq!(silent.allocated().await, at_b, "without ALPN, in place of the one before");
