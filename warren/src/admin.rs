@@ -5,6 +5,7 @@ mod audit;
 mod device;
 mod join_key;
 mod relay;
+mod token;
 mod user;
 
 use std::future::Future;
@@ -27,6 +28,7 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::JoinKeys(command) => join_key::run(&client, command, json).await,
         AdminCommand::Devices(command) => device::run(&client, command, json).await,
         AdminCommand::Users(command) => user::run(&client, command, json).await,
+        AdminCommand::Tokens(command) => token::run(&client, command, json).await,
         AdminCommand::Audit(command) => audit::run(&client, command, json).await,
         AdminCommand::Relays(command) => relay::run(&client, command, json).await,
         AdminCommand::Status => status(&client, json).await,

@@ -24,7 +24,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 #[cfg(feature = "broker")]
 pub(crate) use admin::{Accounts, Admin, AdminCommand, Devices, JoinKeys, Pins, Serve, Tls};
 #[cfg(feature = "broker")]
-pub(crate) use admin_people::{Audit, RoleChange, Users, Wanted};
+pub(crate) use admin_people::{Audit, ReachArg, RoleChange, Tokens, Users, Wanted};
 #[cfg(feature = "broker")]
 pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "node")]

@@ -61,6 +61,7 @@ pub use challenge::{CHALLENGE_LIFETIME, Gatekeeper, Proven, prove};
 pub use change::{Change, Prepared};
 pub use context::{BrokerSettings, Ctx, DeviceLimit, LeaseEpoch, UnixTime};
 pub use directory::{AccountEntry, Directory};
+pub use limit::Bucket;
 pub use people::{
     ApiTokenCreated, ApiTokenRecord, ClientInfo, Email, Enrolment, Identity, InvalidEmail,
     InvalidRole, InvalidScope, Invitation, InvitationCreated, InvitationRecord, LinkCreated,

@@ -2,18 +2,19 @@ use std::time::{Duration, Instant};
 
 /// A token bucket: `burst` at once, one more each `interval`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     /// The moment at which the bucket is full again; the further ahead, the emptier it is.
     full_at: Option<Instant>,
 }
 
 impl Bucket {
-    pub(crate) fn full() -> Self {
+    /// With all its tokens.
+    pub fn full() -> Self {
         Self { full_at: None }
     }
 
     /// Whether nothing was taken lately.
-    pub(crate) fn is_full(&self, now: Instant) -> bool {
+    pub fn is_full(&self, now: Instant) -> bool {
         self.full_at.is_none_or(|at| at <= now)
     }
 
@@ -23,7 +24,7 @@ impl Bucket {
     }
 
     /// Takes one token, or says that there is none.
-    pub(crate) fn take(&mut self, burst: u32, interval: Duration, now: Instant) -> bool {
+    pub fn take(&mut self, burst: u32, interval: Duration, now: Instant) -> bool {
         let full_at = self.full_at.map_or(now, |at| at.max(now));
         if full_at.duration_since(now) + interval > interval * burst {
             return false;

@@ -7,6 +7,7 @@ pub const MAX_ENDPOINTS: usize = 12;
 
 /// How an endpoint came to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EndpointKind {
     /// An address of one of the device's own interfaces.
@@ -26,6 +27,7 @@ pub enum EndpointKind {
 
 /// An address and port where a node may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Endpoint {
     /// Where datagrams go.
     pub addr: SocketAddr,
@@ -61,6 +63,7 @@ pub fn is_usable_endpoint(addr: &SocketAddr) -> bool {
 
 /// How a NAT maps one local port towards different destinations (RFC 4787 §4.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum MappingBehaviour {
     /// No translation: what STUN saw is an address of the device itself.
@@ -77,6 +80,7 @@ pub enum MappingBehaviour {
 
 /// What a node has measured of the NATs in front of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NatReport {
     /// Whether any STUN answer came back over UDP at all; `None` before the first attempt ended.
     #[serde(default)]

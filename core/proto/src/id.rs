@@ -16,6 +16,7 @@ macro_rules! id {
         /// Random, 64 bits, written as 16 lower-case hexadecimal digits.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         pub struct $name(pub u64);
 
         impl fmt::Display for $name {

@@ -20,6 +20,7 @@ pub enum ParseJoinLinkError {
 /// The SHA-256 of the broker's CA's SubjectPublicKeyInfo (RFC 7469 §2.4): who holds that key is
 /// the broker, whatever any other authority says. Written in base64url without padding.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Pin(pub [u8; 32]);
 

@@ -144,6 +144,7 @@ pub enum SessionEvent {
 
 /// Why a request failed, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
     /// The join key is unknown, or was deleted.
@@ -189,6 +190,7 @@ pub enum ErrorCode {
 
 /// Problem details (RFC 9457) as the broker sends them, `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// The HTTP status.
     pub status: u16,

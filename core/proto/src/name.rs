@@ -41,6 +41,7 @@ pub struct InvalidName;
 
 /// A device's or account's name: one DNS label in lower case, letters, digits and inner hyphens.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceName(String);
 

@@ -11,6 +11,7 @@ pub const MAX_PATH_REPORTS: usize = 256;
 
 /// How traffic to a peer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PathKind {
     /// From device to device.

@@ -219,6 +219,7 @@ pub struct RelayReport {
 
 /// Bounds of a relay server; absent: none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RelayLimits {
     /// Allocations in total.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -233,6 +234,7 @@ pub struct RelayLimits {
 
 /// What a relay server carries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RelayLoad {
     /// Allocations at this moment.
     #[serde(default)]

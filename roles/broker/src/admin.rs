@@ -1,18 +1,31 @@
-//! Administration over the broker's local socket: what can be asked, and a client that asks it.
+//! The API, version 1: what can be asked, and a client that asks it over the local socket.
 //!
-//! REST with JSON bodies under `/api/v1`; errors are problem details (RFC 9457). Only root, the
-//! broker's own user and members of the group `warren` are served.
+//! REST with JSON bodies under `/api/v1`; errors are problem details (RFC 9457). The local socket
+//! serves root, the broker's own user and members of the group `warren` as operators; HTTPS serves
+//! the holders of API tokens ([`https`]). [`rest`] has all operations, each a row that says what it
+//! takes to be allowed it.
 
 mod activity;
 mod client;
+mod devices;
 mod download;
+mod events;
+mod guard;
+pub(crate) mod https;
+mod metrics;
+mod once;
+pub(crate) mod openapi;
+mod operation;
+mod paged;
 mod people;
 mod people_types;
 mod relay_types;
 pub(crate) mod relays;
+mod rest;
 pub(crate) mod routes;
 pub(crate) mod server;
 mod time;
+mod tokens;
 mod types;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +40,7 @@ pub use relay_types::{
     DeviceRemoved, NewRelay, NewTurn, Relay, RelayCreated, RelayOrigin, SetRelays,
 };
 pub use time::Time;
+pub use tokens::{ApiToken, ApiTokenCreated, NewApiToken, Scope};
 pub use types::{
     Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinKey, JoinKeyCreated, NewAccount,
     NewJoinKey, Pins, SetLog,

@@ -35,7 +35,7 @@ const FORMAT: u32 = 1;
 const MAX_SMALL_FILE: u64 = 1 << 20;
 
 /// What an archive says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Manifest {
     /// The archive's format: 1.
     pub format: u32,

@@ -308,6 +308,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     let limits = Arc::new(Limits { connections, strangers, ..config.limits.clone() });
     let trusted: Arc<[ipnet::IpNet]> = config.trusted_proxies().into();
     let router = api::router(accounts, relays, identity, limits.clone(), trusted.clone())
+        .merge(crate::admin::https::router(broker.clone(), trusted.clone()))
         .merge(portal::router(broker.clone(), limits.clone(), trusted.clone(), &broker.url));
     Ok(Running {
         broker,
@@ -391,8 +392,7 @@ impl Running {
     /// # Errors
     /// Another process has taken over an account of this broker's database.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let admin_router = crate::admin::routes::router(self.broker.clone());
-        let admin = tokio::spawn(self.admin.run(admin_router, self.stop.subscribe()));
+        let admin = tokio::spawn(self.admin.run(self.broker.clone(), self.stop.subscribe()));
         let serving = tokio::spawn(self.server.run(self.stop.subscribe(), GRACE));
         let tidying = tokio::spawn(self.broker.people.clone().keep_house(self.stop.subscribe()));
         let asking =

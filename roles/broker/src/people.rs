@@ -27,7 +27,6 @@ use crate::accounts::{Lease, fresh_ctx, uninterrupted, unix_millis};
 use crate::api::problem::{ApiResult, Failure};
 use hasher::Hasher;
 
-#[allow(unused_imports, reason = "for the API's extractor, which comes with the portal")]
 pub(crate) use grant::{Grant, Holder};
 
 /// All people of the broker.

@@ -18,6 +18,7 @@ mod map;
 mod operator;
 mod paths;
 mod profile;
+mod reference;
 mod relays;
 mod settings;
 mod sign_in;
@@ -115,6 +116,7 @@ fn persons() -> Router<Arc<Portal>> {
     Router::new()
         .route("/sign-out", post(sign_in::sign_out))
         .route("/profile", get(profile::show))
+        .route("/api", get(reference::show))
         .route("/operator", get(operator::show))
         .route("/operator/accounts", post(operator::create_account))
         .route("/profile/name", post(profile::rename))

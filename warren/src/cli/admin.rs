@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use warren_proto::{DeviceName, JoinKeyId};
 
 use super::Log;
-use super::admin_people::{Audit, Users};
+use super::admin_people::{Audit, Tokens, Users};
 use super::admin_relays::Relays;
 use super::values::{
     Expiry, StaticEndpoint, parse_expiry, parse_join_key_id, parse_name, parse_network,
@@ -117,6 +117,9 @@ pub(crate) enum AdminCommand {
     /// People: who signs in, and what they are in which account
     #[command(subcommand)]
     Users(Users),
+    /// API tokens: what lets programs use the API over HTTPS
+    #[command(subcommand)]
+    Tokens(Tokens),
     /// Activity: who changed what, when and from where
     #[command(subcommand)]
     Audit(Audit),

@@ -1,10 +1,11 @@
-//! The flags of `warren admin users` and `warren admin audit`.
+//! The flags of `warren admin users`, `warren admin tokens` and `warren admin audit`.
 
 use clap::{Args, Subcommand};
-use warren_broker::admin::{Email, Role, Time};
+use warren_broker::admin::{Email, Role, Scope, Time};
+use warren_proto::ApiTokenId;
 
 use super::admin::AccountArg;
-use super::values::{Expiry, parse_expiry, parse_role_change};
+use super::values::{Expiry, parse_expiry, parse_role_change, parse_token_id};
 
 /// What becomes of somebody's role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +105,51 @@ pub(crate) enum Users {
         /// Take his second factor away, too: he has lost it
         #[arg(long)]
         second_factor: bool,
+    },
+}
+
+/// What API tokens are about.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ReachArg {
+    /// Those of this account
+    #[arg(long, value_name = "NAME")]
+    pub(crate) account: Option<String>,
+    /// Those for the broker and all accounts
+    #[arg(long)]
+    pub(crate) operator: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    /// List API tokens
+    List {
+        #[command(flatten)]
+        reach: ReachArg,
+    },
+    /// Make an API token and print it
+    #[command(after_help = "Examples:\n  \
+        warren admin tokens create deploy --account home --scope join-keys:write\n  \
+        warren admin tokens create prometheus --operator --scope broker:read")]
+    Create {
+        #[command(flatten)]
+        reach: ReachArg,
+        /// What it is called
+        name: String,
+        /// What it is good for, e.g. account:read; several by commas
+        #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',', required = true)]
+        scopes: Vec<Scope>,
+        /// How long it is good: 90d, 12h, or never
+        #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = parse_expiry)]
+        expires: Expiry,
+    },
+    /// Delete an API token; programs that use it are refused at once
+    Remove {
+        #[command(flatten)]
+        reach: ReachArg,
+        /// Its id
+        #[arg(value_parser = parse_token_id)]
+        id: ApiTokenId,
     },
 }
 

@@ -123,6 +123,16 @@ pub(crate) fn parse_join_key_id(text: &str) -> Result<warren_proto::JoinKeyId, S
     })
 }
 
+/// Reads an API token's id.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn parse_token_id(text: &str) -> Result<warren_proto::ApiTokenId, String> {
+    text.parse().map_err(|_| {
+        format!("'{text}' isn't 16 hexadecimal digits; `warren admin tokens list` shows the ids")
+    })
+}
+
 /// Reads a listen port, or `auto`.
 ///
 /// # Errors

@@ -59,6 +59,7 @@ pub struct DeviceView {
 
 /// Whether a join key can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum JoinKeyStatus {
     /// A device may join with it.

@@ -16,6 +16,7 @@ pub struct InvalidEmail;
 ///
 /// Mail servers could tell `Bob@` from `bob@`; people don't.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Email(String);
 

@@ -18,6 +18,7 @@ pub struct InvalidScope;
 
 /// What a user is in an account. Each may do what the one before may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Uses the network with devices of his own.
@@ -113,6 +114,7 @@ pub enum Right {
 
 /// What an API token is good for: a part of what its creator may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub enum Scope {
     /// `account:read`

@@ -1,16 +1,17 @@
-//! The admin API's handlers about Activity.
+//! The API's operations on Activity.
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Json;
+use axum::extract::{Path, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use warren_coord::ChainedEntry;
+use warren_coord::{ChainedEntry, Right};
 use warren_store::{ActivityCursor, ActivityFilter, ChainReport, StoreError};
 
 use super::Time;
+use super::operation::Operation;
+use super::paged::Query;
 use super::people_types::{
     ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, FieldChange, Named,
 };
@@ -22,15 +23,49 @@ const LARGEST_LIMIT: u32 = 1_000;
 
 type Shared = State<Arc<Broker>>;
 
-/// The routes about Activity.
-pub(super) fn routes() -> Router<Arc<Broker>> {
-    Router::new().route("/api/v1/activity", get(list)).route("/api/v1/activity/chains", get(verify))
+/// Operations on Activity.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::get("/activity", "listActivity", "Who changed what, the newest first", list)
+            .needs(Right::ReadBroker)
+            .asks::<ActivityQuery>()
+            .gives::<ActivityPage>(),
+        Operation::get(
+            "/accounts/{account}/activity",
+            "listAccountActivity",
+            "Who changed what in the account, the newest first",
+            list_of_account,
+        )
+        .needs(Right::ReadActivity)
+        .asks::<ActivityQuery>()
+        .gives::<ActivityPage>(),
+        Operation::get(
+            "/activity/chains",
+            "verifyActivity",
+            "Checks that nothing in Activity was changed",
+            verify,
+        )
+        .needs(Right::ReadBroker)
+        .gives::<Vec<ChainState>>(),
+    ]
 }
 
 async fn list(
     State(broker): Shared,
     Query(query): Query<ActivityQuery>,
 ) -> ApiResult<Json<ActivityPage>> {
+    page(&broker, query).await
+}
+
+async fn list_of_account(
+    State(broker): Shared,
+    Path(account): Path<String>,
+    Query(query): Query<ActivityQuery>,
+) -> ApiResult<Json<ActivityPage>> {
+    page(&broker, ActivityQuery { account: Some(account), ..query }).await
+}
+
+async fn page(broker: &Broker, query: ActivityQuery) -> ApiResult<Json<ActivityPage>> {
     let account = query.account.as_deref().map(|text| broker.accounts.find(text)).transpose()?;
     let filter = ActivityFilter {
         account: account.map(|account| account.id()),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode};
+use http::header::{CONTENT_TYPE, HOST, LINK};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -119,7 +119,7 @@ impl Client {
     /// # Errors
     /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn accounts(&self) -> Result<Vec<Account>, Error> {
-        self.get("/api/v1/accounts").await
+        self.list("/api/v1/accounts").await
     }
 
     /// One account.
@@ -151,7 +151,7 @@ impl Client {
     /// # Errors
     /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn join_keys(&self, account: &str) -> Result<Vec<JoinKey>, Error> {
-        self.get(&format!("{}/join-keys", account_path(account))).await
+        self.list(&format!("{}/join-keys", account_path(account))).await
     }
 
     /// Creates a join key.
@@ -180,7 +180,7 @@ impl Client {
     /// # Errors
     /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn devices(&self, account: &str) -> Result<Vec<Device>, Error> {
-        self.get(&format!("{}/devices", account_path(account))).await
+        self.list(&format!("{}/devices", account_path(account))).await
     }
 
     /// One device.
@@ -200,7 +200,7 @@ impl Client {
         account: &str,
         device: &str,
     ) -> Result<Vec<DevicePath>, Error> {
-        self.get(&format!("{}/paths", device_path(account, device))).await
+        self.list(&format!("{}/paths", device_path(account, device))).await
     }
 
     /// Renames a device, sets its static endpoint or its tags.
@@ -331,6 +331,29 @@ impl Client {
         self.send(Method::GET, path, None::<&()>).await
     }
 
+    /// A list, all pages of it.
+    async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
+        let mut all = Vec::new();
+        let mut next = Some("?limit=1000".to_owned());
+        while let Some(query) = next {
+            let path = format!("{path}{query}");
+            let request = request(Method::GET, &path, whole(Bytes::new()))?;
+            let page = async {
+                let response = self.respond(request).await?;
+                let (parts, body) = response.into_parts();
+                Ok((parts, body.collect().await.map_err(broken)?.to_bytes()))
+            };
+            let (parts, body) = in_time(page).await?;
+            if !parts.status.is_success() {
+                return Err(problem(parts.status, &body));
+            }
+            all.append(&mut serde_json::from_slice(&body).map_err(broken)?);
+            let link = parts.headers.get(LINK).and_then(|link| link.to_str().ok());
+            next = link.and_then(|it| Some(it.strip_prefix('<')?.split_once('>')?.0.to_owned()));
+        }
+        Ok(all)
+    }
+
     async fn delete(&self, path: &str) -> Result<(), Error> {
         let request = request(Method::DELETE, path, whole(Bytes::new()))?;
         let (status, body) = self.answer(request).await?;
@@ -355,15 +378,19 @@ impl Client {
     }
 
     async fn answer(&self, request: Request<Content>) -> Result<(StatusCode, Bytes), Error> {
-        let answer = async {
+        in_time(async {
             let (status, body) = self.exchange(request).await?;
             Ok((status, body.collect().await.map_err(broken)?.to_bytes()))
-        };
-        let patience = tokio::time::timeout(PATIENCE, answer).await;
-        patience.map_err(|_| Error::Broken("it took too long".to_owned()))?
+        })
+        .await
     }
 
     async fn exchange(&self, request: Request<Content>) -> Result<(StatusCode, Incoming), Error> {
+        let response = self.respond(request).await?;
+        Ok((response.status(), response.into_body()))
+    }
+
+    async fn respond(&self, request: Request<Content>) -> Result<Response<Incoming>, Error> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
             if source.kind() == std::io::ErrorKind::PermissionDenied {
                 Error::Forbidden(self.socket.clone())
@@ -374,9 +401,13 @@ impl Client {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(broken)?;
-        Ok((response.status(), response.into_body()))
+        sender.send_request(request).await.map_err(broken)
     }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let patience = tokio::time::timeout(PATIENCE, answer).await;
+    patience.map_err(|_| Error::Broken("it took too long".to_owned()))?
 }
 
 /// Whether somebody listens there, if only for others.

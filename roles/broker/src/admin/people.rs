@@ -1,42 +1,122 @@
-//! The admin API's handlers about people.
+//! The API's operations on people.
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{delete, get, post, put};
-use axum::{Json, Router};
+use axum::response::Response;
 use http::StatusCode;
-use warren_coord::{People, UnixTime, UserEdit, UserRecord};
-use warren_proto::{ErrorCode, InvitationId, UserId};
+use warren_coord::{People, Right, Role, UnixTime, UserEdit, UserRecord};
+use warren_proto::{AccountId, ErrorCode, InvitationId, UserId};
 
 use super::Time;
+use super::guard::{Asker, Granted, require};
+use super::operation::Operation;
+use super::paged::{PageQuery, Query};
 use super::people_types::{
     Invitation, InvitationCreated, Link, Membership, NewInvitation, NewPasswordLink, NewUser, User,
     UserChange, UserCreated,
 };
-use super::routes::{Asker, Content};
-use crate::accounts::fresh_ctx;
+use super::routes::Content;
+use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
+use crate::people::Grant;
 
 type Shared = State<Arc<Broker>>;
 
-/// The routes about people.
-pub(super) fn routes() -> Router<Arc<Broker>> {
-    let user = "/api/v1/users/{user}";
-    let account = "/api/v1/accounts/{account}";
-    Router::new()
-        .route("/api/v1/users", get(list).post(create))
-        .route(user, get(show).patch(change).delete(remove))
-        .route(&format!("{user}/password-link"), post(password_link))
-        .route(&format!("{account}/members"), get(members))
-        .route(&format!("{account}/members/{{user}}"), put(set_role).delete(leave))
-        .route(&format!("{account}/invitations"), get(invitations).post(invite))
-        .route(&format!("{account}/invitations/{{invitation}}"), delete(take_back))
+/// Operations on users, and on members and invitations of an account.
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all = user_operations();
+    all.extend(member_operations());
+    all
 }
 
-async fn list(State(broker): Shared) -> Json<Vec<User>> {
-    Json(users(&broker, |_| true))
+fn user_operations() -> Vec<Operation> {
+    vec![
+        Operation::get("/users", "listUsers", "All users, by e-mail address", list)
+            .needs(Right::ReadBroker)
+            .lists::<User>(),
+        Operation::post("/users", "createUser", "Creates a user", create)
+            .needs(Right::ManageUsers)
+            .takes::<NewUser>()
+            .creates::<UserCreated>(),
+        Operation::get("/users/{user}", "getUser", "A user", show)
+            .needs(Right::ReadBroker)
+            .gives::<User>(),
+        Operation::patch("/users/{user}", "changeUser", "Changes or suspends a user", change)
+            .needs(Right::ManageUsers)
+            .takes::<UserChange>()
+            .gives::<User>(),
+        Operation::delete("/users/{user}", "deleteUser", "Removes a user", remove)
+            .needs(Right::ManageUsers),
+        Operation::post(
+            "/users/{user}/password-link",
+            "createPasswordLink",
+            "Makes a one-time link by which a user sets a password",
+            password_link,
+        )
+        .needs(Right::ManageUsers)
+        .takes::<NewPasswordLink>()
+        .creates::<Link>(),
+    ]
+}
+
+fn member_operations() -> Vec<Operation> {
+    vec![
+        Operation::get(
+            "/accounts/{account}/members",
+            "listMembers",
+            "The account's users",
+            members,
+        )
+        .needs(Right::ReadPeople)
+        .lists::<User>(),
+        Operation::put(
+            "/accounts/{account}/members/{user}",
+            "setRole",
+            "Gives a member another role",
+            set_role,
+        )
+        .needs(Right::ManagePeople)
+        .takes::<Membership>()
+        .gives::<User>(),
+        Operation::delete(
+            "/accounts/{account}/members/{user}",
+            "deleteMember",
+            "Takes somebody out of the account",
+            leave,
+        )
+        .needs(Right::ManagePeople),
+        Operation::get(
+            "/accounts/{account}/invitations",
+            "listInvitations",
+            "Open invitations, the oldest first",
+            invitations,
+        )
+        .needs(Right::ReadPeople)
+        .lists::<Invitation>(),
+        Operation::post(
+            "/accounts/{account}/invitations",
+            "createInvitation",
+            "Invites somebody into the account",
+            invite,
+        )
+        .needs(Right::ManagePeople)
+        .takes::<NewInvitation>()
+        .creates::<InvitationCreated>(),
+        Operation::delete(
+            "/accounts/{account}/invitations/{invitation}",
+            "deleteInvitation",
+            "Takes an invitation back",
+            take_back,
+        )
+        .needs(Right::ManagePeople),
+    ]
+}
+
+async fn list(State(broker): Shared, Query(page): Query<PageQuery>) -> ApiResult<Response> {
+    page.of(users(&broker, |_| true), |user| user.email.to_string())
 }
 
 async fn show(State(broker): Shared, Path(user): Path<String>) -> ApiResult<Json<User>> {
@@ -100,40 +180,94 @@ async fn password_link(
     Ok((StatusCode::CREATED, Json(Link { link, expires: Time(created.expires.0) })))
 }
 
-async fn members(State(broker): Shared, Path(account): Path<String>) -> ApiResult<Json<Vec<User>>> {
-    let account = broker.accounts.find(&account)?.id();
+async fn members(
+    State(broker): Shared,
+    Path(account): Path<String>,
+    Query(page): Query<PageQuery>,
+) -> ApiResult<Response> {
+    let account = broker.accounts.find(&account)?;
+    let id = account.id();
     let of_account: Vec<UserId> =
-        broker.people.read(|people| people.members(account).map(|it| it.user.id).collect());
-    Ok(Json(users(&broker, |user| of_account.contains(&user.id))))
+        broker.people.read(|people| people.members(id).map(|it| it.user.id).collect());
+    let members = users(&broker, |user| of_account.contains(&user.id));
+    let seen = members.into_iter().map(|user| as_member(user, &account));
+    page.of(seen, |user| user.email.to_string())
+}
+
+/// A user as his account sees him: what he is in others is nothing to it.
+fn as_member(mut user: User, account: &AccountHandle) -> User {
+    let name = account.record().name;
+    user.accounts.retain(|other, _| *other == name);
+    user
 }
 
 async fn set_role(
     State(broker): Shared,
-    Asker(by): Asker,
+    Granted(grant): Granted,
     Path((account, user)): Path<(String, String)>,
     Content(Membership { role }): Content<Membership>,
 ) -> ApiResult<Json<User>> {
-    let (account, user) = (broker.accounts.find(&account)?.id(), find(&broker, &user)?);
-    let set = move |people: &People, ctx: &_| people.prepare_role(user, account, Some(role), ctx);
-    broker.people.durable(by, set).await?;
-    shown(&broker, user).map(Json)
+    let account = broker.accounts.find(&account)?;
+    let user = may_change(&broker, &grant, &account, &user, Some(role))?;
+    let id = account.id();
+    let set = move |people: &People, ctx: &_| people.prepare_role(user, id, Some(role), ctx);
+    broker.people.durable(grant.by(), set).await?;
+    Ok(Json(as_member(shown(&broker, user)?, &account)))
 }
 
 async fn leave(
     State(broker): Shared,
-    Asker(by): Asker,
+    Granted(grant): Granted,
     Path((account, user)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
-    let (account, user) = (broker.accounts.find(&account)?.id(), find(&broker, &user)?);
-    let leave = move |people: &People, ctx: &_| people.prepare_role(user, account, None, ctx);
-    broker.people.durable(by, leave).await?;
+    let account = broker.accounts.find(&account)?;
+    let user = may_change(&broker, &grant, &account, &user, None)?;
+    let id = account.id();
+    let leave = move |people: &People, ctx: &_| people.prepare_role(user, id, None, ctx);
+    broker.people.durable(grant.by(), leave).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A user whose role in an account somebody may change to this one. Who may not see all users may
+/// change only members: others have to be invited.
+fn may_change(
+    broker: &Broker,
+    grant: &Grant,
+    account: &AccountHandle,
+    user: &str,
+    to: Option<Role>,
+) -> ApiResult<UserId> {
+    let account = account.id();
+    let found = find(broker, user);
+    let role = |user: UserId| broker.people.read(|people| people.role(user, account));
+    let sees_all = require(broker, grant, Right::ManageUsers, None).is_ok();
+    let user = match found {
+        Ok(user) if sees_all || role(user).is_some() => user,
+        Err(failure) if sees_all => return Err(failure),
+        Ok(_) | Err(_) => return Err(Failure::not_found("user")),
+    };
+    require_for_role(broker, grant, account, role(user), to)?;
+    Ok(user)
+}
+
+/// Refuses who may not make somebody who is `from` in an account into `to`.
+fn require_for_role(
+    broker: &Broker,
+    grant: &Grant,
+    account: AccountId,
+    from: Option<Role>,
+    to: Option<Role>,
+) -> ApiResult<()> {
+    let of_owner = from == Some(Role::Owner) || to == Some(Role::Owner);
+    let right = if of_owner { Right::ManageOwners } else { Right::ManagePeople };
+    require(broker, grant, right, Some(account))
 }
 
 async fn invitations(
     State(broker): Shared,
     Path(account): Path<String>,
-) -> ApiResult<Json<Vec<Invitation>>> {
+    Query(page): Query<PageQuery>,
+) -> ApiResult<Response> {
     let account = broker.accounts.find(&account)?.id();
     let view = |it: &warren_coord::InvitationRecord| Invitation {
         id: it.id,
@@ -142,21 +276,23 @@ async fn invitations(
         created: Time(it.created.0),
         expires: Time(it.expires.0),
     };
-    let open = broker.people.read(|people| people.invitations(account, now()).map(view).collect());
-    Ok(Json(open))
+    let open: Vec<Invitation> =
+        broker.people.read(|people| people.invitations(account, now()).map(view).collect());
+    page.of(open, |it| format!("{:020} {}", it.created.0, it.id))
 }
 
 async fn invite(
     State(broker): Shared,
-    Asker(by): Asker,
+    Granted(grant): Granted,
     Path(account): Path<String>,
     Content(new): Content<NewInvitation>,
 ) -> ApiResult<(StatusCode, Json<InvitationCreated>)> {
     let account = broker.accounts.find(&account)?.id();
+    require_for_role(&broker, &grant, account, None, Some(new.role))?;
     let NewInvitation { role, email, expires_in } = new;
     let new = warren_coord::NewInvitation { account, role, email, expires_in };
     let invite = move |people: &People, ctx: &_| people.prepare_invitation(new, ctx);
-    let created = broker.people.durable(by, invite).await?;
+    let created = broker.people.durable(grant.by(), invite).await?;
     let created = InvitationCreated {
         id: created.id,
         link: broker.link("invitation", &created.secret),

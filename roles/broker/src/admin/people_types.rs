@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warren_coord::{Email, Role};
 use warren_proto::{AccountId, DeviceName, InvitationId, UserId};
@@ -10,7 +11,7 @@ use warren_proto::{AccountId, DeviceName, InvitationId, UserId};
 use super::Time;
 
 /// A user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct User {
     /// His id.
     pub id: UserId,
@@ -37,7 +38,7 @@ pub struct User {
 }
 
 /// Asks for a new user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// What he signs in with.
@@ -51,7 +52,7 @@ pub struct NewUser {
 }
 
 /// Changes a user; what is absent stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserChange {
     /// What he signs in with.
@@ -69,7 +70,7 @@ pub struct UserChange {
 }
 
 /// A user, and the link by which he sets his password.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UserCreated {
     /// The user.
     pub user: User,
@@ -80,7 +81,7 @@ pub struct UserCreated {
 }
 
 /// Asks for a link by which a user sets his password.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPasswordLink {
     /// Whether it takes his second factor away, too.
@@ -89,7 +90,7 @@ pub struct NewPasswordLink {
 }
 
 /// A one-time link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Link {
     /// Works once: hand it over as a secret.
     pub link: String,
@@ -98,7 +99,7 @@ pub struct Link {
 }
 
 /// A role that somebody is to have in an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Membership {
     /// The role.
@@ -106,7 +107,7 @@ pub struct Membership {
 }
 
 /// Asks for an invitation to an account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewInvitation {
     /// The role that it gives.
@@ -120,7 +121,7 @@ pub struct NewInvitation {
 }
 
 /// An invitation, without the secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Invitation {
     /// Its id.
     pub id: InvitationId,
@@ -135,7 +136,7 @@ pub struct Invitation {
 }
 
 /// A new invitation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InvitationCreated {
     /// Its id, safe to show.
     pub id: InvitationId,
@@ -146,7 +147,7 @@ pub struct InvitationCreated {
 }
 
 /// Which entries of Activity are wanted: those that fit all that is given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActivityQuery {
     /// Those that concern this account.
@@ -176,7 +177,7 @@ pub struct ActivityQuery {
 }
 
 /// Something or somebody, as it was called then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Named {
     /// What it is.
     pub kind: String,
@@ -187,7 +188,7 @@ pub struct Named {
 }
 
 /// A fact that has changed; of a secret neither side is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FieldChange {
     /// Which.
     pub field: String,
@@ -198,7 +199,7 @@ pub struct FieldChange {
 }
 
 /// An entry of Activity.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActivityEntry {
     /// When.
     pub at: Time,
@@ -227,7 +228,7 @@ pub struct ActivityEntry {
 }
 
 /// Some entries of Activity, the newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActivityPage {
     /// They.
     pub entries: Vec<ActivityEntry>,
@@ -236,7 +237,7 @@ pub struct ActivityPage {
 }
 
 /// A chain of Activity that was checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChainState {
     /// `broker`, or an account's id.
     pub chain: String,
@@ -250,7 +251,7 @@ pub struct ChainState {
 }
 
 /// The newest entry of a chain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChainHead {
     /// Its number.
     pub sequence: u64,

@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warren_proto::{DeviceName, RelayId, RelayLimits, RelayLoad};
 
@@ -8,7 +9,7 @@ pub use warren_coord::RelayOrigin;
 use super::Time;
 
 /// A relay that an account's devices use or could use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Relay {
     /// Its id.
     pub id: RelayId,
@@ -53,7 +54,7 @@ pub struct Relay {
 }
 
 /// Asks for a relay server's token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRelay {
     /// Its name: lower-case letters, digits and inner hyphens.
@@ -61,7 +62,7 @@ pub struct NewRelay {
 }
 
 /// A new relay server; the token is nowhere else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RelayCreated {
     /// Its id.
     pub id: RelayId,
@@ -77,7 +78,7 @@ pub struct RelayCreated {
 }
 
 /// Takes somebody's TURN server in.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTurn {
     /// `turn:HOST[:PORT][?transport=tcp]` or `turns:HOST[:PORT]` (RFC 7065).
@@ -102,7 +103,7 @@ impl std::fmt::Debug for NewTurn {
 }
 
 /// Names an account's connection relays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetRelays {
     /// Devices and relays by name or id, in order of preference; those in one group are equal.
@@ -111,7 +112,7 @@ pub struct SetRelays {
 }
 
 /// A device was removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceRemoved {
     /// Whether it was a connection relay of its account.
     #[serde(default)]

@@ -1,21 +1,24 @@
-//! The admin API's handlers about relays.
+//! The API's operations on relays.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use axum::response::Response;
 use http::StatusCode;
 use tokio::time::timeout;
 use warren_coord::{
-    Account as CoordAccount, RelayKind, RelayRecord, RelayView, RelayWarning, UnixTime,
+    Account as CoordAccount, RelayKind, RelayRecord, RelayView, RelayWarning, Right, UnixTime,
 };
 use warren_proto::{DeviceName, ErrorCode, RelayId};
 
 use super::Time;
+use super::guard::Asker;
+use super::operation::Operation;
+use super::paged::{PageQuery, Query};
 use super::relay_types::{NewRelay, NewTurn, Relay, RelayCreated, RelayOrigin, SetRelays};
-use super::routes::{Asker, Content};
+use super::routes::Content;
 use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
@@ -30,22 +33,128 @@ const LONGEST_SECRET: usize = 256;
 
 type Shared = State<Arc<Broker>>;
 
-/// The routes about relays.
-pub(super) fn routes() -> Router<Arc<Broker>> {
-    let account = "/api/v1/accounts/{account}";
-    Router::new()
-        .route(&format!("{account}/relays"), put(set).get(list).post(create))
-        .route(&format!("{account}/turn-servers"), post(add_turn))
-        .route(&format!("{account}/relays/{{relay}}"), get(show).delete(remove))
-        .route(&format!("{account}/relays/{{relay}}/rotate"), post(rotate))
-        .route("/api/v1/relays", get(list_shared).post(create_shared))
-        .route("/api/v1/turn-servers", post(add_shared_turn))
-        .route("/api/v1/relays/{relay}", get(show_shared).delete(remove_shared))
-        .route("/api/v1/relays/{relay}/rotate", post(rotate_shared))
+/// Operations on relays, an account's and those that are offered to all.
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all = own_operations();
+    all.extend(shared_operations());
+    all
 }
 
-async fn list(State(broker): Shared, Path(account): Path<String>) -> ApiResult<Json<Vec<Relay>>> {
-    Ok(Json(views(&broker, &*broker.accounts.find(&account)?)))
+fn own_operations() -> Vec<Operation> {
+    vec![
+        Operation::get(
+            "/accounts/{account}/relays",
+            "listRelays",
+            "The relays that the account's devices use or could use",
+            list,
+        )
+        .needs(Right::ReadAccount)
+        .lists::<Relay>(),
+        Operation::put(
+            "/accounts/{account}/relays",
+            "setRelays",
+            "Names the account's connection relays, in order of preference",
+            set,
+        )
+        .needs(Right::ManageRelays)
+        .takes::<SetRelays>()
+        .gives::<Vec<Relay>>(),
+        Operation::post(
+            "/accounts/{account}/relays",
+            "createRelay",
+            "Makes the token of a relay server of the account's own",
+            create,
+        )
+        .needs(Right::ManageRelays)
+        .takes::<NewRelay>()
+        .creates::<RelayCreated>(),
+        Operation::post(
+            "/accounts/{account}/turn-servers",
+            "addTurnServer",
+            "Takes somebody's TURN server in",
+            add_turn,
+        )
+        .needs(Right::ManageRelays)
+        .takes::<NewTurn>()
+        .creates::<Relay>(),
+        Operation::get("/accounts/{account}/relays/{relay}", "getRelay", "A relay", show)
+            .needs(Right::ReadAccount)
+            .gives::<Relay>(),
+        Operation::delete(
+            "/accounts/{account}/relays/{relay}",
+            "deleteRelay",
+            "Removes a relay; a relay server's token is void at once",
+            remove,
+        )
+        .needs(Right::ManageRelays),
+        Operation::post(
+            "/accounts/{account}/relays/{relay}/rotate",
+            "rotateRelay",
+            "Gives a relay a new secret",
+            rotate,
+        )
+        .needs(Right::ManageRelays)
+        .gives::<Relay>(),
+    ]
+}
+
+fn shared_operations() -> Vec<Operation> {
+    vec![
+        Operation::get(
+            "/relays",
+            "listOfferedRelays",
+            "The relays that are offered to all accounts",
+            list_shared,
+        )
+        .needs(Right::ReadBroker)
+        .lists::<Relay>(),
+        Operation::post(
+            "/relays",
+            "createOfferedRelay",
+            "Makes the token of a relay server for all accounts",
+            create_shared,
+        )
+        .needs(Right::ManageOfferedRelays)
+        .takes::<NewRelay>()
+        .creates::<RelayCreated>(),
+        Operation::post(
+            "/turn-servers",
+            "addOfferedTurnServer",
+            "Takes a TURN server in for all accounts",
+            add_shared_turn,
+        )
+        .needs(Right::ManageOfferedRelays)
+        .takes::<NewTurn>()
+        .creates::<Relay>(),
+        Operation::get("/relays/{relay}", "getOfferedRelay", "A relay", show_shared)
+            .needs(Right::ReadBroker)
+            .gives::<Relay>(),
+        Operation::delete(
+            "/relays/{relay}",
+            "deleteOfferedRelay",
+            "Removes a relay from all accounts",
+            remove_shared,
+        )
+        .needs(Right::ManageOfferedRelays),
+        Operation::post(
+            "/relays/{relay}/rotate",
+            "rotateOfferedRelay",
+            "Gives a relay a new secret",
+            rotate_shared,
+        )
+        .needs(Right::ManageOfferedRelays)
+        .gives::<Relay>(),
+    ]
+}
+
+async fn list(
+    State(broker): Shared,
+    Path(account): Path<String>,
+    Query(page): Query<PageQuery>,
+) -> ApiResult<Response> {
+    // In the order in which devices prefer them.
+    let place = |it: &Relay| format!("{:05} {} {}", it.rank.unwrap_or(u16::MAX), it.name, it.id);
+    page.of(views(&broker, &*broker.accounts.find(&account)?), place)
 }
 
 async fn show(
@@ -184,8 +293,8 @@ fn own(broker: &Broker, handle: &AccountHandle, text: &str) -> ApiResult<RelayId
     Ok(relay.id)
 }
 
-async fn list_shared(State(broker): Shared) -> Json<Vec<Relay>> {
-    Json(shared_views(&broker))
+async fn list_shared(State(broker): Shared, Query(page): Query<PageQuery>) -> ApiResult<Response> {
+    page.of(shared_views(&broker), |relay| format!("{} {}", relay.name, relay.id))
 }
 
 async fn show_shared(State(broker): Shared, Path(relay): Path<String>) -> ApiResult<Json<Relay>> {

@@ -1,79 +1,134 @@
-//! The admin API's handlers.
+//! The API's operations on the broker as a whole, on accounts and join keys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::Response;
-use axum::routing::{delete, get, post, put};
-use axum::{Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use http::request::Parts;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
-use warren_coord::{
-    Account as CoordAccount, By, DeviceEdit, DeviceView, JoinKeyView, PathView, Refused, Tag,
-};
-use warren_proto::{DeviceId, DeviceName, ErrorCode, JoinKeyId, RelayId};
+use warren_coord::{JoinKeyView, Right, Tag};
+use warren_proto::{ErrorCode, JoinKeyId};
 
 use super::Time;
 use super::download::Download;
-use super::relay_types::DeviceRemoved;
+use super::guard::{Asker, Granted, require};
+use super::operation::Operation;
+use super::paged::{PageQuery, Query};
 use super::types::{
-    Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinKey, JoinKeyCreated, NewAccount,
-    NewJoinKey, Pins, SetLog,
+    Account, BrokerStatus, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey, Pins, SetLog,
 };
 use crate::accounts::{AccountHandle, fresh_ctx};
-use crate::api::problem::{ApiResult, Failure, tell_operator};
+use crate::api::extract;
+use crate::api::problem::{ApiResult, Failure};
 use crate::backup::Manifest;
 use crate::broker::Broker;
 use crate::config::SetLogFilter;
 
-const MAX_BODY: usize = 64 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const MAX_BODY: usize = 64 * 1024;
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A hundred years: what is longer is a mistake.
 const LONGEST_EXPIRY: u64 = 100 * 365 * 24 * 3600;
 
 type Shared = State<Arc<Broker>>;
 
-/// The routes of the admin socket.
-pub(crate) fn router(broker: Arc<Broker>) -> Router {
-    let account = "/api/v1/accounts/{account}";
-    let device = format!("{account}/devices/{{device}}");
-    Router::new()
-        .route("/api/v1/status", get(status))
-        .route("/api/v1/accounts", get(accounts).post(create_account))
-        .route(account, get(show_account).delete(remove_account))
-        .route(&format!("{account}/join-keys"), get(join_keys).post(create_join_key))
-        .route(&format!("{account}/join-keys/{{key}}"), delete(remove_join_key))
-        .route(&format!("{account}/devices"), get(devices))
-        .route(&device, get(show_device).patch(change_device).delete(remove_device))
-        .route(&format!("{device}/expire"), post(expire_device))
-        .route(&format!("{device}/paths"), get(device_paths))
-        .route("/api/v1/pins", get(pins))
-        .route("/api/v1/pins/prepare", post(prepare_pin))
-        .route("/api/v1/pins/activate", post(activate_pin))
-        .route("/api/v1/log", put(set_log))
-        .route("/api/v1/backup", post(backup))
-        .route("/api/v1/restore", post(restore))
-        .merge(super::relays::routes())
-        .merge(super::people::routes())
-        .merge(super::activity::routes())
-        .fallback(|| async { Failure::not_found("address in the admin API") })
-        .layer(axum::middleware::map_response(tell_operator))
-        .with_state(broker)
+/// Operations on the broker, accounts and join keys.
+pub(super) fn operations() -> Vec<Operation> {
+    let mut all = broker_operations();
+    all.extend(account_operations());
+    all
+}
+
+fn broker_operations() -> Vec<Operation> {
+    vec![
+        Operation::get("/status", "getStatus", "The broker as a whole", status)
+            .needs(Right::ReadBroker)
+            .gives::<BrokerStatus>(),
+        Operation::get("/pins", "getPins", "The keys by which devices know the broker", pins)
+            .needs(Right::ReadBroker)
+            .gives::<Pins>(),
+        Operation::post("/pins/prepare", "preparePin", "Announces the next key", prepare_pin)
+            .needs(Right::ManageBroker)
+            .gives::<Pins>(),
+        Operation::post("/pins/activate", "activatePin", "Uses the next key", activate_pin)
+            .needs(Right::ManageBroker)
+            .gives::<Pins>(),
+        Operation::put("/log", "setLog", "What the broker's log says from now on", set_log)
+            .needs(Right::ManageBroker)
+            .takes::<SetLog>()
+            .gives::<SetLog>(),
+        Operation::post("/backup", "createBackup", "Everything, as an archive", backup)
+            .needs(Right::ManageBroker)
+            .gives_media("application/x-tar"),
+        Operation::post("/restore", "restoreBackup", "Replaces everything by a backup", restore)
+            .needs(Right::ManageBroker)
+            .gives::<Manifest>(),
+    ]
+}
+
+fn account_operations() -> Vec<Operation> {
+    vec![
+        Operation::get("/accounts", "listAccounts", "The accounts that one may see", accounts)
+            .lists::<Account>(),
+        Operation::post("/accounts", "createAccount", "Creates an account", create_account)
+            .needs(Right::ManageAccounts)
+            .takes::<NewAccount>()
+            .creates::<Account>(),
+        Operation::get("/accounts/{account}", "getAccount", "An account", show_account)
+            .needs(Right::ReadAccount)
+            .gives::<Account>(),
+        Operation::delete(
+            "/accounts/{account}",
+            "deleteAccount",
+            "Removes an account with all its devices",
+            remove_account,
+        )
+        .needs(Right::DeleteAccount),
+        Operation::get(
+            "/accounts/{account}/join-keys",
+            "listJoinKeys",
+            "Join keys, the oldest first",
+            join_keys,
+        )
+        .needs(Right::ManageJoinKeys)
+        .lists::<JoinKey>(),
+        Operation::post(
+            "/accounts/{account}/join-keys",
+            "createJoinKey",
+            "Creates a join key",
+            create_join_key,
+        )
+        .needs(Right::ManageJoinKeys)
+        .takes::<NewJoinKey>()
+        .creates::<JoinKeyCreated>(),
+        Operation::delete(
+            "/accounts/{account}/join-keys/{key}",
+            "deleteJoinKey",
+            "Removes a join key; devices that have joined with it stay",
+            remove_join_key,
+        )
+        .needs(Right::ManageJoinKeys),
+    ]
 }
 
 async fn status(State(broker): Shared) -> Json<BrokerStatus> {
     Json(broker.status())
 }
 
-async fn accounts(State(broker): Shared) -> Json<Vec<Account>> {
-    Json(broker.accounts.all().iter().map(|handle| account_view(handle)).collect())
+async fn accounts(
+    State(broker): Shared,
+    Granted(grant): Granted,
+    Query(page): Query<PageQuery>,
+) -> ApiResult<Response> {
+    let mut accounts = broker.accounts.all();
+    accounts.retain(|it| require(&broker, &grant, Right::ReadAccount, Some(it.id())).is_ok());
+    page.of(accounts.iter().map(|it| account_view(it)), |it| it.name.to_string())
 }
 
 async fn show_account(
@@ -105,10 +160,13 @@ async fn remove_account(
 async fn join_keys(
     State(broker): Shared,
     Path(account): Path<String>,
-) -> ApiResult<Json<Vec<JoinKey>>> {
+    Query(page): Query<PageQuery>,
+) -> ApiResult<Response> {
     let now = warren_coord::UnixTime(fresh_ctx().unix.as_secs());
     let handle = broker.accounts.find(&account)?;
-    Ok(Json(handle.read(|account| account.join_keys(now).map(|key| join_key_view(&key)).collect())))
+    let keys: Vec<JoinKey> =
+        handle.read(|account| account.join_keys(now).map(|key| join_key_view(&key)).collect());
+    page.of(keys, |key| format!("{:020} {}", key.created.0, key.id))
 }
 
 async fn create_join_key(
@@ -130,87 +188,6 @@ async fn remove_join_key(
     let key: JoinKeyId = key.parse().map_err(|_| Failure::not_found("join key"))?;
     handle.durable(by, move |account, _| account.prepare_remove_join_key(key)).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn devices(
-    State(broker): Shared,
-    Path(account): Path<String>,
-) -> ApiResult<Json<Vec<Device>>> {
-    let handle = broker.accounts.find(&account)?;
-    let (now, unix) = (Instant::now(), fresh_ctx().unix);
-    let mut devices: Vec<Device> =
-        handle.read(|account| account.devices(now, unix).map(device_view).collect());
-    devices.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Json(devices))
-}
-
-async fn show_device(
-    State(broker): Shared,
-    Path((account, device)): Path<(String, String)>,
-) -> ApiResult<Json<Device>> {
-    let handle = broker.accounts.find(&account)?;
-    let device = find_device(&handle, &device)?;
-    shown(&handle, device)
-}
-
-async fn change_device(
-    State(broker): Shared,
-    Asker(by): Asker,
-    Path((account, device)): Path<(String, String)>,
-    Content(change): Content<DeviceChange>,
-) -> ApiResult<Json<Device>> {
-    let handle = broker.accounts.find(&account)?;
-    let device = find_device(&handle, &device)?;
-    let edit = DeviceEdit {
-        owner: None,
-        name: change.name.map(|text| DeviceName::from_free_text(&text)),
-        static_endpoint: change.static_endpoint,
-        tags: change.tags.map(parse_tags).transpose()?,
-    };
-    handle.durable(by, move |account, _| account.prepare_change(device, edit)).await?;
-    shown(&handle, device)
-}
-
-async fn expire_device(
-    State(broker): Shared,
-    Asker(by): Asker,
-    Path((account, device)): Path<(String, String)>,
-) -> ApiResult<Json<Device>> {
-    let handle = broker.accounts.find(&account)?;
-    let device = find_device(&handle, &device)?;
-    handle.durable(by, move |account, _| account.prepare_expire(device)).await?;
-    shown(&handle, device)
-}
-
-async fn device_paths(
-    State(broker): Shared,
-    Path((account, device)): Path<(String, String)>,
-) -> ApiResult<Json<Vec<DevicePath>>> {
-    let handle = broker.accounts.find(&account)?;
-    let device = find_device(&handle, &device)?;
-    let (now, unix) = (Instant::now(), fresh_ctx().unix);
-    let paths = handle.read(|account| {
-        let mut names = BTreeMap::new();
-        names.extend(account.relays(now, unix).into_iter().map(|relay| (relay.id, relay.name)));
-        let shown = |path: PathView| {
-            let peer = account.device(path.peer, now, unix)?.name;
-            Some(path_view(path, peer, &names))
-        };
-        account.paths(device).filter_map(shown).collect()
-    });
-    Ok(Json(paths))
-}
-
-async fn remove_device(
-    State(broker): Shared,
-    Asker(by): Asker,
-    Path((account, device)): Path<(String, String)>,
-) -> ApiResult<Json<DeviceRemoved>> {
-    let handle = broker.accounts.find(&account)?;
-    let device = find_device(&handle, &device)?;
-    let was_relay = handle.read(|account| account.is_relay(device));
-    handle.durable(by, move |account, _| account.prepare_remove(device)).await?;
-    Ok(Json(DeviceRemoved { was_relay, relays_left: super::relays::used(&handle) }))
 }
 
 async fn pins(State(broker): Shared) -> ApiResult<Json<Pins>> {
@@ -284,36 +261,6 @@ async fn spool(broker: &Broker, mut body: Body) -> ApiResult<std::fs::File> {
     Ok(file.into_std().await)
 }
 
-fn find_device(handle: &AccountHandle, text: &str) -> ApiResult<DeviceId> {
-    handle
-        .read(|account| {
-            let by_name = text.parse().ok().and_then(|name| account.device_named(&name));
-            let by_id = || text.parse().ok().filter(|id| has_device(account, *id));
-            by_name.or_else(by_id)
-        })
-        .ok_or_else(|| {
-            Failure::new(
-                ErrorCode::NotFound,
-                format!(
-                    "there is no device '{text}' in this account; `warren admin devices list` \
-                     shows them"
-                ),
-            )
-        })
-}
-
-fn has_device(account: &CoordAccount, id: DeviceId) -> bool {
-    account.device(id, Instant::now(), Duration::ZERO).is_some()
-}
-
-fn shown(handle: &AccountHandle, device: DeviceId) -> ApiResult<Json<Device>> {
-    let (now, unix) = (Instant::now(), fresh_ctx().unix);
-    handle
-        .read(|account| account.device(device, now, unix))
-        .map(|view| Json(device_view(view)))
-        .ok_or_else(|| Refused::NotFound("device").into())
-}
-
 /// Checks tags that came as text.
 pub(crate) fn parse_tags(tags: BTreeSet<String>) -> ApiResult<BTreeSet<Tag>> {
     tags.into_iter()
@@ -366,78 +313,14 @@ fn join_key_view(key: &JoinKeyView) -> JoinKey {
     }
 }
 
-fn device_view(device: DeviceView) -> Device {
-    Device {
-        id: device.id,
-        name: device.name,
-        dns_name: device.dns_name,
-        key: device.key,
-        ipv4: device.ipv4,
-        ipv6: device.ipv6,
-        os: device.os,
-        software: device.software,
-        tags: device.tags.iter().map(ToString::to_string).collect(),
-        static_endpoint: device.static_endpoint,
-        ephemeral: device.ephemeral,
-        expired: device.expired,
-        online: device.online,
-        cloned: device.cloned,
-        endpoints: device.endpoints,
-        nat: device.nat,
-        created: Time(device.created.0),
-        last_seen: device.last_seen.map(|at| Time(at.0)),
-        joined_by: device.joined_by,
-    }
-}
-
-fn path_view(
-    path: PathView,
-    peer: DeviceName,
-    relays: &BTreeMap<RelayId, DeviceName>,
-) -> DevicePath {
-    DevicePath {
-        peer,
-        path: path.path,
-        reason: path.reason,
-        endpoint: path.endpoint,
-        relay: path.relay.and_then(|relay| relays.get(&relay).cloned()),
-        rtt_ms: path.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-        rx_bytes: path.rx_bytes,
-        tx_bytes: path.tx_bytes,
-    }
-}
-
-/// A request's body in JSON; the error tells an admin what is wrong with it.
+/// A request's body in JSON; the error tells what is wrong with it.
 pub(super) struct Content<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Content<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let body = Limited::new(request.into_body(), MAX_BODY).collect();
-        let body = tokio::time::timeout(BODY_TIMEOUT, body).await;
-        let body: Bytes = match body {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) | Err(_) => {
-                return Err(Failure::invalid("the request is incomplete or too long"));
-            }
-        };
+        let body = extract::read(request, MAX_BODY, BODY_TIMEOUT).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| Failure::invalid(error.to_string()))
-    }
-}
-
-/// Who is at the socket, as Activity names him.
-pub(super) struct Asker(pub(super) By);
-
-impl<S: Sync> FromRequestParts<S> for Asker {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let by = parts.extensions.get().cloned();
-        by.map(Self).ok_or_else(|| {
-            Failure::unavailable(&anyhow::anyhow!(
-                "a request came by no connection of the socket's"
-            ))
-        })
     }
 }

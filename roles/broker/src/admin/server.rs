@@ -16,9 +16,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tower_service::Service as _;
 use tracing::{debug, warn};
-use warren_coord::By;
 
-use super::GROUP;
+use super::{GROUP, rest};
+use crate::api::problem::tell_operator;
+use crate::broker::Broker;
+use crate::people::Grant;
 
 const CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,7 +61,10 @@ impl AdminServer {
     }
 
     /// Serves until `shutdown` turns true.
-    pub(crate) async fn run(self, router: Router, mut shutdown: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, broker: Arc<Broker>, mut shutdown: watch::Receiver<bool>) {
+        let router = rest::router(broker)
+            .merge(rest::description())
+            .layer(axum::middleware::map_response(tell_operator));
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut tasks = tokio::task::JoinSet::new();
         loop {
@@ -105,7 +110,7 @@ async fn serve(
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut router = router.clone();
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(By::local(uid.as_raw()));
+        request.extensions_mut().insert(Grant::local(uid.as_raw()));
         async move { router.call(request).await }
     });
     let connection = hyper::server::conn::http1::Builder::new()

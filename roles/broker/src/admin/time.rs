@@ -3,10 +3,13 @@ use std::str::FromStr;
 
 use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A moment, to the second; on the wire and in print as RFC 3339 in UTC (`2026-11-21T05:00:00Z`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Time(pub u64);
 

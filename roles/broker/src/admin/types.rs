@@ -3,6 +3,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warren_coord::JoinKeyStatus;
 use warren_proto::{
@@ -12,7 +13,7 @@ use warren_proto::{
 use super::Time;
 
 /// The broker as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerStatus {
     /// Its software's version.
     pub version: String,
@@ -44,7 +45,7 @@ pub struct BrokerStatus {
 }
 
 /// The public keys by which devices know the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pins {
     /// The one in use.
     pub current: Pin,
@@ -53,15 +54,17 @@ pub struct Pins {
 }
 
 /// An account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Account {
     /// Its id.
     pub id: AccountId,
     /// Its name.
     pub name: DeviceName,
     /// Its IPv4 range.
+    #[schemars(with = "String")]
     pub ipv4_range: Ipv4Net,
     /// Its IPv6 range.
+    #[schemars(with = "String")]
     pub ipv6_range: Ipv6Net,
     /// How many devices it has.
     pub devices: usize,
@@ -70,18 +73,19 @@ pub struct Account {
 }
 
 /// Asks for a new account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewAccount {
     /// Its name: lower-case letters, digits and inner hyphens.
     pub name: DeviceName,
     /// Its IPv4 range; a /16 of 100.64.0.0/10 is chosen unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub ipv4_range: Option<Ipv4Net>,
 }
 
 /// A join key, without the secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JoinKey {
     /// Its id.
     pub id: JoinKeyId,
@@ -104,7 +108,7 @@ pub struct JoinKey {
 }
 
 /// Asks for a new join key.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewJoinKey {
     /// Whether any number of devices may join with it.
@@ -122,7 +126,7 @@ pub struct NewJoinKey {
 }
 
 /// A new join key; the secret is in the link and nowhere else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JoinKeyCreated {
     /// What a device needs to join: hand it over as a secret.
     pub link: String,
@@ -133,7 +137,7 @@ pub struct JoinKeyCreated {
 }
 
 /// A device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     /// Its id, for life.
     pub id: DeviceId,
@@ -177,7 +181,7 @@ pub struct Device {
 }
 
 /// A path between two devices, as one of them sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DevicePath {
     /// The device at the other end.
     pub peer: DeviceName,
@@ -198,7 +202,7 @@ pub struct DevicePath {
 }
 
 /// Changes a device; what is absent stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceChange {
     /// Its new name, as free text: `Kitchen Pi` becomes `kitchen-pi`.
@@ -206,6 +210,7 @@ pub struct DeviceChange {
     pub name: Option<String>,
     /// An endpoint to publish beside the measured ones; `Some(None)` (JSON `null`) removes it.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable")]
+    #[schemars(with = "Option<SocketAddr>")]
     pub static_endpoint: Option<Option<SocketAddr>>,
     /// Its tags, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -213,7 +218,7 @@ pub struct DeviceChange {
 }
 
 /// What is to be logged from now on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetLog {
     /// In `tracing`'s filter syntax: `debug`, `info,warren_broker=trace`.

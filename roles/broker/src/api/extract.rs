@@ -76,7 +76,7 @@ impl FromRequestParts<Arc<Api>> for RelayCaller {
 }
 
 /// The bearer token (RFC 6750 §2.1) of a request.
-fn bearer<'a>(headers: &'a HeaderMap, whose: &str) -> Result<&'a str, Failure> {
+pub(crate) fn bearer<'a>(headers: &'a HeaderMap, whose: &str) -> Result<&'a str, Failure> {
     let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     value.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| {
         Failure::new(ErrorCode::Revoked, format!("this request needs the {whose}'s token"))
@@ -149,7 +149,7 @@ impl FromRequest<Arc<Api>> for Content {
 }
 
 /// Reads a request's body.
-pub(super) async fn read(
+pub(crate) async fn read(
     request: Request,
     limit: usize,
     patience: Duration,

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use warren_coord::{Actor, By, Email, People, Refused, Right, Standing, TokenGrant, may};
+use warren_coord::{
+    Actor, ApiTokenRecord, By, Email, People, Refused, Right, Standing, TokenGrant, UnixTime, may,
+};
 use warren_proto::{AccountId, ErrorCode, UserId};
 
 use crate::api::problem::{ApiResult, Failure};
@@ -58,6 +60,15 @@ impl Grant {
             Holder::User { id, .. } => Some(*id),
             Holder::Token(token) => token.creator,
         }
+    }
+
+    /// Whether it is still good: a token may have been deleted since.
+    pub(crate) fn is_good(&self, people: &People) -> bool {
+        let Holder::Token(token) = &self.holder else { return true };
+        let now = UnixTime(crate::accounts::fresh_ctx().unix.as_secs());
+        let same = |it: &ApiTokenRecord| it.id == token.id;
+        let record = people.tokens(token.reach).find(same);
+        record.is_some_and(|it| it.expires.is_none_or(|end| end > now))
     }
 
     /// How he stands to an account, or (`None`) to the broker.

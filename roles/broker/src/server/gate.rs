@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use warren_proto::{AccountId, DeviceId, RelayId, WebSessionId};
+use warren_proto::{AccountId, ApiTokenId, DeviceId, RelayId, WebSessionId};
 
 use super::flow::Flow;
 use crate::config::Limits;
@@ -58,6 +58,8 @@ pub(crate) enum Holder {
     Relay(RelayId),
     /// A browser in which somebody is signed in.
     Browser(WebSessionId),
+    /// A program with an API token.
+    Token(ApiTokenId),
 }
 
 /// An address and the length of the prefix that it stands for.

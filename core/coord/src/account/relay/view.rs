@@ -18,6 +18,7 @@ const SILENT: Duration = Duration::from_secs(180);
 
 /// Whose a relay is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RelayOrigin {
     /// A device of the account.

@@ -1,16 +1,40 @@
 use http::Method;
 use warren_coord::Role;
+use warren_proto::ApiTokenId;
 
 use super::{Client, Error, account_path, escape};
 use crate::admin::{
-    ActivityPage, ActivityQuery, ChainState, InvitationCreated, Link, Membership, NewInvitation,
-    NewPasswordLink, NewUser, User, UserChange, UserCreated,
+    ActivityPage, ActivityQuery, ApiToken, ApiTokenCreated, ChainState, InvitationCreated, Link,
+    Membership, NewApiToken, NewInvitation, NewPasswordLink, NewUser, User, UserChange,
+    UserCreated,
 };
 
+/// Whose API tokens: those of an account, or (`None`) the operators'.
+type Reach<'a> = Option<&'a str>;
+
 impl Client {
+    /// API tokens, the oldest first.
+    pub async fn tokens(&self, reach: Reach<'_>) -> Result<Vec<ApiToken>, Error> {
+        self.list(&tokens_path(reach)).await
+    }
+
+    /// Makes an API token.
+    pub async fn create_token(
+        &self,
+        reach: Reach<'_>,
+        new: &NewApiToken,
+    ) -> Result<ApiTokenCreated, Error> {
+        self.send(Method::POST, &tokens_path(reach), Some(new)).await
+    }
+
+    /// Deletes an API token; it is refused at once.
+    pub async fn remove_token(&self, reach: Reach<'_>, token: ApiTokenId) -> Result<(), Error> {
+        self.delete(&format!("{}/{token}", tokens_path(reach))).await
+    }
+
     /// All users, by e-mail address.
     pub async fn users(&self) -> Result<Vec<User>, Error> {
-        self.get("/api/v1/users").await
+        self.list("/api/v1/users").await
     }
 
     /// One user, by e-mail address or id.
@@ -41,7 +65,7 @@ impl Client {
 
     /// The people of an account, by e-mail address.
     pub async fn members(&self, account: &str) -> Result<Vec<User>, Error> {
-        self.get(&format!("{}/members", account_path(account))).await
+        self.list(&format!("{}/members", account_path(account))).await
     }
 
     /// Makes a user something in an account.
@@ -98,4 +122,11 @@ fn user_path(user: &str) -> String {
 
 fn member_path(account: &str, user: &str) -> String {
     format!("{}/members/{}", account_path(account), escape(user))
+}
+
+fn tokens_path(reach: Reach<'_>) -> String {
+    match reach {
+        Some(account) => format!("{}/tokens", account_path(account)),
+        None => "/api/v1/tokens".to_owned(),
+    }
 }

@@ -10,7 +10,7 @@ impl Client {
     /// The relays that an account's devices use or could use, those in use first; or those that
     /// are offered to all accounts.
     pub async fn relays(&self, owner: Owner<'_>) -> Result<Vec<Relay>, Error> {
-        self.get(&relays_path(owner)).await
+        self.list(&relays_path(owner)).await
     }
 
     /// One relay.

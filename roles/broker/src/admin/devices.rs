@@ -1,0 +1,231 @@
+//! The API's operations on devices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use warren_coord::{Account as CoordAccount, DeviceEdit, DeviceView, PathView, Refused, Right};
+use warren_proto::{DeviceId, DeviceName, ErrorCode, RelayId};
+
+use super::Time;
+use super::guard::{Asker, Granted, require};
+use super::operation::Operation;
+use super::paged::{PageQuery, Query};
+use super::relay_types::DeviceRemoved;
+use super::routes::{Content, parse_tags};
+use super::types::{Device, DeviceChange, DevicePath};
+use crate::accounts::{AccountHandle, fresh_ctx};
+use crate::api::problem::{ApiResult, Failure};
+use crate::broker::Broker;
+
+type Shared = State<Arc<Broker>>;
+
+/// They.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::get("/accounts/{account}/devices", "listDevices", "Devices, by name", devices)
+            .needs(Right::ReadAccount)
+            .lists::<Device>(),
+        Operation::get(
+            "/accounts/{account}/devices/{device}",
+            "getDevice",
+            "A device",
+            show_device,
+        )
+        .needs(Right::ReadAccount)
+        .gives::<Device>(),
+        Operation::patch(
+            "/accounts/{account}/devices/{device}",
+            "changeDevice",
+            "Renames a device, sets its static endpoint or its tags",
+            change_device,
+        )
+        .needs_device()
+        .takes::<DeviceChange>()
+        .gives::<Device>(),
+        Operation::delete(
+            "/accounts/{account}/devices/{device}",
+            "deleteDevice",
+            "Removes a device; it is cut off everywhere at once",
+            remove_device,
+        )
+        .needs_device()
+        .gives::<DeviceRemoved>(),
+        Operation::post(
+            "/accounts/{account}/devices/{device}/expire",
+            "expireDevice",
+            "Cuts a device off until it joins again",
+            expire_device,
+        )
+        .needs_device()
+        .gives::<Device>(),
+        Operation::get(
+            "/accounts/{account}/devices/{device}/paths",
+            "listDevicePaths",
+            "The paths that a device uses or seeks, by peer",
+            device_paths,
+        )
+        .needs(Right::ReadAccount)
+        .lists::<DevicePath>(),
+    ]
+}
+
+async fn devices(
+    State(broker): Shared,
+    Path(account): Path<String>,
+    Query(page): Query<PageQuery>,
+) -> ApiResult<Response> {
+    let handle = broker.accounts.find(&account)?;
+    let (now, unix) = (Instant::now(), fresh_ctx().unix);
+    let devices: Vec<Device> =
+        handle.read(|account| account.devices(now, unix).map(device_view).collect());
+    page.of(devices, |device| device.name.to_string())
+}
+
+async fn show_device(
+    State(broker): Shared,
+    Path((account, device)): Path<(String, String)>,
+) -> ApiResult<Json<Device>> {
+    let handle = broker.accounts.find(&account)?;
+    let device = find_device(&handle, &device)?;
+    shown(&handle, device)
+}
+
+async fn change_device(
+    State(broker): Shared,
+    Granted(grant): Granted,
+    Path((account, device)): Path<(String, String)>,
+    Content(change): Content<DeviceChange>,
+) -> ApiResult<Json<Device>> {
+    let handle = broker.accounts.find(&account)?;
+    let device = find_device(&handle, &device)?;
+    if change.tags.is_some() || change.static_endpoint.is_some() {
+        // What others rely on isn't for its owner alone to change.
+        require(&broker, &grant, Right::ManageDevices, Some(handle.id()))?;
+    }
+    let edit = DeviceEdit {
+        owner: None,
+        name: change.name.map(|text| DeviceName::from_free_text(&text)),
+        static_endpoint: change.static_endpoint,
+        tags: change.tags.map(parse_tags).transpose()?,
+    };
+    handle.durable(grant.by(), move |account, _| account.prepare_change(device, edit)).await?;
+    shown(&handle, device)
+}
+
+async fn expire_device(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path((account, device)): Path<(String, String)>,
+) -> ApiResult<Json<Device>> {
+    let handle = broker.accounts.find(&account)?;
+    let device = find_device(&handle, &device)?;
+    handle.durable(by, move |account, _| account.prepare_expire(device)).await?;
+    shown(&handle, device)
+}
+
+async fn device_paths(
+    State(broker): Shared,
+    Path((account, device)): Path<(String, String)>,
+    Query(page): Query<PageQuery>,
+) -> ApiResult<Response> {
+    let handle = broker.accounts.find(&account)?;
+    let device = find_device(&handle, &device)?;
+    let (now, unix) = (Instant::now(), fresh_ctx().unix);
+    let paths: Vec<DevicePath> = handle.read(|account| {
+        let mut names = BTreeMap::new();
+        names.extend(account.relays(now, unix).into_iter().map(|relay| (relay.id, relay.name)));
+        let shown = |path: PathView| {
+            let peer = account.device(path.peer, now, unix)?.name;
+            Some(path_view(path, peer, &names))
+        };
+        account.paths(device).filter_map(shown).collect()
+    });
+    page.of(paths, |path| path.peer.to_string())
+}
+
+async fn remove_device(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path((account, device)): Path<(String, String)>,
+) -> ApiResult<Json<DeviceRemoved>> {
+    let handle = broker.accounts.find(&account)?;
+    let device = find_device(&handle, &device)?;
+    let was_relay = handle.read(|account| account.is_relay(device));
+    handle.durable(by, move |account, _| account.prepare_remove(device)).await?;
+    Ok(Json(DeviceRemoved { was_relay, relays_left: super::relays::used(&handle) }))
+}
+
+pub(super) fn find_device(handle: &AccountHandle, text: &str) -> ApiResult<DeviceId> {
+    handle
+        .read(|account| {
+            let by_name = text.parse().ok().and_then(|name| account.device_named(&name));
+            let by_id = || text.parse().ok().filter(|id| has_device(account, *id));
+            by_name.or_else(by_id)
+        })
+        .ok_or_else(|| {
+            Failure::new(
+                ErrorCode::NotFound,
+                format!(
+                    "there is no device '{text}' in this account; `warren admin devices list` \
+                     shows them"
+                ),
+            )
+        })
+}
+
+fn has_device(account: &CoordAccount, id: DeviceId) -> bool {
+    account.device(id, Instant::now(), Duration::ZERO).is_some()
+}
+
+fn shown(handle: &AccountHandle, device: DeviceId) -> ApiResult<Json<Device>> {
+    let (now, unix) = (Instant::now(), fresh_ctx().unix);
+    handle
+        .read(|account| account.device(device, now, unix))
+        .map(|view| Json(device_view(view)))
+        .ok_or_else(|| Refused::NotFound("device").into())
+}
+
+pub(super) fn device_view(device: DeviceView) -> Device {
+    Device {
+        id: device.id,
+        name: device.name,
+        dns_name: device.dns_name,
+        key: device.key,
+        ipv4: device.ipv4,
+        ipv6: device.ipv6,
+        os: device.os,
+        software: device.software,
+        tags: device.tags.iter().map(ToString::to_string).collect(),
+        static_endpoint: device.static_endpoint,
+        ephemeral: device.ephemeral,
+        expired: device.expired,
+        online: device.online,
+        cloned: device.cloned,
+        endpoints: device.endpoints,
+        nat: device.nat,
+        created: Time(device.created.0),
+        last_seen: device.last_seen.map(|at| Time(at.0)),
+        joined_by: device.joined_by,
+    }
+}
+
+fn path_view(
+    path: PathView,
+    peer: DeviceName,
+    relays: &BTreeMap<RelayId, DeviceName>,
+) -> DevicePath {
+    DevicePath {
+        peer,
+        path: path.path,
+        reason: path.reason,
+        endpoint: path.endpoint,
+        relay: path.relay.and_then(|relay| relays.get(&relay).cloned()),
+        rtt_ms: path.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        rx_bytes: path.rx_bytes,
+        tx_bytes: path.tx_bytes,
+    }
+}

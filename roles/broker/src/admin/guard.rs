@@ -1,0 +1,107 @@
+//! Stands before every operation: who asks, and whether he may.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::request::Parts;
+use warren_coord::{By, Refused, Right};
+use warren_proto::{AccountId, DeviceId, UserId};
+
+use super::devices::find_device;
+use super::operation::Needs;
+use crate::accounts::{AccountHandle, fresh_ctx};
+use crate::api::problem::{ApiResult, Failure};
+use crate::broker::Broker;
+use crate::people::{Grant, Holder};
+
+/// What the guard of one operation knows.
+#[derive(Clone)]
+pub(super) struct Guard {
+    pub(super) broker: Arc<Broker>,
+    pub(super) needs: Needs,
+}
+
+/// Lets a request through whose holder may do what it asks for.
+pub(super) async fn check(
+    State(guard): State<Guard>,
+    path: RawPathParams,
+    Granted(grant): Granted,
+    request: Request,
+    next: Next,
+) -> ApiResult<Response> {
+    let named = |name: &str| path.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
+    let account = named("account").map(|text| find_account(&guard.broker, &grant, text));
+    let account = account.transpose()?;
+    match guard.needs {
+        Needs::Any => {}
+        Needs::Right(right) => {
+            let id = account.as_deref().map(AccountHandle::id);
+            require(&guard.broker, &grant, right, id)?;
+        }
+        Needs::Device => {
+            let account = account.ok_or_else(|| Failure::not_found("account"))?;
+            let device = find_device(&account, named("device").unwrap_or_default())?;
+            let owner = owner_of(&account, device);
+            let is_own = owner.is_some() && owner == grant.user();
+            let right = if is_own { Right::ManageOwnDevices } else { Right::ManageDevices };
+            require(&guard.broker, &grant, right, Some(account.id()))?;
+        }
+    }
+    Ok(next.run(request).await)
+}
+
+/// Refuses who has no right.
+pub(super) fn require(
+    broker: &Broker,
+    grant: &Grant,
+    right: Right,
+    account: Option<AccountId>,
+) -> ApiResult<()> {
+    broker.people.read(|people| grant.require(people, right, account))
+}
+
+fn owner_of(account: &AccountHandle, device: DeviceId) -> Option<UserId> {
+    let (now, unix) = (Instant::now(), fresh_ctx().unix);
+    account.read(|account| account.device(device, now, unix)).and_then(|device| device.owner)
+}
+
+/// An account by name or id. To whom it isn't his to see, it isn't there.
+fn find_account(broker: &Broker, grant: &Grant, text: &str) -> ApiResult<Arc<AccountHandle>> {
+    let found = broker.accounts.find(text);
+    if matches!(grant.holder, Holder::Local { .. }) {
+        return found;
+    }
+    let not_there = || Failure::from(Refused::NotFound("account"));
+    let account = found.map_err(|_| not_there())?;
+    let standing = broker.people.read(|people| grant.standing(people, Some(account.id())));
+    standing.map(|_| account).ok_or_else(not_there)
+}
+
+/// What the request's holder may.
+pub(super) struct Granted(pub(super) Grant);
+
+impl<S: Sync> FromRequestParts<S> for Granted {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let grant = parts.extensions.get().cloned();
+        grant
+            .map(Self)
+            .ok_or_else(|| Failure::unavailable(&anyhow::anyhow!("nobody said who asks for this")))
+    }
+}
+
+/// Who asks, as Activity names him.
+pub(super) struct Asker(pub(super) By);
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let Granted(grant) = Granted::from_request_parts(parts, state).await?;
+        Ok(Self(grant.by()))
+    }
+}

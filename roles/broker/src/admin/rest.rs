@@ -1,0 +1,111 @@
+//! The API, version 1: one router for the local socket and for HTTPS.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderValue, Method, StatusCode};
+use ring::digest;
+
+use super::guard::{self, Guard};
+use super::once::{Once, once};
+use super::operation::{Operation, PREFIX};
+use super::{activity, devices, events, metrics, openapi, people, relays, routes, tokens};
+use crate::api::problem::Failure;
+use crate::broker::Broker;
+
+/// The largest answer that gets a tag: more isn't asked for again and again.
+const TAGGED: usize = 4 * 1024 * 1024;
+
+/// All of the API's operations.
+pub(super) fn operations() -> Vec<Operation> {
+    [
+        routes::operations(),
+        devices::operations(),
+        relays::operations(),
+        people::operations(),
+        tokens::operations(),
+        activity::operations(),
+        events::operations(),
+        metrics::operations(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The API's routes. Who asks must be said by an extension of each request: a
+/// [`crate::people::Grant`].
+pub(super) fn router(broker: Arc<Broker>) -> Router {
+    let made = Arc::new(Once::default());
+    let mut router = Router::new();
+    for operation in operations() {
+        let Operation { method, path, needs, body, mut route, .. } = operation;
+        if method == Method::POST && body.is_some() {
+            route = route.layer(from_fn_with_state(made.clone(), once));
+        }
+        let guard = Guard { broker: broker.clone(), needs };
+        let route = route.layer(from_fn_with_state(guard, guard::check));
+        router = router.route(&format!("{PREFIX}{path}"), route);
+    }
+    router
+        .route(&format!("{PREFIX}/{{*unknown}}"), any(unknown))
+        .method_not_allowed_fallback(|| async {
+            Failure::invalid("this address is for another HTTP method")
+                .with_status(StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .layer(from_fn(tag))
+        .with_state(broker)
+}
+
+/// What describes the API: for everybody, because it is the same everywhere.
+pub(super) fn description() -> Router {
+    Router::new().route(&format!("{PREFIX}/openapi.json"), get(openapi::serve))
+}
+
+async fn unknown() -> Failure {
+    Failure::not_found("address in the API; /api/v1/openapi.json lists them")
+}
+
+/// Tags an answer by its contents (RFC 9110 §8.8.3), and spares a client what it has.
+async fn tag(request: Request, next: Next) -> Response {
+    let known = (request.method() == Method::GET)
+        .then(|| request.headers().get(IF_NONE_MATCH).cloned())
+        .flatten();
+    let is_get = request.method() == Method::GET;
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    let is_json =
+        headers.get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/json"));
+    if !is_get || !is_json || response.status() != StatusCode::OK {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, TAGGED).await else {
+        return Failure::invalid("this is too much at once; ask for less of it").into_response();
+    };
+    let tag = parts.headers.get(ETAG).cloned().unwrap_or_else(|| tag_of(&body));
+    let has_it = known.is_some_and(|known| {
+        let mut tags = known.to_str().unwrap_or_default().split(',').map(str::trim);
+        tags.any(|it| it == "*" || it.trim_start_matches("W/").as_bytes() == tag.as_bytes())
+    });
+    parts.headers.insert(ETAG, tag);
+    if has_it {
+        parts.status = StatusCode::NOT_MODIFIED;
+        parts.headers.remove(CONTENT_TYPE);
+        return Response::from_parts(parts, Body::empty());
+    }
+    Response::from_parts(parts, Body::from(body))
+}
+
+fn tag_of(body: &[u8]) -> HeaderValue {
+    let hash = digest::digest(&digest::SHA256, body);
+    let hex: String = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::try_from(format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}
