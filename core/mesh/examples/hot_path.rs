@@ -138,6 +138,7 @@ fn node(this: u16, now: Instant) -> Mesh {
         next_pin: None,
         relays: Vec::new(),
         relay_duty: None,
+        filter: None,
     };
     mesh.handle_netmap(map, MapSource::Broker, now);
     mesh

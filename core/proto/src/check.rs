@@ -118,6 +118,7 @@ impl Netmap {
                 | Change::Relays { .. }
                 | Change::RelayDuty { .. }
                 | Change::PeerRelays { .. }
+                | Change::Filter { .. }
                 | Change::Unknown => {}
             }
         }
@@ -210,6 +211,7 @@ mod tests {
             next_pin: None,
             relays: Vec::new(),
             relay_duty: None,
+            filter: None,
         }
     }
 

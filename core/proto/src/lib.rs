@@ -8,6 +8,7 @@
 mod check;
 mod endpoint;
 mod event_codec;
+mod filter;
 mod id;
 mod join_link;
 mod key;
@@ -24,6 +25,7 @@ pub use endpoint::{
     Endpoint, EndpointKind, MAX_ENDPOINTS, MappingBehaviour, NatReport, is_usable_endpoint,
 };
 pub use event_codec::ParseEventError;
+pub use filter::{Filter, FilterRule, InvalidPorts, Ports, Sources, Target};
 pub use id::{
     AccountId, ApiTokenId, DeviceId, InstanceId, InvitationId, JoinKeyId, ParseIdError, RelayId,
     UserId, WebSessionId,
@@ -56,7 +58,9 @@ pub use relay::{
 ///   check-in, `relay` in connect signals, the changes that carry them, `/v1/relay` |
 /// | 1 | 2026-11-29 | path reports: `/v1/node/paths` |
 /// | 1 | 2026-11-29 | the proof in the registration names the broker that the device has verified |
-pub const PROTOCOL: u32 = 1;
+/// | 2 | 2026-11-29 | policy: `filter` in the netmap, and the change of it; a node of version 1 is not
+///   told of devices that it may not see, but lets in whatever those send that it does see |
+pub const PROTOCOL: u32 = 2;
 
 /// The oldest protocol version that this build's broker still serves.
 pub const OLDEST_PROTOCOL: u32 = 1;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    AccountId, DeviceId, DeviceName, Endpoint, NatReport, Pin, PublicKey, Relay, RelayDuty,
+    AccountId, DeviceId, DeviceName, Endpoint, Filter, NatReport, Pin, PublicKey, Relay, RelayDuty,
     RelayRtt,
 };
 
@@ -153,6 +153,9 @@ pub struct Netmap {
     /// That this device is a connection relay of its account, and what it needs to serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay_duty: Option<RelayDuty>,
+    /// What this device lets in without having asked for it. Absent: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
 }
 
 /// One thing that changed in a netmap.
@@ -221,6 +224,12 @@ pub enum Change {
         id: DeviceId,
         /// All that it reaches.
         relays: Vec<RelayRtt>,
+    },
+    /// What this device lets in changed; without a filter, everything.
+    Filter {
+        /// All of it.
+        #[serde(default)]
+        filter: Option<Filter>,
     },
     /// From a newer version: passed over.
     #[serde(other)]
@@ -318,6 +327,7 @@ impl Netmap {
                     self.peers[slot].relays.clone_from(relays);
                 }
             }
+            Change::Filter { filter } => self.filter.clone_from(filter),
             Change::Unknown => {}
         }
     }
@@ -352,6 +362,7 @@ mod tests {
             next_pin: None,
             relays: Vec::new(),
             relay_duty: None,
+            filter: None,
         }
     }
 

@@ -19,11 +19,11 @@ use serde::de::DeserializeOwned;
 use warren_proto::{
     AccountId, Apply, Challenge, Change, CheckIn, CheckInReply, CheckInState, ConnectRequest,
     ConnectSignal, Delta, DeviceId, DeviceName, DnsConfig, Endpoint, EndpointKind, ErrorCode,
-    MapVersion, MappingBehaviour, NatReport, Netmap, ParseEventError, PathKind, PathReport,
-    PathReports, Peer, Pin, Problem, PublicKey, Register, Registered, Relay, RelayChoice,
-    RelayCredential, RelayDuty, RelayEvent, RelayId, RelayInit, RelayLimits, RelayLoad,
-    RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls, RelayTransport,
-    SelfEntry, SessionEvent,
+    Filter, FilterRule, MapVersion, MappingBehaviour, NatReport, Netmap, ParseEventError, PathKind,
+    PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey, Register, Registered, Relay,
+    RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayId, RelayInit, RelayLimits,
+    RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,
+    RelayTransport, SelfEntry, SessionEvent, Sources, Target,
 };
 
 fn folder() -> PathBuf {
@@ -198,6 +198,7 @@ fn netmap() -> Netmap {
         next_pin: Some(Pin([5; 32])),
         relays: Vec::new(),
         relay_duty: None,
+        filter: None,
     }
 }
 
@@ -444,6 +445,50 @@ fn an_unknown_change_in_a_delta_is_passed_over_and_the_rest_is_applied() {
     };
     assert_eq!(map.stun, expected.stun);
     assert_eq!(map.version, expected.version);
+}
+
+fn filter() -> Filter {
+    let devices = Sources::Devices(vec![DeviceId(0xb0b), DeviceId(0xcafe)]);
+    let ports = vec![Ports::Tcp(22, 22), Ports::Tcp(8000, 8100), Ports::Udp(53, 53), Ports::Icmp];
+    let behind = vec![
+        Target::Virtual(DeviceName::from_free_text("camera")),
+        Target::Subnet("192.168.7.0/24".parse().unwrap()),
+    ];
+    let others = vec![Ports::Udp(0, u16::MAX), Ports::Protocol(47)];
+    Filter {
+        rules: vec![
+            FilterRule { from: devices.clone(), ports, to: vec![Target::This] },
+            FilterRule { from: Sources::All, ports: others, to: behind },
+            FilterRule { from: devices, ports: vec![Ports::All], to: vec![Target::Everything] },
+        ],
+    }
+}
+
+#[test]
+fn a_filter_is_written_and_read_as_ever() {
+    let filter = Some(filter());
+    assert_golden("netmap-filter", &Netmap { filter: filter.clone(), ..netmap() });
+    let nothing = Some(Filter::default());
+    assert_golden(
+        "delta-filter",
+        &Delta {
+            base: version(41),
+            version: version(44),
+            changes: vec![
+                Change::Filter { filter },
+                Change::Filter { filter: None },
+                Change::Filter { filter: nothing.clone() },
+            ],
+        },
+    );
+    let mut map = netmap();
+    let delta = Delta {
+        base: map.version,
+        version: MapVersion { sequence: map.version.sequence + 1, ..map.version },
+        changes: vec![Change::Filter { filter: nothing.clone() }],
+    };
+    assert_eq!(map.apply(&delta), Apply::Applied);
+    assert_eq!(map.filter, nothing);
 }
 
 #[test]

@@ -42,5 +42,6 @@ pub(crate) fn map(peers: Vec<Peer>) -> Netmap {
         next_pin: None,
         relays: Vec::new(),
         relay_duty: None,
+        filter: None,
     }
 }

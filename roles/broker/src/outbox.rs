@@ -134,6 +134,7 @@ fn merge(last: &mut Delta, next: Delta) {
             | Change::Dns { .. }
             | Change::Relays { .. }
             | Change::RelayDuty { .. }
+            | Change::Filter { .. }
             | Change::Unknown => {
                 last.changes.retain(|earlier| discriminant(earlier) != discriminant(&change));
                 last.changes.push(change);
@@ -171,6 +172,7 @@ fn last_said(delta: &mut Delta, is_part: impl Fn(&Change) -> bool, id: DeviceId)
             | Change::Dns { .. }
             | Change::Relays { .. }
             | Change::RelayDuty { .. }
+            | Change::Filter { .. }
             | Change::Unknown => {}
         }
     }
@@ -190,6 +192,7 @@ fn subject(change: &Change) -> Option<DeviceId> {
         | Change::Dns { .. }
         | Change::Relays { .. }
         | Change::RelayDuty { .. }
+        | Change::Filter { .. }
         | Change::Unknown => None,
     }
 }
@@ -276,6 +279,9 @@ mod tests {
                 }],
             }),
             (1..9u16).prop_map(|port| Change::Stun { stun: vec![([192, 0, 2, 9], port).into()] }),
+            any::<bool>().prop_map(|open| Change::Filter {
+                filter: (!open).then(warren_proto::Filter::default),
+            }),
         ]
     }
 

@@ -332,6 +332,7 @@ impl World {
             next_pin: None,
             relays: Vec::new(),
             relay_duty: None,
+            filter: None,
         }
     }
 }

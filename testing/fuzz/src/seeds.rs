@@ -83,6 +83,7 @@ fn netmap() -> Netmap {
         next_pin: Some(Pin([5; 32])),
         relays: Vec::new(),
         relay_duty: None,
+        filter: None,
     }
 }
 

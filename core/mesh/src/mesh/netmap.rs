@@ -152,6 +152,11 @@ impl Mesh {
                     peer.relaying.reach.clone_from(relays);
                 }
             }
+            Change::Filter { filter } => {
+                if let Some(netmap) = &mut self.netmap {
+                    netmap.filter.clone_from(filter);
+                }
+            }
             Change::Unknown => {}
             Change::NextPin { pin } => {
                 if let Some(netmap) = &mut self.netmap {

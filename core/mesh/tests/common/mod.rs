@@ -138,6 +138,7 @@ pub fn netmap(this: usize, peers: Vec<Peer>) -> Netmap {
         next_pin: None,
         relays: Vec::new(),
         relay_duty: None,
+        filter: None,
     }
 }
 

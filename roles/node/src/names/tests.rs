@@ -46,6 +46,7 @@ fn netmap() -> Netmap {
         next_pin: None,
         relays: Vec::new(),
         relay_duty: None,
+        filter: None,
     }
 }
 

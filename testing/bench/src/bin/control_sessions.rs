@@ -146,6 +146,7 @@ impl Seen {
             | Change::Relays { .. }
             | Change::RelayDuty { .. }
             | Change::PeerRelays { .. }
+            | Change::Filter { .. }
             | Change::Unknown => {}
         }
     }
