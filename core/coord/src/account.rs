@@ -9,6 +9,7 @@ mod device;
 mod housekeeping;
 mod join_key;
 mod paths;
+mod policy;
 mod presence;
 mod register;
 mod relay;
@@ -28,18 +29,20 @@ use self::aim::Aim;
 use self::check_in::Reported;
 use self::delta::{Digest, Log, Subject};
 use self::device::Device;
+use self::policy::Rules;
 use self::presence::Timer;
 use self::relay::Relays;
 use self::session::Session;
 use crate::{
-    AccountRecord, BrokerSettings, Change, JoinKeyRecord, LeaseEpoch, PolicyRecord, Prepared,
-    Refused, SecretHash, Snapshot,
+    AccountRecord, BrokerSettings, Change, JoinKeyRecord, LeaseEpoch, Prepared, Refused,
+    SecretHash, Snapshot,
 };
 
 pub use self::activity::{account_activity, relay_activity};
 pub use self::device::DeviceEdit;
 pub use self::join_key::{JoinKeyCreated, NewJoinKey};
 pub use self::paths::{PathView, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint};
+pub use self::policy::Verdict;
 pub(crate) use self::register::short;
 pub(crate) use self::relay::not_ours;
 pub use self::relay::{
@@ -92,7 +95,7 @@ pub struct Account {
     housekeeping_due: bool,
     relays: Relays,
     relay_timer: Option<(Instant, Timer)>,
-    policy: PolicyRecord,
+    rules: Rules,
 }
 
 impl Account {
@@ -131,7 +134,7 @@ impl Account {
             housekeeping_due: false,
             relays: Relays::new(snapshot.relays, snapshot.relay_list, snapshot.revoked),
             relay_timer: None,
-            policy: snapshot.policy,
+            rules: Rules::new(snapshot.policy),
         };
         account.handle_clock(unix, now);
         for device in snapshot.devices {
@@ -184,7 +187,7 @@ impl Account {
             relays: self.relays.records.values().cloned().collect(),
             relay_list: self.relays.list.clone(),
             revoked: self.relays.revoked.clone(),
-            policy: self.policy.clone(),
+            policy: self.rules.record.clone(),
         }
     }
 
@@ -219,7 +222,7 @@ impl Account {
                 Change::RevocationOver(device) => {
                     self.relays.revoked.remove(&device);
                 }
-                Change::Policy(policy) => self.policy = policy,
+                Change::Policy(policy) => self.put_policy(policy, now),
             }
         }
         prepared.reply
@@ -258,7 +261,7 @@ impl Account {
             peers: self
                 .devices
                 .values()
-                .filter(|subject| may_see(viewer, subject))
+                .filter(|subject| self.may_see(viewer, subject))
                 .map(peer_entry)
                 .collect(),
             stun: self.settings.stun.clone(),
@@ -266,6 +269,7 @@ impl Account {
             next_pin: self.settings.next_pin,
             relays: self.relays_for(device),
             relay_duty: self.duty_of(device),
+            filter: self.filter_of(viewer),
         })
     }
 
@@ -289,11 +293,6 @@ impl Account {
     fn active_mut(&mut self, device: DeviceId) -> Result<&mut Device, Refused> {
         self.devices.get_mut(&device).filter(|device| device.is_active()).ok_or(Refused::Revoked)
     }
-}
-
-/// Whether one device is told of another. The account's policy will decide here.
-fn may_see(viewer: &Device, subject: &Device) -> bool {
-    subject.record.id != viewer.record.id && subject.is_active()
 }
 
 fn self_entry(device: &Device) -> SelfEntry {

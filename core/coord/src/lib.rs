@@ -40,6 +40,7 @@ mod directory;
 mod limit;
 mod name;
 mod people;
+pub mod policy;
 mod pool;
 mod refused;
 mod relay;
@@ -50,8 +51,8 @@ pub use account::{
     Account, COALESCE_WINDOW, DeviceEdit, DeviceView, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL,
     JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn, OFFLINE_GRACE, Opened,
     PathView, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, SessionId,
-    TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint, account_activity, relay_activity, relay_init,
-    relay_update,
+    TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint, Verdict, account_activity, relay_activity,
+    relay_init, relay_update,
 };
 pub use activity::{
     Actor, By, CHAIN_START, Chain, ChainBroken, ChainCheck, ChainedEntry, Entry, FieldChange, Named,

@@ -1,6 +1,8 @@
 use thiserror::Error;
 use warren_proto::{DeviceName, ErrorCode};
 
+use crate::policy::{Report, Severity};
+
 use crate::Email;
 
 /// Why a request was not granted. The text is for people and says what to do next.
@@ -66,6 +68,15 @@ pub enum Refused {
     /// More than one device or relay of that name.
     #[error("'{0}' is both a device and a relay, or two relays; give the id instead")]
     AmbiguousRelay(String),
+    /// The policy is not the one that its author saw.
+    #[error(
+        "somebody else has changed the policy meanwhile (it is at version {0}); look at it, and make \
+         your change again"
+    )]
+    PolicyChanged(u64),
+    /// The policy has errors, or its tests don't hold.
+    #[error("the policy was not saved: {}", first_error(.0))]
+    PolicyBroken(Box<Report>),
     /// The address range belongs to another account.
     #[error("the address range overlaps that of account '{0}'; choose another one")]
     RangeTaken(DeviceName),
@@ -113,9 +124,9 @@ impl Refused {
             Self::UpgradeRequired => ErrorCode::UpgradeRequired,
             Self::AccountFull => ErrorCode::AccountFull,
             Self::RateLimited => ErrorCode::RateLimited,
-            Self::Invalid(_) | Self::InvalidRange(_) => ErrorCode::Invalid,
+            Self::Invalid(_) | Self::InvalidRange(_) | Self::PolicyBroken(_) => ErrorCode::Invalid,
             Self::NotFound(_) | Self::PeerOffline | Self::NoRelay(_) => ErrorCode::NotFound,
-            Self::AmbiguousRelay(_) => ErrorCode::Conflict,
+            Self::AmbiguousRelay(_) | Self::PolicyChanged(_) => ErrorCode::Conflict,
             Self::NameTaken(_)
             | Self::RangeTaken(_)
             | Self::Conflict(_)
@@ -129,4 +140,11 @@ impl Refused {
             Self::LinkInvalid => ErrorCode::LinkInvalid,
         }
     }
+}
+
+fn first_error(report: &Report) -> String {
+    let error = report.problems.iter().find(|problem| problem.severity == Severity::Error);
+    error.map_or_else(String::new, |error| {
+        format!("line {}, column {}: {}", error.line, error.column, error.message)
+    })
 }

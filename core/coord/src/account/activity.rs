@@ -61,7 +61,7 @@ impl Account {
             }
             Change::Policy(new) => {
                 let named = Named::new("policy", "", "policy");
-                let (old, new) = (of_policy(&self.policy), of_policy(new));
+                let (old, new) = (of_policy(&self.rules.record), of_policy(new));
                 ("policy.changed", named, Some(old), Some(new))
             }
             Change::LastSeen { .. } | Change::Revoked { .. } | Change::RevocationOver(_) => {

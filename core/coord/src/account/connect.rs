@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use warren_proto::{ConnectRequest, ConnectSignal, DeviceId};
 
 use super::check_in::clean_endpoints;
-use super::{Account, may_see, with_static};
+use super::{Account, with_static};
 use crate::Refused;
 
 /// A device may wake a few hundred peers at once (a server after a restart), but not go on so.
@@ -37,7 +37,7 @@ impl Account {
         let peer = self
             .devices
             .get(&request.peer)
-            .filter(|peer| may_see(sender, peer))
+            .filter(|peer| self.may_see(sender, peer))
             .ok_or(Refused::NotFound("peer"))?;
         let session_id = peer.session.ok_or(Refused::PeerOffline)?;
         let fixed = sender.record.static_endpoint;

@@ -9,18 +9,20 @@
 //! equally far (nearly always all of them); each then takes what it may see.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use warren_proto::{Change, Delta, DeviceId, MapVersion};
 
+use super::device::Device;
 use super::session::SessionId;
-use super::{Account, COALESCE_WINDOW, DeviceFace, Timer, may_see, peer_entry, self_entry};
+use super::{Account, COALESCE_WINDOW, DeviceFace, Timer, peer_entry, self_entry};
 
 /// How many changes the log holds. A session that is further behind gets the whole map.
 const LOG_CAPACITY: usize = 4096;
 
 /// A thing that changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub(super) enum Subject {
     /// A device: its whole entry, or its presence alone.
     Device {
@@ -36,6 +38,17 @@ pub(super) enum Subject {
     Relays,
     /// What a device is to do as a relay.
     Duty(DeviceId),
+    /// Whether a device and others see each other.
+    Sight {
+        id: DeviceId,
+        others: Arc<[DeviceId]>,
+    },
+    /// A device that all others saw is there no more.
+    Gone(DeviceId),
+    /// What some devices let in.
+    Filters(Arc<[DeviceId]>),
+    /// What any device lets in.
+    AllFilters,
 }
 
 /// The last changes, each with its sequence number.
@@ -69,9 +82,9 @@ impl Log {
         (behind <= self.subjects.len()).then_some(behind)
     }
 
-    fn since(&self, sequence: u64) -> Option<impl Iterator<Item = Subject>> {
+    fn since(&self, sequence: u64) -> Option<impl Iterator<Item = &Subject>> {
         let behind = self.behind(sequence)?;
-        Some(self.subjects.range(self.subjects.len() - behind..).copied())
+        Some(self.subjects.range(self.subjects.len() - behind..))
     }
 }
 
@@ -86,6 +99,11 @@ pub(super) struct Digest {
     reach: Vec<(DeviceId, Change)>,
     relays: bool,
     duties: BTreeSet<DeviceId>,
+    /// For each viewer, whom it began or ceased to see.
+    sights: BTreeMap<DeviceId, BTreeSet<DeviceId>>,
+    gone: BTreeSet<DeviceId>,
+    filters: BTreeSet<DeviceId>,
+    all_filters: bool,
 }
 
 #[derive(Debug)]
@@ -144,27 +162,41 @@ impl Account {
         }
         let Some(digest) = &self.digest else { return Err(NeedsWholeMap) };
         let Some(viewer) = self.devices.get(&viewer) else { return Err(NeedsWholeMap) };
+        let id = viewer.record.id;
         let mut changes = Vec::new();
+        if digest.all_filters || digest.filters.contains(&id) {
+            changes.push(Change::Filter { filter: self.filter_of(viewer) });
+        }
+        let sights = digest.sights.get(&id);
         for change in &digest.devices {
-            if change.id == viewer.record.id {
+            if change.id == id {
                 if change.whole {
                     changes.push(Change::This { this: self_entry(viewer) });
                 }
                 continue;
             }
-            let visible = self.devices.get(&change.id).is_some_and(|it| may_see(viewer, it));
+            let meant = self.devices.get(&change.id);
+            let meant = meant.is_some_and(|it| self.are_for_each_other(viewer, it));
             match &change.seen {
-                Some(seen) if visible => changes.push(seen.clone()),
-                Some(_) | None => changes.push(Change::Removed { id: change.id }),
+                Some(seen) if meant => changes.push(seen.clone()),
+                None if meant => changes.push(Change::Removed { id: change.id }),
+                // Of those who were hidden all along it learns nothing.
+                Some(_) | None => {
+                    let saw = sights.is_some_and(|it| it.contains(&change.id));
+                    if saw || digest.gone.contains(&change.id) {
+                        changes.push(Change::Removed { id: change.id });
+                    }
+                }
             }
         }
+        let others = sights.into_iter().flatten();
+        changes.extend(others.filter_map(|other| self.sight_change(viewer, *other, digest)));
         for (id, change) in &digest.reach {
-            if self.devices.get(id).is_some_and(|it| may_see(viewer, it)) {
+            if self.devices.get(id).is_some_and(|it| self.may_see(viewer, it)) {
                 changes.push(change.clone());
             }
         }
         changes.extend(digest.common.iter().cloned());
-        let id = viewer.record.id;
         if digest.relays {
             changes.push(Change::Relays { relays: self.relays_for(id) });
         }
@@ -174,23 +206,54 @@ impl Account {
         Ok(changes)
     }
 
+    /// What a viewer is told of a device that it began or ceased to see.
+    fn sight_change(&self, viewer: &Device, other: DeviceId, digest: &Digest) -> Option<Change> {
+        let at = digest.devices.binary_search_by_key(&other, |change| change.id);
+        // A whole entry was said already, or that it is gone.
+        let said = at.is_ok_and(|at| {
+            let change = &digest.devices[at];
+            change.whole || change.seen.is_none()
+        });
+        if said {
+            return None;
+        }
+        let device = self.devices.get(&other).filter(|it| self.may_see(viewer, it));
+        Some(match device {
+            Some(device) => Change::Peer { peer: peer_entry(device) },
+            None => Change::Removed { id: other },
+        })
+    }
+
     fn digest_since(&self, from: u64) -> Option<Digest> {
         let mut whole_by_device: BTreeMap<DeviceId, bool> = BTreeMap::new();
         let (mut stun, mut next_pin, mut dns, mut relays) = (false, false, false, false);
         let (mut reach, mut duties) = (BTreeSet::new(), BTreeSet::new());
+        let mut sights: BTreeMap<DeviceId, BTreeSet<DeviceId>> = BTreeMap::new();
+        let (mut gone, mut filters, mut all_filters) = (BTreeSet::new(), BTreeSet::new(), false);
         for subject in self.log.since(from)? {
             match subject {
-                Subject::Device { id, whole } => *whole_by_device.entry(id).or_default() |= whole,
+                Subject::Device { id, whole } => *whole_by_device.entry(*id).or_default() |= whole,
                 Subject::Stun => stun = true,
                 Subject::NextPin => next_pin = true,
                 Subject::Dns => dns = true,
                 Subject::Relays => relays = true,
                 Subject::Reach(id) => {
-                    reach.insert(id);
+                    reach.insert(*id);
                 }
                 Subject::Duty(id) => {
-                    duties.insert(id);
+                    duties.insert(*id);
                 }
+                Subject::Sight { id, others } => {
+                    for other in others.iter() {
+                        sights.entry(*id).or_default().insert(*other);
+                        sights.entry(*other).or_default().insert(*id);
+                    }
+                }
+                Subject::Gone(id) => {
+                    gone.insert(*id);
+                }
+                Subject::Filters(of) => filters.extend(of.iter().copied()),
+                Subject::AllFilters => all_filters = true,
             }
         }
         let mut common = Vec::new();
@@ -205,13 +268,25 @@ impl Account {
         }
         // A whole entry says that, too.
         reach.retain(|id| whole_by_device.get(id) != Some(&true));
-        let devices = whole_by_device
+        let devices: Vec<DeviceChange> = whole_by_device
             .into_iter()
             .map(|(id, whole)| DeviceChange { id, whole, seen: self.device_change(id, whole) })
             .collect();
         let reach = reach.into_iter().filter_map(|id| self.reach_change(id)).collect();
         let to = self.log.sequence();
-        Some(Digest { from, to, devices, common, reach, relays, duties })
+        Some(Digest {
+            from,
+            to,
+            devices,
+            common,
+            reach,
+            relays,
+            duties,
+            sights,
+            gone,
+            filters,
+            all_filters,
+        })
     }
 
     fn reach_change(&self, id: DeviceId) -> Option<(DeviceId, Change)> {

@@ -13,6 +13,7 @@ use super::session::SessionId;
 use super::{Account, Subject};
 use crate::limit::Bucket;
 use crate::name::RESERVED_NAME;
+use crate::policy::Meant;
 use crate::{Change, DeviceRecord, Prepared, Refused, Tag};
 
 const MAX_TAGS: usize = 16;
@@ -35,12 +36,15 @@ pub(super) struct Device {
     pub(super) opens: Bucket,
     pub(super) fetches: Bucket,
     pub(super) paths: Paths,
+    /// Which of the policy's rules mean it.
+    pub(super) meant: Meant,
 }
 
 impl Device {
-    fn new(record: DeviceRecord) -> Self {
+    fn new(record: DeviceRecord, meant: Meant) -> Self {
         Self {
             record,
+            meant,
             session: None,
             online: false,
             reported: None,
@@ -194,7 +198,10 @@ impl Account {
         let touched = old.is_none_or(|old| face(old) != face(&record));
         let expired = record.token.is_none();
         let other_credentials = old.is_some_and(|old| old.token.is_none() != expired);
+        let before = self.devices.get(&id).map(|device| device.meant.clone());
         self.store_device(record);
+        let after = self.devices.get(&id).map(|device| device.meant.clone());
+        self.judge_device(id, before.as_ref(), after.as_ref(), now);
         if expired {
             self.cut_off(id);
         }
@@ -216,10 +223,11 @@ impl Account {
         self.device_by_name.insert(record.name.clone(), id);
         self.device_by_key.insert(record.key, id);
         self.device_by_ipv4.insert(record.ipv4, id);
+        let meant = self.rules.meant(&record);
         match self.devices.get_mut(&id) {
-            Some(device) => device.record = record,
+            Some(device) => (device.record, device.meant) = (record, meant),
             None => {
-                self.devices.insert(id, Device::new(record));
+                self.devices.insert(id, Device::new(record, meant));
             }
         }
     }
@@ -235,6 +243,7 @@ impl Account {
         for other in self.devices.values_mut() {
             other.paths.forget_peer(id);
         }
+        self.judge_device(id, Some(&device.meant), None, now);
         self.touch(Subject::Device { id, whole: true }, now);
     }
 

@@ -101,7 +101,10 @@ impl Account {
         Ok(DeviceRecord {
             id: DeviceId(id),
             key: register.key,
-            name: unique_name(&register.name, |name| self.device_by_name.contains_key(name)),
+            name: unique_name(&register.name, |name| {
+                // Whoever joins can't take rights along with a name that is free.
+                self.device_by_name.contains_key(name) || self.rules.names(name)
+            }),
             ipv4: ipv4(range, offset),
             ipv6: ipv6(self.record.ipv6_range, offset),
             token: None,

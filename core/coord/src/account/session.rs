@@ -186,7 +186,20 @@ impl Account {
                 Err(_) => return self.whole_map(id),
             }
         }
-        self.sessions.get_mut(&id)?.signals.pop_front().map(SessionEvent::Connect)
+        self.next_signal(id).map(SessionEvent::Connect)
+    }
+
+    /// The next word of a peer that may still be seen.
+    fn next_signal(&mut self, id: SessionId) -> Option<ConnectSignal> {
+        loop {
+            let session = self.sessions.get_mut(&id)?;
+            let viewer = session.device;
+            let signal = session.signals.pop_front()?;
+            let (viewer, sender) = (self.devices.get(&viewer)?, self.devices.get(&signal.from));
+            if sender.is_some_and(|sender| self.may_see(viewer, sender)) {
+                return Some(signal);
+            }
+        }
     }
 
     fn whole_map(&mut self, id: SessionId) -> Option<SessionEvent> {

@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use warren_coord::{DeviceEdit, NewJoinKey, RelayFace, SessionId};
+use warren_coord::policy::Members;
+use warren_coord::{DeviceEdit, NewJoinKey, RelayFace, Role, SessionId};
 use warren_proto::{
-    Change, ConnectRequest, DeviceId, DeviceName, NatReport, Netmap, RelayId, SessionEvent,
+    Change, ConnectRequest, DeviceId, DeviceName, NatReport, Netmap, RelayId, SessionEvent, UserId,
 };
 
 use crate::world::World;
@@ -30,9 +31,26 @@ enum Step {
     RemoveRelay { n: usize },
     RotateRelay { n: usize },
     Overflow { session: usize },
+    Tag { device: usize, tag: u8 },
+    Owner { device: usize, user: u8 },
+    Policy { text: usize },
+    Members { first: u8 },
     Wait { millis: u64 },
     Restart,
 }
+
+/// Texts that mean the same devices in many ways.
+const POLICIES: [&str; 7] = [
+    "",
+    "[[rules]]\nfrom = '*'\nto = '*'",
+    "[[rules]]\nfrom = '*'\nto = 'tag:tag-1'\nports = 'tcp:22'",
+    "[[rules]]\nfrom = '*'\nto = 'own'\n[[rules]]\nfrom = 'tag:tag-1'\nto = 'device:name-1'",
+    "[groups]\ng = ['u1@example.org', 'tag:tag-2']\n[[rules]]\nfrom = 'group:g'\nto = ['group:g', \
+     'virtual:cam.name-2']",
+    "[[rules]]\nfrom = 'role:admin'\nto = '*'\n[[rules]]\nfrom = 'user:u2@example.org'\nto = \
+     'subnet:10.0.0.0/8@name-0'\nports = ['udp:53', 'icmp']",
+    "[[rules]]\nfrom = 'device:name-3'\nto = ['tag:tag-0', 'user:u0@example.org']",
+];
 
 fn step() -> impl Strategy<Value = Step> {
     let which = 0..100usize;
@@ -55,7 +73,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3u8).prop_map(|n| Step::RelayServer { n }),
         1 => which.clone().prop_map(|n| Step::RemoveRelay { n }),
         1 => which.clone().prop_map(|n| Step::RotateRelay { n }),
-        1 => which.prop_map(|session| Step::Overflow { session }),
+        1 => which.clone().prop_map(|session| Step::Overflow { session }),
+        4 => (which.clone(), 0..4u8).prop_map(|(device, tag)| Step::Tag { device, tag }),
+        4 => (which.clone(), 0..4u8).prop_map(|(device, user)| Step::Owner { device, user }),
+        4 => (0..POLICIES.len()).prop_map(|text| Step::Policy { text }),
+        1 => (0..3u8).prop_map(|first| Step::Members { first }),
         6 => prop_oneof![Just(10u64), Just(60), Just(4_000), Just(2_000_000), Just(90_000_000)]
             .prop_map(|millis| Step::Wait { millis }),
         1 => Just(Step::Restart),
@@ -201,6 +223,32 @@ impl Model {
                 self.world.account.handle_drained(session);
                 self.world.drain();
             }
+            Step::Tag { device, tag } => {
+                let tags = (tag > 0).then(|| format!("tag-{}", tag - 1).parse().unwrap());
+                let edit =
+                    DeviceEdit { tags: Some(tags.into_iter().collect()), ..DeviceEdit::default() };
+                let prepared = self.world.account.prepare_change(self.device(device)?, edit);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::Owner { device, user } => {
+                let owner = (user > 0).then(|| UserId((user - 1).into()));
+                let edit = DeviceEdit { owner: Some(owner), ..DeviceEdit::default() };
+                let prepared = self.world.account.prepare_change(self.device(device)?, edit);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::Policy { text } => {
+                let prepared = world.account.prepare_policy(POLICIES[text], None).unwrap();
+                world.commit(prepared);
+            }
+            Step::Members { first } => {
+                let member = |n: u8| {
+                    let role = if n == first { Role::Admin } else { Role::Member };
+                    (UserId(n.into()), format!("u{n}@example.org").parse().unwrap(), role)
+                };
+                let members: Members = (0..3).map(member).collect();
+                world.account.handle_members(members, world.now);
+                world.drain();
+            }
             Step::Wait { millis } => world.advance(Duration::from_millis(millis)),
             Step::Restart => world.restart(),
         }
@@ -228,6 +276,23 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Notes who may be told of whom at this moment.
+    fn note_visible(&self, visible: &mut BTreeSet<(DeviceId, DeviceId)>) {
+        let ids: Vec<DeviceId> = self.world.stored.devices.iter().map(|it| it.id).collect();
+        for a in &ids {
+            for b in &ids {
+                let verdict = self.world.account.verdict(*a, *b, None).unwrap();
+                let reach = !verdict.there.is_empty() || !verdict.back.is_empty();
+                assert!(!reach || verdict.see_each_other, "who reaches somebody sees him");
+                if a == b || verdict.see_each_other {
+                    visible.insert((*a, *b));
+                }
+            }
+        }
+    }
+}
+
 /// Every device that an event speaks of.
 fn mentioned(event: &SessionEvent) -> Vec<DeviceId> {
     match event {
@@ -246,6 +311,7 @@ fn mentioned(event: &SessionEvent) -> Vec<DeviceId> {
                 | Change::Dns { .. }
                 | Change::Relays { .. }
                 | Change::RelayDuty { .. }
+                | Change::Filter { .. }
                 | Change::Unknown => None,
             })
             .collect(),
@@ -268,6 +334,32 @@ proptest! {
         }
         model.world.advance(Duration::from_secs(10));
         model.world.assert_converged();
+    }
+
+    /// Keys, addresses, presence, signals, names: nothing of a hidden device reaches anybody.
+    #[test]
+    fn no_event_speaks_of_a_device_that_the_policy_hides(
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let mut model = Model::new("home");
+        let mut visible = BTreeSet::new();
+        let mut looked_at: BTreeMap<SessionId, usize> = BTreeMap::new();
+        for step in &steps {
+            model.note_visible(&mut visible);
+            model.run(step);
+            model.note_visible(&mut visible);
+            if matches!(step, Step::Restart) {
+                looked_at.clear();
+            }
+            for (session, client) in &model.world.clients {
+                let Some(viewer) = model.world.account.session_device(*session) else { continue };
+                let seen = looked_at.entry(*session).or_default();
+                for device in client.events[*seen..].iter().flat_map(mentioned) {
+                    prop_assert!(visible.contains(&(viewer, device)), "{:?}", client.events);
+                }
+                *seen = client.events.len();
+            }
+        }
     }
 
     /// Two accounts of one broker are driven side by side, with the same keys of the same devices.

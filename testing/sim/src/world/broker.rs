@@ -166,6 +166,8 @@ fn refusal(refused: &Refused) -> Down {
         | Refused::LastOwner
         | Refused::LastOperator
         | Refused::IdentityUnknown
-        | Refused::Conflict(_) => Down::Done,
+        | Refused::Conflict(_)
+        | Refused::PolicyChanged(_)
+        | Refused::PolicyBroken(_) => Down::Done,
     }
 }

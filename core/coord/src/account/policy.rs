@@ -1,0 +1,252 @@
+//! The account's policy: which text counts, who sees whom by it, and what each device lets in.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use warren_proto::{DeviceId, DeviceName, Filter, Ports};
+
+use super::device::Device;
+use super::{Account, Subject};
+use crate::policy::SourcesByRule;
+use crate::policy::{self, DEFAULT_TEXT, Draft, Identity, Meant, Members, Policy, Report, RuleRef};
+use crate::{Change, DeviceRecord, PolicyRecord, Prepared, Refused};
+
+/// What counts of an account's policy.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) record: PolicyRecord,
+    policy: Policy,
+    members: Members,
+    /// Made when a filter is first asked for.
+    sources: OnceLock<SourcesByRule>,
+}
+
+impl Rules {
+    pub(super) fn new(record: PolicyRecord) -> Self {
+        let policy = Policy::compile(&Draft::parse(text_of(&record)));
+        Self { record, policy, members: Members::default(), sources: OnceLock::new() }
+    }
+
+    pub(super) fn meant(&self, device: &DeviceRecord) -> Meant {
+        self.policy.meant(&self.identity(device))
+    }
+
+    fn identity<'a>(&'a self, device: &'a DeviceRecord) -> Identity<'a> {
+        // No device is a gateway yet.
+        Identity::new(&device.name, device.owner, &device.tags, &[], &self.members)
+    }
+
+    /// Whether the policy speaks of a device of that name.
+    pub(super) fn names(&self, name: &DeviceName) -> bool {
+        self.policy.names(name)
+    }
+
+    pub(super) fn sources_changed(&mut self) {
+        self.sources = OnceLock::new();
+    }
+}
+
+fn text_of(record: &PolicyRecord) -> &str {
+    record.text.as_deref().unwrap_or(DEFAULT_TEXT)
+}
+
+/// Whether one device may reach another, and by which rules.
+#[derive(Debug)]
+pub struct Verdict<'a> {
+    /// By these one may reach the other. None: by none.
+    pub there: Vec<RuleRef<'a>>,
+    /// By these the other may reach the one.
+    pub back: Vec<RuleRef<'a>>,
+    /// Whether they are told of each other.
+    pub see_each_other: bool,
+}
+
+impl Account {
+    /// The policy's version, and its text.
+    pub fn policy(&self) -> (u64, &str) {
+        (self.rules.record.version, text_of(&self.rules.record))
+    }
+
+    /// Says what is wrong with a text, whether its tests hold, and what it would change.
+    pub fn check_policy(&self, text: &str) -> Report {
+        self.check_draft(&Draft::parse(text))
+    }
+
+    fn check_draft(&self, draft: &Draft) -> Report {
+        let devices: Vec<Identity<'_>> =
+            self.devices.values().map(|device| self.rules.identity(&device.record)).collect();
+        policy::check(draft, &self.rules.policy, &devices, &self.rules.members)
+    }
+
+    /// Takes a new text, if it takes the place of the one that its author saw (`base`, a version)
+    /// and has no error.
+    ///
+    /// # Errors
+    /// [`Refused::PolicyChanged`], [`Refused::PolicyBroken`].
+    pub fn prepare_policy(
+        &self,
+        text: &str,
+        base: Option<u64>,
+    ) -> Result<Prepared<(u64, Report)>, Refused> {
+        let version = self.rules.record.version;
+        if base.is_some_and(|base| base != version) {
+            return Err(Refused::PolicyChanged(version));
+        }
+        let report = self.check_policy(text);
+        if !report.is_good() {
+            return Err(Refused::PolicyBroken(Box::new(report)));
+        }
+        if text == self.policy().1 {
+            return Ok(Prepared { changes: Vec::new(), reply: (version, report) });
+        }
+        let record = PolicyRecord { version: version + 1, text: Some(text.to_owned()) };
+        let reply = (record.version, report);
+        Ok(Prepared { changes: vec![Change::Policy(record)], reply })
+    }
+
+    /// Takes the account's people: what they are called, and what they may.
+    pub fn handle_members(&mut self, members: Members, now: Instant) {
+        if members != self.rules.members {
+            self.rules.members = members;
+            self.judge_anew(None, now);
+        }
+    }
+
+    /// Whether the policy speaks of a device of that name: whoever gets the name gets its rights.
+    pub fn policy_names(&self, name: &DeviceName) -> bool {
+        self.rules.names(name)
+    }
+
+    /// What the policy says of two devices, at one port or all.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`].
+    pub fn verdict(
+        &self,
+        from: DeviceId,
+        to: DeviceId,
+        port: Option<Ports>,
+    ) -> Result<Verdict<'_>, Refused> {
+        let meant =
+            |id| self.devices.get(&id).map(|it| &it.meant).ok_or(Refused::NotFound("device"));
+        let (from, to) = (meant(from)?, meant(to)?);
+        let policy = &self.rules.policy;
+        Ok(Verdict {
+            there: policy.deciding(from, to, port),
+            back: policy.deciding(to, from, None),
+            see_each_other: policy.may_see(from, to),
+        })
+    }
+
+    pub(super) fn put_policy(&mut self, record: PolicyRecord, now: Instant) {
+        let policy = Policy::compile(&Draft::parse(text_of(&record)));
+        self.rules.record = record;
+        self.judge_anew(Some(policy), now);
+    }
+
+    /// Works out anew who sees whom; tells those for whom that changes.
+    fn judge_anew(&mut self, policy: Option<Policy>, now: Instant) {
+        let before: BTreeMap<DeviceId, Meant> = self
+            .devices
+            .iter_mut()
+            .map(|(id, device)| (*id, std::mem::take(&mut device.meant)))
+            .collect();
+        let old = match policy {
+            Some(policy) => std::mem::replace(&mut self.rules.policy, policy),
+            None => self.rules.policy.clone(),
+        };
+        self.rules.sources_changed();
+        for device in self.devices.values_mut() {
+            device.meant = self.rules.meant(&device.record);
+        }
+        let new = &self.rules.policy;
+        if old.is_open() && new.is_open() {
+            return;
+        }
+        let mut changed: Vec<(DeviceId, Arc<[DeviceId]>)> = Vec::new();
+        for (id, device) in &self.devices {
+            let others = self.devices.range(*id..).skip(1).filter(|(other_id, other)| {
+                let saw = old.may_see(&before[id], &before[*other_id]);
+                saw != new.may_see(&device.meant, &other.meant)
+            });
+            let others: Arc<[DeviceId]> = others.map(|(other, _)| *other).collect();
+            if !others.is_empty() {
+                changed.push((*id, others));
+            }
+        }
+        for (id, others) in changed {
+            self.touch(Subject::Sight { id, others }, now);
+        }
+        self.touch(Subject::AllFilters, now);
+    }
+
+    /// A device's tags, owner or name have changed, or it is new, or gone (`after` is `None`).
+    pub(super) fn judge_device(
+        &mut self,
+        id: DeviceId,
+        before: Option<&Meant>,
+        after: Option<&Meant>,
+        now: Instant,
+    ) {
+        if before == after {
+            return;
+        }
+        self.rules.sources_changed();
+        let policy = &self.rules.policy;
+        if policy.is_open() {
+            if after.is_none() {
+                self.touch(Subject::Gone(id), now);
+            }
+            return;
+        }
+        let nobody = Meant::default();
+        let sees = |meant: Option<&Meant>, other: &Device| {
+            meant.is_some_and(|meant| policy.may_see(meant, &other.meant))
+        };
+        let (old, new) = (before.unwrap_or(&nobody), after.unwrap_or(&nobody));
+        let (mut others, mut filters) = (Vec::new(), Vec::new());
+        for (other_id, other) in self.devices.iter().filter(|(other, _)| **other != id) {
+            // Of one that is new its whole entry tells.
+            if before.is_some() && sees(before, other) != sees(after, other) {
+                others.push(*other_id);
+            }
+            if policy.concerns(&other.meant, old, new) {
+                filters.push(*other_id);
+            }
+        }
+        if before.and(after).is_some() {
+            filters.push(id);
+        }
+        if !others.is_empty() {
+            self.touch(Subject::Sight { id, others: others.into() }, now);
+        }
+        if !filters.is_empty() {
+            self.touch(Subject::Filters(filters.into()), now);
+        }
+    }
+
+    /// Whether one device is told of another.
+    pub(super) fn may_see(&self, viewer: &Device, subject: &Device) -> bool {
+        subject.record.id != viewer.record.id
+            && subject.is_active()
+            && self.rules.policy.may_see(&viewer.meant, &subject.meant)
+    }
+
+    /// Whether the policy lets two devices see each other, active or not.
+    pub(super) fn are_for_each_other(&self, viewer: &Device, subject: &Device) -> bool {
+        self.rules.policy.may_see(&viewer.meant, &subject.meant)
+    }
+
+    /// What a device lets in.
+    pub(super) fn filter_of(&self, device: &Device) -> Option<Filter> {
+        let policy = &self.rules.policy;
+        if policy.is_open() {
+            return None;
+        }
+        let sources = self.rules.sources.get_or_init(|| {
+            policy.sources(self.devices.iter().map(|(id, device)| (*id, &device.meant)))
+        });
+        policy.filter(device.record.id, &device.meant, &device.record.name, &[], sources)
+    }
+}
