@@ -2,15 +2,16 @@
 //! `cargo run --release -p warren-mesh --example hot_path`.
 //!
 //! `route` is the look-up alone (what a super-packet costs before it is sealed), `seal` and `open`
-//! include the cryptography of a packet of 1,400 bytes.
+//! include the cryptography of a packet of 1,400 bytes. Then the same where the filter restricts
+//! every peer.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use warren_mesh::{Config, Inbound, LocalAddress, MapSource, Mesh, Outbound, TAILROOM};
 use warren_proto::{
-    AccountId, DeviceId, DnsConfig, Endpoint, EndpointKind, MapVersion, Netmap, Peer, PublicKey,
-    SelfEntry,
+    AccountId, Apply, Change, Delta, DeviceId, DnsConfig, Endpoint, EndpointKind, Filter,
+    FilterRule, MapVersion, Netmap, Peer, Ports, PublicKey, SelfEntry, Sources, Target,
 };
 
 const PEERS: u16 = 200;
@@ -27,6 +28,22 @@ fn main() {
     send(&mut nodes, 1, &answer, now);
     exchange(&mut nodes, now);
 
+    measure(&mut nodes, now);
+    println!("with a filter:");
+    for node in &mut nodes {
+        let base = node.netmap().expect("a map").version;
+        let version = MapVersion { sequence: base.sequence + 1, ..base };
+        let ports = (0..20).map(|n| Ports::Udp(n * 100, n * 100 + 50)).collect();
+        let rule = FilterRule { from: Sources::All, ports, to: vec![Target::This] };
+        let filter = Some(Filter { rules: vec![rule] });
+        let delta = Delta { base, version, changes: vec![Change::Filter { filter }] };
+        assert_eq!(node.handle_delta(&delta, now), Apply::Applied);
+    }
+    measure(&mut nodes, now);
+}
+
+fn measure(nodes: &mut [Mesh; 2], now: Instant) {
+    let packet = packet(0, 1);
     let begin = clock();
     for _ in 0..ROUNDS {
         let outbound = nodes[0].handle_outbound(&packet, LEN, now);

@@ -25,6 +25,8 @@ const QUOTE_V6: usize = 1280 - 48;
 pub(crate) enum Problem {
     /// The destination can't be reached, or doesn't exist.
     Unreachable,
+    /// The policy forbids it.
+    Prohibited,
     /// The packet is too long: this many bytes would pass.
     TooBig(u16),
 }
@@ -59,6 +61,7 @@ fn error_v4(packet: &[u8], to: Ipv4Addr, from: Ipv4Addr, problem: Problem) -> Ve
     let quote = &packet[..packet.len().min(QUOTE_V4)];
     let (kind, code, rest) = match problem {
         Problem::Unreachable => (3, 1, 0),
+        Problem::Prohibited => (3, 13, 0),
         Problem::TooBig(mtu) => (3, 4, u32::from(mtu)),
     };
     let mut icmp = vec![kind, code, 0, 0];
@@ -83,6 +86,7 @@ fn error_v6(packet: &[u8], to: Ipv6Addr, from: Ipv6Addr, problem: Problem) -> Ve
     let quote = &packet[..packet.len().min(QUOTE_V6)];
     let (kind, code, rest) = match problem {
         Problem::Unreachable => (1, 3, 0),
+        Problem::Prohibited => (1, 1, 0),
         Problem::TooBig(mtu) => (2, 0, u32::from(mtu)),
     };
     let mut icmp = vec![kind, code, 0, 0];

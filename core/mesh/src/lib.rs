@@ -53,6 +53,8 @@ mod config;
 mod counters;
 mod demux;
 mod event;
+mod filter;
+mod flows;
 mod icmp;
 mod ip;
 mod mesh;
@@ -68,6 +70,7 @@ mod reason;
 mod relay;
 mod status;
 mod timers;
+mod transport;
 
 pub use config::{BrokerState, Config, LocalAddress, MapSource};
 pub use counters::Counters;

@@ -10,6 +10,7 @@ use warren_wg::Interface;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::clock::Clock;
+use crate::flows::Flows;
 use crate::icmp::{self, Problem};
 use crate::mtu::BASE;
 use crate::outside::Outside;
@@ -29,6 +30,7 @@ mod allocation;
 mod cold;
 mod exchange;
 mod failback;
+mod filter;
 mod hopeless;
 mod inbound;
 mod netmap;
@@ -78,6 +80,7 @@ pub struct Mesh {
     /// Where the WireGuard message that is being handled came from.
     inbound: Option<Path>,
     icmp_limit: Bucket,
+    filter: filter::State,
     fixed_mtu: bool,
     mtu: u16,
     counters: Counters,
@@ -144,6 +147,7 @@ impl Mesh {
             relays: Relays::default(),
             inbound: None,
             icmp_limit: Bucket::new(icmp::LIMIT, now),
+            filter: filter::State::new(Flows::new(hasher)),
             fixed_mtu: mtu.is_some(),
             mtu: mtu.unwrap_or(BASE),
             counters: Counters::default(),
@@ -289,6 +293,7 @@ impl Mesh {
     fn refuse(&mut self, packet: &[u8], reason: OutboundDrop, now: Instant) {
         let problem = match reason {
             OutboundDrop::UnknownDestination | OutboundDrop::Unreachable => Problem::Unreachable,
+            OutboundDrop::Denied => Problem::Prohibited,
             OutboundDrop::Malformed
             | OutboundDrop::ForeignSource
             | OutboundDrop::Multicast

@@ -93,13 +93,15 @@ pub enum OutboundDrop {
     Unreachable,
     /// A segment is longer than the peer's path carries.
     TooBig,
+    /// No peer has that address of the mesh, or the policy hides it: which of them, nobody is told.
+    Denied,
     /// It waited for a tunnel as the oldest in a full queue, or its peer was removed.
     QueueFull,
 }
 
 impl OutboundDrop {
     /// All reasons, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Malformed,
         Self::ForeignSource,
         Self::Multicast,
@@ -107,6 +109,7 @@ impl OutboundDrop {
         Self::UnknownDestination,
         Self::Unreachable,
         Self::TooBig,
+        Self::Denied,
         Self::QueueFull,
     ];
 }
@@ -164,11 +167,13 @@ pub enum InboundDrop {
     ForeignSource,
     /// Decrypted, but its destination isn't this device.
     ForeignDestination,
+    /// The policy doesn't let the peer send it, and it answers nothing.
+    Filtered,
 }
 
 impl InboundDrop {
     /// All reasons, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Unknown,
         Self::MalformedStun,
         Self::UnknownTransaction,
@@ -185,6 +190,7 @@ impl InboundDrop {
         Self::MalformedPacket,
         Self::ForeignSource,
         Self::ForeignDestination,
+        Self::Filtered,
     ];
 }
 

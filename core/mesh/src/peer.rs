@@ -7,6 +7,7 @@ use warren_proto::{DeviceId, Endpoint, NatReport, Peer as Entry, WIREGUARD_ONLY}
 use warren_wg::PeerIndex;
 
 use crate::candidates::Candidates;
+use crate::filter::{Access, Watched};
 use crate::mtu::PathMtu;
 use crate::path::{Path, Via};
 use crate::probe::budget::{Bucket, Rate};
@@ -72,6 +73,10 @@ pub(crate) struct Peer {
     /// The newest stamp of its probes.
     pub(crate) stamp: Duration,
     pub(crate) relaying: Relaying,
+    /// What it may send without being asked.
+    pub(crate) access: Access,
+    /// Since when it may not send everything, and who has watched its flows until then.
+    pub(crate) restricted: Option<(Instant, Watched)>,
 }
 
 /// The secrets of a pair, and the tags under which its probes are found.
@@ -174,6 +179,8 @@ impl Peer {
             strange_answers: Bucket::new(STRANGE_ANSWERS, now),
             stamp: Duration::ZERO,
             relaying: Relaying { reach: entry.relays.clone(), ..Relaying::default() },
+            access: Access::default(),
+            restricted: None,
         }
     }
 

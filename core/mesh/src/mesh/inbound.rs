@@ -65,7 +65,12 @@ impl Mesh {
         let Some(range) = packet else { return Inbound::Consumed };
         match self.admit(handle, &mut datagram[range.clone()], now) {
             Ok(()) => Inbound::Deliver { range },
-            Err(reason) => Inbound::Dropped(reason),
+            Err(reason) => {
+                if reason == InboundDrop::Filtered {
+                    self.reject(handle, &datagram[range], now);
+                }
+                Inbound::Dropped(reason)
+            }
         }
     }
 
@@ -94,6 +99,10 @@ impl Mesh {
             return Err(InboundDrop::ForeignSource);
         }
         peer.traffic = Some(now);
+        if !peer.access.is_open() {
+            self.judge(handle, packet, &header, now)?;
+        }
+        let peer = self.peers.get_mut(handle).ok_or(InboundDrop::ForeignSource)?;
         if let Some(path) = &peer.path
             && !self.fixed_mtu
             && path.mtu.is_settled()

@@ -42,6 +42,7 @@ impl Mesh {
         for handle in gone {
             self.remove_peer(handle, now);
         }
+        self.take_filter(netmap.filter.as_ref(), now);
         for entry in &netmap.peers {
             self.take_entry(entry, now);
         }
@@ -156,6 +157,7 @@ impl Mesh {
                 if let Some(netmap) = &mut self.netmap {
                     netmap.filter.clone_from(filter);
                 }
+                self.take_filter(filter.as_ref(), now);
             }
             Change::Unknown => {}
             Change::NextPin { pin } => {
@@ -202,6 +204,7 @@ impl Mesh {
             self.remove_peer(handle, now);
         }
         let handle = self.peers.insert(entry, now);
+        self.restrict(handle, now);
         if is_plain(entry) {
             self.peers.give_up_deriving(handle);
             self.ensure_tunnel(handle, now);

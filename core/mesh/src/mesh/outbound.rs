@@ -31,6 +31,14 @@ impl Mesh {
         };
         peer.wanted = Some(now);
         peer.traffic = Some(now);
+        if !peer.access.is_open()
+            && let Some(header) = ip::parse(packet)
+        {
+            self.note_outbound(handle, packet, &header, now);
+        }
+        let Some(peer) = self.peers.get_mut(handle) else {
+            return Outbound::Dropped(OutboundDrop::UnknownDestination);
+        };
         let path = peer.path.as_mut().filter(|path| !path.dead);
         let (true, Some(tunnel), Some(path)) = (peer.established, peer.tunnel, path) else {
             return self.wake(handle, packet, now);
@@ -100,6 +108,8 @@ impl Mesh {
             OutboundDrop::Multicast
         } else if self.is_self(destination) {
             OutboundDrop::OwnAddress
+        } else if self.ranges.contain(destination) && self.is_filtering() {
+            OutboundDrop::Denied
         } else {
             OutboundDrop::UnknownDestination
         }
@@ -117,6 +127,11 @@ impl Mesh {
             }
             IpAddr::V6(ip) => ip.is_multicast(),
         }
+    }
+
+    /// Whether this device lets in less than everything; if not, no device is hidden from it.
+    fn is_filtering(&self) -> bool {
+        self.netmap.as_ref().is_some_and(|netmap| netmap.filter.is_some())
     }
 
     pub(super) fn is_self(&self, ip: IpAddr) -> bool {

@@ -182,6 +182,7 @@ fn why_not_sent(reason: OutboundDrop) -> &'static str {
         OutboundDrop::Unreachable => "no path was found",
         OutboundDrop::TooBig => "the packet is longer than the path carries",
         OutboundDrop::QueueFull => "too much waits for this path already; try again in a moment",
+        OutboundDrop::Denied => "the policy hides it, or no device has that address",
         OutboundDrop::UnknownDestination => "the device has just left the account",
         OutboundDrop::Malformed
         | OutboundDrop::ForeignSource
