@@ -222,6 +222,17 @@ impl Broker {
         Ok(())
     }
 
+    /// Puts a policy in force as `warren admin` does.
+    ///
+    /// # Errors
+    /// What the account refuses.
+    pub fn set_policy(&mut self, text: &str, now: Instant) -> Result<(), Refused> {
+        let account = self.account().expect("the broker runs");
+        let prepared = account.prepare_policy(text, None)?;
+        self.settle(prepared, now);
+        Ok(())
+    }
+
     /// Commits and carries out what fell due.
     pub(crate) fn housekeeping(&mut self, now: Instant) {
         let ctx = self.ctx(now);

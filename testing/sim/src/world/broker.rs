@@ -33,6 +33,15 @@ impl World {
         self.settle_broker();
     }
 
+    /// Puts a policy in force as an admin does.
+    ///
+    /// # Panics
+    /// When the broker is down or the text has an error.
+    pub fn set_policy(&mut self, text: &str) {
+        self.broker.set_policy(text, self.now).expect("a good text");
+        self.settle_broker();
+    }
+
     /// How many control sessions stand.
     pub fn sessions(&self) -> usize {
         self.broker.account().map_or(0, warren_coord::Account::session_count)
