@@ -4,9 +4,11 @@ mod account;
 mod audit;
 mod device;
 mod join_key;
+mod policy;
 mod relay;
 mod token;
 mod user;
+mod why;
 
 use std::future::Future;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -30,6 +32,8 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::Users(command) => user::run(&client, command, json).await,
         AdminCommand::Tokens(command) => token::run(&client, command, json).await,
         AdminCommand::Audit(command) => audit::run(&client, command, json).await,
+        AdminCommand::Policy(command) => policy::run(&client, command, json).await,
+        AdminCommand::Why(args) => why::run(&client, args, json).await,
         AdminCommand::Relays(command) => relay::run(&client, command, json).await,
         AdminCommand::Status => status(&client, json).await,
         AdminCommand::Log(args) => {

@@ -6,6 +6,8 @@ mod admin;
 #[cfg(feature = "broker")]
 mod admin_people;
 #[cfg(feature = "broker")]
+mod admin_policy;
+#[cfg(feature = "broker")]
 mod admin_relays;
 #[cfg(feature = "node")]
 mod node;
@@ -25,6 +27,8 @@ use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 pub(crate) use admin::{Accounts, Admin, AdminCommand, Devices, JoinKeys, Pins, Serve, Tls};
 #[cfg(feature = "broker")]
 pub(crate) use admin_people::{Audit, ReachArg, RoleChange, Tokens, Users, Wanted};
+#[cfg(feature = "broker")]
+pub(crate) use admin_policy::{Policy, Why};
 #[cfg(feature = "broker")]
 pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "node")]

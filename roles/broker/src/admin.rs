@@ -19,6 +19,8 @@ mod operation;
 mod paged;
 mod people;
 mod people_types;
+mod policy;
+mod policy_types;
 mod relay_types;
 pub(crate) mod relays;
 mod rest;
@@ -36,6 +38,7 @@ pub use people_types::{
     InvitationCreated, Link, Membership, Named, NewInvitation, NewPasswordLink, NewUser, User,
     UserChange, UserCreated,
 };
+pub use policy_types::{PolicyCheck, PolicySaved, PolicyText, Why, WhyDevice, WhyQuery, WhyRule};
 pub use relay_types::{
     DeviceRemoved, NewRelay, NewTurn, Relay, RelayCreated, RelayOrigin, SetRelays,
 };
@@ -44,6 +47,9 @@ pub use tokens::{ApiToken, ApiTokenCreated, NewApiToken, Scope};
 pub use types::{
     Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinKey, JoinKeyCreated, NewAccount,
     NewJoinKey, Pins, SetLog,
+};
+pub use warren_coord::policy::{
+    Difference, Problem as PolicyProblem, Report, Row, Severity, Side, TestResult,
 };
 pub use warren_coord::{Email, JoinKeyStatus, Role};
 

@@ -23,6 +23,7 @@ use crate::backup::{Manifest, Unpacked};
 use crate::config::{Limits, PublicUrl, ServeConfig, SetLogFilter, TlsMode};
 use crate::data_dir::DataDir;
 use crate::embedded::{RelayPlan, RelayRuntime, RunningRelay};
+use crate::members;
 use crate::people::PeopleHandle;
 use crate::portal;
 use crate::problems::problems;
@@ -167,6 +168,7 @@ impl Broker {
         drop(paused);
         restored?;
         reloaded.map_err(|error| Failure::unavailable(&error))?;
+        members::tell(&self.accounts, &self.people);
         self.relays.reload().await.map_err(|error| Failure::unavailable(&error))?;
         let this = self.clone();
         let manifest = tokio::task::spawn_blocking(move || {
@@ -266,6 +268,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     let people = PeopleHandle::load(store.clone(), lost_sender).await?;
     let held: Vec<AccountId> = accounts.all().iter().map(|account| account.id()).collect();
     people.forget_accounts_but(&held).await.map_err(|it| failed(&it))?;
+    members::tell(&accounts, &people);
     let own_relay = match &config.relay {
         Some(_) => Some(own::record(&store, own_face).await?),
         None => None,
@@ -395,6 +398,8 @@ impl Running {
         let admin = tokio::spawn(self.admin.run(self.broker.clone(), self.stop.subscribe()));
         let serving = tokio::spawn(self.server.run(self.stop.subscribe(), GRACE));
         let tidying = tokio::spawn(self.broker.people.clone().keep_house(self.stop.subscribe()));
+        let members =
+            tokio::spawn(members::keep_telling(self.broker.clone(), self.stop.subscribe()));
         let asking =
             tokio::spawn(probe::keep_asking(self.broker.relays.clone(), self.stop.subscribe()));
         let telling = self.relay.take().map(|Embedded { running, told }| {
@@ -413,6 +418,7 @@ impl Running {
         let _ = admin.await;
         let _ = asking.await;
         let _ = tidying.await;
+        let _ = members.await;
         if let Some(telling) = telling {
             let _ = telling.await;
         }

@@ -37,6 +37,8 @@ pub(crate) struct PeopleHandle {
     /// Durable changes take turns.
     turn: Arc<AsyncMutex<()>>,
     store: Store,
+    /// Counts the changes of who is what in which account.
+    memberships: watch::Sender<u64>,
     /// Says that another process has taken the people over.
     lost: mpsc::Sender<Lease>,
 }
@@ -55,6 +57,7 @@ impl PeopleHandle {
             hasher,
             turn: Arc::default(),
             store,
+            memberships: watch::Sender::default(),
             lost,
         }))
     }
@@ -68,7 +71,13 @@ impl PeopleHandle {
     pub(crate) async fn reload(&self, _paused: &Paused) -> Result<()> {
         let people = take_over(&self.store).await?;
         *self.lock() = people;
+        self.memberships.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Tells of changes of who is what in which account.
+    pub(crate) fn membership_changes(&self) -> watch::Receiver<u64> {
+        self.memberships.subscribe()
     }
 
     /// Looks at the people.
@@ -117,7 +126,12 @@ impl PeopleHandle {
                 return Err(Failure::unavailable(&error.into()));
             }
         }
-        Ok(self.soft(|people| people.apply(prepared)))
+        let is_about_members = prepared.changes.iter().any(is_about_members);
+        let reply = self.soft(|people| people.apply(prepared));
+        if is_about_members {
+            self.memberships.send_modify(|count| *count += 1);
+        }
+        Ok(reply)
     }
 
     /// Forgets memberships of accounts that are gone: a crash may have come between.
@@ -167,6 +181,27 @@ impl PeopleHandle {
 
     fn lock(&self) -> MutexGuard<'_, People> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Whether a change says who somebody is, or what in which account.
+fn is_about_members(change: &PeopleChange) -> bool {
+    match change {
+        PeopleChange::User(_)
+        | PeopleChange::UserRemoved(_)
+        | PeopleChange::Membership(_)
+        | PeopleChange::MembershipRemoved { .. } => true,
+        PeopleChange::Seen { .. }
+        | PeopleChange::Invitation(_)
+        | PeopleChange::InvitationRemoved(_)
+        | PeopleChange::Session(_)
+        | PeopleChange::SessionRemoved(_)
+        | PeopleChange::SessionUsed { .. }
+        | PeopleChange::Token(_)
+        | PeopleChange::TokenRemoved(_)
+        | PeopleChange::TokenUsed { .. }
+        | PeopleChange::Link(_)
+        | PeopleChange::LinkRemoved(_) => false,
     }
 }
 

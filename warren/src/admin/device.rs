@@ -21,7 +21,7 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
             list_paths(&paths);
             Ok(())
         }
-        Devices::Set { account, name, rename, static_endpoint, tags } => {
+        Devices::Set { account, name, rename, static_endpoint, tags, owner } => {
             let change = DeviceChange {
                 name: rename.map(|name| name.to_string()),
                 static_endpoint: static_endpoint.map(|endpoint| match endpoint {
@@ -29,6 +29,7 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
                     StaticEndpoint::At(addr) => Some(addr),
                 }),
                 tags: tags.map(|tags| tags.into_iter().filter(|tag| !tag.is_empty()).collect()),
+                owner,
             };
             super::show(client.change_device(&account.account, &name, &change), json, one).await
         }
@@ -119,6 +120,9 @@ fn one(device: &Device) {
     }
     if !device.tags.is_empty() {
         say!("  tags       {}", device.tags.iter().cloned().collect::<Vec<_>>().join(", "));
+    }
+    if let Some(owner) = &device.owner {
+        say!("  owner      {owner}");
     }
     if device.cloned {
         say!(

@@ -8,6 +8,7 @@ use warren_proto::{DeviceName, JoinKeyId};
 
 use super::Log;
 use super::admin_people::{Audit, Tokens, Users};
+use super::admin_policy::{Policy, Why};
 use super::admin_relays::Relays;
 use super::values::{
     Expiry, StaticEndpoint, parse_expiry, parse_join_key_id, parse_name, parse_network,
@@ -123,6 +124,11 @@ pub(crate) enum AdminCommand {
     /// Activity: who changed what, when and from where
     #[command(subcommand)]
     Audit(Audit),
+    /// Policy: who may reach what
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Why two devices do or don't talk: policy, keys, NATs, candidates, relays, path
+    Why(Why),
     /// Relays: what carries traffic where no direct path exists
     #[command(subcommand)]
     Relays(Relays),
@@ -250,7 +256,7 @@ pub(crate) enum Devices {
     },
     /// Change a device
     #[command(group = ArgGroup::new("change").required(true).multiple(true)
-        .args(["rename", "static_endpoint", "tags"]))]
+        .args(["rename", "static_endpoint", "tags", "owner"]))]
     #[command(after_help = "Examples:\n  \
         warren admin devices set kitchen-pi --rename attic-pi\n  \
         warren admin devices set office --static-endpoint 203.0.113.7:51820")]
@@ -268,6 +274,9 @@ pub(crate) enum Devices {
         /// Its tags, instead of those it has; an empty one clears them
         #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
         tags: Option<Vec<String>>,
+        /// E-mail address of the person whose device it is; `none`: nobody's
+        #[arg(long, value_name = "E-MAIL")]
+        owner: Option<String>,
     },
     /// Cut a device off until it joins again
     Expire {

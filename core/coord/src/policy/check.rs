@@ -14,6 +14,7 @@ use crate::{Email, Tag};
 
 /// What an admin should know before a text is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// Errors, which prevent saving, and warnings.
     pub problems: Vec<Problem>,
@@ -25,6 +26,7 @@ pub struct Report {
 
 /// How a test of the text ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TestResult {
     /// The line that the test begins at.
     pub line: usize,

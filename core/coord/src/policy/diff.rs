@@ -14,6 +14,7 @@ const MAX_ROWS: usize = 50;
 
 /// What a text changes for whom.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Difference {
     /// Who can reach more.
     pub gains: Side,
@@ -23,6 +24,7 @@ pub struct Difference {
 
 /// All gains, or all losses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Side {
     /// Those that concern the most pairs first; at most 50.
     pub rows: Vec<Row>,
@@ -34,6 +36,7 @@ pub struct Side {
 
 /// Some devices, what they reach, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Row {
     /// Who.
     pub from: String,

@@ -1,4 +1,5 @@
 mod people;
+mod policy;
 mod relays;
 
 use std::path::{Path, PathBuf};

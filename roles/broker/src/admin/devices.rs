@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use warren_coord::policy::Members;
 use warren_coord::{Account as CoordAccount, DeviceEdit, DeviceView, PathView, Refused, Right};
-use warren_proto::{DeviceId, DeviceName, ErrorCode, RelayId};
+use warren_proto::{DeviceId, DeviceName, ErrorCode, RelayId, UserId};
 
 use super::Time;
 use super::guard::{Asker, Granted, require};
@@ -80,8 +81,8 @@ async fn devices(
 ) -> ApiResult<Response> {
     let handle = broker.accounts.find(&account)?;
     let (now, unix) = (Instant::now(), fresh_ctx().unix);
-    let devices: Vec<Device> =
-        handle.read(|account| account.devices(now, unix).map(device_view).collect());
+    let views: Vec<DeviceView> = handle.read(|account| account.devices(now, unix).collect());
+    let devices = views.into_iter().map(|view| device_view(&broker, view));
     page.of(devices, |device| device.name.to_string())
 }
 
@@ -91,7 +92,7 @@ async fn show_device(
 ) -> ApiResult<Json<Device>> {
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
-    shown(&handle, device)
+    shown(&broker, &handle, device)
 }
 
 async fn change_device(
@@ -102,18 +103,50 @@ async fn change_device(
 ) -> ApiResult<Json<Device>> {
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
-    if change.tags.is_some() || change.static_endpoint.is_some() {
+    if change.tags.is_some() || change.static_endpoint.is_some() || change.owner.is_some() {
         // What others rely on isn't for its owner alone to change.
         require(&broker, &grant, Right::ManageDevices, Some(handle.id()))?;
     }
+    let name = change.name.map(|text| DeviceName::from_free_text(&text));
+    if let Some(name) = &name
+        && handle.read(|account| account.policy_names(name))
+    {
+        // Whoever gets such a name gets what the policy says of it.
+        require(&broker, &grant, Right::ManageDevices, Some(handle.id()))?;
+    }
     let edit = DeviceEdit {
-        owner: None,
-        name: change.name.map(|text| DeviceName::from_free_text(&text)),
+        owner: owner_of(&broker, &handle, change.owner.as_deref())?,
+        name,
         static_endpoint: change.static_endpoint,
         tags: change.tags.map(parse_tags).transpose()?,
     };
     handle.durable(grant.by(), move |account, _| account.prepare_change(device, edit)).await?;
-    shown(&handle, device)
+    shown(&broker, &handle, device)
+}
+
+/// The user that a device is to belong to: one of the account's people, by address; `none` for
+/// nobody.
+fn owner_of(
+    broker: &Broker,
+    handle: &AccountHandle,
+    text: Option<&str>,
+) -> ApiResult<Option<Option<UserId>>> {
+    let Some(text) = text else { return Ok(None) };
+    if text == "none" {
+        return Ok(Some(None));
+    }
+    let people = broker.people.read(|people| Members::of(people, handle.id()));
+    let owner = text.parse().ok().and_then(|email| people.find(&email));
+    let nobody = || {
+        Failure::new(
+            ErrorCode::NotFound,
+            format!(
+                "nobody in this account has the address '{text}'; `warren admin users list` shows \
+                 its people"
+            ),
+        )
+    };
+    owner.map(|owner| Some(Some(owner))).ok_or_else(nobody)
 }
 
 async fn expire_device(
@@ -124,7 +157,7 @@ async fn expire_device(
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
     handle.durable(by, move |account, _| account.prepare_expire(device)).await?;
-    shown(&handle, device)
+    shown(&broker, &handle, device)
 }
 
 async fn device_paths(
@@ -136,8 +169,7 @@ async fn device_paths(
     let device = find_device(&handle, &device)?;
     let (now, unix) = (Instant::now(), fresh_ctx().unix);
     let paths: Vec<DevicePath> = handle.read(|account| {
-        let mut names = BTreeMap::new();
-        names.extend(account.relays(now, unix).into_iter().map(|relay| (relay.id, relay.name)));
+        let names = relay_names(account);
         let shown = |path: PathView| {
             let peer = account.device(path.peer, now, unix)?.name;
             Some(path_view(path, peer, &names))
@@ -181,15 +213,18 @@ fn has_device(account: &CoordAccount, id: DeviceId) -> bool {
     account.device(id, Instant::now(), Duration::ZERO).is_some()
 }
 
-fn shown(handle: &AccountHandle, device: DeviceId) -> ApiResult<Json<Device>> {
+fn shown(broker: &Broker, handle: &AccountHandle, device: DeviceId) -> ApiResult<Json<Device>> {
     let (now, unix) = (Instant::now(), fresh_ctx().unix);
     handle
         .read(|account| account.device(device, now, unix))
-        .map(|view| Json(device_view(view)))
+        .map(|view| Json(device_view(broker, view)))
         .ok_or_else(|| Refused::NotFound("device").into())
 }
 
-pub(super) fn device_view(device: DeviceView) -> Device {
+pub(super) fn device_view(broker: &Broker, device: DeviceView) -> Device {
+    let owner = device.owner.and_then(|owner| {
+        broker.people.read(|people| people.user(owner).map(|user| user.email.to_string()))
+    });
     Device {
         id: device.id,
         name: device.name,
@@ -200,6 +235,7 @@ pub(super) fn device_view(device: DeviceView) -> Device {
         os: device.os,
         software: device.software,
         tags: device.tags.iter().map(ToString::to_string).collect(),
+        owner,
         static_endpoint: device.static_endpoint,
         ephemeral: device.ephemeral,
         expired: device.expired,
@@ -213,7 +249,13 @@ pub(super) fn device_view(device: DeviceView) -> Device {
     }
 }
 
-fn path_view(
+/// What the relays are called that an account's devices use or could use.
+pub(super) fn relay_names(account: &CoordAccount) -> BTreeMap<RelayId, DeviceName> {
+    let relays = account.relays(Instant::now(), fresh_ctx().unix);
+    relays.into_iter().map(|relay| (relay.id, relay.name)).collect()
+}
+
+pub(super) fn path_view(
     path: PathView,
     peer: DeviceName,
     relays: &BTreeMap<RelayId, DeviceName>,

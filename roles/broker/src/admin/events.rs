@@ -13,7 +13,7 @@ use futures_util::stream::unfold;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use warren_coord::Right;
+use warren_coord::{DeviceView, Right};
 use warren_proto::DeviceId;
 
 use super::devices::device_view;
@@ -64,7 +64,7 @@ async fn listen(
 ) -> ApiResult<Response> {
     let account = broker.accounts.find(&account)?;
     let changes = account.changes();
-    let known = devices(&account);
+    let known = devices(&broker, &account);
     let all: Vec<&Device> = known.values().collect();
     let ready = event("devices", &all).into_iter().collect();
     let listening = Listening { broker, account, grant, changes, known, ready };
@@ -105,7 +105,7 @@ impl Listening {
 
     /// Notes what has become of the devices since the last time.
     fn compare(&mut self) {
-        let now = devices(&self.account);
+        let now = devices(&self.broker, &self.account);
         for (id, device) in &now {
             let name = match self.known.get(id) {
                 None => "device.added",
@@ -129,10 +129,9 @@ fn event(name: &str, data: &impl Serialize) -> Option<Event> {
 }
 
 /// The devices, without what changes all the time.
-fn devices(account: &AccountHandle) -> BTreeMap<DeviceId, Device> {
+fn devices(broker: &Broker, account: &AccountHandle) -> BTreeMap<DeviceId, Device> {
     let (now, unix) = (Instant::now(), fresh_ctx().unix);
-    account.read(|account| {
-        let view = |view| Device { last_seen: None, ..device_view(view) };
-        account.devices(now, unix).map(view).map(|device| (device.id, device)).collect()
-    })
+    let devices: Vec<DeviceView> = account.read(|account| account.devices(now, unix).collect());
+    let view = |view| Device { last_seen: None, ..device_view(broker, view) };
+    devices.into_iter().map(view).map(|device| (device.id, device)).collect()
 }

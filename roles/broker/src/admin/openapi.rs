@@ -76,8 +76,8 @@ id. What isn't yours to see isn't there: 404.\n\n\
 **Repeating.** A POST with a body takes an `Idempotency-Key`: repeated within a day with the same key \
 it does nothing again and gives the same answer (header `Idempotent-Replayed`), until the broker is \
 restarted.\n\n\
-**Limits.** 200 requests at once and 20 a second for each token, 64 KiB for a body. Newer versions may \
-add fields to answers.";
+**Limits.** 200 requests at once and 20 a second for each token, 64 KiB for a body (a policy: 512). Newer \
+versions may add fields to answers.";
 
 fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let mut described = json!({

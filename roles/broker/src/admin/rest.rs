@@ -15,7 +15,7 @@ use ring::digest;
 use super::guard::{self, Guard};
 use super::once::{Once, once};
 use super::operation::{Operation, PREFIX};
-use super::{activity, devices, events, metrics, openapi, people, relays, routes, tokens};
+use super::{activity, devices, events, metrics, openapi, people, policy, relays, routes, tokens};
 use crate::api::problem::Failure;
 use crate::broker::Broker;
 
@@ -29,6 +29,7 @@ pub(super) fn operations() -> Vec<Operation> {
         devices::operations(),
         relays::operations(),
         people::operations(),
+        policy::operations(),
         tokens::operations(),
         activity::operations(),
         events::operations(),

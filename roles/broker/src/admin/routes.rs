@@ -314,13 +314,13 @@ fn join_key_view(key: &JoinKeyView) -> JoinKey {
 }
 
 /// A request's body in JSON; the error tells what is wrong with it.
-pub(super) struct Content<T>(pub(super) T);
+pub(super) struct Content<T, const MAX: usize = MAX_BODY>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Content<T> {
+impl<T: DeserializeOwned, const MAX: usize, S: Sync> FromRequest<S> for Content<T, MAX> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let body = extract::read(request, MAX_BODY, BODY_TIMEOUT).await?;
+        let body = extract::read(request, MAX, BODY_TIMEOUT).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| Failure::invalid(error.to_string()))
     }
 }

@@ -157,6 +157,9 @@ pub struct Device {
     pub software: String,
     /// Its tags.
     pub tags: BTreeSet<String>,
+    /// The e-mail address of the person that it belongs to.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// The endpoint that an admin set.
     pub static_endpoint: Option<SocketAddr>,
     /// Whether it vanishes when it goes offline.
@@ -215,6 +218,9 @@ pub struct DeviceChange {
     /// Its tags, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeSet<String>>,
+    /// The e-mail address of whom of the account's people it belongs to; `none`: to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// What is to be logged from now on.
