@@ -13,7 +13,7 @@
 //! | [`segment`] | what a host is plugged into: the internet or a LAN; roaming |
 //! | [`nat`] | routers and their nftables rules |
 //! | [`wire`] | the line between two TAP devices |
-//! | [`warren`] | the real program on the hosts: brokers and nodes |
+//! | [`warren`] | the real program on the hosts: brokers, nodes, relay servers |
 //! | [`demo`] | `warren demo` |
 //! | [`wait`] | waiting on conditions with a deadline |
 

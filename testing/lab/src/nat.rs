@@ -153,6 +153,46 @@ impl Router {
         self.spec.kind
     }
 
+    /// Lets UDP pass to and from these addresses alone, until [`Router::take_fence_down`].
+    ///
+    /// # Errors
+    /// When nft refuses it.
+    pub fn fence(&self, allowed: &[Ipv4Addr]) -> Result<()> {
+        let allowed: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        let passes = match allowed.join(", ") {
+            none if none.is_empty() => String::new(),
+            some => format!("ip saddr {{ {some} }} accept\nip daddr {{ {some} }} accept"),
+        };
+        self.host.nft(&format!(
+            r"
+table inet fence {{
+  chain forward {{
+    type filter hook forward priority -10; policy accept;
+    {passes}
+    meta l4proto udp drop
+  }}
+}}
+"
+        ))
+    }
+
+    /// Ends a [`Router::fence`].
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn take_fence_down(&self) -> Result<()> {
+        self.host.nft("delete table inet fence\n")
+    }
+
+    /// Lets nothing pass but to and from the router itself: what is behind it has a proxy there, or
+    /// nothing.
+    ///
+    /// # Errors
+    /// When nft refuses it.
+    pub fn forward_nothing(&self) -> Result<()> {
+        self.host.nft("insert rule inet firewall forward drop\n")
+    }
+
     fn rules(&self) -> Result<String> {
         let hairpin = self.spec.hairpin.then_some(self.wan.v4()?);
         Ok(rules(self.spec.kind, self.spec.lan, hairpin))

@@ -1,12 +1,15 @@
-//! The real program on the hosts of a world: brokers and nodes, driven by nothing but the command line.
+//! The real program on the hosts of a world: brokers, nodes and relay servers, driven by nothing but
+//! the command line.
 
 mod binary;
 mod broker;
 mod node;
+mod relay;
 mod status;
 
 pub use broker::Broker;
 pub use node::Node;
+pub use relay::RelayServer;
 pub use status::{NodeView, PeerView, PingReply, Status};
 
 use std::path::{Path, PathBuf};

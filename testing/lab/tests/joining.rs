@@ -135,18 +135,10 @@ fn forward(
     listener: std::net::TcpListener,
     connect: impl Fn() -> Result<std::net::TcpStream> + Send + 'static,
 ) {
-    let pump = |mut from: std::net::TcpStream, mut to: std::net::TcpStream| {
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut from, &mut to);
-            let _ = to.shutdown(std::net::Shutdown::Write);
-        })
-    };
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            let Ok(server) = connect() else { continue };
-            if let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) {
-                pump(client, server);
-                pump(server_too, client_too);
+            if let Ok(server) = connect() {
+                let _ = common::forward::join(client, server);
             }
         }
     });

@@ -2,79 +2,13 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use common::traffic::Stream;
 use common::{Lab, SECOND, kernel_ping, mesh_ipv4};
 use warren_lab::warren::Node;
-use warren_lab::{Host, NatKind, Plug, isolated, wait_until};
-
-/// A TCP connection through the tunnel that carries a byte each 10 ms and measures the gaps.
-struct Stream {
-    gap_us: &'static AtomicU32,
-    bytes: &'static AtomicU32,
-    stop: &'static AtomicBool,
-    threads: Vec<JoinHandle<Result<()>>>,
-}
-
-impl Stream {
-    /// From `client` to `server`, who has the mesh address `address`.
-    fn start(client: &Host, server: &Host, address: Ipv4Addr) -> Result<Self> {
-        let leaked = || -> &'static AtomicU32 { Box::leak(Box::default()) };
-        let (gap_us, bytes) = (leaked(), leaked());
-        let stop: &'static AtomicBool = Box::leak(Box::default());
-        let listener = server.enter(|| TcpListener::bind((address, 4000)))??;
-        let mut sending = client.enter(|| TcpStream::connect((address, 4000)))??;
-        sending.set_nodelay(true)?;
-        let (mut receiving, _) = listener.accept()?;
-        let sender = std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                sending.write_all(&[1])?;
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Ok(())
-        });
-        let receiver = std::thread::spawn(move || {
-            let mut last = Instant::now();
-            let mut buffer = [0; 4096];
-            loop {
-                let length = receiving.read(&mut buffer)?;
-                if length == 0 {
-                    return Ok(());
-                }
-                let gap = u32::try_from(last.elapsed().as_micros()).unwrap_or(u32::MAX);
-                last = Instant::now();
-                gap_us.fetch_max(gap, Ordering::Relaxed);
-                bytes.fetch_add(u32::try_from(length)?, Ordering::Relaxed);
-            }
-        });
-        Ok(Self { gap_us, bytes, stop, threads: vec![sender, receiver] })
-    }
-
-    /// Waits until so many more bytes have arrived.
-    fn flows(&self, what: &str, limit: Duration) -> Result<Duration> {
-        let goal = self.bytes.load(Ordering::Relaxed) + 50;
-        wait_until(what, limit, || Ok(self.bytes.load(Ordering::Relaxed) >= goal))
-    }
-
-    /// The longest gap so far; the count begins anew.
-    fn take_gap(&self) -> Duration {
-        Duration::from_micros(u64::from(self.gap_us.swap(0, Ordering::Relaxed)))
-    }
-
-    /// Ends it; an error of either side comes out here.
-    fn finish(self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().expect("no panic")?;
-        }
-        Ok(())
-    }
-}
+use warren_lab::{NatKind, Plug, isolated, wait_until};
 
 /// A laptop at home, a server in another home, and a running TCP connection between them.
 fn pair<'w>(

@@ -31,7 +31,7 @@ fn main() -> Result<()> {
         "link set lan up",
     ])?;
     let warren = Warren::at(&warren_bench::binary()?);
-    let broker = Broker::start(&warren, &hub, &["192.0.2.1".parse()?])?;
+    let broker = Broker::start_without_relay(&warren, &hub, &["192.0.2.1".parse()?])?;
     let link = broker.join_link()?;
     let flags = ["--join", &link, "--dns", "off"];
 

@@ -82,7 +82,7 @@ fn two_hosts(world: &World) -> Result<(Host, Host)> {
 
 fn warren(left: &Host, right: &Host, mtu: Option<u32>) -> Result<Tunnel> {
     let warren = Warren::at(&warren_bench::binary()?);
-    let broker = Broker::start(&warren, left, &["192.0.2.1".parse()?])?;
+    let broker = Broker::start_without_relay(&warren, left, &["192.0.2.1".parse()?])?;
     let link = broker.join_link()?;
     let mut flags = vec!["--join".to_owned(), link, "--dns".to_owned(), "off".to_owned()];
     if let Some(mtu) = mtu {

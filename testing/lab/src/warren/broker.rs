@@ -22,15 +22,31 @@ impl Broker {
     const START: Duration = Duration::from_secs(15);
 
     /// Starts one that devices reach by HTTPS and STUN at `addresses[0]`, and by STUN at all of them.
-    /// It relays for nobody: what has no direct path shows as such, unless a relay is named.
+    /// It relays for its accounts.
     ///
     /// # Errors
     /// When it doesn't come up within 15 s.
     pub fn start(warren: &Warren, host: &Host, addresses: &[IpAddr]) -> Result<Self> {
+        let arguments = Self::arguments(addresses)?;
+        Self::start_with(warren, host, &host.folder().join("broker"), arguments)
+    }
+
+    /// As [`Broker::start`], but it relays for nobody: what has no direct path shows as such, unless
+    /// a relay is named.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub fn start_without_relay(warren: &Warren, host: &Host, addresses: &[IpAddr]) -> Result<Self> {
+        let mut arguments = Self::arguments(addresses)?;
+        arguments.push("--no-relay".to_owned());
+        Self::start_with(warren, host, &host.folder().join("broker"), arguments)
+    }
+
+    fn arguments(addresses: &[IpAddr]) -> Result<Vec<String>> {
         let first = addresses.first().context("a broker has an address")?;
         let public = if first.is_ipv6() { format!("[{first}]") } else { first.to_string() };
         let mut arguments: Vec<String> =
-            ["--no-relay", "--listen", "[::]:443", "--public-url"].map(str::to_owned).into();
+            ["--listen", "[::]:443", "--public-url"].map(str::to_owned).into();
         arguments.push(format!("https://{public}"));
         for address in addresses {
             arguments.extend([
@@ -38,7 +54,7 @@ impl Broker {
                 std::net::SocketAddr::new(*address, 3478).to_string(),
             ]);
         }
-        Self::start_with(warren, host, &host.folder().join("broker"), arguments)
+        Ok(arguments)
     }
 
     /// Starts one with flags and a data folder of the caller's choice.
@@ -158,6 +174,7 @@ impl Broker {
 /// The level of the daemons' logs: `WARREN_LAB_LOG`, or our own crates' debug.
 pub(super) fn log_filter() -> String {
     const OURS: &str = "info,warren=debug,warren_broker=debug,warren_coord=debug,\
-                        warren_mesh=debug,warren_net=debug,warren_node=debug,warren_wg=debug";
+                        warren_mesh=debug,warren_net=debug,warren_node=debug,warren_relay=debug,\
+                        warren_turn=debug,warren_wg=debug";
     std::env::var("WARREN_LAB_LOG").unwrap_or_else(|_| OURS.to_owned())
 }

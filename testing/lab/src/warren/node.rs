@@ -3,6 +3,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use super::broker::log_filter;
 use super::{PeerView, PingReply, Status, Warren};
@@ -133,6 +134,17 @@ impl Node {
     pub fn peer(&self, name: &str) -> Result<PeerView> {
         let status = self.status()?;
         status.peer(name).cloned().with_context(|| format!("{} knows no {name}", self.host.name()))
+    }
+
+    /// What its mesh has counted under that name (`warren status --counters`).
+    ///
+    /// # Errors
+    /// When the daemon doesn't answer, or not in JSON.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let text = self.run(&["status", "--counters", "--json"])?;
+        let all: Value =
+            serde_json::from_str(&text).with_context(|| format!("status printed {text}"))?;
+        Ok(all["core"][name].as_u64().unwrap_or(0))
     }
 
     /// Waits until `accept` likes the status; a daemon that doesn't answer yet is waited for.

@@ -84,6 +84,8 @@ pub struct PeerView {
     pub reason: Option<String>,
     /// Where its datagrams go.
     pub endpoint: Option<SocketAddr>,
+    /// The relay in use.
+    pub relay: Option<String>,
     /// Round trip in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Bytes from it.
@@ -112,6 +114,8 @@ pub struct PingReply {
     pub path: String,
     /// Where datagrams to the peer go.
     pub endpoint: Option<SocketAddr>,
+    /// The relay in use.
+    pub relay: Option<String>,
     /// Why it isn't direct, or why no answer came.
     pub reason: Option<String>,
 }

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::net::IpAddr;
+pub(crate) mod forward;
+pub(crate) mod traffic;
+
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -17,20 +20,43 @@ pub(crate) struct Lab<'w> {
     pub(crate) warren: Warren,
     pub(crate) broker: Broker,
     pub(crate) broker_link: Link,
+    addresses: Vec<IpAddr>,
     pub(crate) link: String,
 }
 
 impl<'w> Lab<'w> {
+    /// The broker relays for nobody: a path that isn't direct is a failure.
     pub(crate) fn start(world: &'w World) -> Result<Self> {
+        Self::start_by(world, Broker::start_without_relay)
+    }
+
+    /// The broker relays where there is no direct path.
+    pub(crate) fn relaying(world: &'w World) -> Result<Self> {
+        Self::start_by(world, Broker::start)
+    }
+
+    fn start_by(
+        world: &'w World,
+        serve: impl FnOnce(&Warren, &Host, &[IpAddr]) -> Result<Broker>,
+    ) -> Result<Self> {
         let warren = Warren::locate()?;
         let host = world.host("broker")?;
         let first = world.internet().plug(&host, &Plug::dual())?;
         let second = world.internet().plug(&host, &Plug::ipv4())?;
         let addresses: Vec<IpAddr> =
             vec![first.v4()?.into(), second.v4()?.into(), first.v6()?.into()];
-        let broker = Broker::start(&warren, &host, &addresses)?;
+        let broker = serve(&warren, &host, &addresses)?;
         let link = broker.join_link()?;
-        Ok(Self { world, warren, broker, broker_link: first, link })
+        Ok(Self { world, warren, broker, broker_link: first, addresses, link })
+    }
+
+    /// Where the broker is reached over IPv4.
+    pub(crate) fn broker_ipv4(&self) -> Vec<Ipv4Addr> {
+        let ipv4 = |address: &IpAddr| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        };
+        self.addresses.iter().filter_map(ipv4).collect()
     }
 
     /// A host of that name on `segment`, and its link.
