@@ -1,7 +1,7 @@
 //! `warren demo`: a whole warren on this machine, without root.
 //!
 //! The program re-enters itself in namespaces of its own (see [`crate::isolate`]), builds three homes
-//! around a public broker, starts the real program on every machine, and shows how the devices find
+//! and an office around a public broker, starts the real program on every machine, and shows how the devices find
 //! each other. A second terminal gets in by [`shell`], which learns from a small file in the user's
 //! run folder which process holds the namespaces.
 
@@ -34,7 +34,7 @@ use view::{Form, Screen};
 pub struct Options {
     /// One JSON object a line instead of text.
     pub json: bool,
-    /// End, successfully, as soon as every pair of devices has a direct path.
+    /// End, successfully, as soon as every pair of devices has the best path that there is for it.
     pub once: bool,
 }
 
@@ -132,7 +132,7 @@ fn inside(options: Options, signals: &SigSet) -> Result<()> {
         }
         ensure!(
             !options.once || begun.elapsed() < ONCE,
-            "not every pair found a direct path within {ONCE:?}"
+            "not every pair found its path within {ONCE:?}"
         );
         wait_readable(&wishes)?;
     }

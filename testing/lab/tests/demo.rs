@@ -40,12 +40,15 @@ impl Demo {
         Ok(Self { child, folder, output })
     }
 
-    /// Reads its lines until one shows three direct paths.
+    /// Reads its lines until one shows that four pairs are direct, and two relayed.
     fn wait_complete(&mut self) -> Result<()> {
         for line in self.output.as_mut().context("piped")?.lines() {
             let view: serde_json::Value = serde_json::from_str(&line?)?;
             let paths = view["paths"].as_array().context("no paths")?;
-            if paths.iter().filter(|path| path["path"] == "direct").count() == 3 {
+            let of_kind = |kind: &str| paths.iter().filter(|path| path["path"] == kind).count();
+            if of_kind("direct") == 4 && of_kind("relayed") == 2 {
+                let relays = paths.iter().filter(|path| path["relay"] == "broker").count();
+                ensure!(relays == 2, "relayed by whom? {view}");
                 return Ok(());
             }
         }
@@ -92,7 +95,7 @@ fn survivors(program: &Path) -> Result<usize> {
 }
 
 #[test]
-fn the_demo_connects_three_devices_lets_one_in_and_leaves_nothing() {
+fn the_demo_connects_four_devices_lets_one_in_and_leaves_nothing() {
     let check = || -> Result<()> {
         // A copy of its own, so that the processes of other worlds aren't taken for this one's.
         let place = tempfile::tempdir()?;
@@ -145,7 +148,7 @@ fn a_demo_killed_outright_leaves_no_process_and_the_next_one_starts() {
         let again = command(&["--once"], demo.folder.path())?.output()?;
         let text = String::from_utf8_lossy(&again.stdout);
         ensure!(again.status.success(), "{again:?}");
-        ensure!(text.contains("direct"), "{text}");
+        ensure!(text.contains("direct") && text.contains("relayed via broker"), "{text}");
         Ok(())
     };
     check().unwrap();

@@ -34,17 +34,24 @@ pub(super) struct PathView {
     pub(super) to: String,
     pub(super) path: String,
     pub(super) endpoint: Option<String>,
+    pub(super) relay: Option<String>,
     pub(super) rtt_ms: Option<f64>,
     pub(super) found_after_ms: Option<u64>,
     pub(super) reason: Option<String>,
 }
 
+impl PathView {
+    /// Whether the reason tells why it isn't direct.
+    fn is_explained(&self) -> bool {
+        self.endpoint.is_none() || self.relay.is_some()
+    }
+}
+
 impl View {
-    /// Whether every pair has its direct path.
+    /// Whether every pair has found the best path that there is for it.
     pub(super) fn is_complete(&self) -> bool {
         let pairs = self.devices.len() * self.devices.len().saturating_sub(1) / 2;
-        let direct = |path: &&PathView| path.path == "direct" && path.found_after_ms.is_some();
-        self.paths.iter().filter(direct).count() == pairs
+        self.paths.iter().filter(|path| path.found_after_ms.is_some()).count() == pairs
     }
 }
 
@@ -71,7 +78,7 @@ impl Screen {
         if form == Form::Table {
             let _ = writeln!(
                 io::stdout(),
-                "Building three homes, a carrier and a broker on this machine …"
+                "Building three homes, an office, a carrier and a broker on this machine …"
             );
         }
         Self { form, shown: None, height: 0 }
@@ -142,7 +149,7 @@ fn table(view: &View) -> String {
             path.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),
             path.found_after_ms.map(seconds).unwrap_or_default()
         ));
-        if let (None, Some(reason)) = (&path.endpoint, &path.reason) {
+        if let (true, Some(reason)) = (path.is_explained(), &path.reason) {
             line(format!("      {reason}"));
         }
     }
@@ -160,16 +167,17 @@ fn way_in() -> String {
 }
 
 fn path_goes(path: &PathView) -> String {
-    match &path.endpoint {
-        Some(endpoint) => format!("{} via {endpoint}", path.path),
-        None => path.path.clone(),
+    match (&path.relay, &path.endpoint) {
+        (Some(relay), _) => format!("{} via {relay}", path.path),
+        (None, Some(endpoint)) => format!("{} via {endpoint}", path.path),
+        (None, None) => path.path.clone(),
     }
 }
 
 fn path_words(path: &PathView) -> String {
-    match (&path.endpoint, &path.reason) {
-        (None, Some(reason)) => format!("{}: {reason}", path.path),
-        (Some(_), _) | (None, None) => path_goes(path),
+    match &path.reason {
+        Some(reason) if path.is_explained() => format!("{}: {reason}", path_goes(path)),
+        Some(_) | None => path_goes(path),
     }
 }
 
@@ -227,9 +235,10 @@ mod tests {
             to: "desktop".to_owned(),
             path: path.to_owned(),
             endpoint: (path == "direct").then(|| "203.0.113.9:4000".to_owned()),
+            relay: (path == "relayed").then(|| "broker".to_owned()),
             rtt_ms: Some(rtt_ms),
-            found_after_ms: (path == "direct").then_some(730),
-            reason: None,
+            found_after_ms: (path != "connecting").then_some(730),
+            reason: (path == "relayed").then(|| "both NATs map per destination".to_owned()),
         };
         View {
             devices: vec![device("laptop"), device("desktop")],
@@ -239,9 +248,10 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_complete_when_every_pair_is_direct() {
+    fn a_view_is_complete_when_every_pair_has_its_path() {
         assert!(!view("connecting", 1.0).is_complete());
         assert!(view("direct", 1.0).is_complete());
+        assert!(view("relayed", 1.0).is_complete());
         let mut more = view("direct", 1.0);
         more.devices.push(DeviceView::default());
         assert!(!more.is_complete());
@@ -275,5 +285,12 @@ mod tests {
             ["laptop -> desktop: direct via 203.0.113.9:4000, 40.0 ms, found after 0.7 s"]
         );
         assert!(news(Some(&view("direct", 1.0)), &view("direct", 2.0)).is_empty());
+        assert_eq!(
+            news(Some(&before), &view("relayed", 41.0)),
+            [
+                "laptop -> desktop: relayed via broker: both NATs map per destination, 41.0 ms, found \
+              after 0.7 s"
+            ]
+        );
     }
 }
