@@ -37,7 +37,7 @@ pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up};
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 pub(crate) use service::{Role, Service, ServiceInstall};
 #[cfg(feature = "relay")]
-pub(crate) use turn::Relay;
+pub(crate) use turn::{Relay, RelayCommand, RelayServe};
 
 const GLOBAL: &str = "Global options";
 
@@ -56,7 +56,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Where the node keeps its key, cached map and socket; one folder for each node on a machine
+    /// Where a node keeps its key, cached map and socket, a relay its socket and ACME certificate; one
+    /// folder for each on a machine
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// Print JSON, for programs
@@ -164,8 +165,7 @@ pub(crate) enum DemoCommand {
 }
 
 /// Whose things `--state` doesn't name.
-const WITHOUT_STATE: &[&str] =
-    &["serve", "admin", "relay", "pair-relay", "demo", "completions", "man"];
+const WITHOUT_STATE: &[&str] = &["serve", "admin", "demo", "completions", "man"];
 
 /// The whole command line.
 pub(crate) fn command() -> clap::Command {
@@ -192,7 +192,7 @@ fn equipped(command: clap::Command) -> clap::Command {
 /// Takes the place of the global `--state` where that would mean nothing.
 fn no_state() -> Arg {
     let refuse = |_: &str| -> Result<PathBuf, String> {
-        Err("this command has nothing to do with a node's folder".to_owned())
+        Err("this command has nothing to do with a node's or relay's folder".to_owned())
     };
     Arg::new("state").long("state").hide(true).global(true).value_parser(ValueParser::new(refuse))
 }

@@ -6,6 +6,8 @@ mod cli;
 mod config_file;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(any(feature = "broker", feature = "relay"))]
+mod folder;
 mod logging;
 #[cfg(feature = "node")]
 mod node;
@@ -83,18 +85,26 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&global, args),
         #[cfg(feature = "relay")]
-        Command::Relay(args) => {
-            let _set_filter = logging::start(&global.log)?;
-            on_all_cores(relay::turn::serve(*args))
-        }
+        Command::Relay(args) => match args.command {
+            Some(cli::RelayCommand::Log(args)) => {
+                on_one_thread(relay::control::log(&global, "relay", args.filter))
+            }
+            None => {
+                let set_filter = logging::start(&global.log)?;
+                on_all_cores(relay::turn::serve(&global, args.serve, set_filter))
+            }
+        },
         #[cfg(feature = "relay")]
         Command::PairRelay(cli::PairRelay { command, serve }) => match command {
             Some(cli::PairRelayCommand::Probe(args)) => {
                 on_one_thread(relay::pair::probe(&global, args))
             }
+            Some(cli::PairRelayCommand::Log(args)) => {
+                on_one_thread(relay::control::log(&global, "pair-relay", args.filter))
+            }
             None => {
-                let _set_filter = logging::start(&global.log)?;
-                on_one_thread(relay::pair::serve(serve))
+                let set_filter = logging::start(&global.log)?;
+                on_one_thread(relay::pair::serve(&global, serve, set_filter))
             }
         },
         Command::Service(command) => service::run(&global, command),

@@ -1,5 +1,6 @@
 //! The standalone relays.
 
+pub(crate) mod control;
 #[cfg(feature = "broker")]
 mod embedded;
 pub(crate) mod pair;

@@ -1,7 +1,6 @@
 //! `warren serve`.
 
 use std::io::IsTerminal as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,26 +8,16 @@ use anyhow::Context as _;
 use warren_broker::{AcmeConfig, DeviceLimit, RelayRuntime, ServeConfig, SetLogFilter, TlsMode};
 
 use crate::cli::{Serve, Tls};
+use crate::folder;
 use crate::logging::SetFilter;
 use crate::output::Usage;
 use crate::shutdown;
 
-/// Where the broker keeps its things unless `--data` says otherwise: with the system's where this
-/// user may write there, or where they are already. Makes nothing.
+/// Where the broker keeps its things unless `--data` says otherwise.
 pub(crate) fn data_folder(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    if let Some(folder) = given {
-        return Ok(folder);
-    }
-    let system = PathBuf::from("/var/lib/warren/broker");
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0);
-    if is_root || system.exists() {
-        return Ok(system);
-    }
-    let home = std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
-    let home = home.context("there is no home folder for the broker's data: give --data DIR")?;
-    Ok(home.join("warren/broker"))
+    given
+        .or_else(|| folder::of("broker"))
+        .context("there is no home folder for the broker's data: give --data DIR")
 }
 
 #[cfg(feature = "relay")]

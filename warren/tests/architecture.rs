@@ -20,10 +20,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren-net", &[]),
     ("warren-control", &["warren-net", "warren-proto"]),
     ("warren-store", &["warren-coord", "warren-proto"]),
+    ("warren-tls", &[]),
     ("warren-web", &[]),
     (
         "warren-broker",
-        &["warren-coord", "warren-proto", "warren-store", "warren-turn", "warren-web"],
+        &[
+            "warren-coord",
+            "warren-proto",
+            "warren-store",
+            "warren-tls",
+            "warren-turn",
+            "warren-web",
+        ],
     ),
     (
         "warren-node",
@@ -38,7 +46,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "warren-relay",
-        &["warren-control", "warren-net", "warren-pair", "warren-proto", "warren-turn"],
+        &[
+            "warren-control",
+            "warren-net",
+            "warren-pair",
+            "warren-proto",
+            "warren-tls",
+            "warren-turn",
+        ],
     ),
     ("warren-lab", &["warren-proto"]),
     ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto", "warren-relay"]),

@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const WARREN: &str = env!("CARGO_BIN_EXE_warren");
@@ -48,12 +49,14 @@ fn admin(data: &Path, args: &[&str]) -> Output {
     command.args(["admin", "--data"]).arg(data).args(args).output().unwrap()
 }
 
-/// A relay at loopback, and where its metrics are.
-fn relay(args: &[String], listen: u16) -> (Running, SocketAddr) {
+/// A relay at loopback, and where its metrics are; `state` is its folder.
+fn relay(state: &Path, args: &[String], listen: u16) -> (Running, SocketAddr) {
     let metrics = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let child = Command::new(WARREN)
         .args(["relay", "--public-ip", "127.0.0.1", "--listen", &format!("127.0.0.1:{listen}")])
         .args(["--metrics", &metrics.to_string()])
+        .arg("--state")
+        .arg(state)
         .args(args)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -86,15 +89,67 @@ fn is_ready(metrics: SocketAddr, status: u16) -> bool {
 
 #[test]
 fn by_itself_it_says_what_goes_on_and_makes_credentials() {
-    let arguments = ["--standalone", "--secret", "s3cret", "--mint-token", "token"];
-    let (_relay, metrics) = relay(&arguments.map(str::to_owned), free_port());
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "s3cret\n").unwrap();
+    let file = secret.display().to_string();
+    let arguments = ["--standalone", "--secret-file", &file, "--mint-token", "token"];
+    let (_relay, metrics) = relay(folder.path(), &arguments.map(str::to_owned), free_port());
     wait_for("readiness", || is_ready(metrics, 200));
     let (status, text) = get(metrics, "GET /metrics HTTP/1.1").unwrap();
     assert!(status == 200 && text.contains("\nwarren_turn_allocations 0\n"), "{text}");
     let ask = "POST /credentials?id=phone HTTP/1.1";
     assert_eq!(get(metrics, ask).unwrap().0, 401);
-    let (status, text) = get(metrics, &format!("{ask}\r\nAuthorization: Bearer token")).unwrap();
-    assert!(status == 200 && text.contains(":phone\""), "{text}");
+    let minted = || {
+        let (status, text) =
+            get(metrics, &format!("{ask}\r\nAuthorization: Bearer token")).unwrap();
+        assert!(status == 200 && text.contains(":phone\""), "{text}");
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        let minted: serde_json::Value = serde_json::from_str(body).unwrap();
+        let name = minted["username"].as_str().unwrap();
+        let (expires, id) = name.split_once(':').unwrap();
+        let by = |secret: &[u8]| warren_turn::rest::mint(secret, expires.parse().unwrap(), id).1;
+        let password = minted["password"].as_str().unwrap().to_owned();
+        (password == by(b"s3cret"), password == by(b"n3wer"))
+    };
+    assert_eq!(minted(), (true, false));
+    std::fs::write(&secret, "n3wer\ns3cret\n").unwrap();
+    wait_for("the new secret", || minted() == (false, true));
+    // A guesser is held up.
+    let is_held_up = |_| get(metrics, ask).is_some_and(|(status, _)| status == 429);
+    assert!((0..2000).any(is_held_up), "nobody is held up");
+}
+
+#[test]
+fn what_it_logs_is_changed_by_its_owner_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--standalone", "--secret", "s3cret"].map(str::to_owned);
+    let port = free_port();
+    let (mut relay, metrics) = relay(folder.path(), &arguments, port);
+    wait_for("readiness", || is_ready(metrics, 200));
+    let log = |state: &Path, level: &str| {
+        let mut command = Command::new(WARREN);
+        command.args(["relay", "log", level, "--state"]).arg(state).output().unwrap()
+    };
+    let output = log(folder.path(), "warn,warren_relay=trace");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(log(folder.path(), "loud=very").status.code(), Some(2));
+    let output = log(&folder.path().join("elsewhere"), "info");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--state"), "{output:?}");
+    let stderr = relay.0.stderr.take().unwrap();
+    let heard = Arc::new(Mutex::new(String::new()));
+    let hear = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            hear.lock().unwrap().push_str(&line);
+        }
+    });
+    // Nothing that a relay knows, so the connection ends: that is told at trace alone.
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.write_all(&[0xFF; 64]).unwrap();
+    let _ = client.read(&mut [0]);
+    wait_for("the message", || heard.lock().unwrap().contains("a connection failed"));
 }
 
 #[test]
@@ -104,7 +159,8 @@ fn it_says_what_is_missing() {
         (&["relay", "--standalone"], "--secret"),
         (&["relay", "--standalone", "--users", "/nowhere"], "/nowhere"),
         (&["relay", "--broker", "https://127.0.0.1:1"], "--token-file"),
-        (&["relay", "--standalone", "--secret", "x", "--tls", "127.0.0.1:0"], "--cert"),
+        (&["relay", "--standalone", "--secret", "x", "--tls", "127.0.0.1:0"], "--acme"),
+        (&["relay", "--standalone", "--secret", "x", "--acme", "relay.example.org"], "--tls"),
     ] {
         let output = Command::new(WARREN).args(arguments).output().unwrap();
         assert!(!output.status.success());
@@ -130,14 +186,14 @@ fn in_a_warren_it_waits_for_its_broker_outlives_it_and_ends_when_it_is_removed()
             .map(str::to_owned)
     };
 
-    let (mut elsewhere, _) = relay(&arguments("office"), free_port());
+    let (mut elsewhere, _) = relay(folder.path(), &arguments("office"), free_port());
     let mut said = String::new();
     elsewhere.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(!elsewhere.0.wait().unwrap().success());
     assert!(said.contains("account"), "a token of another account: {said}");
 
     drop(broker);
-    let (mut relay, metrics) = relay(&arguments("home"), free_port());
+    let (mut relay, metrics) = relay(folder.path(), &arguments("home"), free_port());
     wait_for("waiting", || is_ready(metrics, 503));
     let broker = serve(&data, port);
     wait_for("readiness", || is_ready(metrics, 200));

@@ -11,7 +11,7 @@ mod server;
 use std::net::{IpAddr, SocketAddr};
 
 pub use client::{BindingClient, ClientEvent, Handled, Mapped, Mapping, ServerStatus};
-pub use limit::Limits;
+pub use limit::{Admission, Limiter, Limits};
 pub use server::{Answer, BindingServer, Refusal};
 pub(crate) use server::{MAX_FACTOR, MAX_UNKNOWN};
 

@@ -23,8 +23,8 @@ pub mod stream;
 mod timers;
 
 pub use binding::{
-    Answer, BindingClient, BindingServer, ClientEvent, Family, Handled, Limits, Mapped, Mapping,
-    Refusal, ServerStatus, Transmit, is_public,
+    Admission, Answer, BindingClient, BindingServer, ClientEvent, Family, Handled, Limiter, Limits,
+    Mapped, Mapping, Refusal, ServerStatus, Transmit, is_public,
 };
 pub use codec::{
     AttributeType, Builder, CHANNEL_HEADER_LEN, ChannelNumber, Class, Fingerprint,

@@ -14,10 +14,11 @@ use tar::{Archive, Builder, EntryType, Header};
 use tempfile::TempDir;
 use tracing::{info, warn};
 use warren_store::Store;
+use warren_tls::secret;
 
 use crate::accounts::fresh_ctx;
 use crate::admin::Time;
-use crate::data_dir::{DataDir, create_private, write_secret};
+use crate::data_dir::DataDir;
 use crate::tls;
 
 /// The database in the data folder.
@@ -171,8 +172,8 @@ impl Unpacked {
             match fs::read(self.work.path().join(&name)) {
                 Ok(contents) => {
                     let path = data.join(&name);
-                    create_private(path.parent().unwrap_or(data.path()))?;
-                    write_secret(&path, &contents)?;
+                    secret::create_folder(path.parent().unwrap_or(data.path()))?;
+                    secret::write(&path, &contents)?;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     remove_if_there(&data.join(&name))?;
@@ -290,9 +291,9 @@ fn unpack(archive: File, target: &Path) -> Result<Manifest> {
         }
         let path = target.join(&name);
         if let Some(folder) = path.parent() {
-            create_private(folder)?;
+            secret::create_folder(folder)?;
         }
-        write_secret(&path, &contents)?;
+        secret::write(&path, &contents)?;
     }
     ensure!(target.join(DATABASE).exists(), "it has no database");
     manifest.context("it has no manifest")

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use warren_coord::DeviceLimit;
+use warren_tls::AcmeConfig;
 
 /// The first port tried for HTTPS, and the one that ACME needs.
 pub const HTTPS_PORT: u16 = 443;
@@ -17,8 +18,6 @@ pub const HTTPS_PORT: u16 = 443;
 pub const FALLBACK_HTTPS_PORT: u16 = 8443;
 /// STUN's port (RFC 8489 §18.6).
 pub const STUN_PORT: u16 = 3478;
-/// Let's Encrypt's directory.
-pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// Domains that resolvers treat in ways of their own (RFC 6761, RFC 6762, RFC 7686, RFC 9476).
 const SPECIAL_DOMAINS: [&str; 6] = ["alt", "arpa", "invalid", "local", "localhost", "onion"];
@@ -204,23 +203,6 @@ pub enum TlsMode {
     Acme(AcmeConfig),
     /// None: plain HTTP, on loopback or behind a trusted proxy.
     Off,
-}
-
-/// Where certificates are ordered.
-#[derive(Debug, Clone)]
-pub struct AcmeConfig {
-    /// The authority's directory URL.
-    pub directory: String,
-    /// PEM file with a root certificate for the directory's own HTTPS, besides the public ones.
-    pub root: Option<PathBuf>,
-    /// Where the authority may write about expiring certificates.
-    pub email: Option<String>,
-}
-
-impl Default for AcmeConfig {
-    fn default() -> Self {
-        Self { directory: LETS_ENCRYPT.to_owned(), root: None, email: None }
-    }
 }
 
 /// Bounds on what strangers can make the broker hold or do.

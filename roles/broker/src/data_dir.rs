@@ -1,11 +1,12 @@
 //! The data folder: 0700, its secrets 0600, one broker at a time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use warren_tls::secret;
 
 /// The data folder, held by this process until dropped.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ impl DataDir {
     /// # Errors
     /// Another broker holds it, or it can't be made or entered.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        create_private(path)?;
+        secret::create_folder(path)?;
         let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).with_context(|| {
@@ -71,42 +72,13 @@ impl DataDir {
 
     /// Replaces a secret as a whole: after a crash there is the old one or the new one.
     pub(crate) fn write_secret(&self, name: &str, contents: &[u8]) -> Result<()> {
-        write_secret(&self.join(name), contents)
+        secret::write(&self.join(name), contents)
     }
 
     /// Makes renames durable.
     pub(crate) fn sync(&self) -> Result<()> {
         File::open(&self.path)?.sync_all().context("can't sync the data folder")
     }
-}
-
-/// Creates a folder that only its owner may enter, unless it is there.
-pub(crate) fn create_private(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("can't create the folder {}", path.display()))
-}
-
-/// Writes `contents` to a file of mode 0600 beside `path`, syncs it and renames it over `path`.
-pub(crate) fn write_secret(path: &Path, contents: &[u8]) -> Result<()> {
-    let folder = path.parent().context("a secret needs a folder")?;
-    let name = path.file_name().context("a secret needs a name")?.to_string_lossy();
-    let temporary = folder.join(format!(".{name}.new"));
-    let write = || -> std::io::Result<()> {
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file =
-            OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().with_context(|| format!("can't write {}", path.display()))
 }
 
 #[cfg(test)]

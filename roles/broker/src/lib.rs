@@ -31,12 +31,12 @@ use anyhow::Result;
 pub use backup::{Manifest, RESTORED_SECRETS, restore};
 pub use broker::{Running, start};
 pub use config::{
-    AcmeConfig, FALLBACK_HTTPS_PORT, HTTPS_PORT, LETS_ENCRYPT, Limits, STUN_PORT, ServeConfig,
-    SetLogFilter, TlsMode,
+    FALLBACK_HTTPS_PORT, HTTPS_PORT, Limits, STUN_PORT, ServeConfig, SetLogFilter, TlsMode,
 };
 pub use embedded::{RelayConnection, RelayPlan, RelayRuntime, RunningRelay, Starting};
 
 pub use warren_coord::DeviceLimit;
+pub use warren_tls::AcmeConfig;
 
 /// Runs a broker until `shutdown`, and tells the person at the terminal how to join.
 ///

@@ -1,6 +1,5 @@
 //! Certificates: the broker's own CA and its leaves, ACME, or none.
 
-mod acme;
 mod ca;
 
 use std::sync::{Arc, Mutex, RwLock};
@@ -14,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 use warren_proto::{BrokerIdentity, Pin};
+use warren_tls::Acme;
 
 use crate::addresses;
 use crate::config::{PublicUrl, TlsMode};
@@ -23,7 +23,8 @@ use ca::Ca;
 /// Files of the data folder that a backup takes along.
 pub(crate) const FILES: [&str; 2] = [ca::CURRENT, ca::NEXT];
 
-pub(crate) use acme::FOLDER as ACME_FOLDER;
+/// Where account and certificates of ACME are kept in the data folder.
+pub(crate) const ACME_FOLDER: &str = "acme";
 
 /// Checks that a restored folder's CA can be used.
 pub(crate) fn check(data: &DataDir) -> Result<()> {
@@ -41,8 +42,8 @@ const RENEWAL_CHECK: Duration = Duration::from_secs(600);
 pub(crate) enum Acceptor {
     /// Plain HTTP.
     Plain,
-    /// TLS, and perhaps ACME's challenges.
-    Tls { config: Arc<ServerConfig>, challenge: Option<Arc<ServerConfig>> },
+    /// TLS.
+    Tls(warren_tls::Acceptor),
 }
 
 impl Acceptor {
@@ -50,10 +51,8 @@ impl Acceptor {
     pub(crate) fn with_turn(self) -> Self {
         match self {
             Self::Plain => Self::Plain,
-            Self::Tls { config, challenge } => {
-                let mut config = ServerConfig::clone(&config);
-                config.alpn_protocols.push(warren_proto::TURN_ALPN.as_bytes().to_vec());
-                Self::Tls { config: Arc::new(config), challenge }
+            Self::Tls(acceptor) => {
+                Self::Tls(acceptor.with_protocol(warren_proto::TURN_ALPN.as_bytes()))
             }
         }
     }
@@ -75,19 +74,16 @@ impl Tls {
         match mode {
             TlsMode::Off => Ok(Self { acceptor: Acceptor::Plain, authority: None, task: None }),
             TlsMode::Acme(config) => {
-                let (acme, task) = acme::start(&data, &url.host, config)?;
-                let acceptor = Acceptor::Tls {
-                    config: server_config(acme.resolver)?,
-                    challenge: Some(acme.challenge),
-                };
-                Ok(Self { acceptor, authority: None, task: Some(task) })
+                let (acme, ordering) = Acme::start(data.join(ACME_FOLDER), &url.host, config)?;
+                let acceptor = Acceptor::Tls(acme.acceptor(server_config(acme.resolver())?));
+                Ok(Self { acceptor, authority: None, task: Some(tokio::spawn(ordering)) })
             }
             TlsMode::SelfSigned => {
                 let authority = Arc::new(Authority::open(data, url.host.clone())?);
                 let config = server_config(Arc::new(LeafResolver(authority.clone())))?;
                 let task = tokio::spawn(renew(authority.clone()));
                 Ok(Self {
-                    acceptor: Acceptor::Tls { config, challenge: None },
+                    acceptor: Acceptor::Tls(warren_tls::Acceptor::new(config)),
                     authority: Some(authority),
                     task: Some(task),
                 })

@@ -3,6 +3,7 @@
 //! The state machines are cores (`warren-turn`, `warren-pair`), the sockets `warren-net`'s; here are
 //! threads, signals, metrics.
 
+pub mod control;
 pub mod metrics;
 pub mod pair;
 pub mod turn;

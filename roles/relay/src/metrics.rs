@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::fmt::{Display, Write as _};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ pub trait Watched: Send + Sync + 'static {
     fn is_ready(&self) -> bool;
 
     /// Answers a request of its own kind; `None` for none of them.
-    fn call(&self, request: &Request<()>) -> Option<Response<Full<Bytes>>> {
-        let _ = request;
+    fn call(&self, request: &Request<()>, from: IpAddr) -> Option<Response<Full<Bytes>>> {
+        let _ = (request, from);
         None
     }
 }
@@ -104,8 +104,8 @@ async fn serve(listener: TcpListener, watched: Arc<impl Watched>) -> Infallible 
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok((stream, from)) => (stream, from.ip()),
             Err(error) => {
                 tracing::debug!(%error, "a connection for metrics failed");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -115,7 +115,7 @@ async fn serve(listener: TcpListener, watched: Arc<impl Watched>) -> Infallible 
         let watched = Arc::clone(&watched);
         tokio::spawn(async move {
             let answer = service_fn(|request: Request<Incoming>| {
-                let response = answer(&request.map(drop), &*watched);
+                let response = answer(&request.map(drop), from, &*watched);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -127,8 +127,8 @@ async fn serve(listener: TcpListener, watched: Arc<impl Watched>) -> Infallible 
     }
 }
 
-fn answer(request: &Request<()>, watched: &impl Watched) -> Response<Full<Bytes>> {
-    if let Some(response) = watched.call(request) {
+fn answer(request: &Request<()>, from: IpAddr, watched: &impl Watched) -> Response<Full<Bytes>> {
+    if let Some(response) = watched.call(request, from) {
         return response;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -177,7 +177,7 @@ mod tests {
 
     fn get(path: &str, ready: bool) -> (StatusCode, String) {
         let request = Request::get(path).body(()).unwrap();
-        let response = answer(&request, &Three { ready });
+        let response = answer(&request, IpAddr::from([127, 0, 0, 1]), &Three { ready });
         let status = response.status();
         let mut body = response.into_body();
         let frame = std::pin::Pin::new(&mut body);

@@ -8,6 +8,7 @@ mod forward;
 mod hub;
 mod link;
 mod listeners;
+mod mint;
 mod observe;
 mod sockets;
 mod streams;
@@ -33,11 +34,12 @@ use crate::metrics;
 use hub::Hub;
 pub use link::BrokerConfig;
 use link::Link;
-pub use observe::Mint;
+pub use mint::Mint;
 pub use sockets::{interface_addresses, relayed_address};
 pub use streams::Connection;
 pub use tls::pin_of;
 pub use warren_control::{BrokerUrl, Pins, RelayLinkConfig};
+pub use warren_tls::AcmeConfig;
 use worker::Worker;
 
 /// How often the end of a drain is looked for.
@@ -74,10 +76,29 @@ pub struct TurnConfig {
 pub struct TlsConfig {
     /// TCP addresses.
     pub listen: Vec<SocketAddr>,
-    /// The certificate chain, PEM; read again when it changes.
-    pub certificate: PathBuf,
-    /// Its key, PEM.
-    pub key: PathBuf,
+    /// Where the certificate comes from.
+    pub certificate: CertificateSource,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone)]
+pub enum CertificateSource {
+    /// Files, PEM; read again when they change.
+    Files {
+        /// The certificate chain.
+        chain: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// An ACME authority, which must find one of the TLS addresses at port 443 of the name.
+    Acme {
+        /// The name that the certificate is for.
+        name: String,
+        /// What is kept of account and certificates.
+        folder: PathBuf,
+        /// The authority.
+        config: AcmeConfig,
+    },
 }
 
 /// A TURN server that runs; it ends when this is dropped.

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use warren_relay::turn::{
-    Quotas, ServerConfig, Settings, TlsConfig, Turn, TurnConfig, User, interface_addresses,
+    CertificateSource, Quotas, ServerConfig, Settings, TlsConfig, Turn, TurnConfig, User,
+    interface_addresses,
 };
 
 const SECRET: &str = "s3cret";
@@ -99,7 +100,7 @@ fn certificate(folder: &std::path::Path) -> (PathBuf, PathBuf) {
 
 fn config(folder: &std::path::Path) -> TurnConfig {
     let listen = ["203.0.113.1:3478", "[2001:db8::1]:3478"].map(|at| at.parse().unwrap());
-    let (certificate, key) = certificate(folder);
+    let (chain, key) = certificate(folder);
     let user = User { name: "alice".to_owned(), password: "wonder".to_owned(), realm: None };
     let settings = Settings {
         realm: "warren".to_owned(),
@@ -112,8 +113,7 @@ fn config(folder: &std::path::Path) -> TurnConfig {
         tcp: listen.to_vec(),
         tls: Some(TlsConfig {
             listen: ["203.0.113.1:5349", "[2001:db8::1]:5349"].map(|at| at.parse().unwrap()).into(),
-            certificate,
-            key,
+            certificate: CertificateSource::Files { chain, key },
         }),
         server: ServerConfig {
             relayed_ipv4: Some("203.0.113.1".parse().unwrap()),
@@ -138,9 +138,18 @@ const CLIENTS: &[(&str, &str)] = &[
     ("TCP", "-t -u alice -w wonder -L 203.0.113.2 -e 203.0.113.3 203.0.113.1"),
     ("TCP, indications", "-t -s -u alice -w wonder -L 203.0.113.2 -e 203.0.113.3 203.0.113.1"),
     ("TLS", "-t -S -p 5349 -u alice -w wonder -L 203.0.113.2 -e 203.0.113.3 203.0.113.1"),
+    (
+        "TLS, indications",
+        "-t -S -s -p 5349 -u alice -w wonder -L 203.0.113.2 -e 203.0.113.3 203.0.113.1",
+    ),
     ("UDP, IPv6", "-x -u alice -w wonder -L 2001:db8::2 -e 2001:db8::3 2001:db8::1"),
     ("UDP, IPv4 to IPv6", "-x -u alice -w wonder -L 203.0.113.2 -e 2001:db8::3 203.0.113.1"),
     ("UDP, IPv6 to IPv4", "-u alice -w wonder -L 2001:db8::2 -e 203.0.113.3 2001:db8::1"),
+    (
+        "UDP, IPv6, indications",
+        "-s -x -u alice -w wonder -L 2001:db8::2 -e 2001:db8::3 2001:db8::1",
+    ),
+    ("TCP, IPv6", "-t -x -u alice -w wonder -L 2001:db8::2 -e 2001:db8::3 2001:db8::1"),
     ("TLS, IPv6", "-t -S -x -p 5349 -u alice -w wonder -L 2001:db8::2 -e 2001:db8::3 2001:db8::1"),
 ];
 

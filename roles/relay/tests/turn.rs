@@ -10,7 +10,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use warren_relay::Stop;
-use warren_relay::turn::{Master, ServerConfig, Settings, TlsConfig, Turn, TurnConfig};
+use warren_relay::turn::{
+    CertificateSource, Master, ServerConfig, Settings, TlsConfig, Turn, TurnConfig,
+};
 use warren_turn::client::{Client, Config, Credential, Event, Inbound, Transport};
 use warren_turn::stream::StreamDecoder;
 use warren_turn::{ChannelNumber, rest, virtual_relayed};
@@ -242,8 +244,10 @@ async fn a_new_certificate_is_taken_up_and_allocations_work_over_tls() {
     let mut config = config();
     config.tls = Some(TlsConfig {
         listen: vec![address],
-        certificate: folder.path().join("cert.pem"),
-        key: folder.path().join("key.pem"),
+        certificate: CertificateSource::Files {
+            chain: folder.path().join("cert.pem"),
+            key: folder.path().join("key.pem"),
+        },
     });
     let turn = Turn::start(&config).await.unwrap();
     let mut stream = connect_tls(address, &first, "first.test").await.unwrap();

@@ -1,7 +1,9 @@
 //! What a script is given and what a test gets back.
+
 use serde_json::json;
 use std::time::Duration;
 use warren_browser::{Browser, screenshots};
+
 #[test]
 fn a_script_sees_a_page_returns_what_it_found_and_leaves_a_picture() {
     let picture = screenshots().join("harness.png");
@@ -18,6 +20,7 @@ fn a_script_sees_a_page_returns_what_it_found_and_leaves_a_picture() {
     assert_eq!(job.run().unwrap(), json!({ "title": "Burrow" }));
     assert!(std::fs::read(picture).unwrap().starts_with(b"\x89PNG"));
 }
+
 #[test]
 fn a_script_that_fails_or_hangs_fails_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();

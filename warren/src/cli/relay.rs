@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::turn::RelayLog;
 use crate::output::parse_short_duration;
 
 /// What a pair relay and its clients have to agree on.
@@ -89,6 +90,8 @@ pub(crate) struct PairRelayServe {
 pub(crate) enum PairRelayCommand {
     /// Check that a pair relay joins clients and forwards; for health checks
     Probe(PairProbe),
+    /// Change what the running pair relay logs, until it restarts
+    Log(RelayLog),
 }
 
 #[derive(Debug, Args)]

@@ -6,20 +6,44 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, Subcommand};
 use ipnet::IpNet;
 use warren_proto::{DeviceName, Pin};
 
 use crate::output::parse_short_duration;
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("mode").args(["broker", "standalone"]).required(true))]
-#[command(group = ArgGroup::new("credentials").args(["secret", "secret_file", "users"])
-    .multiple(true))]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Credentials are made as TURN REST has it: user name EXPIRY:ID, password \
     base64(HMAC-SHA1(secret, user name)).\nSIGTERM drains: no new allocations, ends with the last \
     one or after --drain-timeout. SIGINT ends at once.")]
 pub(crate) struct Relay {
+    #[command(subcommand)]
+    pub(crate) command: Option<RelayCommand>,
+    #[command(flatten)]
+    pub(crate) serve: RelayServe,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RelayCommand {
+    /// Change what the running relay logs, until it restarts
+    Log(RelayLog),
+}
+
+/// Of `warren relay` and `warren pair-relay`.
+#[derive(Debug, Args)]
+pub(crate) struct RelayLog {
+    /// What to log: error, warn, info, debug, trace, or e.g. info,warren_relay=trace
+    #[arg(value_name = "LEVEL", value_parser = crate::logging::valid)]
+    pub(crate) filter: String,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("mode").args(["broker", "standalone"]).required(true))]
+#[command(group = ArgGroup::new("credentials").args(["secret", "secret_file", "users"])
+    .multiple(true))]
+#[command(group = ArgGroup::new("certificate").args(["cert", "acme"]))]
+pub(crate) struct RelayServe {
     /// Serve the warren of this broker, which says whom
     #[arg(
         long,
@@ -41,7 +65,7 @@ pub(crate) struct Relay {
     /// Serve by itself, without a broker
     #[arg(long, env = "WARREN_STANDALONE", requires = "credentials")]
     pub(crate) standalone: bool,
-    /// Secret that credentials are made with; twice while it is being changed
+    /// Secret that credentials are made with; twice while it is being changed, the new one first
     #[arg(
         long,
         env = "WARREN_SECRET",
@@ -63,18 +87,37 @@ pub(crate) struct Relay {
     #[arg(long, env = "WARREN_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',')]
     pub(crate) listen: Vec<SocketAddr>,
     /// Where to serve TURN over TLS
-    #[arg(long, env = "WARREN_TLS", value_name = "ADDR:PORT", value_delimiter = ',',
-          requires_all = ["cert", "key"])]
+    #[arg(
+        long,
+        env = "WARREN_TLS",
+        value_name = "ADDR:PORT",
+        value_delimiter = ',',
+        requires = "certificate"
+    )]
     pub(crate) tls: Vec<SocketAddr>,
     /// Certificate chain for --tls, PEM; read again when it changes
-    #[arg(long, env = "WARREN_CERT", value_name = "FILE", requires = "tls")]
+    #[arg(long, env = "WARREN_CERT", value_name = "FILE", requires_all = ["tls", "key"])]
     pub(crate) cert: Option<PathBuf>,
-    /// Name of the certificate; without one, nodes are told its key instead
+    /// Its key, PEM
+    #[arg(long, env = "WARREN_KEY", value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// Name of the certificate [default: that of --acme]; without one, nodes are told its key instead
     #[arg(long, env = "WARREN_TLS_NAME", value_name = "NAME", requires = "tls")]
     pub(crate) tls_name: Option<String>,
-    /// Its key, PEM
-    #[arg(long, env = "WARREN_KEY", value_name = "FILE", requires = "tls")]
-    pub(crate) key: Option<PathBuf>,
+    /// Order the certificate for --tls, for this name, whose TCP port 443 leads there (Let's Encrypt or
+    /// another ACME server); kept in the folder of --state
+    #[arg(long, env = "WARREN_ACME", value_name = "NAME", requires = "tls", conflicts_with = "cert",
+          value_parser = parse_name)]
+    pub(crate) acme: Option<String>,
+    /// ACME directory [default: Let's Encrypt]
+    #[arg(long, env = "WARREN_ACME_DIRECTORY", value_name = "URL", requires = "acme")]
+    pub(crate) acme_directory: Option<String>,
+    /// PEM file of an authority that the ACME directory's own certificate comes from
+    #[arg(long, env = "WARREN_ACME_ROOT", value_name = "FILE", requires = "acme")]
+    pub(crate) acme_root: Option<PathBuf>,
+    /// E-mail address for the ACME account
+    #[arg(long, env = "WARREN_ACME_EMAIL", value_name = "ADDRESS", requires = "acme")]
+    pub(crate) acme_email: Option<String>,
     /// Address of relayed ports as peers see it, one of each family [default: this host's own]
     #[arg(long, env = "WARREN_PUBLIC_IP", value_name = "IP", value_delimiter = ',')]
     pub(crate) public_ip: Vec<IpAddr>,
@@ -141,6 +184,17 @@ fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     bounds.ok_or_else(|| format!("'{text}' is no range of ports: use e.g. 49152-65535"))
 }
 
+fn parse_name(text: &str) -> Result<String, String> {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let is_name = text.contains('.') && text.split('.').all(is_label);
+    if is_name && text.parse::<IpAddr>().is_err() {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("'{text}' is no domain name: use e.g. relay.example.org"))
+}
+
 fn parse_net(text: &str) -> Result<IpNet, String> {
     let ip = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse::<IpNet>()
@@ -159,6 +213,14 @@ mod tests {
         assert_eq!(parse_ports("5-5"), Ok(5..=5));
         for text in ["", "1", "0-5", "9-5", "1-65536", "a-b"] {
             assert!(parse_ports(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_for_a_domain() {
+        assert_eq!(parse_name("Relay.example.org").as_deref(), Ok("relay.example.org"));
+        for text in ["", "localhost", "203.0.113.7", "relay..org", "https://relay.example.org"] {
+            assert!(parse_name(text).is_err(), "{text}");
         }
     }
 

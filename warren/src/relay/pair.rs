@@ -10,8 +10,9 @@ use warren_relay::pair::{
     Authenticator, Key, KeyError, Limits, PairRelayConfig, ProbeConfig, WELL_KNOWN_KEY,
 };
 
-use super::stops;
+use super::{control, stops};
 use crate::cli::{Global, PairProbe, PairRelayServe, PairSecret};
+use crate::logging::SetFilter;
 use crate::output::{self, say};
 
 const DEFAULT_PORT: u16 = 6060;
@@ -19,7 +20,11 @@ const KEY_VARIABLE: &str = "UDP_RELAY_SECRET_KEY";
 const MAKE_A_KEY: &str = "make one with `head -c 32 /dev/urandom | base64` and give it to the relay \
      and its clients as UDP_RELAY_SECRET_KEY or by --key-file";
 
-pub(crate) async fn serve(args: PairRelayServe) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    global: &Global,
+    args: PairRelayServe,
+    set_filter: SetFilter,
+) -> anyhow::Result<()> {
     let defaults = Limits::default();
     let config = PairRelayConfig {
         listen: listen(&args),
@@ -37,6 +42,7 @@ pub(crate) async fn serve(args: PairRelayServe) -> anyhow::Result<()> {
         workers: args.workers.map_or_else(cores, usize::from),
         metrics: args.metrics,
     };
+    let _control = control::open(global, "pair-relay", set_filter);
     warren_relay::pair::run(config, stops()?).await
 }
 

@@ -8,12 +8,15 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::sync::mpsc;
 use warren_proto::RelayTls;
 use warren_relay::turn::{
-    BrokerConfig, BrokerUrl, Master, Mint, Pins, Quotas, RelayLinkConfig, ServerConfig, Settings,
-    TlsConfig, TurnConfig, User, interface_addresses, pin_of, relayed_address,
+    AcmeConfig, BrokerConfig, BrokerUrl, CertificateSource, Master, Mint, Pins, Quotas,
+    RelayLinkConfig, ServerConfig, Settings, TlsConfig, TurnConfig, User, interface_addresses,
+    pin_of, relayed_address,
 };
 
-use super::stops;
-use crate::cli::Relay;
+use super::{control, stops};
+use crate::cli::{Global, RelayServe};
+use crate::folder;
+use crate::logging::SetFilter;
 use crate::output::Usage;
 
 const DEFAULT_PORT: u16 = 3478;
@@ -21,27 +24,29 @@ const DEFAULT_PORT: u16 = 3478;
 /// How often files are looked at that may have changed.
 const CHECK: Duration = Duration::from_secs(2);
 
-pub(crate) async fn serve(args: Relay) -> anyhow::Result<()> {
-    if let Some(url) = &args.broker {
-        let broker = broker(&args, url)?;
-        let config = config(&args, Settings::default())?;
-        let master = Master::Broker(Box::new(broker));
-        return warren_relay::turn::run(config, master, stops()?).await;
-    }
-    let sources = Sources {
-        realm: args.realm.clone(),
-        secrets: args.secret.clone(),
-        secret_file: args.secret_file.clone(),
-        users: args.users.clone(),
+pub(crate) async fn serve(
+    global: &Global,
+    args: RelayServe,
+    set_filter: SetFilter,
+) -> anyhow::Result<()> {
+    let (config, master) = match &args.broker {
+        Some(url) => {
+            let broker = broker(&args, url)?;
+            (config(global, &args, Settings::default())?, Master::Broker(Box::new(broker)))
+        }
+        None => {
+            let sources = Sources::new(&args);
+            let config = config(global, &args, sources.read()?)?;
+            let (tell, told) = mpsc::channel(1);
+            tokio::spawn(sources.watch(tell));
+            (config, Master::Nobody(told))
+        }
     };
-    let settings = sources.read()?;
-    let config = config(&args, settings)?;
-    let (tell, told) = mpsc::channel(1);
-    tokio::spawn(sources.watch(tell));
-    warren_relay::turn::run(config, Master::Nobody(told), stops()?).await
+    let _control = control::open(global, "relay", set_filter);
+    warren_relay::turn::run(config, master, stops()?).await
 }
 
-fn broker(args: &Relay, url: &str) -> anyhow::Result<BrokerConfig> {
+fn broker(args: &RelayServe, url: &str) -> anyhow::Result<BrokerConfig> {
     let url = BrokerUrl::parse(url).map_err(|error| Usage(format!("--broker: {error}")))?;
     let path = args.token_file.as_ref().context("give --token-file too")?;
     let token = read(path)?.trim().to_owned();
@@ -56,12 +61,13 @@ fn broker(args: &Relay, url: &str) -> anyhow::Result<BrokerConfig> {
         .collect();
     let mut ports: Vec<u16> = args.tls.iter().map(SocketAddr::port).collect();
     ports.dedup();
-    let pin = match (&args.cert, &args.tls_name) {
+    let name = args.tls_name.as_ref().or(args.acme.as_ref());
+    let pin = match (&args.cert, name) {
         (Some(path), None) => Some(pin_of(path)?),
         (Some(_) | None, _) => None,
     };
     let tls = ports.into_iter().map(|port| RelayTls {
-        host: args.tls_name.clone().unwrap_or_default(),
+        host: name.cloned().unwrap_or_default(),
         port,
         server_name: None,
         pin,
@@ -75,11 +81,11 @@ fn broker(args: &Relay, url: &str) -> anyhow::Result<BrokerConfig> {
     })
 }
 
-fn listen(args: &Relay) -> Vec<SocketAddr> {
+fn listen(args: &RelayServe) -> Vec<SocketAddr> {
     if args.listen.is_empty() { everywhere() } else { args.listen.clone() }
 }
 
-fn config(args: &Relay, settings: Settings) -> anyhow::Result<TurnConfig> {
+fn config(global: &Global, args: &RelayServe, settings: Settings) -> anyhow::Result<TurnConfig> {
     let listen = listen(args);
     let public = public_addresses(args)?;
     let ipv4 = public.iter().find_map(|ip| match ip {
@@ -96,11 +102,8 @@ fn config(args: &Relay, settings: Settings) -> anyhow::Result<TurnConfig> {
     Ok(TurnConfig {
         udp: listen.clone(),
         tcp: listen.clone(),
-        tls: args.cert.clone().zip(args.key.clone()).map(|(certificate, key)| TlsConfig {
-            listen: args.tls.clone(),
-            certificate,
-            key,
-        }),
+        tls: certificate(global, args)?
+            .map(|certificate| TlsConfig { listen: args.tls.clone(), certificate }),
         server: ServerConfig {
             relayed_ipv4: ipv4,
             relayed_ipv6: ipv6,
@@ -124,6 +127,24 @@ fn config(args: &Relay, settings: Settings) -> anyhow::Result<TurnConfig> {
     })
 }
 
+fn certificate(global: &Global, args: &RelayServe) -> anyhow::Result<Option<CertificateSource>> {
+    if let (Some(chain), Some(key)) = (&args.cert, &args.key) {
+        return Ok(Some(CertificateSource::Files { chain: chain.clone(), key: key.clone() }));
+    }
+    let Some(name) = args.acme.clone() else { return Ok(None) };
+    let folder = global.state.clone().or_else(|| folder::of("relay"));
+    let folder = folder.context("there is no home folder for the certificate: give --state DIR")?;
+    let mut config = AcmeConfig {
+        root: args.acme_root.clone(),
+        email: args.acme_email.clone(),
+        ..AcmeConfig::default()
+    };
+    if let Some(directory) = &args.acme_directory {
+        config.directory.clone_from(directory);
+    }
+    Ok(Some(CertificateSource::Acme { name, folder: folder.join("acme"), config }))
+}
+
 /// Both families, as far as the host has them.
 fn everywhere() -> Vec<SocketAddr> {
     let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
@@ -132,7 +153,7 @@ fn everywhere() -> Vec<SocketAddr> {
     [Some(ipv4), ipv6].into_iter().flatten().map(|ip| (ip, DEFAULT_PORT).into()).collect()
 }
 
-fn public_addresses(args: &Relay) -> anyhow::Result<Vec<IpAddr>> {
+fn public_addresses(args: &RelayServe) -> anyhow::Result<Vec<IpAddr>> {
     if args.public_ip.is_empty() {
         let own = [false, true].into_iter().filter_map(relayed_address);
         let named = || {
@@ -158,7 +179,7 @@ fn public_addresses(args: &Relay) -> anyhow::Result<Vec<IpAddr>> {
 }
 
 fn mint(
-    args: &Relay,
+    args: &RelayServe,
     settings: &Settings,
     listen: &[SocketAddr],
     public: &[IpAddr],
@@ -169,9 +190,8 @@ fn mint(
         (None, None) => return Ok(None),
     };
     ensure!(!token.is_empty(), "the token to make credentials with is empty");
-    let Some(secret) = settings.secrets.first() else {
-        bail!("credentials are made with a secret: give --secret too");
-    };
+    let has_secret = !settings.secrets.is_empty();
+    ensure!(has_secret, "credentials are made with a secret: give --secret too");
     let mut uris = Vec::new();
     let reached = |address: &SocketAddr| -> Vec<SocketAddr> {
         let family = public.iter().filter(|ip| ip.is_ipv4() == address.is_ipv4());
@@ -185,10 +205,19 @@ fn mint(
             ["udp", "tcp"].map(|transport| format!("turn:{address}?transport={transport}")),
         );
     }
-    for address in args.tls.iter().flat_map(reached) {
-        uris.push(format!("turns:{address}?transport=tcp"));
+    // A name is what a certificate vouches for.
+    match args.tls_name.as_ref().or(args.acme.as_ref()) {
+        Some(name) => {
+            let mut ports: Vec<u16> = args.tls.iter().map(SocketAddr::port).collect();
+            ports.dedup();
+            uris.extend(ports.iter().map(|port| format!("turns:{name}:{port}?transport=tcp")));
+        }
+        None => {
+            let addresses = args.tls.iter().flat_map(reached);
+            uris.extend(addresses.map(|address| format!("turns:{address}?transport=tcp")));
+        }
     }
-    Ok(Some(Mint { token, secret: secret.clone(), lifetime: args.mint_lifetime, uris }))
+    Ok(Some(Mint { token, lifetime: args.mint_lifetime, uris }))
 }
 
 /// Where credentials come from.
@@ -201,6 +230,15 @@ struct Sources {
 }
 
 impl Sources {
+    fn new(args: &RelayServe) -> Self {
+        Self {
+            realm: args.realm.clone(),
+            secrets: args.secret.clone(),
+            secret_file: args.secret_file.clone(),
+            users: args.users.clone(),
+        }
+    }
+
     fn read(&self) -> anyhow::Result<Settings> {
         let mut secrets = self.secrets.clone();
         if let Some(path) = &self.secret_file {

@@ -34,8 +34,9 @@ impl Default for Limits {
 
 const CELLS: usize = 4096;
 
+/// The buckets.
 #[derive(Debug)]
-pub(crate) struct Limiter {
+pub struct Limiter {
     prefix: Rate,
     total_rate: Rate,
     /// Two rows of [`CELLS`].
@@ -45,15 +46,20 @@ pub(crate) struct Limiter {
     start: Instant,
 }
 
+/// Whether somebody gets a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
+pub enum Admission {
+    /// Yes.
     Granted,
+    /// No: the prefix has had its share.
     PrefixExhausted,
+    /// No: all together have had theirs.
     TotalExhausted,
 }
 
 impl Limiter {
-    pub(crate) fn new(limits: Limits, seed: [u8; 16], now: Instant) -> Self {
+    /// Full buckets. `seed` keys the hash and must be random in production.
+    pub fn new(limits: Limits, seed: [u8; 16], now: Instant) -> Self {
         let (low, high) = seed.split_at(8);
         let word = |bytes: &[u8]| {
             u64::from_le_bytes(bytes.try_into().expect("half of a 16-byte seed is 8 bytes"))
@@ -68,7 +74,8 @@ impl Limiter {
         }
     }
 
-    pub(crate) fn admit(&mut self, source: IpAddr, now: Instant) -> Admission {
+    /// Takes a token of the source's prefix and one of all together's.
+    pub fn admit(&mut self, source: IpAddr, now: Instant) -> Admission {
         let elapsed = now.saturating_duration_since(self.start);
         let cell = self.fuller_cell(source);
         if !self.cells[cell].has_token(elapsed, self.prefix) {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use warren_proto::TURN_ALPN;
@@ -35,19 +34,11 @@ impl Stream {
     /// Goes through the TLS handshake, where there is one. `None`: it was an ACME challenge, which
     /// is answered by the handshake itself.
     pub(crate) async fn accept(socket: TcpStream, acceptor: &Acceptor) -> io::Result<Option<Self>> {
-        let (config, challenge) = match acceptor {
+        let acceptor = match acceptor {
             Acceptor::Plain => return Ok(Some(Self::Plain(socket))),
-            Acceptor::Tls { config, challenge } => (config, challenge),
+            Acceptor::Tls(acceptor) => acceptor,
         };
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
-        if let Some(challenge) = challenge
-            && rustls_acme::is_tls_alpn_challenge(&start.client_hello())
-        {
-            let mut stream = start.into_stream(challenge.clone()).await?;
-            tokio::io::AsyncWriteExt::shutdown(&mut stream).await?;
-            return Ok(None);
-        }
-        let stream = start.into_stream(config.clone()).await?;
+        let Some(stream) = acceptor.accept(socket).await? else { return Ok(None) };
         Ok(Some(Self::Tls(Box::new(Opened { first: None, stream }))))
     }
 

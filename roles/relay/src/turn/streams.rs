@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
@@ -13,13 +12,12 @@ use tokio::io::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use warren_tls::Acceptor;
 use warren_turn::server::{ClientAddr, StreamId};
 use warren_turn::stream::{MAX_FRAME, StreamDecoder};
 
 use super::hub::{Hub, STREAM_QUEUE};
-use super::tls::Certificate;
-use super::{TurnConfig, bind_tcp};
+use super::{TurnConfig, bind_tcp, tls};
 
 /// The longest message of somebody who has no allocation yet.
 const MAX_FIRST_FRAME: usize = 4096;
@@ -48,12 +46,9 @@ pub(super) async fn listen(
         tracing::info!(address = %listener.local_addr()?, "TURN over TCP");
         tasks.spawn(accept_tcp(Arc::clone(hub), listener));
     }
-    let Some(tls) = &config.tls else { return Ok(()) };
-    let certificate = Certificate::load(&tls.certificate, &tls.key)
-        .context("TURN over TLS has no certificate: see --cert and --key")?;
-    let acceptor = certificate.acceptor()?;
-    tasks.spawn(certificate.keep_fresh());
-    for address in &tls.listen {
+    let Some(wanted) = &config.tls else { return Ok(()) };
+    let acceptor = tls::acceptor(&wanted.certificate, tasks)?;
+    for address in &wanted.listen {
         let listener = bind_tcp("TURN over TLS", *address)?;
         tracing::info!(address = %listener.local_addr()?, "TURN over TLS");
         tasks.spawn(accept_tls(Arc::clone(hub), listener, acceptor.clone()));
@@ -88,7 +83,7 @@ async fn accept_tcp(hub: Arc<Hub>, listener: TcpListener) {
     }
 }
 
-async fn accept_tls(hub: Arc<Hub>, listener: TcpListener, acceptor: TlsAcceptor) {
+async fn accept_tls(hub: Arc<Hub>, listener: TcpListener, acceptor: Acceptor) {
     let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let mut connections = JoinSet::new();
     loop {
@@ -104,7 +99,8 @@ async fn accept_tls(hub: Arc<Hub>, listener: TcpListener, acceptor: TlsAcceptor)
                     let result = handshake.await;
                     drop(place);
                     match result {
-                        Ok(Ok(stream)) => serve(hub, stream, remote).await,
+                        Ok(Ok(Some(stream))) => serve(hub, stream, remote).await,
+                        Ok(Ok(None)) => tracing::debug!("an ACME authority has looked"),
                         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                         Err(_) => tracing::debug!("a TLS handshake took too long"),
                     }

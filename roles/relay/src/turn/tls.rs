@@ -1,4 +1,5 @@
-//! The certificate of TURN over TLS, read again when its files change.
+//! The certificate of TURN over TLS: ordered by ACME, or out of files that are read again when they
+//! change.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,18 +12,54 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio_rustls::TlsAcceptor;
-use warren_proto::Pin;
+use tokio::task::JoinSet;
+use warren_proto::{Pin, TURN_ALPN};
+use warren_tls::{Acceptor, Acme};
+
+use super::CertificateSource;
 
 /// How often the files are looked at.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// RFC 7443.
-const ALPN: &[u8] = b"stun.turn";
+/// What connections go through; `tasks` keeps its certificate fresh.
+pub(super) fn acceptor(
+    source: &CertificateSource,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<Acceptor> {
+    match source {
+        CertificateSource::Files { chain, key } => {
+            let certificate = Certificate::load(chain, key)
+                .context("TURN over TLS has no certificate: see --cert and --key")?;
+            let config = server_config(certificate.current.clone())?;
+            tasks.spawn(certificate.keep_fresh());
+            Ok(Acceptor::new(config))
+        }
+        CertificateSource::Acme { name, folder, config } => {
+            let (acme, ordering) = Acme::start(folder.clone(), name, config)?;
+            let acceptor = acme.acceptor(server_config(acme.resolver())?);
+            tasks.spawn(ordering);
+            Ok(acceptor)
+        }
+    }
+}
+
+fn server_config(
+    resolver: Arc<dyn ResolvesServerCert>,
+) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let mut config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context("TLS can't be set up")?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+    // RFC 7443.
+    config.alpn_protocols = vec![TURN_ALPN.as_bytes().to_vec()];
+    Ok(Arc::new(config))
+}
 
 /// A certificate and its files.
 #[derive(Debug)]
-pub(super) struct Certificate {
+struct Certificate {
     chain: PathBuf,
     key: PathBuf,
     seen: Stamp,
@@ -42,25 +79,14 @@ impl ResolvesServerCert for Current {
 }
 
 impl Certificate {
-    pub(super) fn load(chain: &Path, key: &Path) -> anyhow::Result<Self> {
+    fn load(chain: &Path, key: &Path) -> anyhow::Result<Self> {
         let seen = stamp(chain, key);
         let current = Arc::new(Current(Mutex::new(Arc::new(read(chain, key)?))));
         Ok(Self { chain: chain.to_owned(), key: key.to_owned(), seen, current })
     }
 
-    pub(super) fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
-        let mut config =
-            rustls::ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
-                .with_safe_default_protocol_versions()
-                .context("TLS can't be set up")?
-                .with_no_client_auth()
-                .with_cert_resolver(self.current.clone());
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(TlsAcceptor::from(Arc::new(config)))
-    }
-
     /// Looks at the files again and again; what can't be read leaves the old one in place.
-    pub(super) async fn keep_fresh(mut self) {
+    async fn keep_fresh(mut self) {
         loop {
             tokio::time::sleep(CHECK).await;
             let stamp = stamp(&self.chain, &self.key);

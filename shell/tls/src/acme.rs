@@ -12,59 +12,93 @@ use ring::digest::{SHA256, digest};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::server::ResolvesServerCert;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_acme::{AccountCache, CertCache, EventOk, ResolvesServerCertAcme};
 use tracing::{info, warn};
 
-use crate::config::AcmeConfig;
-use crate::data_dir::{DataDir, write_secret};
+use crate::{Acceptor, secret};
 
-/// Where account and certificates are kept in the data folder.
-pub(crate) const FOLDER: &str = "acme";
+/// The directory of Let's Encrypt.
+pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
-/// What the TLS acceptor needs: the resolver of certificates and the answer to challenges.
-pub(crate) struct Acme {
-    pub(crate) resolver: Arc<ResolvesServerCertAcme>,
-    pub(crate) challenge: Arc<ServerConfig>,
+/// Where certificates are ordered.
+#[derive(Debug, Clone)]
+pub struct AcmeConfig {
+    /// The authority's directory URL.
+    pub directory: String,
+    /// PEM file with a root certificate for the directory's own HTTPS, besides the public ones.
+    pub root: Option<PathBuf>,
+    /// Where the authority may write about expiring certificates.
+    pub email: Option<String>,
 }
 
-/// Begins to order and renew the certificate for `domain`; the task runs until dropped.
-pub(crate) fn start(
-    data: &DataDir,
-    domain: &str,
-    config: &AcmeConfig,
-) -> Result<(Acme, tokio::task::JoinHandle<()>)> {
-    let folder = data.join(FOLDER);
-    crate::data_dir::create_private(&folder)?;
-    let provider = Arc::new(default_provider());
-    let client = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(config.root.as_deref())?)
-        .with_no_client_auth();
-    let mut state = rustls_acme::AcmeConfig::new_with_client_config([domain], Arc::new(client))
-        .directory(&config.directory)
-        .contact(config.email.iter().map(|email| format!("mailto:{email}")))
-        .cache(SecretFiles(folder))
-        .state();
-    let acme = Acme {
-        resolver: state.resolver(),
-        challenge: state.challenge_rustls_config_with_provider(provider),
-    };
-    let task = tokio::spawn(async move {
-        while let Some(event) = state.next().await {
-            match event {
-                Ok(EventOk::DeployedNewCert) => info!("a new certificate is in use"),
-                Ok(EventOk::DeployedCachedCert) => info!("the kept certificate is in use"),
-                Ok(EventOk::CertCacheStore | EventOk::AccountCacheStore) => {}
-                Err(error) => warn!(
-                    %error,
-                    "no certificate from the ACME authority yet; is port 443 of the public URL's \
-                     domain forwarded to this broker? It is tried again"
-                ),
+impl Default for AcmeConfig {
+    fn default() -> Self {
+        Self { directory: LETS_ENCRYPT.to_owned(), root: None, email: None }
+    }
+}
+
+/// A certificate that is ordered and renewed.
+#[derive(Debug)]
+pub struct Acme {
+    resolver: Arc<ResolvesServerCertAcme>,
+    challenge: Arc<ServerConfig>,
+}
+
+impl Acme {
+    /// Orders the certificate for `domain` and keeps it new, as long as the returned future is
+    /// driven. `folder` holds account and certificate over restarts; it is made if need be.
+    ///
+    /// # Errors
+    /// The folder can't be made, or the authority's root can't be read.
+    pub fn start(
+        folder: PathBuf,
+        domain: &str,
+        config: &AcmeConfig,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>)> {
+        secret::create_folder(&folder)?;
+        let provider = Arc::new(default_provider());
+        let client = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(config.root.as_deref())?)
+            .with_no_client_auth();
+        let mut state = rustls_acme::AcmeConfig::new_with_client_config([domain], Arc::new(client))
+            .directory(&config.directory)
+            .contact(config.email.iter().map(|email| format!("mailto:{email}")))
+            .cache(SecretFiles(folder))
+            .state();
+        let acme = Self {
+            resolver: state.resolver(),
+            challenge: state.challenge_rustls_config_with_provider(provider),
+        };
+        let domain = domain.to_owned();
+        let ordering = async move {
+            while let Some(event) = state.next().await {
+                match event {
+                    Ok(EventOk::DeployedNewCert) => info!("a new certificate is in use"),
+                    Ok(EventOk::DeployedCachedCert) => info!("the kept certificate is in use"),
+                    Ok(EventOk::CertCacheStore | EventOk::AccountCacheStore) => {}
+                    Err(error) => warn!(
+                        %error,
+                        "no certificate from the ACME authority yet; does TCP port 443 of {domain} \
+                         lead here? It is tried again"
+                    ),
+                }
             }
-        }
-    });
-    Ok((acme, task))
+        };
+        Ok((acme, ordering))
+    }
+
+    /// Where the certificate comes from, for a server's configuration.
+    pub fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
+        self.resolver.clone()
+    }
+
+    /// What connections go through: `config` for clients, its challenges for the authority.
+    pub fn acceptor(&self, config: Arc<ServerConfig>) -> Acceptor {
+        Acceptor::with_challenge(config, self.challenge.clone())
+    }
 }
 
 fn roots(extra: Option<&Path>) -> Result<RootCertStore> {
@@ -106,7 +140,7 @@ impl SecretFiles {
 
     async fn store(&self, path: PathBuf, contents: &[u8]) -> Result<(), std::io::Error> {
         let contents = contents.to_vec();
-        tokio::task::spawn_blocking(move || write_secret(&path, &contents))
+        tokio::task::spawn_blocking(move || secret::write(&path, &contents))
             .await
             .map_err(std::io::Error::other)?
             .map_err(std::io::Error::other)
