@@ -26,6 +26,11 @@
 //! ([`crate::rest::virtual_address`]): no port, no socket. Virtual talks only to virtual. An id
 //! that comes from a new 5-tuple replaces itself.
 //!
+//! # Forged addresses
+//! A nonce that a broker has minted saves a round trip, but proves nothing of the address that a
+//! request came from. What an allocation made with one lets through to its client is no more than came
+//! from there, until a request carries a nonce of the server's own: the answer to the Allocate has one.
+//!
 //! # Strangers
 //! Before a request has proved its credential nothing is kept but rates: nonces are keyed hashes,
 //! a reply is at most four times as long as what it answers, and counted against the sender's
@@ -73,7 +78,7 @@ use nonces::Nonces;
 use owner::Owners;
 use policy::Policy;
 use port::Reservations;
-use stream::Stream;
+use stream::{Prefix, Stream};
 use table::{Keyed, Table};
 
 /// One of the shell's UDP sockets that clients send to, or one address of a socket that has several.
@@ -203,11 +208,13 @@ pub enum Dropped {
     Peer,
     /// The credential's bandwidth, or the server's, is used up.
     Bandwidth,
+    /// More than came from a client whose address is unproven: it may be forged.
+    Unproven,
 }
 
 impl Dropped {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::Source,
         Self::Unexpected,
@@ -219,6 +226,7 @@ impl Dropped {
         Self::NoPermission,
         Self::Peer,
         Self::Bandwidth,
+        Self::Unproven,
     ];
 
     /// A short name for metrics.
@@ -235,6 +243,7 @@ impl Dropped {
             Self::NoPermission => "no_permission",
             Self::Peer => "peer",
             Self::Bandwidth => "bandwidth",
+            Self::Unproven => "unproven",
         }
     }
 }
@@ -273,6 +282,8 @@ pub struct Server {
     streams: HashMap<StreamId, Stream, Keyed>,
     /// How many of them have no allocation.
     waiting_streams: u32,
+    /// Where these come from.
+    waiting_by_prefix: HashMap<Prefix, u32, Keyed>,
     timers: Timers<Timer>,
     random: Random,
     counters: Counters,
@@ -299,8 +310,9 @@ impl Server {
             table: Table::new(&config, keyed.clone()),
             owners: Owners::new(keyed.clone()),
             reservations: Reservations::new(keyed.clone()),
-            streams: HashMap::with_hasher(keyed),
+            streams: HashMap::with_hasher(keyed.clone()),
             waiting_streams: 0,
+            waiting_by_prefix: HashMap::with_hasher(keyed),
             timers: Timers::default(),
             counters: Counters::default(),
             transmits: VecDeque::new(),

@@ -31,7 +31,7 @@ fn id(n: u32) -> String {
     format!("dev_{n:032x}")
 }
 
-fn request(n: u32, method: Method, fill: impl FnOnce(&mut Builder<'_>)) -> Vec<u8> {
+fn request(n: u32, method: Method, nonce: &[u8], fill: impl FnOnce(&mut Builder<'_>)) -> Vec<u8> {
     let (username, password) = rest::mint(SECRET, UNIX + 600, &id(n));
     let text = format!("{username}:{REALM}:{password}");
     let key = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
@@ -45,7 +45,7 @@ fn request(n: u32, method: Method, fill: impl FnOnce(&mut Builder<'_>)) -> Vec<u
     builder
         .username(username.as_bytes())
         .realm(REALM.as_bytes())
-        .nonce(rest::nonce(SECRET, UNIX).as_bytes())
+        .nonce(nonce)
         .attribute(AttributeType::PASSWORD_ALGORITHMS, &[0, 2, 0, 0, 0, 1, 0, 0])
         .password_algorithm(PasswordAlgorithm::Sha256)
         .integrity_sha256(&Sha256Key::new(key.as_ref()));
@@ -53,21 +53,23 @@ fn request(n: u32, method: Method, fill: impl FnOnce(&mut Builder<'_>)) -> Vec<u
 }
 
 fn allocate(n: u32) -> Vec<u8> {
-    request(n, Method::ALLOCATE, |b| {
+    request(n, Method::ALLOCATE, rest::nonce(SECRET, UNIX).as_bytes(), |b| {
         b.requested_transport(UDP_TRANSPORT).requested_address_family(Family::V6).virtual_address();
     })
 }
 
-fn bind(n: u32) -> Vec<u8> {
-    request(n, Method::CHANNEL_BIND, |b| {
+/// `nonce` is the server's own: it proves the address.
+fn bind(n: u32, nonce: &[u8]) -> Vec<u8> {
+    request(n, Method::CHANNEL_BIND, nonce, |b| {
         b.channel_number(ChannelNumber::MIN).xor_peer_address(virtual_relayed(&id(n ^ 1)));
     })
 }
 
-fn granted(server: &mut Server, from: ClientAddr, request: &[u8], now: Instant) {
+fn granted(server: &mut Server, from: ClientAddr, request: &[u8], now: Instant) -> Vec<u8> {
     assert_eq!(server.handle_datagram(from, request, now), Handled::Consumed);
     let answer = server.poll_transmit().unwrap();
     assert_eq!(Message::parse(&answer.contents).unwrap().class(), Class::Success);
+    answer.contents
 }
 
 /// One test, because the allocator counts for the whole process.
@@ -81,8 +83,9 @@ fn an_allocation_with_a_channel_takes_less_than_a_kilobyte_and_gives_it_back() {
     let mut server = Server::new(Config::private(settings), [1; 32], now, unix);
     let region = Region::new(ALLOCATOR);
     for n in 0..COUNT {
-        granted(&mut server, at(n), &allocate(n), now);
-        granted(&mut server, at(n), &bind(n), now);
+        let answer = granted(&mut server, at(n), &allocate(n), now);
+        let nonce = Message::parse(&answer).unwrap().nonce().unwrap();
+        granted(&mut server, at(n), &bind(n, nonce), now);
     }
     let stats = region.change();
     let held = stats.bytes_allocated - stats.bytes_deallocated;

@@ -35,7 +35,10 @@ impl Client {
 
     fn handle_success(&mut self, open: &Transaction, message: &Message<'_>, now: Instant) {
         match open.request {
-            Request::Allocate => self.handle_allocated(message, open.begun, now),
+            Request::Allocate => {
+                self.handle_allocated(message, open.begun, now);
+                self.take_nonce(message, now);
+            }
             Request::Clear => self.request(Request::Allocate, now),
             Request::Refresh => self.handle_refreshed(message, now),
             Request::Remove => self.end(Event::Closed),
@@ -43,6 +46,14 @@ impl Client {
             Request::CreatePermission(ip) => self.handle_permitted(ip, now),
             Request::Binding => self.events.extend(self.rtt.map(Event::Rtt)),
         }
+    }
+
+    /// A server of ours that took a nonce of the broker's wants to hear its own again, or it holds back
+    /// what it can't be sure to send to us.
+    fn take_nonce(&mut self, message: &Message<'_>, now: Instant) {
+        let (Some(nonce), Some(auth)) = (message.nonce(), &mut self.auth) else { return };
+        auth.nonce = nonce.to_vec();
+        self.verify(now);
     }
 
     fn handle_error(&mut self, open: &Transaction, message: &Message<'_>, now: Instant) {

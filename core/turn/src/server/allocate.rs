@@ -242,6 +242,7 @@ impl Server {
             token: None,
             expires,
             peers: Peers::default(),
+            credit: reply.credit,
             opening: None,
         });
         self.timers.set(expires, Timer::Allocation(handle));
@@ -456,8 +457,11 @@ impl Server {
         }
         let Some(mapped) = self.remote(reply.client()) else { return };
         let (relayed, token) = (allocation.relayed, allocation.token);
+        let is_unproven = allocation.credit.is_some();
         let lifetime = allocation.expires.saturating_duration_since(now).as_secs();
         let addresses = self.relayed_addresses(relayed);
+        // Whoever repeats it has heard it.
+        let nonce = is_unproven.then(|| self.nonces.issue(mapped, self.unix(now)));
         self.succeed(reply, |builder| {
             for address in addresses.into_iter().flatten() {
                 builder.xor_relayed_address(address);
@@ -469,6 +473,9 @@ impl Server {
             }
             if let Some(token) = token {
                 builder.reservation_token(token);
+            }
+            if let Some(nonce) = nonce {
+                builder.nonce(nonce.as_bytes());
             }
             for (family, progress) in Family::ALL.into_iter().zip(families) {
                 if let Progress::Failed(code) = progress {

@@ -52,6 +52,10 @@ pub(super) struct Allocation {
     /// Also when its timer is set.
     pub(super) expires: Instant,
     pub(super) peers: Peers,
+    /// Bytes that may still be sent to the client, as long as nothing proves that it hears what is sent
+    /// to its address: as many as came from there. Any number (`None`) once something does. So whoever
+    /// forges an address has nothing sent there that he couldn't have sent himself.
+    pub(super) credit: Option<u32>,
     /// While its ports are being opened.
     pub(super) opening: Option<Box<Opening>>,
 }

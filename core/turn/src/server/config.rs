@@ -111,6 +111,8 @@ pub struct Quotas {
     pub peers: u16,
     /// Connections that have no allocation yet, in total.
     pub waiting_streams: u32,
+    /// The same of one /24 (IPv4) or /56 (IPv6), so that nobody keeps all others out.
+    pub waiting_streams_per_prefix: u32,
 }
 
 impl Default for Quotas {
@@ -123,6 +125,7 @@ impl Default for Quotas {
             max_lifetime: Duration::from_secs(3600),
             peers: 4096,
             waiting_streams: 1000,
+            waiting_streams_per_prefix: 125,
         }
     }
 }

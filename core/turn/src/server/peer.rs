@@ -10,6 +10,9 @@ use super::{Delivery, Dropped, Heading, RelayedPort, Route, Run, Server};
 use crate::binding::Family;
 use crate::rest::{VIRTUAL_PORT, is_virtual};
 
+/// The most that stands in front of a datagram for a client, and behind it: of a Data indication.
+const HEAD: u64 = 64;
+
 impl Server {
     pub(super) fn find_peer_route(
         &mut self,
@@ -27,7 +30,7 @@ impl Server {
         if allocation.relayed.port(port.family) != Some(port.port) {
             return Err(Dropped::NoAllocation);
         }
-        let delivery = self.deliver(allocation, peer, now)?;
+        let delivery = self.deliver(handle, peer, run, now)?;
         self.charge(handle, run, now)?;
         self.counters.to_clients.add(run);
         Ok(delivery)
@@ -43,11 +46,12 @@ impl Server {
         now: Instant,
     ) -> Result<Route, Dropped> {
         let allocation = self.table.get(handle).ok_or(Dropped::NoAllocation)?;
+        let is_unproven = allocation.credit.is_some();
         let route = match (allocation.relayed, peer.ip()) {
             (Relayed::Virtual(from), IpAddr::V6(to)) => {
                 let from = SocketAddr::from((from, VIRTUAL_PORT));
                 let to = self.table.find_virtual(to).filter(|_| peer.port() == VIRTUAL_PORT);
-                Route::Client(self.deliver_inside(to, from, now)?)
+                Route::Client(self.deliver_inside(to, from, run, now)?)
             }
             (Relayed::Virtual(_), IpAddr::V4(_)) => return Err(Dropped::Peer),
             (Relayed::Ports { .. }, ip) => {
@@ -58,7 +62,7 @@ impl Server {
                         let from = SocketAddr::new(own, port);
                         let to = RelayedPort { family, port: peer.port() };
                         let to = self.table.find_port(to);
-                        Route::Client(self.deliver_inside(to, from, now)?)
+                        Route::Client(self.deliver_inside(to, from, run, now)?)
                     }
                     Some(_) | None => {
                         Route::Peer { from: RelayedPort { family, port }, to: peer, dont_fragment }
@@ -67,6 +71,9 @@ impl Server {
             }
         };
         self.charge(handle, run, now)?;
+        if is_unproven {
+            self.earn(handle, run);
+        }
         match route {
             Route::Peer { .. } => self.counters.to_peers.add(run),
             Route::Client(_) => self.counters.between_clients.add(run),
@@ -75,22 +82,24 @@ impl Server {
     }
 
     fn deliver_inside(
-        &self,
+        &mut self,
         to: Option<Handle>,
         from: SocketAddr,
+        run: Run,
         now: Instant,
     ) -> Result<Delivery, Dropped> {
-        let allocation = to.and_then(|to| self.table.get(to)).ok_or(Dropped::NoAllocation)?;
-        self.deliver(allocation, from, now)
+        self.deliver(to.ok_or(Dropped::NoAllocation)?, from, run, now)
     }
 
     /// How a peer's data reaches the client of an allocation, if it may (RFC 8656 §11.3, §12.7).
     fn deliver(
-        &self,
-        allocation: &Allocation,
+        &mut self,
+        handle: Handle,
         peer: SocketAddr,
+        run: Run,
         now: Instant,
     ) -> Result<Delivery, Dropped> {
+        let allocation = self.table.get(handle).ok_or(Dropped::NoAllocation)?;
         if allocation.opening.is_some() {
             return Err(Dropped::NoAllocation);
         }
@@ -102,7 +111,30 @@ impl Server {
             Some(number) => Heading::Channel(number),
             None => Heading::Indication(peer),
         };
-        Ok(Delivery { to: allocation.client, heading })
+        let delivery = Delivery { to: allocation.client, heading };
+        if allocation.credit.is_some() {
+            self.spend(handle, run)?;
+        }
+        Ok(delivery)
+    }
+
+    /// Data has come from a client that nothing proves to hear what is sent to it.
+    fn earn(&mut self, handle: Handle, run: Run) {
+        if let Some(allocation) = self.table.get_mut(handle) {
+            let bytes = u32::try_from(run.bytes).unwrap_or(u32::MAX);
+            allocation.credit = allocation.credit.map(|credit| credit.saturating_add(bytes));
+        }
+    }
+
+    /// Data goes to such a client: no more than came from it.
+    fn spend(&mut self, handle: Handle, run: Run) -> Result<(), Dropped> {
+        let Some(allocation) = self.table.get_mut(handle) else { return Ok(()) };
+        let bytes = run.bytes.saturating_add(u64::from(run.packets) * HEAD);
+        let left = |credit: u32| u64::from(credit).checked_sub(bytes)?.try_into().ok();
+        if let Some(credit) = allocation.credit {
+            allocation.credit = Some(left(credit).ok_or(Dropped::Unproven)?);
+        }
+        Ok(())
     }
 
     fn charge(&mut self, handle: Handle, run: Run, now: Instant) -> Result<(), Dropped> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::auth::{Proven, Rejection};
+use super::nonces::Proof;
 use super::{ClientAddr, Dropped, Handled, Server, Transmit};
 use crate::binding::{Answer, MAX_FACTOR, MAX_UNKNOWN, Refusal};
 use crate::codec::{AttributeType, Builder, Class, Fingerprint, Message, Method, TransactionId};
@@ -46,6 +47,9 @@ pub(super) struct Reply {
     pub(super) id: TransactionId,
     key: Option<MessageKey>,
     fingerprint: bool,
+    /// What the request adds to [`Allocation::credit`](super::allocation::Allocation::credit): its own
+    /// length, or any number where it proves who hears the answer.
+    pub(super) credit: Option<u32>,
 }
 
 impl Reply {
@@ -130,6 +134,13 @@ impl Server {
         };
         let mut reply = reply_to(client, message);
         reply.key = Some(proven.key.clone());
+        reply.credit = match (client, proven.proof) {
+            (ClientAddr::Udp { .. }, Proof::Nothing) => {
+                u32::try_from(message.as_bytes().len()).ok()
+            }
+            (ClientAddr::Stream(_), _) | (_, Proof::Address) => None,
+        };
+        self.add_credit(&reply, &proven);
         match self.grant(&reply, message, &proven, now) {
             Ok(()) => Ok(Handled::Consumed),
             Err(Refused::Code(code)) => {
@@ -162,6 +173,16 @@ impl Server {
             Method::CREATE_PERMISSION => self.create_permission(reply, message, proven, now),
             Method::CHANNEL_BIND => self.channel_bind(reply, message, proven, now),
             _ => Err(Refused::Code(400)),
+        }
+    }
+
+    /// A request of the owner of an allocation has come from its client's address.
+    fn add_credit(&mut self, reply: &Reply, proven: &Proven) {
+        let Some(handle) = self.table.find(reply.client) else { return };
+        let Some(allocation) = self.table.get_mut(handle) else { return };
+        if self.owners.identity(allocation.owner) == Some(&proven.identity) {
+            let sum = |credit: u32| reply.credit.map(|more| credit.saturating_add(more));
+            allocation.credit = allocation.credit.and_then(sum);
         }
     }
 
@@ -251,6 +272,7 @@ fn reply_to(client: ClientAddr, message: &Message<'_>) -> Reply {
         id: message.transaction_id(),
         key: None,
         fingerprint: message.verify_fingerprint() == Fingerprint::Valid,
+        credit: Some(0),
     }
 }
 

@@ -129,7 +129,8 @@ fn with_a_known_nonce_allocation_and_channel_take_one_round() {
     let mut seat = Seat::new(&world, at(1), virtual_config("a"), 1);
     let number = seat.client.bind(virtual_relayed("b"), world.now).unwrap();
     settle(&mut world, &mut [&mut seat]);
-    assert_eq!(seat.sent, [Method::ALLOCATE, Method::CHANNEL_BIND]);
+    // The Refresh proves the address, which a broker's nonce doesn't.
+    assert_eq!(seat.sent, [Method::ALLOCATE, Method::CHANNEL_BIND, Method::REFRESH]);
     let Some(Event::Allocated { relayed, mapped, lifetime, virtual_address }) = seat.event() else {
         panic!("not allocated")
     };
@@ -170,6 +171,20 @@ fn two_clients_talk_through_the_server() {
     let heard = |data: &[u8]| (virtual_relayed("a"), data.to_vec());
     assert_eq!(b.received, [heard(b"by indication"), heard(b"by channel")]);
     assert_eq!(a.received, [(virtual_relayed("b"), b"and back".to_vec())]);
+}
+
+#[test]
+fn a_client_with_a_brokers_nonce_soon_hears_everything() {
+    let mut world = World::new(config());
+    let mut a = Seat::new(&world, at(1), virtual_config("a"), 1);
+    let mut b = Seat::new(&world, at(2), virtual_config("b"), 2);
+    for (seat, peer) in [(&mut a, "b"), (&mut b, "a")] {
+        seat.client.bind(virtual_relayed(peer), world.now).unwrap();
+    }
+    settle(&mut world, &mut [&mut a, &mut b]);
+    for _ in 0..100 {
+        assert!(say(&mut world, &mut a, &mut b, virtual_relayed("b"), &[7; 1000]));
+    }
 }
 
 #[test]
@@ -265,7 +280,7 @@ fn a_channel_that_is_asked_after_by_verify_survives_and_a_lost_allocation_is_not
     a.client.verify(world.now);
     settle(&mut world, &mut [&mut a]);
     let refreshes = a.sent.iter().filter(|method| **method == Method::REFRESH).count();
-    assert_eq!(refreshes, 1, "one at a time");
+    assert_eq!(refreshes, 2, "the one that proves the address, then one at a time");
     assert!(a.client.channel(virtual_relayed("b")).is_some());
     let unix = Duration::from_secs(world.unix());
     world.server = server::Server::new(config(), [99; 32], world.now, unix);

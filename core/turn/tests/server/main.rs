@@ -6,6 +6,7 @@ mod allocate;
 mod auth;
 mod client;
 mod data;
+mod forged;
 mod lossy;
 mod model;
 mod permissions;

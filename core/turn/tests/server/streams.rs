@@ -93,6 +93,32 @@ fn connections_that_wait_are_limited() {
 }
 
 #[test]
+fn connections_of_one_prefix_keep_nobody_else_out() {
+    let quotas = Quotas { waiting_streams_per_prefix: 2, ..Quotas::default() };
+    let mut world = World::new(Config { quotas, ..config() });
+    let first = stream(&mut world, 1);
+    stream(&mut world, 2);
+    let is_taken =
+        |world: &mut World, n, from| world.server.handle_stream(StreamId(n), addr(from), world.now);
+    assert!(!is_taken(&mut world, 3, "198.51.100.3:1"));
+    assert!(is_taken(&mut world, 4, "198.51.101.3:1"));
+    assert!(is_taken(&mut world, 5, "[2001:db8:1::1]:1"));
+    assert!(is_taken(&mut world, 6, "[2001:db8:1:0:1::]:1"));
+    assert!(!is_taken(&mut world, 7, "[2001:db8:1:ff::1]:1"));
+    assert!(is_taken(&mut world, 8, "[2001:db8:1:100::1]:1"));
+    // Who has an allocation doesn't wait any more, nor does who is gone.
+    world.allocated(&mut Who::alice(first));
+    stream(&mut world, 9);
+    assert!(!is_taken(&mut world, 10, "198.51.100.3:1"));
+    world.server.handle_stream_closed(StreamId(9), world.now);
+    stream(&mut world, 11);
+    world.pass(Duration::from_secs(21));
+    stream(&mut world, 12);
+    stream(&mut world, 13);
+    assert!(!is_taken(&mut world, 14, "198.51.100.3:1"));
+}
+
+#[test]
 fn the_connection_of_a_revoked_id_is_closed() {
     let mut world = World::new(config());
     let mut who = Who::rest("a", stream(&mut world, 1));
