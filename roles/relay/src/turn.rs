@@ -10,6 +10,7 @@ mod link;
 mod listeners;
 mod mint;
 mod observe;
+mod outbox;
 mod sockets;
 mod streams;
 mod tls;

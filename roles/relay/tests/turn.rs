@@ -185,6 +185,80 @@ async fn a_peer_gets_the_data_alone_and_its_answers_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_program_has_is_passed_over() {
+    // Of two ports beside each other somebody has the first.
+    let (_other, taken) = std::iter::repeat_with(|| UdpSocket::bind("127.0.0.1:0").unwrap())
+        .map(|socket| (socket.local_addr().unwrap().port(), socket))
+        .find(|(port, _)| *port < 65_535 && UdpSocket::bind(("127.0.0.1", port + 1)).is_ok())
+        .map(|(port, socket)| (socket, port))
+        .unwrap();
+    let mut config = config();
+    config.server.ports = taken..=taken + 1;
+    // The port is chosen at random.
+    for _ in 0..100 {
+        let turn = Turn::start(&config).await.unwrap();
+        let server = turn.udp_addresses()[0];
+        let relayed = tokio::task::spawn_blocking(move || {
+            let mut client = Driven::new(server, "a", false);
+            client.until(|client| client.relayed.is_some());
+            client.relayed.unwrap()
+        });
+        assert_eq!(relayed.await.unwrap().port(), taken + 1);
+        if turn.counters().ports_taken > 0 {
+            return;
+        }
+    }
+    panic!("the port that is taken was never tried");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_keep_nobody_else_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = write_certificate(folder.path(), "relay.test");
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut config = config();
+    config.server.quotas.waiting_streams_per_prefix = 3;
+    config.tls = Some(TlsConfig {
+        listen: vec![address],
+        certificate: CertificateSource::Files {
+            chain: folder.path().join("cert.pem"),
+            key: folder.path().join("key.pem"),
+        },
+    });
+    let turn = Turn::start(&config).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while turn.gauges().streams < 3 {
+        assert!(Instant::now() < deadline, "they aren't accepted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Not even a handshake for one more of these.
+    assert!(connect_tls(address, &certificate, "relay.test").await.is_err());
+    let elsewhere = tokio::net::TcpSocket::new_v4().unwrap();
+    elsewhere.bind("127.0.9.1:0".parse().unwrap()).unwrap();
+    let elsewhere = elsewhere.connect(address).await.unwrap();
+    let mut stream = handshake(elsewhere, &certificate, "relay.test").await.unwrap();
+    allocate_over(&mut stream).await;
+    // Who begins a message and doesn't end it is no better, nor who announces a long one.
+    drop(silent);
+    let long = [0x00, 0x03, 0xFF, 0xFC, 0x21, 0x12, 0xA4, 0x42];
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut announcer = loop {
+        if let Ok(stream) = connect_tls(address, &certificate, "relay.test").await {
+            break stream;
+        }
+        assert!(Instant::now() < deadline, "those who are gone take up room");
+    };
+    announcer.write_all(&long).await.unwrap();
+    let mut answer = [0; 1];
+    let read = tokio::time::timeout(Duration::from_secs(10), announcer.read(&mut answer)).await;
+    assert!(matches!(read.unwrap(), Ok(0) | Err(_)), "it is waited for a message of 64 KiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drained_server_ends_with_its_last_allocation() {
     let (tell, stops) = tokio::sync::mpsc::channel(1);
     let (_keep, settings) = tokio::sync::mpsc::channel(1);
@@ -223,6 +297,14 @@ async fn connect_tls(
     trusted: &CertificateDer<'static>,
     name: &'static str,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    handshake(TcpStream::connect(address).await?, trusted, name).await
+}
+
+async fn handshake(
+    stream: TcpStream,
+    trusted: &CertificateDer<'static>,
+    name: &'static str,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -231,7 +313,6 @@ async fn connect_tls(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = TcpStream::connect(address).await?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     connector.connect(ServerName::try_from(name).unwrap(), stream).await
 }

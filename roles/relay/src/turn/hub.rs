@@ -8,16 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use tokio::sync::mpsc;
 use warren_net::{Poller, ServerSocket, ServerSocketConfig, UdpCounters};
 use warren_turn::Family;
 use warren_turn::server::{ClientAddr, Event, Listener, PortError, RelayedPort, Server, StreamId};
 
 use super::listeners::Listeners;
+use super::outbox::Outbox;
 use super::{TurnConfig, sockets};
-
-/// Messages that wait for one connection; more are lost, as datagrams are.
-pub(super) const STREAM_QUEUE: usize = 512;
 
 /// Kernel buffer of a relayed port, each way, in bytes: it has one client.
 const PORT_BUFFER: usize = 1 << 20;
@@ -72,7 +69,7 @@ pub(super) struct State {
     pub(super) server: Server,
     pub(super) listeners: Listeners,
     pub(super) ports: HashMap<RelayedPort, Arc<ServerSocket>>,
-    pub(super) streams: HashMap<StreamId, mpsc::Sender<Bytes>>,
+    pub(super) streams: HashMap<StreamId, Outbox>,
     /// Messages lost because a connection didn't take them.
     pub(super) stream_losses: u64,
     bind_ipv4: Option<IpAddr>,
@@ -177,8 +174,8 @@ impl State {
     }
 
     pub(super) fn send_to_stream(&mut self, stream: StreamId, message: impl Into<Bytes>) {
-        let Some(queue) = self.streams.get(&stream) else { return };
-        if queue.try_send(message.into()).is_err() {
+        let Some(outbox) = self.streams.get(&stream) else { return };
+        if !outbox.put(message.into()) {
             self.stream_losses += 1;
         }
     }

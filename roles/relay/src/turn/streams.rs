@@ -5,24 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use warren_tls::Acceptor;
 use warren_turn::server::{ClientAddr, StreamId};
 use warren_turn::stream::{MAX_FRAME, StreamDecoder};
 
-use super::hub::{Hub, STREAM_QUEUE};
+use super::hub::Hub;
+use super::outbox::{Outbox, Waiting};
 use super::{TurnConfig, bind_tcp, tls};
 
 /// The longest message of somebody who has no allocation yet.
 const MAX_FIRST_FRAME: usize = 4096;
-/// Handshakes at once; whoever comes later waits.
-const MAX_HANDSHAKES: usize = 256;
 /// How long a handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// How long a write may make no progress.
@@ -84,22 +82,17 @@ async fn accept_tcp(hub: Arc<Hub>, listener: TcpListener) {
 }
 
 async fn accept_tls(hub: Arc<Hub>, listener: TcpListener, acceptor: Acceptor) {
-    let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let mut connections = JoinSet::new();
     loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, accept(&listener).await)
-        };
         tokio::select! {
-            (place, (stream, remote)) = accepted => {
+            (stream, remote) = accept(&listener) => {
                 let (hub, acceptor) = (Arc::clone(&hub), acceptor.clone());
                 connections.spawn(async move {
+                    // Handshakes wait for an allocation already, and are limited like that.
+                    let Some((seat, messages)) = Seat::take(hub, remote) else { return };
                     let handshake = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream));
-                    let result = handshake.await;
-                    drop(place);
-                    match result {
-                        Ok(Ok(Some(stream))) => serve(hub, stream, remote).await,
+                    match handshake.await {
+                        Ok(Ok(Some(stream))) => seat.serve(stream, messages).await,
                         Ok(Ok(None)) => tracing::debug!("an ACME authority has looked"),
                         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -113,27 +106,48 @@ async fn accept_tls(hub: Arc<Hub>, listener: TcpListener, acceptor: Acceptor) {
 
 /// Serves one connection until either side ends it.
 pub(super) async fn serve(hub: Arc<Hub>, connection: impl Connection, remote: SocketAddr) {
-    let stream = hub.next_stream();
-    let (queue, messages) = mpsc::channel(STREAM_QUEUE);
-    let is_taken = hub.with(|state, now| {
-        let is_taken = state.server.handle_stream(stream, remote, now);
-        if is_taken {
-            state.streams.insert(stream, queue);
+    if let Some((seat, messages)) = Seat::take(hub, remote) {
+        seat.serve(connection, messages).await;
+    }
+}
+
+/// A connection that the state machine knows; it forgets it when this is dropped.
+struct Seat {
+    hub: Arc<Hub>,
+    stream: StreamId,
+}
+
+impl Seat {
+    /// With what is to be written; `None` where too many wait already.
+    fn take(hub: Arc<Hub>, remote: SocketAddr) -> Option<(Self, Waiting)> {
+        let stream = hub.next_stream();
+        let (outbox, messages) = Outbox::new();
+        let is_taken = hub.with(|state, now| {
+            let is_taken = state.server.handle_stream(stream, remote, now);
+            if is_taken {
+                state.streams.insert(stream, outbox);
+            }
+            is_taken
+        });
+        is_taken.then(|| (Self { hub, stream }, messages))
+    }
+
+    async fn serve(self, connection: impl Connection, messages: Waiting) {
+        let (reader, writer) = tokio::io::split(connection);
+        tokio::select! {
+            result = read(&self.hub, self.stream, reader) => log(&result, "reading ended"),
+            result = write(writer, messages) => log(&result, "writing ended"),
         }
-        is_taken
-    });
-    if !is_taken {
-        return;
     }
-    let (reader, writer) = tokio::io::split(connection);
-    tokio::select! {
-        result = read(&hub, stream, reader) => log(&result, "reading ended"),
-        result = write(writer, messages) => log(&result, "writing ended"),
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.hub.with(|state, now| {
+            state.streams.remove(&self.stream);
+            state.server.handle_stream_closed(self.stream, now);
+        });
     }
-    hub.with(|state, now| {
-        state.streams.remove(&stream);
-        state.server.handle_stream_closed(stream, now);
-    });
 }
 
 fn log(result: &io::Result<()>, what: &'static str) {
@@ -190,16 +204,13 @@ async fn read(
 }
 
 /// Writes what there is together, until nobody sends any more.
-async fn write(
-    mut writer: WriteHalf<impl Connection>,
-    mut messages: mpsc::Receiver<Bytes>,
-) -> io::Result<()> {
+async fn write(mut writer: WriteHalf<impl Connection>, mut messages: Waiting) -> io::Result<()> {
     let mut together = BytesMut::new();
-    while let Some(first) = messages.recv().await {
+    while let Some(first) = messages.next().await {
         together.clear();
         together.extend_from_slice(&first);
         while together.len() < WRITE_BYTES {
-            let Ok(next) = messages.try_recv() else { break };
+            let Some(next) = messages.try_next() else { break };
             together.extend_from_slice(&next);
         }
         let written = async {
