@@ -78,7 +78,23 @@ fn apply_flag(
     let values = texts(value).with_context(|| format!("{file}: '{key}' has no simple value"))?;
     ensure!(takes_many || values.len() == 1, "{file}: '{key}' takes one value");
     check(&command, &id, key, &values).map_err(|complaint| anyhow!("{file}: {complaint}"))?;
-    Ok(command.mut_arg(id, |arg| arg.default_values(values)))
+    Ok(without_what_defaults_cannot_meet(command, &id)
+        .mut_arg(id, |arg| arg.default_values(values)))
+}
+
+/// A default counts for nothing where clap wants a flag to be there: in a group of which one is
+/// required, or because another flag requires it. So that isn't wanted any more, and the command itself
+/// says what it lacks.
+fn without_what_defaults_cannot_meet(command: Command, id: &Id) -> Command {
+    let groups: Vec<Id> = command
+        .get_groups()
+        .filter(|group| group.is_required_set() && group.get_args().any(|member| member == id))
+        .map(|group| group.get_id().clone())
+        .collect();
+    groups
+        .into_iter()
+        .fold(command, |command, id| command.mut_group(id, |group| group.required(false)))
+        .mut_args(|arg| arg.requires(Resettable::Reset))
 }
 
 /// Whether the flag takes these values, whatever else the command lacks.

@@ -4,11 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const WARREN: &str = env!("CARGO_BIN_EXE_warren");
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -100,24 +100,121 @@ fn by_itself_it_says_what_goes_on_and_makes_credentials() {
     assert!(status == 200 && text.contains("\nwarren_turn_allocations 0\n"), "{text}");
     let ask = "POST /credentials?id=phone HTTP/1.1";
     assert_eq!(get(metrics, ask).unwrap().0, 401);
-    let minted = || {
-        let (status, text) =
-            get(metrics, &format!("{ask}\r\nAuthorization: Bearer token")).unwrap();
-        assert!(status == 200 && text.contains(":phone\""), "{text}");
-        let (_, body) = text.split_once("\r\n\r\n").unwrap();
-        let minted: serde_json::Value = serde_json::from_str(body).unwrap();
-        let name = minted["username"].as_str().unwrap();
-        let (expires, id) = name.split_once(':').unwrap();
-        let by = |secret: &[u8]| warren_turn::rest::mint(secret, expires.parse().unwrap(), id).1;
-        let password = minted["password"].as_str().unwrap().to_owned();
-        (password == by(b"s3cret"), password == by(b"n3wer"))
-    };
-    assert_eq!(minted(), (true, false));
+    assert!(has_secret(metrics, b"s3cret"));
     std::fs::write(&secret, "n3wer\ns3cret\n").unwrap();
-    wait_for("the new secret", || minted() == (false, true));
+    wait_for("the new secret", || has_secret(metrics, b"n3wer"));
     // A guesser is held up.
     let is_held_up = |_| get(metrics, ask).is_some_and(|(status, _)| status == 429);
     assert!((0..2000).any(is_held_up), "nobody is held up");
+}
+
+/// The password of a credential that the relay makes, and the secret's own.
+fn has_secret(metrics: SocketAddr, secret: &[u8]) -> bool {
+    let ask = "POST /credentials?id=phone HTTP/1.1\r\nAuthorization: Bearer token";
+    let Some((200, text)) = get(metrics, ask) else { return false };
+    let (_, body) = text.split_once("\r\n\r\n").unwrap();
+    let minted: serde_json::Value = serde_json::from_str(body).unwrap();
+    let (expires, id) = minted["username"].as_str().unwrap().split_once(':').unwrap();
+    let (_, password) = warren_turn::rest::mint(secret, expires.parse().unwrap(), id);
+    minted["password"] == password
+}
+
+#[test]
+fn environment_and_file_say_what_flags_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("warren.toml");
+    let (port, metrics) = (free_port(), SocketAddr::from(([127, 0, 0, 1], free_port())));
+    let listen = format!("127.0.0.1:{port}");
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(WARREN);
+        command.arg("relay").args(arguments).envs(variables.iter().copied());
+        command.env("WARREN_STATE", folder.path()).stderr(Stdio::null());
+        let _relay = Running(command.spawn().unwrap());
+        wait_for(&format!("{arguments:?} {variables:?}"), || has_secret(metrics, b"new"));
+    };
+    let metrics_text = metrics.to_string();
+    run(
+        &[],
+        &[
+            ("WARREN_STANDALONE", "true"),
+            ("WARREN_SECRET", "new,old"),
+            ("WARREN_LISTEN", &listen),
+            ("WARREN_METRICS", &metrics_text),
+            ("WARREN_PUBLIC_IP", "127.0.0.1"),
+            ("WARREN_MINT_TOKEN", "token"),
+        ],
+    );
+    let common = format!(
+        "[relay]\nlisten = [\"{listen}\"]\nmetrics = \"{metrics}\"\npublic-ip = [\"127.0.0.1\"]\n\
+         mint-token = \"token\"\nmax-allocations = 5\nports = \"50000-50100\"\n"
+    );
+    let path = file.to_str().unwrap();
+    let file_says = |more: &str| std::fs::write(&file, format!("{common}{more}")).unwrap();
+    file_says("standalone = true\nsecret = [\"new\", \"old\"]\n");
+    run(&["--config", path], &[]);
+    // Some from here, some from there; a flag wins.
+    file_says("secret = [\"new\"]\n");
+    run(&["--standalone"], &[("WARREN_CONFIG", path)]);
+    file_says("standalone = true\nsecret = [\"other\"]\n");
+    run(&["--config", path, "--secret", "new"], &[]);
+    // What a file says is checked as flags are.
+    for (more, hint) in [
+        ("", "--standalone"),
+        ("standalone = true", "--secret"),
+        ("standalone = true\nsecret = \"new\"\ntls = \"127.0.0.1:0\"", "--cert"),
+        ("standalone = true\nsecret = \"new\"\nacme = \"relay.example.org\"", "--tls"),
+    ] {
+        file_says(more);
+        let output = Command::new(WARREN).args(["relay", "--config", path]).output().unwrap();
+        assert!(!output.status.success(), "{more}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(hint), "{more}: {said}");
+    }
+}
+
+#[test]
+fn sigterm_drains_and_it_ends_with_its_last_allocation() {
+    use warren_turn::client::{Client, Config, Credential};
+
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let arguments = ["--standalone", "--secret", "s3cret"].map(str::to_owned);
+    let (mut relay, metrics) = relay(folder.path(), &arguments, port);
+    wait_for("readiness", || is_ready(metrics, 200));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let (username, password) = warren_turn::rest::mint(b"s3cret", unix + 600, "a");
+    let credential = Credential { username, password, realm: None, nonce: None };
+    let config = Config { virtual_address: true, ..Config::new(credential) };
+    let mut client = Client::new(config, [3; 32], Instant::now());
+    let drive = |client: &mut Client, is_done: &dyn Fn(&Client) -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_done(client) {
+            assert!(Instant::now() < deadline, "it takes too long");
+            while let Some(message) = client.poll_transmit() {
+                socket.send(&message).unwrap();
+            }
+            let mut buffer = [0; 2048];
+            if let Ok(length) = socket.recv(&mut buffer) {
+                let _ = client.handle_datagram(&buffer[..length], Instant::now());
+            }
+            client.handle_timeout(Instant::now());
+        }
+    };
+    drive(&mut client, &|client| client.relayed().is_some());
+    let pid = relay.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    wait_for("the drain", || is_ready(metrics, 503));
+    assert_eq!(get(metrics, "GET /healthz HTTP/1.1").unwrap().0, 200);
+    // Whoever is there is served on.
+    client.verify(Instant::now());
+    drive(&mut client, &|client| client.unanswered_for(Instant::now()).is_none());
+    assert!(client.relayed().is_some() && relay.0.try_wait().unwrap().is_none());
+    client.close(Instant::now());
+    drive(&mut client, &Client::is_ended);
+    assert!(relay.0.wait().unwrap().success());
 }
 
 #[test]

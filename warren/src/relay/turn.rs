@@ -29,6 +29,7 @@ pub(crate) async fn serve(
     args: RelayServe,
     set_filter: SetFilter,
 ) -> anyhow::Result<()> {
+    check(&args)?;
     let (config, master) = match &args.broker {
         Some(url) => {
             let broker = broker(&args, url)?;
@@ -44,6 +45,28 @@ pub(crate) async fn serve(
     };
     let _control = control::open(global, "relay", set_filter);
     warren_relay::turn::run(config, master, stops()?).await
+}
+
+/// What belongs together; the command line has checked its own part, but not what a file says.
+fn check(args: &RelayServe) -> anyhow::Result<()> {
+    let has_certificate = args.cert.is_some() || args.acme.is_some();
+    for (is_wrong, complaint) in [
+        (args.broker.is_some() && args.standalone, "--broker and --standalone exclude each other"),
+        (args.broker.is_none() && !args.standalone, "give --broker URL, or --standalone"),
+        (!args.tls.is_empty() && !has_certificate, "--tls needs --cert and --key, or --acme NAME"),
+        (args.tls.is_empty() && has_certificate, "a certificate is for --tls ADDR:PORT"),
+        (args.cert.is_some() != args.key.is_some(), "--cert and --key belong together"),
+        (args.cert.is_some() && args.acme.is_some(), "--cert and --acme exclude each other"),
+        (
+            args.metrics.is_none() && (args.mint_token.is_some() || args.mint_token_file.is_some()),
+            "credentials are made at --metrics ADDR:PORT: give that too",
+        ),
+    ] {
+        if is_wrong {
+            return Err(Usage(complaint.to_owned()).into());
+        }
+    }
+    Ok(())
 }
 
 fn broker(args: &RelayServe, url: &str) -> anyhow::Result<BrokerConfig> {
