@@ -1,7 +1,7 @@
 //! What a connected node costs the broker: a thousand real control sessions over TLS, from this
-//! process, to a broker in a process of its own.
+//! process, to `warren serve` (`WARREN_BIN`, or the one built beside this program).
 //!
-//! `cargo run --release -p warren-bench --bin control_sessions -- [NODES]`
+//! `cargo build --release -p warren && cargo run --release -p warren-bench --bin control_sessions -- [NODES]`
 
 #[path = "../../../../roles/broker/tests/common/client.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the broker's tests use the rest")]
@@ -20,7 +20,7 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use warren_broker::ServeConfig;
+use warren_bench::{binary, cpu_seconds, resident_kib};
 use warren_broker::admin::{self, NewJoinKey};
 use warren_proto::{
     Change, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, JoinLink, MapVersion, Peer,
@@ -30,29 +30,16 @@ use x25519_dalek::StaticSecret;
 
 use client::{Client, Events};
 
-const SERVE: &str = "--serve";
+/// In the last line that a broker greets with.
+const LAST_LINE: &str = "join-keys create";
 const AT_ONCE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let argument = std::env::args().nth(1);
-    if argument.as_deref() == Some(SERVE) {
-        let data = std::env::args().nth(2).context("a data folder")?;
-        return runtime.block_on(serve(Path::new(&data)));
-    }
     let nodes = argument.map_or(Ok(1000), |text| text.parse()).context("how many nodes")?;
     runtime.block_on(measure(nodes))
-}
-
-async fn serve(data: &Path) -> Result<()> {
-    let mut config = ServeConfig::new(data);
-    config.listen = Some("127.0.0.1:0".parse()?);
-    config.stun_enabled = false;
-    config.trusted_proxies = vec!["127.0.0.0/8".parse()?];
-    let running = warren_broker::start(&config).await?;
-    println!("READY");
-    running.run(std::future::pending()).await
 }
 
 struct Broker(Child);
@@ -65,35 +52,29 @@ impl Drop for Broker {
 }
 
 impl Broker {
-    fn start(data: &Path) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(SERVE)
+    /// Starts `warren serve` on loopback, as it is for everybody but for these flags.
+    fn start(data: &Path, more: &[&str]) -> Result<Self> {
+        let mut child = Command::new(binary()?)
+            .args(["serve", "--listen", "127.0.0.1:0", "--stun", "127.0.0.1:0", "--data"])
             .arg(data)
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().context("a pipe")?;
         let broker = Self(child);
-        let first = BufReader::new(stdout).lines().next().context("the broker ended")??;
-        ensure!(first == "READY", "the broker said {first}");
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        ensure!(lines.any(|line| line.contains(LAST_LINE)), "the broker ended");
         Ok(broker)
     }
 
     /// Resident memory in bytes.
     fn resident(&self) -> Result<usize> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
-        let kilobytes: usize =
-            line.split_whitespace().nth(1).context("a number")?.parse().context("VmRSS")?;
-        Ok(kilobytes * 1024)
+        Ok(usize::try_from(resident_kib(self.0.id())?)? * 1024)
     }
 
     /// CPU time in seconds, of all threads.
     fn cpu(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        let (_, fields) = stat.rsplit_once(')').context("stat")?;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-        Ok(ticks / 100.0)
+        cpu_seconds(self.0.id())
     }
 }
 
@@ -194,28 +175,28 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 
 async fn measure(count: usize) -> Result<()> {
     let data = std::env::temp_dir().join(format!("warren-sessions-{}", std::process::id()));
-    let broker = Broker::start(&data)?;
+    let broker = Broker::start(&data, &[])?;
     let link: JoinLink = admin::Client::new(&data)
         .create_join_key("home", &NewJoinKey { reusable: true, ..NewJoinKey::default() })
         .await?
         .link
         .parse()?;
-
-    let begin = Instant::now();
-    let client = Client::connect(&link).await?;
-    let mut tokens = join(&client, &link, 0..1).await?;
+    let mut tokens = join(&link, 0..1).await?;
     // One node has come: code and caches are warm, the next ones cost what each costs.
     let first = connect_all(&link, &tokens).await?;
     let warm = broker.resident()?;
-    drop(first);
-    tokens.extend(join(&client, &link, 1..count).await?);
-    println!("{count} nodes joined in {:.1} s", begin.elapsed().as_secs_f64());
-    // The memory of joining isn't that of being connected: measured from a fresh process.
-    drop(broker);
-    let broker = Broker::start(&data)?;
-    let url = admin::Client::new(&data).status().await?.url;
-    let link = JoinLink { url, ..link };
+    drop((first, broker));
 
+    // One source may join only so often; these are many, behind a proxy.
+    let broker = Broker::start(&data, &["--trusted-proxy", "127.0.0.0/8"])?;
+    let begin = Instant::now();
+    tokens.extend(join(&at(&data, &link).await?, 1..count).await?);
+    println!("{count} nodes joined in {:.1} s", begin.elapsed().as_secs_f64());
+    drop(broker);
+
+    // The memory of joining isn't that of being connected: measured from a fresh process.
+    let broker = Broker::start(&data, &[])?;
+    let link = at(&data, &link).await?;
     let begin = Instant::now();
     let nodes = connect_all(&link, &tokens).await?;
     settle(&nodes, |seen| seen.sees_everybody(count)).await?;
@@ -256,12 +237,17 @@ fn report(when: &str, broker: &Broker, warm: usize, count: usize) -> Result<()> 
     Ok(())
 }
 
-async fn join(client: &Client, link: &JoinLink, nodes: Range<usize>) -> Result<Vec<Registered>> {
+/// A link to the broker that runs by now.
+async fn at(data: &Path, link: &JoinLink) -> Result<JoinLink> {
+    Ok(JoinLink { url: admin::Client::new(data).status().await?.url, ..link.clone() })
+}
+
+async fn join(link: &JoinLink, nodes: Range<usize>) -> Result<Vec<Registered>> {
+    let client = Client::connect(link).await?;
     let mut tokens = Vec::new();
     for n in nodes {
         let secret = StaticSecret::from(rand::random::<[u8; 32]>());
         let register = client.registration(&secret, &link.key, &format!("node {n}")).await;
-        // One source may join only so often; these are many, behind a proxy.
         let headers = [("x-forwarded-for", format!("198.51.{}.{}", n / 250, n % 250))];
         let body = serde_json::to_vec(&register)?;
         let response = client.request(Method::POST, "/v1/node/register", &headers, body).await?;
