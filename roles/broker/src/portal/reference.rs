@@ -156,10 +156,8 @@ fn kind(schema: &Value) -> String {
         let all = all.iter().filter(|it| it["type"] != "null").map(kind);
         return all.collect::<Vec<_>>().join(" or ");
     }
-    let first = match &schema["type"] {
-        Value::Array(all) => all.first().and_then(Value::as_str),
-        other => other.as_str(),
-    };
+    let types = &schema["type"];
+    let first = types.as_array().map_or(Some(types), |all| all.first()).and_then(Value::as_str);
     match first {
         Some("array") => format!("list of {}", kind(&schema["items"])),
         Some("object") if schema["additionalProperties"].is_object() => {
