@@ -62,15 +62,19 @@ pub(crate) async fn run(
 /// `warren up`.
 pub(crate) async fn up(global: &Global, args: cli::Up) -> anyhow::Result<()> {
     let client = client(global);
-    let join = join_text(&args.join)?;
+    let join = match &args.server {
+        Some(server) => Some(ask(&client, server, args.join.name.as_deref()).await?),
+        None => join_text(&args.join)?,
+    };
     let status = client.up(join, args.join.name).await?;
     if global.json {
         return crate::output::json(&status);
     }
     match status.node.state {
         NodeState::NotJoined => bail!(
-            "this device has joined no account yet: warren up --join LINK   (the broker's admin gets \
-             a link with `warren admin join-keys create`)"
+            "this device has joined no account yet: warren up --server URL of the broker, or \
+             warren up --join LINK   (the broker's admin gets a link with \
+             `warren admin join-keys create`)"
         ),
         NodeState::MustJoinAgain => {
             bail!("this device was removed from its account: warren up --join LINK with a new link")
@@ -82,6 +86,23 @@ pub(crate) async fn up(global: &Global, args: cli::Up) -> anyhow::Result<()> {
         | NodeState::Down => print_up(&status),
     }
     Ok(())
+}
+
+/// Asks a broker to be let in, and waits for it. What is said goes to standard error: the result
+/// may go elsewhere.
+async fn ask(client: &Client, server: &str, name: Option<&str>) -> anyhow::Result<String> {
+    let status = client.status().await?;
+    if !matches!(status.node.state, NodeState::NotJoined | NodeState::MustJoinAgain) {
+        bail!("this device has joined an account already; `warren logout` leaves it");
+    }
+    let request = warren_node::ask::ask(server, name).await?;
+    eprintln!(
+        "To let this device in, open\n\n  {}\n\nand compare the code there:  {}\n\nWaiting for \
+         somebody to decide (Ctrl-C gives up) ...",
+        request.link(),
+        request.code
+    );
+    Ok(request.decided().await?.to_string())
 }
 
 fn print_up(status: &Status) {

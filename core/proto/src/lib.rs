@@ -11,6 +11,7 @@ mod event_codec;
 mod filter;
 mod id;
 mod join_link;
+mod join_request;
 mod key;
 mod message;
 mod name;
@@ -31,6 +32,10 @@ pub use id::{
     UserId, WebSessionId,
 };
 pub use join_link::{JoinLink, ParseJoinLinkError, Pin};
+pub use join_request::{
+    JOIN_REQUEST_LIFETIME, JoinAsk, JoinAsked, JoinDecision, JoinReveal, join_code,
+    join_code_message, read_join_code,
+};
 pub use key::{ParseKeyError, PublicKey};
 pub use message::{
     Challenge, CheckIn, CheckInReply, CheckInState, ConnectRequest, ConnectSignal, ErrorCode,

@@ -29,6 +29,14 @@ impl BrokerIdentity {
         }
     }
 
+    /// Its kind, and what it is.
+    pub(crate) fn parts(&self) -> (&[u8], &[u8]) {
+        match self {
+            Self::Pin(pin) => (b"pin", &pin.0),
+            Self::Host(host) => (b"host", host.as_bytes()),
+        }
+    }
+
     /// What whoever follows a link verifies: its pin, or else the name in its URL.
     pub fn of(link: &JoinLink) -> Self {
         match link.pin {
@@ -54,12 +62,15 @@ pub fn possession_message(
     key: &PublicKey,
     join_key: &str,
 ) -> Vec<u8> {
-    let (kind, identity): (&[u8], &[u8]) = match broker {
-        BrokerIdentity::Pin(pin) => (b"pin", &pin.0),
-        BrokerIdentity::Host(host) => (b"host", host.as_bytes()),
-    };
-    let mut message = b"warren register v2\0".to_vec();
-    for part in [kind, identity, challenge.as_bytes(), &key.0, join_key.as_bytes()] {
+    let (kind, identity) = broker.parts();
+    let parts = [kind, identity, challenge.as_bytes(), &key.0, join_key.as_bytes()];
+    framed(b"warren register v2\0", &parts)
+}
+
+/// What a message is for, then its parts, each behind its length.
+pub(crate) fn framed(purpose: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut message = purpose.to_vec();
+    for part in parts {
         message.extend_from_slice(&(part.len() as u64).to_be_bytes());
         message.extend_from_slice(part);
     }

@@ -45,8 +45,8 @@ pub use relay_types::{
 pub use time::Time;
 pub use tokens::{ApiToken, ApiTokenCreated, NewApiToken, Scope};
 pub use types::{
-    Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinKey, JoinKeyCreated, NewAccount,
-    NewJoinKey, Pins, SetLog,
+    Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinApproval, JoinKey, JoinKeyCreated,
+    JoinRequest, NewAccount, NewJoinKey, Pins, SetLog,
 };
 pub use warren_coord::policy::{
     Difference, Problem as PolicyProblem, Report, Row, Severity, Side, TestResult,

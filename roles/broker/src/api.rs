@@ -3,6 +3,7 @@
 mod attempts;
 mod events;
 pub(crate) mod extract;
+mod join_requests;
 mod node;
 mod pieces;
 pub(crate) mod problem;
@@ -11,13 +12,14 @@ mod relay;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use http::StatusCode;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 use crate::accounts::Accounts;
 use crate::config::Limits;
+use crate::join_requests::JoinRequests;
 use crate::relays::Relays;
 use crate::tls::Identity;
 use attempts::Attempts;
@@ -28,6 +30,7 @@ pub(crate) struct Api {
     accounts: Arc<Accounts>,
     relays: Arc<Relays>,
     identity: Identity,
+    join_requests: Arc<JoinRequests>,
     limits: Arc<Limits>,
     trusted_proxies: Arc<[IpNet]>,
     attempts: Attempts,
@@ -40,15 +43,27 @@ pub(crate) fn router(
     accounts: Arc<Accounts>,
     relays: Arc<Relays>,
     identity: Identity,
+    join_requests: Arc<JoinRequests>,
     limits: Arc<Limits>,
     trusted_proxies: Arc<[IpNet]>,
 ) -> Router {
     let joining = Semaphore::new(limits.joining);
     let attempts = Attempts::default();
-    let api = Api { accounts, relays, identity, limits, trusted_proxies, attempts, joining };
+    let api = Api {
+        accounts,
+        relays,
+        identity,
+        join_requests,
+        limits,
+        trusted_proxies,
+        attempts,
+        joining,
+    };
     Router::new()
         .route("/v1/node/challenge", get(node::challenge))
         .route("/v1/node/register", post(node::register))
+        .route("/v1/node/join-requests", post(join_requests::ask).get(join_requests::decision))
+        .route("/v1/node/join-requests/nonce", put(join_requests::reveal))
         .route("/v1/node/check-in", post(node::check_in))
         .route("/v1/node/netmap", get(node::netmap))
         .route("/v1/node/events", get(node::events))

@@ -23,6 +23,7 @@ use crate::backup::{Manifest, Unpacked};
 use crate::config::{Limits, PublicUrl, ServeConfig, SetLogFilter, TlsMode};
 use crate::data_dir::DataDir;
 use crate::embedded::{RelayPlan, RelayRuntime, RunningRelay};
+use crate::join_requests::JoinRequests;
 use crate::members;
 use crate::people::PeopleHandle;
 use crate::portal;
@@ -56,6 +57,8 @@ pub(crate) struct Broker {
     stun: Vec<SocketAddr>,
     problems: Vec<String>,
     started: Time,
+    /// Devices that ask to be let in.
+    pub(crate) join_requests: Arc<JoinRequests>,
     pub(crate) set_log_filter: Option<SetLogFilter>,
 }
 
@@ -295,6 +298,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         stun: stun_bound,
         problems,
         started: Time(fresh_ctx().unix.as_secs()),
+        join_requests: Arc::default(),
         set_log_filter: config.set_log_filter.clone(),
     });
     let first = first_account(&broker).await?;
@@ -310,9 +314,11 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     let strangers = config.limits.strangers.min(connections / 4).max(1);
     let limits = Arc::new(Limits { connections, strangers, ..config.limits.clone() });
     let trusted: Arc<[ipnet::IpNet]> = config.trusted_proxies().into();
-    let router = api::router(accounts, relays, identity, limits.clone(), trusted.clone())
-        .merge(crate::admin::https::router(broker.clone(), trusted.clone()))
-        .merge(portal::router(broker.clone(), limits.clone(), trusted.clone(), &broker.url));
+    let join_requests = broker.join_requests.clone();
+    let router =
+        api::router(accounts, relays, identity, join_requests, limits.clone(), trusted.clone())
+            .merge(crate::admin::https::router(broker.clone(), trusted.clone()))
+            .merge(portal::router(broker.clone(), limits.clone(), trusted.clone(), &broker.url));
     Ok(Running {
         broker,
         first_link,

@@ -14,6 +14,7 @@ mod data_dir;
 mod embedded;
 #[cfg(test)]
 mod fixture;
+mod join_requests;
 mod members;
 mod outbox;
 mod people;

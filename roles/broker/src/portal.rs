@@ -13,6 +13,7 @@ mod devices;
 mod events;
 mod frame;
 mod join;
+mod join_request;
 mod links;
 mod map;
 mod operator;
@@ -116,6 +117,7 @@ fn persons() -> Router<Arc<Portal>> {
     Router::new()
         .route("/sign-out", post(sign_in::sign_out))
         .route("/profile", get(profile::show))
+        .route("/join/request", get(join_request::show).post(join_request::decide))
         .route("/api", get(reference::show))
         .route("/operator", get(operator::show))
         .route("/operator/accounts", post(operator::create_account))

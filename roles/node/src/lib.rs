@@ -12,6 +12,7 @@
 //! | `daemon` | the one task that owns everything: what this device is, wants and runs |
 //! | `control` | HTTPS to the broker: joining, the stream of events, check-ins, pins |
 //! | `data` | the loop around `warren-mesh` |
+//! | [`ask`] | being let in by somebody who is signed in at the broker |
 //! | [`local`] | what the command line says to the daemon |
 //! | `names` | the resolver |
 //! | `state` | the files that outlive the process |
@@ -24,6 +25,7 @@
 //!   the next [`run`] or by [`clean_up`].
 //! - Nothing that the broker, a peer or a local client sends ends the daemon, nor a full disk.
 
+pub mod ask;
 mod carrier;
 mod config;
 mod control;

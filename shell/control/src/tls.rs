@@ -49,6 +49,30 @@ impl Tls {
         Ok(Self { config: Arc::new(config), matched })
     }
 
+    /// A client for a broker of which nothing is known but its URL: it believes the system's
+    /// authorities, or else whoever answers, and then [`Tls::matched`] tells his pin. What he says
+    /// is worth something only when people have compared a code that is bound to that pin.
+    ///
+    /// # Errors
+    /// TLS can't be set up.
+    pub fn first_contact() -> Result<Self, rustls::Error> {
+        let matched = Arc::new(OnceLock::new());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let known =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(system_roots()), provider.clone())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let anybody = PinVerifier {
+            pins: Pins::default(),
+            provider: Arc::clone(&provider),
+            matched: Arc::clone(&matched),
+        };
+        let verifier = Arc::new(FirstContact { known, anybody });
+        let mut config = config_with(provider, verifier)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self { config: Arc::new(config), matched })
+    }
+
     /// What a TLS connection is made with.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
@@ -74,6 +98,13 @@ fn client_config(pins: &Pins, matched: &Arc<OnceLock<Pin>>) -> Result<ClientConf
             matched: Arc::clone(matched),
         })
     };
+    config_with(provider, verifier)
+}
+
+fn config_with(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -194,5 +225,65 @@ impl ServerCertVerifier for PinVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Believes the system's authorities, or else anybody whose chain holds together.
+#[derive(Debug)]
+struct FirstContact {
+    known: Arc<WebPkiServerVerifier>,
+    /// With the pin of whoever answers.
+    anybody: PinVerifier,
+}
+
+impl ServerCertVerifier for FirstContact {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let known = &self.known;
+        let verified =
+            known.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if verified.is_ok() {
+            return verified;
+        }
+        // The broker's own authority ends its chain.
+        let authority = intermediates.last().unwrap_or(end_entity);
+        let parsed =
+            EndEntityCert::try_from(authority).map_err(|_| CertificateError::BadEncoding)?;
+        let mut pin = Pin([0; 32]);
+        pin.0.copy_from_slice(digest(&SHA256, parsed.subject_public_key_info().as_ref()).as_ref());
+        let anybody = PinVerifier {
+            pins: Pins(vec![pin]),
+            provider: Arc::clone(&self.anybody.provider),
+            matched: Arc::clone(&self.anybody.matched),
+        };
+        anybody.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.anybody.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.anybody.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.anybody.supported_verify_schemes()
     }
 }

@@ -81,7 +81,7 @@ impl fmt::Display for BrokerUrl {
 
 impl Host {
     /// As it is resolved or connected to: an IPv6 address without brackets.
-    pub(crate) fn bare(&self) -> String {
+    pub fn bare(&self) -> String {
         match self {
             Self::Name(name) => name.clone(),
             Self::Ip(ip) => ip.to_string(),

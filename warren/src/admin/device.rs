@@ -1,5 +1,5 @@
 use serde::Serialize;
-use warren_broker::admin::{Client, Device, DeviceChange, DevicePath};
+use warren_broker::admin::{Client, Device, DeviceChange, DevicePath, JoinApproval};
 
 use crate::cli::Devices;
 use crate::cli::values::StaticEndpoint;
@@ -32,6 +32,14 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
                 owner,
             };
             super::show(client.change_device(&account.account, &name, &change), json, one).await
+        }
+        Devices::LetIn { account, code, tags } => {
+            let approval = JoinApproval { tags: tags.into_iter().collect() };
+            let let_in = client.let_in(&account.account, &code, &approval);
+            super::show(let_in, json, |device| {
+                say!("{} ({}, from {}) may join.", device.name, device.os, device.source);
+            })
+            .await
         }
         Devices::Expire { account, name } => {
             let expired = client.expire_device(&account.account, &name);

@@ -278,6 +278,16 @@ pub(crate) enum Devices {
         #[arg(long, value_name = "E-MAIL")]
         owner: Option<String>,
     },
+    /// Let the device in that shows this code (`warren up --server URL`)
+    LetIn {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The code
+        code: String,
+        /// Tag that it gets; several by commas
+        #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+        tags: Vec<String>,
+    },
     /// Cut a device off until it joins again
     Expire {
         #[command(flatten)]

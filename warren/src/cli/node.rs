@@ -56,10 +56,15 @@ pub(crate) enum Dns {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     warren up --join 'https://broker.example.org/join#…'\n  \
+    warren up --server https://broker.example.org\n  \
     warren up")]
 pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) join: Join,
+    /// Ask this broker to be let in: shows a link and a code by which somebody who is signed in
+    /// there does so
+    #[arg(long, value_name = "URL", conflicts_with_all = ["join", "join_file"])]
+    pub(crate) server: Option<String>,
 }
 
 #[derive(Debug, Args)]

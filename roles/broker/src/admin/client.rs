@@ -21,8 +21,8 @@ use warren_proto::{JoinKeyId, Problem};
 
 use super::download::Download;
 use super::{
-    Account, BrokerStatus, Device, DeviceChange, DevicePath, DeviceRemoved, JoinKey,
-    JoinKeyCreated, NewAccount, NewJoinKey, Pins, SetLog, socket_path,
+    Account, BrokerStatus, Device, DeviceChange, DevicePath, DeviceRemoved, JoinApproval, JoinKey,
+    JoinKeyCreated, JoinRequest, NewAccount, NewJoinKey, Pins, SetLog, socket_path,
 };
 use crate::backup::Manifest;
 
@@ -190,6 +190,20 @@ impl Client {
     /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn device(&self, account: &str, device: &str) -> Result<Device, Error> {
         self.get(&device_path(account, device)).await
+    }
+
+    /// Lets the device in that shows this code.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
+    pub async fn let_in(
+        &self,
+        account: &str,
+        code: &str,
+        approval: &JoinApproval,
+    ) -> Result<JoinRequest, Error> {
+        let path = format!("{}/join-requests/{}/approve", account_path(account), escape(code));
+        self.send(Method::POST, &path, Some(approval)).await
     }
 
     /// The paths that a device uses or seeks, by peer.

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use warren_coord::policy::Members;
 use warren_coord::{Account as CoordAccount, DeviceEdit, DeviceView, PathView, Refused, Right};
-use warren_proto::{DeviceId, DeviceName, ErrorCode, RelayId, UserId};
+use warren_proto::{DeviceId, DeviceName, ErrorCode, RelayId, UserId, read_join_code};
 
 use super::Time;
 use super::guard::{Asker, Granted, require};
@@ -17,10 +17,11 @@ use super::operation::Operation;
 use super::paged::{PageQuery, Query};
 use super::relay_types::DeviceRemoved;
 use super::routes::{Content, parse_tags};
-use super::types::{Device, DeviceChange, DevicePath};
+use super::types::{Device, DeviceChange, DevicePath, JoinApproval, JoinRequest};
 use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
+use crate::join_requests::{self, Asking};
 
 type Shared = State<Arc<Broker>>;
 
@@ -63,6 +64,15 @@ pub(super) fn operations() -> Vec<Operation> {
         )
         .needs_device()
         .gives::<Device>(),
+        Operation::post(
+            "/accounts/{account}/join-requests/{code}/approve",
+            "approveJoinRequest",
+            "Lets the device in that shows this code",
+            let_in,
+        )
+        .needs(Right::ManageJoinKeys)
+        .takes::<JoinApproval>()
+        .gives::<JoinRequest>(),
         Operation::get(
             "/accounts/{account}/devices/{device}/paths",
             "listDevicePaths",
@@ -84,6 +94,19 @@ async fn devices(
     let views: Vec<DeviceView> = handle.read(|account| account.devices(now, unix).collect());
     let devices = views.into_iter().map(|view| device_view(&broker, view));
     page.of(devices, |device| device.name.to_string())
+}
+
+async fn let_in(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path((account, code)): Path<(String, String)>,
+    Content(JoinApproval { tags }): Content<JoinApproval>,
+) -> ApiResult<Json<JoinRequest>> {
+    let account = broker.accounts.find(&account)?;
+    let code = read_join_code(&code).ok_or_else(join_requests::gone)?;
+    let asking = broker.let_in(by, &account, &code, tags).await?;
+    let Asking { code, name, os, software, source } = asking;
+    Ok(Json(JoinRequest { code, name, os, software, source }))
 }
 
 async fn show_device(

@@ -148,6 +148,7 @@ fn about(parameter: &str) -> &'static str {
     match parameter {
         "account" => "An account's name or id",
         "device" => "A device's name or id",
+        "code" => "The code that the device shows",
         "key" => "A join key's id",
         "relay" => "A relay's name or id",
         "user" => "A user's e-mail address or id",

@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -134,6 +134,30 @@ pub struct JoinKeyCreated {
     pub key_id: JoinKeyId,
     /// From when on it isn't accepted.
     pub expires: Option<Time>,
+}
+
+/// Lets a device in that asks for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinApproval {
+    /// The tags that it gets.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+}
+
+/// A device that asked to be let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JoinRequest {
+    /// The code that it shows.
+    pub code: String,
+    /// What it calls itself.
+    pub name: String,
+    /// Its operating system.
+    pub os: String,
+    /// Its software's version.
+    pub software: String,
+    /// Where it asks from.
+    pub source: IpAddr,
 }
 
 /// A device.

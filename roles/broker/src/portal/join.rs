@@ -50,6 +50,7 @@ struct Key {
 #[template(path = "join.html")]
 struct Page {
     layout: Layout,
+    url: String,
     devices: String,
     path: String,
     lifetimes: &'static [(u64, &'static str)],
@@ -171,6 +172,7 @@ fn list(portal: &Portal, member: &Member, typed: NewKey, tags_error: String) -> 
     keys.sort_by_key(|key| (key.status != JoinKeyStatus::Usable, std::cmp::Reverse(key.created)));
     Page {
         layout: member.layout(portal, "Add a device", Section::Devices),
+        url: portal.site.clone(),
         devices: member.path("devices"),
         path: member.path("join"),
         lifetimes: LIFETIMES,

@@ -140,7 +140,7 @@ impl Daemon {
 }
 
 /// What this machine calls itself.
-pub(super) fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "device".to_owned())
 }

@@ -18,6 +18,8 @@ mod paths;
 mod persist;
 mod view;
 
+pub(crate) use join::host_name;
+
 use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
