@@ -2,6 +2,7 @@
 //! source port says. What a relay does beyond this is its own cost.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
@@ -33,7 +34,7 @@ pub(crate) fn forward(direction: &str) -> Result<()> {
                     Direction::Down => (&clients, (CLIENT, port - PEER_PORT + FIRST_CLIENT)),
                     Direction::Across => (&clients, (CLIENT, port - FIRST_CLIENT + OTHER_CLIENT)),
                 };
-                out.send_run(to.into(), run.bytes, run.stride);
+                out.send_run(SocketAddr::from(to).into(), run.bytes, run.stride);
             }
             if !is_full {
                 break;
