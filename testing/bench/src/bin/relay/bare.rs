@@ -34,7 +34,7 @@ pub(crate) fn forward(direction: &str) -> Result<()> {
                     Direction::Down => (&clients, (CLIENT, port - PEER_PORT + FIRST_CLIENT)),
                     Direction::Across => (&clients, (CLIENT, port - FIRST_CLIENT + OTHER_CLIENT)),
                 };
-                out.send_run(SocketAddr::from(to).into(), run.bytes, run.stride);
+                out.send_run(SocketAddr::from(to), run.bytes, run.stride);
             }
             if !is_full {
                 break;
