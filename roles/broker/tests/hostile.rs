@@ -76,7 +76,7 @@ async fn a_body_that_is_too_large_is_refused() {
 async fn what_there_is_not_is_answered_with_a_problem() {
     let (_folder, broker) = broker().await;
     let client = Client::connect(&broker.first_link.clone().unwrap()).await.unwrap();
-    for path in ["/v1", "/v1/node", "/v1/node/netmap/", "/api/v1/accounts", "/api/v1/backup"] {
+    for path in ["/v1", "/v1/node", "/v1/node/netmap/", "/v2/node/netmap", "/api/v2/accounts"] {
         let answer = client.get(path).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
         assert_eq!(answer.problem().code, ErrorCode::NotFound);
