@@ -2,7 +2,7 @@
 //!
 //! REST with JSON bodies under `/api/v1`; errors are problem details (RFC 9457). The local socket
 //! serves root, the broker's own user and members of the group `warren` as operators; HTTPS serves
-//! the holders of API tokens ([`https`]). [`rest`] has all operations, each a row that says what it
+//! the holders of API tokens (`https`). `rest` has all operations, each a row that says what it
 //! takes to be allowed it.
 
 mod activity;
