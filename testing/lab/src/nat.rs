@@ -193,6 +193,23 @@ table inet fence {{
         self.host.nft("insert rule inet firewall forward drop\n")
     }
 
+    /// Forwards a UDP port of the WAN address.
+    ///
+    /// # Errors
+    /// When nft refuses it.
+    pub fn forward_port(&self, port: u16, to: Ipv4Addr) -> Result<()> {
+        self.host.nft(&format!(
+            r#"
+table ip forwarded {{
+  chain prerouting {{
+    type nat hook prerouting priority -110; policy accept;
+    iifname "wan" udp dport {port} dnat to {to}:{port}
+  }}
+}}
+"#
+        ))
+    }
+
     fn rules(&self) -> Result<String> {
         let hairpin = self.spec.hairpin.then_some(self.wan.v4()?);
         Ok(rules(self.spec.kind, self.spec.lan, hairpin))

@@ -1,4 +1,5 @@
-//! Pairs that need a relay: the way back to a direct path, relays that die, networks without UDP.
+//! Pairs that need a relay: the way back to a direct path, relays that die, networks without UDP, and
+//! a device that relays for its account.
 
 mod common;
 
@@ -50,12 +51,15 @@ fn when_the_rule_at_the_nat_is_gone_a_relayed_pair_turns_direct_and_loses_nothin
         let stream = Stream::start(left.host(), right.host(), address)?;
         let numbered = Numbered::start(left.host(), right.host(), address)?;
         stream.flows("the stream to start", 10 * SECOND)?;
+        wait_until("the search for a direct path to end", 30 * SECOND, || {
+            Ok(left.peer("right")?.reason.is_some())
+        })?;
         ensure!(is_relayed_by(&left, "right", "broker")?, "it is direct through the fence");
 
         stream.take_gap();
         let first = numbered.next();
         left_home.take_fence_down()?;
-        let took = wait_until("both sides to go direct", 90 * SECOND, || {
+        let took = wait_until("both sides to go direct", 120 * SECOND, || {
             let ways = [left.peer("right")?.path, right.peer("left")?.path];
             Ok(ways.iter().all(|path| path == "direct"))
         })?;
@@ -197,6 +201,59 @@ fn where_udp_is_blocked_the_path_goes_by_tls_at_the_https_port_also_through_a_pr
             begun.elapsed()
         );
         ensure!(is_relayed_by(&laptop, "server", "broker")?, "{:?}", laptop.peer("server")?);
+        stream.finish()
+    });
+}
+
+#[test]
+fn a_device_with_a_forwarded_port_relays_for_its_account_until_it_is_removed() {
+    const PORT: &str = "51820";
+    isolated(|world| {
+        let lab = Lab::relaying(world)?;
+        let porch = lab.home("porch", NatKind::EimApdf)?;
+        let (host, keeper_link) = lab.host("keeper", porch.lan(), &Plug::ipv4())?;
+        let mut keeper = lab.join(&host)?;
+        let (host, _) = lab.host("mate", porch.lan(), &Plug::ipv4())?;
+        let _mate = lab.join(&host)?;
+        keeper.run(&["lport", PORT])?;
+        keeper.wait_status("on its port", 20 * SECOND, |status| {
+            status.node.listen_port.to_string() == PORT && status.broker.connected
+        })?;
+        let outside = format!("{}:{PORT}", porch.wan().v4()?);
+        lab.broker.change(&["devices", "set", "keeper", "--static-endpoint", &outside])?;
+
+        let unreached = format!("no answer to the broker from {outside}");
+        let said = lab.broker.change(&["relays", "set", "keeper", "broker"])?;
+        for part in [unreached.as_str(), "forwarded", "same public address", "mate"] {
+            ensure!(said.contains(part), "nothing of '{part}': {said}");
+        }
+        let shown = lab.broker.change(&["relays", "show", "keeper"])?;
+        ensure!(shown.contains(&unreached), "show says: {shown}");
+        let listed = lab.broker.change(&["relays", "list"])?;
+        ensure!(listed.contains("see show"), "list says: {listed}");
+
+        porch.forward_port(PORT.parse()?, keeper_link.v4()?)?;
+        let said = lab.broker.change(&["relays", "set", "keeper", "broker"])?;
+        ensure!(!said.contains("no answer"), "it is reached, and yet: {said}");
+        // Whoever was there before asks the keeper again after a minute.
+        let (mut left, _, _left_home) = lab.home_node("left", NatKind::Apdm)?;
+        let (right, _, _right_home) = lab.home_node("right", NatKind::Apdm)?;
+        left.wait_peers(&["right"])?;
+        wait_reached(&lab, "keeper", 2)?;
+        ping_relayed(&left, "right", "keeper")?;
+        let relayed = keeper.counter("relay-allocations")?;
+        ensure!(relayed == 2, "the keeper has {relayed} allocations");
+        let stream = Stream::start(left.host(), right.host(), mesh_ipv4(&right)?)?;
+        stream.flows("a stream through the keeper", 10 * SECOND)?;
+
+        stream.take_gap();
+        let said = lab.broker.change(&["devices", "remove", "keeper", "--yes"])?;
+        ensure!(said.contains("relay"), "nothing of the relay: {said}");
+        wait_until("the next relay", 30 * SECOND, || is_relayed_by(&left, "right", "broker"))?;
+        stream.flows("the stream to go on", 30 * SECOND)?;
+        let gap = stream.take_gap();
+        println!("the device that relayed was removed: TCP stalled for {gap:?}");
+        ensure!(gap < 15 * SECOND, "TCP stalled for {gap:?}");
         stream.finish()
     });
 }
