@@ -182,6 +182,35 @@ async fn a_peer_gets_the_data_alone_and_its_answers_come_back() {
     .unwrap();
 }
 
+/// A port of 127.0.0.1 that is held, where the next one is free.
+fn held_port() -> UdpSocket {
+    loop {
+        let held = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let next = held.local_addr().unwrap().port().checked_add(1);
+        if next.is_some_and(|next| UdpSocket::bind(("127.0.0.1", next)).is_ok()) {
+            return held;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_program_holds_is_passed_over() {
+    let held = held_port();
+    let first = held.local_addr().unwrap().port();
+    let server = ServerConfig { ports: first..=first + 1, ..config().server };
+    let turn = Turn::start(&TurnConfig { server, ..config() }).await.unwrap();
+    let server = turn.udp_addresses()[0];
+    tokio::task::spawn_blocking(move || {
+        let mut client = Driven::new(server, "a", false);
+        client.until(|client| client.relayed.is_some());
+        assert_eq!(client.relayed.map(|relayed| relayed.port()), Some(first + 1));
+    })
+    .await
+    .unwrap();
+    assert_eq!(turn.gauges().allocations, 1);
+    drop(held);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_server_ends_with_its_last_allocation() {
     let (tell, stops) = tokio::sync::mpsc::channel(1);
