@@ -20,13 +20,15 @@ use crate::accounts::AccountHandle;
 use crate::admin::NewJoinKey;
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
-use crate::server::source_of;
+use crate::server::{SITE, prefix, source_of};
 
 const LIFETIME: Duration = Duration::from_secs(JOIN_REQUEST_LIFETIME);
 /// Requests open at once ...
 const MOST: usize = 1_000;
-/// ... and from one source.
+/// ... from one source ...
 const MOST_OF_SOURCE: usize = 20;
+/// ... and from one IPv6 site, which has as many sources as it likes.
+const MOST_OF_SITE: usize = 100;
 /// Characters of a device's own words that are kept.
 const LONGEST: usize = 64;
 
@@ -71,10 +73,11 @@ impl JoinRequests {
     /// Too many are open.
     pub(crate) fn ask(&self, ask: JoinAsk, source: IpAddr, now: Instant) -> ApiResult<JoinAsked> {
         let mut open = self.lock(now);
-        let prefix = source_of(source);
-        let of_source =
-            open.by_ticket.values().filter(|it| source_of(it.asking.source) == prefix).count();
-        if open.by_ticket.len() >= MOST || of_source >= MOST_OF_SOURCE {
+        let others = || open.by_ticket.values().map(|it| it.asking.source);
+        let of_source = others().filter(|it| source_of(*it) == source_of(source)).count();
+        let site = |it: IpAddr| prefix(it.to_canonical(), SITE);
+        let of_site = others().filter(|it| site(*it) == site(source)).count();
+        if open.by_ticket.len() >= MOST || of_source >= MOST_OF_SOURCE || of_site >= MOST_OF_SITE {
             return Err(Failure::new(
                 ErrorCode::RateLimited,
                 "too many devices wait to be let in; try again in ten minutes, or use a join link",
@@ -247,6 +250,16 @@ mod tests {
         requests.ask(ask, source.into(), now).unwrap()
     }
 
+    fn empty() -> JoinAsk {
+        JoinAsk {
+            protocol: 1,
+            commitment: String::new(),
+            name: String::new(),
+            os: String::new(),
+            software: String::new(),
+        }
+    }
+
     fn code(nonce: &str, asked: &JoinAsked) -> String {
         join_code(&sha256(&join_code_message(&OWN(), nonce, &asked.nonce)))
     }
@@ -280,16 +293,12 @@ mod tests {
         for _ in 0..MOST_OF_SOURCE {
             ask(&requests, "n", [198, 51, 100, 7], now);
         }
-        let one_more = JoinAsk {
-            protocol: 1,
-            commitment: String::new(),
-            name: String::new(),
-            os: String::new(),
-            software: String::new(),
-        };
-        let refused = requests.ask(one_more, [198, 51, 100, 7].into(), now);
+        let refused = requests.ask(empty(), [198, 51, 100, 7].into(), now);
         assert_eq!(refused.unwrap_err().code(), ErrorCode::RateLimited);
         let other = ask(&requests, "n", [198, 51, 100, 8], now);
+        let of_site = (0..).map(|net| IpAddr::from([0x2001, 0xdb8, 7, net, 0, 0, 0, 1]));
+        let takes = of_site.take_while(|source| requests.ask(empty(), *source, now).is_ok());
+        assert_eq!(takes.count(), MOST_OF_SITE, "however many nets a site has");
         let later = now + LIFETIME;
         assert!(requests.decision(&other.ticket, later).is_err());
         ask(&requests, "n", [198, 51, 100, 7], later);
