@@ -25,10 +25,12 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const LONGEST_KEY: usize = 255;
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
-/// How many are kept; beyond it the oldest go.
-const MOST: usize = 10_000;
-/// An answer longer than this isn't kept: none of these operations gives one.
+/// How many are kept of one who asks; beyond it his oldest go, and nobody else's.
+const MOST_OF_ACTOR: usize = 100;
+/// Whatever is created, its answer is shorter.
 const LONGEST_ANSWER: usize = 64 * 1024;
+/// How often what is too old is looked for.
+const SWEEP: Duration = Duration::from_secs(600);
 
 /// Answers by who asked, where, and with which key.
 #[derive(Default)]
@@ -38,11 +40,22 @@ pub(super) struct Once {
 
 #[derive(Default)]
 struct Kept {
-    answers: HashMap<String, Entry>,
-    by_age: VecDeque<(Instant, String)>,
+    answers: HashMap<Place, Entry>,
+    /// The oldest first.
+    of_actor: HashMap<String, VecDeque<(Instant, Place)>>,
+    swept: Option<Instant>,
+}
+
+/// Who asked, where, and with which key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    actor: String,
+    path: String,
+    key: String,
 }
 
 struct Entry {
+    begun: Instant,
     /// The hash of what was asked.
     asked: [u8; 32],
     /// `None`: it is under way.
@@ -68,11 +81,15 @@ pub(super) async fn once(
     let key = key.ok_or_else(|| {
         Failure::invalid("an Idempotency-Key has 1 to 255 printable ASCII characters")
     })?;
-    let place = format!("{:?} {} {key}", grant.by().actor, request.uri().path());
+    let place = Place {
+        actor: format!("{:?}", grant.by().actor),
+        path: request.uri().path().to_owned(),
+        key: key.to_owned(),
+    };
     let (parts, body) = request.into_parts();
     let body = extract::read(Request::new(body), MAX_BODY, BODY_TIMEOUT).await?;
     let asked = hash(&body);
-    if let Some(answer) = once.begin(&place, asked)? {
+    if let Some(answer) = once.begin(&place, asked, Instant::now())? {
         return Ok(answer.replay());
     }
     // Whatever happens below, the place is given back or holds an answer.
@@ -105,7 +122,7 @@ impl Answer {
 /// A request under way; forgotten if nothing comes of it.
 struct UnderWay<'a> {
     once: &'a Once,
-    place: Option<String>,
+    place: Option<Place>,
 }
 
 impl UnderWay<'_> {
@@ -131,10 +148,9 @@ impl Once {
     }
 
     /// The answer that was given, if any.
-    fn begin(&self, place: &str, asked: [u8; 32]) -> ApiResult<Option<Answer>> {
-        let now = Instant::now();
+    fn begin(&self, place: &Place, asked: [u8; 32], now: Instant) -> ApiResult<Option<Answer>> {
         let mut kept = self.lock();
-        kept.forget(now);
+        kept.sweep(now);
         match kept.answers.get(place) {
             Some(entry) if entry.asked != asked => Err(Failure::invalid(
                 "this Idempotency-Key was used for another request; take a new one",
@@ -146,8 +162,7 @@ impl Once {
             )),
             Some(Entry { answer, .. }) => Ok(answer.clone()),
             None => {
-                kept.answers.insert(place.to_owned(), Entry { asked, answer: None });
-                kept.by_age.push_back((now, place.to_owned()));
+                kept.begin(place, asked, now);
                 Ok(None)
             }
         }
@@ -155,14 +170,40 @@ impl Once {
 }
 
 impl Kept {
-    fn forget(&mut self, now: Instant) {
-        while let Some((at, _)) = self.by_age.front()
-            && (now.duration_since(*at) > KEPT || self.by_age.len() >= MOST)
+    fn begin(&mut self, place: &Place, asked: [u8; 32], now: Instant) {
+        let of_actor = self.of_actor.entry(place.actor.clone()).or_default();
+        while of_actor.len() >= MOST_OF_ACTOR
+            && let Some(oldest) = of_actor.pop_front()
         {
-            if let Some((_, place)) = self.by_age.pop_front() {
-                self.answers.remove(&place);
-            }
+            forget(&mut self.answers, &oldest);
         }
+        of_actor.push_back((now, place.clone()));
+        self.answers.insert(place.clone(), Entry { begun: now, asked, answer: None });
+    }
+
+    /// Forgets what is too old, now and then.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|at| now.duration_since(at) < SWEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        let Self { answers, of_actor, .. } = self;
+        of_actor.retain(|_, places| {
+            while let Some(oldest) = places.front()
+                && now.duration_since(oldest.0) > KEPT
+            {
+                forget(answers, oldest);
+                places.pop_front();
+            }
+            !places.is_empty()
+        });
+    }
+}
+
+/// Forgets an answer, but not that of a later request in its place.
+fn forget(answers: &mut HashMap<Place, Entry>, (begun, place): &(Instant, Place)) {
+    if answers.get(place).is_some_and(|entry| entry.begun == *begun) {
+        answers.remove(place);
     }
 }
 
@@ -170,4 +211,45 @@ fn hash(body: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, body).as_ref());
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(actor: &str, key: usize) -> Place {
+        Place { actor: actor.to_owned(), path: "/".to_owned(), key: key.to_string() }
+    }
+
+    fn is_kept(once: &Once, place: &Place) -> bool {
+        once.lock().answers.contains_key(place)
+    }
+
+    #[test]
+    fn one_who_asks_much_pushes_out_his_own_and_nobody_elses() {
+        let (once, now) = (Once::default(), Instant::now());
+        once.begin(&place("ada", 0), [0; 32], now).unwrap();
+        for key in 0..10 * MOST_OF_ACTOR {
+            once.begin(&place("eve", key), [0; 32], now).unwrap();
+        }
+        assert!(is_kept(&once, &place("ada", 0)));
+        assert!(!is_kept(&once, &place("eve", 0)));
+        assert_eq!(once.lock().answers.len(), MOST_OF_ACTOR + 1);
+    }
+
+    #[test]
+    fn a_day_later_it_is_forgotten_and_a_later_request_in_its_place_is_not() {
+        let (once, now) = (Once::default(), Instant::now());
+        let (failed, other) = (place("ada", 0), place("eve", 0));
+        once.begin(&failed, [0; 32], now).unwrap();
+        once.begin(&other, [0; 32], now).unwrap();
+        // It came to nothing and is repeated much later.
+        drop(UnderWay { once: &once, place: Some(failed.clone()) });
+        let later = now + KEPT / 2;
+        once.begin(&failed, [0; 32], later).unwrap();
+        once.begin(&place("bob", 0), [0; 32], now + KEPT + SWEEP).unwrap();
+        assert!(is_kept(&once, &failed) && !is_kept(&once, &other));
+        once.begin(&place("bob", 1), [0; 32], later + KEPT + SWEEP).unwrap();
+        assert!(!is_kept(&once, &failed));
+    }
 }

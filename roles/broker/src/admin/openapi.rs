@@ -73,7 +73,7 @@ token.\n\n\
 id. What isn't yours to see isn't there: 404.\n\n\
 **Lists** come page by page: `?limit=`; the header `Link` has the next page (RFC 8288).\n\n\
 **Tags.** A JSON answer has an `ETag`; `If-None-Match` spares what you have.\n\n\
-**Repeating.** A POST with a body takes an `Idempotency-Key`: repeated within a day with the same key \
+**Repeating.** A POST that makes something takes an `Idempotency-Key`: repeated within a day with the same key \
 it does nothing again and gives the same answer (header `Idempotent-Replayed`), until the broker is \
 restarted.\n\n\
 **Limits.** 200 requests at once and 20 a second for each token, 64 KiB for a body (a policy: 512). Newer \
@@ -132,7 +132,7 @@ fn parameters(operation: &Operation, generator: &mut SchemaGenerator) -> Vec<Val
     for query in &operation.query {
         parameters.extend(query_parameters(*query, generator));
     }
-    if operation.method == http::Method::POST && operation.body.is_some() {
+    if operation.is_repeatable() {
         parameters.push(json!({
             "name": "Idempotency-Key",
             "in": "header",

@@ -186,6 +186,12 @@ impl Operation {
         Self { status, ..self }
     }
 
+    /// Whether it makes something, which a repeated request must not make again: it takes an
+    /// `Idempotency-Key`.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.method == Method::POST && self.status == StatusCode::CREATED
+    }
+
     /// The names between braces in its path.
     pub(super) fn parameters(&self) -> impl Iterator<Item = &'static str> {
         self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))

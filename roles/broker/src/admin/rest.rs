@@ -46,8 +46,9 @@ pub(super) fn router(broker: Arc<Broker>) -> Router {
     let made = Arc::new(Once::default());
     let mut router = Router::new();
     for operation in operations() {
-        let Operation { method, path, needs, body, mut route, .. } = operation;
-        if method == Method::POST && body.is_some() {
+        let is_repeatable = operation.is_repeatable();
+        let Operation { path, needs, mut route, .. } = operation;
+        if is_repeatable {
             route = route.layer(from_fn_with_state(made.clone(), once));
         }
         let guard = Guard { broker: broker.clone(), needs };
