@@ -24,7 +24,9 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 #[cfg(feature = "broker")]
-pub(crate) use admin::{Accounts, Admin, AdminCommand, Devices, JoinKeys, Pins, Serve, Tls};
+pub(crate) use admin::{
+    Accounts, Admin, AdminCommand, DeviceExpiry, Devices, JoinKeys, Pins, Serve, Tls,
+};
 #[cfg(feature = "broker")]
 pub(crate) use admin_people::{Audit, ReachArg, RoleChange, Tokens, Users, Wanted};
 #[cfg(feature = "broker")]

@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use warren_node::local::{Client, NodeState, Status};
+use warren_node::local::{Client, HealthCode, NodeState, Status};
 use warren_node::{DnsMode, NodeConfig};
 
 use crate::cli::{self, Dns, Global, Join};
@@ -92,7 +92,9 @@ pub(crate) async fn up(global: &Global, args: cli::Up) -> anyhow::Result<()> {
 /// may go elsewhere.
 async fn ask(client: &Client, server: &str, name: Option<&str>) -> anyhow::Result<String> {
     let status = client.status().await?;
-    if !matches!(status.node.state, NodeState::NotJoined | NodeState::MustJoinAgain) {
+    let is_over = status.health.iter().any(|it| it.code == HealthCode::MembershipExpired);
+    let is_out = matches!(status.node.state, NodeState::NotJoined | NodeState::MustJoinAgain);
+    if !is_out && !is_over {
         bail!("this device has joined an account already; `warren logout` leaves it");
     }
     let request = warren_node::ask::ask(server, name).await?;

@@ -8,102 +8,24 @@
     reason = "a test fails by panicking, and waits for the events that it is about"
 )]
 
-use std::io::{BufRead as _, BufReader};
+mod common;
+
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use http::Method;
+use common::{Device, admin, serve};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use warren_control::{BrokerUrl, Http, Pins, REQUEST_TIMEOUT, Tls};
-use warren_coord::prove;
-use warren_proto::{
-    BrokerIdentity, Challenge, DeviceId, JoinLink, Netmap, PROTOCOL, PublicKey, Register,
-    Registered, Relay, TURN_ALPN,
-};
+use warren_control::{Pins, Tls};
+use warren_proto::{JoinLink, Relay, TURN_ALPN};
 use warren_turn::client::{Client, Config, Credential, Event, Inbound, Transport};
 use warren_turn::stream::{MAX_FRAME, StreamDecoder, channel_padding};
 use warren_turn::virtual_relayed;
 
-const WARREN: &str = env!("CARGO_BIN_EXE_warren");
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Broker(Child);
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn serve(data: &Path, more: &[&str]) -> Broker {
-    let mut child = Command::new(WARREN)
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
-        .args(more)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let up = output.lines().map_while(Result::ok).any(|line| line.contains("join-keys create"));
-    assert!(up, "the broker ended: {:?}", child.wait());
-    Broker(child)
-}
-
-fn admin(data: &Path, args: &[&str]) -> String {
-    let output =
-        Command::new(WARREN).args(["admin", "--data"]).arg(data).args(args).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// A device that has joined; it has no tunnel, only what it knows.
-struct Device {
-    id: DeviceId,
-    http: Http,
-    link: JoinLink,
-}
-
-impl Device {
-    async fn join(data: &Path, name: &str) -> Self {
-        let link: JoinLink = admin(data, &["join-keys", "create"]).parse().unwrap();
-        let url = BrokerUrl::parse(&link.url).unwrap();
-        let tls = || Tls::new(&Pins(link.pin.into_iter().collect())).unwrap();
-        let http = Http::connect(&url, &tls(), &[], None).await.unwrap();
-        let get = http.json(Method::GET, "/v1/node/challenge", None::<&()>, REQUEST_TIMEOUT);
-        let challenge: Challenge = get.await.unwrap().body;
-        let private: [u8; 32] = rand::random();
-        let secret = x25519_dalek::StaticSecret::from(private);
-        let register = Register {
-            protocol: PROTOCOL,
-            join_key: link.key.clone(),
-            key: PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes()),
-            proof: prove(&private, &BrokerIdentity::of(&link), &challenge, &link.key),
-            challenge: challenge.challenge,
-            name: name.to_owned(),
-            os: String::new(),
-            software: String::new(),
-        };
-        let path = "/v1/node/register";
-        let post = http.json(Method::POST, path, Some(&register), REQUEST_TIMEOUT);
-        let registered: Registered = post.await.unwrap().body;
-        let http = Http::connect(&url, &tls(), &[], Some(&registered.token)).await.unwrap();
-        Self { id: registered.device, http, link }
-    }
-
-    async fn relays(&self) -> Vec<Relay> {
-        let get = self.http.json(Method::GET, "/v1/node/netmap", None::<&()>, REQUEST_TIMEOUT);
-        let map: Netmap = get.await.unwrap().body;
-        map.relays
-    }
-}
 
 /// What a client's messages travel on.
 enum Wire {

@@ -1,6 +1,7 @@
 //! One account: its devices, join keys, presence and sessions.
 
 mod activity;
+mod admission;
 mod aim;
 mod check_in;
 mod connect;
@@ -25,6 +26,7 @@ use warren_proto::{
     SelfEntry,
 };
 
+use self::admission::Expiries;
 use self::aim::Aim;
 use self::check_in::Reported;
 use self::delta::{Digest, Log, Subject};
@@ -39,6 +41,7 @@ use crate::{
 };
 
 pub use self::activity::{account_activity, relay_activity};
+pub use self::admission::SettingsEdit;
 pub use self::device::DeviceEdit;
 pub use self::join_key::{JoinKeyCreated, NewJoinKey};
 pub use self::paths::{PathView, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint};
@@ -95,6 +98,7 @@ pub struct Account {
     housekeeping_due: bool,
     relays: Relays,
     relay_timer: Option<(Instant, Timer)>,
+    expiries: Expiries,
     rules: Rules,
 }
 
@@ -134,14 +138,16 @@ impl Account {
             housekeeping_due: false,
             relays: Relays::new(snapshot.relays, snapshot.relay_list, snapshot.revoked),
             relay_timer: None,
+            expiries: Expiries::default(),
             rules: Rules::new(snapshot.policy),
         };
         account.handle_clock(unix, now);
         for device in snapshot.devices {
             let id = device.id;
-            account.store_device(device);
+            account.store_device(device, now);
             account.watch_ephemeral(id, now);
         }
+        account.await_expiry(now);
         for key in snapshot.join_keys {
             account.put_join_key(key);
         }
@@ -198,7 +204,7 @@ impl Account {
         }
         for change in prepared.changes {
             match change {
-                Change::Account(record) => self.record = record,
+                Change::Account(record) => self.put_account(record, now),
                 Change::Device(device) => self.put_device(device, now),
                 Change::DeviceRemoved(id) => self.drop_device(id, now),
                 Change::LastSeen { device, at } => {
@@ -250,14 +256,15 @@ impl Account {
     /// # Errors
     /// [`Refused::Revoked`] if the device is gone or must join again.
     pub fn netmap(&self, device: DeviceId) -> Result<Netmap, Refused> {
-        let viewer = self.active(device)?;
+        let viewer = self.registered(device)?;
+        let is_member = viewer.admission.is_member();
         Ok(Netmap {
             version: self.version(),
             account: self.record.id,
             account_name: self.record.name.clone(),
             ipv4_range: self.record.ipv4_range,
             ipv6_range: self.record.ipv6_range,
-            this: self_entry(viewer),
+            this: self.self_entry(viewer),
             peers: self
                 .devices
                 .values()
@@ -267,9 +274,9 @@ impl Account {
             stun: self.settings.stun.clone(),
             dns: self.dns(),
             next_pin: self.settings.next_pin,
-            relays: self.relays_for(device),
-            relay_duty: self.duty_of(device),
-            filter: self.filter_of(viewer),
+            relays: if is_member { self.relays_for(device) } else { Vec::new() },
+            relay_duty: self.duty_of(device).filter(|_| is_member),
+            filter: self.filter_of(viewer).filter(|_| is_member),
         })
     }
 
@@ -286,22 +293,27 @@ impl Account {
         DnsConfig { domain: format!("{}.{}", self.record.name, self.settings.dns_suffix) }
     }
 
-    fn active(&self, device: DeviceId) -> Result<&Device, Refused> {
-        self.devices.get(&device).filter(|device| device.is_active()).ok_or(Refused::Revoked)
+    /// A device that the broker talks to, in the mesh or not.
+    fn registered(&self, device: DeviceId) -> Result<&Device, Refused> {
+        self.devices.get(&device).filter(|device| device.is_registered()).ok_or(Refused::Revoked)
     }
 
-    fn active_mut(&mut self, device: DeviceId) -> Result<&mut Device, Refused> {
-        self.devices.get_mut(&device).filter(|device| device.is_active()).ok_or(Refused::Revoked)
+    fn registered_mut(&mut self, device: DeviceId) -> Result<&mut Device, Refused> {
+        let device = self.devices.get_mut(&device).filter(|device| device.is_registered());
+        device.ok_or(Refused::Revoked)
     }
-}
 
-fn self_entry(device: &Device) -> SelfEntry {
-    SelfEntry {
-        id: device.record.id,
-        name: device.record.name.clone(),
-        ipv4: device.record.ipv4,
-        ipv6: device.record.ipv6,
-        static_endpoint: device.record.static_endpoint,
+    fn self_entry(&self, device: &Device) -> SelfEntry {
+        SelfEntry {
+            id: device.record.id,
+            name: device.record.name.clone(),
+            ipv4: device.record.ipv4,
+            ipv6: device.record.ipv6,
+            static_endpoint: device.record.static_endpoint,
+            admission: device.admission,
+            expires_unix: device.record.expires.map(|at| at.0),
+            approvers: self.approvers_of(device),
+        }
     }
 }
 

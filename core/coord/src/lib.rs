@@ -51,8 +51,8 @@ pub use account::{
     Account, COALESCE_WINDOW, DeviceEdit, DeviceView, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL,
     JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn, OFFLINE_GRACE, Opened,
     PathView, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, SessionId,
-    TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint, Verdict, account_activity, relay_activity,
-    relay_init, relay_update,
+    SettingsEdit, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint, Verdict, account_activity,
+    relay_activity, relay_init, relay_update,
 };
 pub use activity::{
     Actor, By, CHAIN_START, Chain, ChainBroken, ChainCheck, ChainedEntry, Entry, FieldChange, Named,
@@ -64,13 +64,13 @@ pub use context::{BrokerSettings, Ctx, DeviceLimit, LeaseEpoch, UnixTime};
 pub use directory::{AccountEntry, Directory};
 pub use limit::Bucket;
 pub use people::{
-    ApiTokenCreated, ApiTokenRecord, ClientInfo, Email, Enrolment, Identity, InvalidEmail,
+    ApiTokenCreated, ApiTokenRecord, Asker, ClientInfo, Email, Enrolment, Identity, InvalidEmail,
     InvalidRole, InvalidScope, Invitation, InvitationCreated, InvitationRecord, LinkCreated,
     LinkPurpose, LinkRecord, Member, MembershipRecord, NewApiToken, NewInvitation, NewUser,
     PasswordHash, People, PeopleChange, PeopleSnapshot, Proof, Right, Role, SESSION_IDLE,
     SESSION_LIFETIME, Scope, SignInMethod, SignInStep, SignInThrottle, SignedIn, Standing,
     TokenGrant, TokenReach, TotpRecord, UserEdit, UserRecord, WebSessionCreated, WebSessionRecord,
-    check_password, may, may_change_role,
+    check_password, may, right_for_role,
 };
 pub use pool::RelayPool;
 pub use refused::Refused;

@@ -3,8 +3,8 @@
 //! One state machine for the whole broker, driven as an [`crate::Account`] is: `prepare_*` decides,
 //! the shell commits under a lease of its own, [`People::apply`] carries out. Passwords are hashed
 //! in the shell; what comes in here is the PHC string or the word that it was right. Soft are: when
-//! sessions and tokens were used last, sign-ins that wait for a second factor, and second factors
-//! that wait to be confirmed.
+//! sessions and tokens were used last, sign-ins that wait for a second factor, second factors that
+//! wait to be confirmed, and how many people each account may have (which the shell tells).
 //!
 //! There are no timers: what has expired is refused, and [`People::prepare_housekeeping`], which
 //! the shell commits each [`crate::HOUSEKEEPING_INTERVAL`] and before it ends, sweeps it away.
@@ -54,7 +54,7 @@ pub use self::record::{
     WebSessionRecord,
 };
 pub use self::right::{
-    InvalidRole, InvalidScope, Right, Role, Scope, Standing, may, may_change_role,
+    Asker, InvalidRole, InvalidScope, Right, Role, Scope, Standing, may, right_for_role,
 };
 pub use self::session::{ClientInfo, SESSION_IDLE, SESSION_LIFETIME, SignedIn, WebSessionCreated};
 pub use self::sign_in::{Proof, SignInStep};
@@ -78,6 +78,7 @@ pub struct People {
     halves: BTreeMap<SecretHash, Half>,
     codes: BTreeMap<UserId, Bucket>,
     enrolments: BTreeMap<UserId, Enrolment>,
+    user_limits: BTreeMap<AccountId, u32>,
 }
 
 impl People {
@@ -97,6 +98,7 @@ impl People {
             halves: BTreeMap::new(),
             codes: BTreeMap::new(),
             enrolments: BTreeMap::new(),
+            user_limits: BTreeMap::new(),
         };
         let PeopleSnapshot { users, memberships, invitations, sessions, tokens, links } = snapshot;
         let changes = (users.into_iter().map(PeopleChange::User))

@@ -26,7 +26,24 @@ pub enum Refused {
     /// The challenge is too old, or another broker process's.
     #[error("the challenge is no longer valid; fetch a new one and try again")]
     ChallengeExpired,
-    /// The device was removed or expired.
+    /// The broker's operator has suspended the account.
+    #[error("this account is suspended; ask the broker's operator")]
+    AccountSuspended,
+    /// The account has as many people as it may have.
+    #[error(
+        "the account has as many people as it may have; ask the broker's operator for more, or \
+         remove somebody"
+    )]
+    TooManyPeople,
+    /// Who asks has no right to this.
+    #[error("you have no right to this; ask an owner of the account")]
+    Forbidden,
+    /// Whoever lets a device in again isn't its owner.
+    #[error(
+        "this device is known here, and not as yours; an admin of the account lets it in again"
+    )]
+    NotYourDevice,
+    /// The device was removed or has logged out.
     #[error("this device was removed from its account, or must join again with a new join link")]
     Revoked,
     /// The node's protocol is older than the broker serves.
@@ -34,8 +51,8 @@ pub enum Refused {
     UpgradeRequired,
     /// No address is left, or there are as many devices as the broker allows.
     #[error(
-        "the account is full; remove devices that are no longer used, or ask the broker's operator \
-         for a larger --max-devices or address range"
+        "the account has as many devices as it may have; remove some that are no longer used, or ask \
+         the broker's operator for a higher limit"
     )]
     AccountFull,
     /// Too many requests.
@@ -122,7 +139,7 @@ impl Refused {
             Self::ProofFailed | Self::ChallengeExpired => ErrorCode::ProofFailed,
             Self::Revoked => ErrorCode::Revoked,
             Self::UpgradeRequired => ErrorCode::UpgradeRequired,
-            Self::AccountFull => ErrorCode::AccountFull,
+            Self::AccountFull | Self::TooManyPeople => ErrorCode::AccountFull,
             Self::RateLimited => ErrorCode::RateLimited,
             Self::Invalid(_) | Self::InvalidRange(_) | Self::PolicyBroken(_) => ErrorCode::Invalid,
             Self::NotFound(_) | Self::PeerOffline | Self::NoRelay(_) => ErrorCode::NotFound,
@@ -136,7 +153,8 @@ impl Refused {
             Self::SignInFailed | Self::CodeWrong | Self::TookTooLong | Self::IdentityUnknown => {
                 ErrorCode::SignInFailed
             }
-            Self::UserSuspended => ErrorCode::Suspended,
+            Self::UserSuspended | Self::AccountSuspended => ErrorCode::Suspended,
+            Self::NotYourDevice | Self::Forbidden => ErrorCode::Forbidden,
             Self::LinkInvalid => ErrorCode::LinkInvalid,
         }
     }

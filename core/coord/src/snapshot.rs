@@ -86,6 +86,8 @@ pub struct AccountSettings {
     pub suspended: bool,
     /// How many devices it may have, where that differs from the broker's limit.
     pub device_limit: Option<DeviceLimit>,
+    /// How many people it may have; `None`: any number.
+    pub user_limit: Option<u32>,
     /// Whether a new device waits until an admin approves it.
     pub device_approval: bool,
     /// After how many days a device must show anew that it may be there; `None`: never.
@@ -121,6 +123,8 @@ pub struct DeviceRecord {
     pub approved: bool,
     /// From when on it must join again, or somebody must renew it.
     pub expires: Option<UnixTime>,
+    /// Whether it never expires, whatever is set for the account. Devices with tags don't, either.
+    pub never_expires: bool,
     /// Its operating system, as it said when it joined; at most 64 bytes.
     pub os: String,
     /// Its software's version, as it said when it joined; at most 64 bytes.
@@ -145,6 +149,10 @@ pub struct JoinKeyRecord {
     pub ephemeral: bool,
     /// The tags that devices get from it.
     pub tags: BTreeSet<Tag>,
+    /// The user to whom the devices belong that join with it.
+    pub owner: Option<UserId>,
+    /// Whether devices that join with it are approved by that.
+    pub approves: bool,
     /// When it was created.
     pub created: UnixTime,
     /// From when on it is no longer accepted.

@@ -176,7 +176,7 @@ fn check_domain(domain: &str) -> Result<(), InvalidMap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AccountId, DeviceId, DnsConfig, MapVersion, PublicKey, SelfEntry};
+    use crate::{AccountId, Admission, DeviceId, DnsConfig, MapVersion, PublicKey, SelfEntry};
 
     fn map() -> Netmap {
         let name = DeviceName::from_free_text;
@@ -192,6 +192,9 @@ mod tests {
                 ipv4: "100.80.1.1".parse().unwrap(),
                 ipv6: "fd00:1:2::101".parse().unwrap(),
                 static_endpoint: None,
+                admission: Admission::Member,
+                expires_unix: None,
+                approvers: Vec::new(),
             },
             peers: vec![Peer {
                 id: DeviceId(2),

@@ -43,8 +43,8 @@ pub use message::{
 };
 pub use name::{DeviceName, InvalidName, MAX_NAME};
 pub use netmap::{
-    Apply, Change, Delta, DnsConfig, MapVersion, Netmap, ParseVersionError, Peer, SelfEntry,
-    WIREGUARD_ONLY,
+    Admission, Apply, Change, Delta, DnsConfig, MAX_APPROVERS, MapVersion, Netmap,
+    ParseVersionError, Peer, SelfEntry, WIREGUARD_ONLY,
 };
 pub use paths::{MAX_PATH_REPORTS, PathKind, PathReport, PathReports};
 pub use possession::{BrokerIdentity, possession_message};
@@ -65,7 +65,9 @@ pub use relay::{
 /// | 1 | 2026-11-29 | the proof in the registration names the broker that the device has verified |
 /// | 2 | 2026-11-29 | policy: `filter` in the netmap, and the change of it; a node of version 1 is not
 ///   told of devices that it may not see, but lets in whatever those send that it does see |
-pub const PROTOCOL: u32 = 2;
+/// | 3 | 2026-11-29 | admission: `admission`, `expires_unix` and `approvers` in the netmap's own entry;
+///   an older node that waits, or has expired, has a map without peers and can't say why |
+pub const PROTOCOL: u32 = 3;
 
 /// The oldest protocol version that this build's broker still serves.
 pub const OLDEST_PROTOCOL: u32 = 1;

@@ -73,6 +73,47 @@ pub struct SelfEntry {
     /// The endpoint that an admin set, if any; to be published beside the measured ones.
     #[serde(default)]
     pub static_endpoint: Option<SocketAddr>,
+    /// Whether it is in the mesh, and if not, why. Outside, the map has no peers.
+    #[serde(default, skip_serializing_if = "Admission::is_member")]
+    pub admission: Admission,
+    /// From when on it must be renewed, in seconds since the Unix epoch. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_unix: Option<u64>,
+    /// While it waits: the e-mail addresses of some who may let it in; at most
+    /// [`MAX_APPROVERS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvers: Vec<String>,
+}
+
+/// The most [`SelfEntry::approvers`] that are told.
+pub const MAX_APPROVERS: usize = 3;
+
+/// Whether a device is in the mesh: whether it has peers, and they have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Admission {
+    /// It is.
+    #[default]
+    Member,
+    /// Not before an admin of the account has approved it.
+    Waiting,
+    /// Not before it has joined again, or somebody has renewed it.
+    Expired,
+    /// Not as long as the broker's operator has suspended the account.
+    Suspended,
+    /// It has logged out: it has no word with the broker until it joins again.
+    LoggedOut,
+    /// Not, for a reason that a newer broker knows.
+    #[serde(other)]
+    Other,
+}
+
+impl Admission {
+    /// Whether it is in the mesh.
+    pub fn is_member(&self) -> bool {
+        *self == Self::Member
+    }
 }
 
 /// The capability of a peer that speaks plain WireGuard and nothing else: it is sent no probes, its
@@ -355,6 +396,9 @@ mod tests {
                 ipv4: Ipv4Addr::new(100, 80, 1, 1),
                 ipv6: Ipv6Addr::LOCALHOST,
                 static_endpoint: None,
+                admission: Admission::Member,
+                expires_unix: None,
+                approvers: Vec::new(),
             },
             peers: Vec::new(),
             stun: Vec::new(),

@@ -17,13 +17,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use warren_proto::{
-    AccountId, Apply, Challenge, Change, CheckIn, CheckInReply, CheckInState, ConnectRequest,
-    ConnectSignal, Delta, DeviceId, DeviceName, DnsConfig, Endpoint, EndpointKind, ErrorCode,
-    Filter, FilterRule, MapVersion, MappingBehaviour, NatReport, Netmap, ParseEventError, PathKind,
-    PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey, Register, Registered, Relay,
-    RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayId, RelayInit, RelayLimits,
-    RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,
-    RelayTransport, SelfEntry, SessionEvent, Sources, Target,
+    AccountId, Admission, Apply, Challenge, Change, CheckIn, CheckInReply, CheckInState,
+    ConnectRequest, ConnectSignal, Delta, DeviceId, DeviceName, DnsConfig, Endpoint, EndpointKind,
+    ErrorCode, Filter, FilterRule, MapVersion, MappingBehaviour, NatReport, Netmap,
+    ParseEventError, PathKind, PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey,
+    Register, Registered, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayId,
+    RelayInit, RelayLimits, RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope,
+    RelayState, RelayTls, RelayTransport, SelfEntry, SessionEvent, Sources, Target,
 };
 
 fn folder() -> PathBuf {
@@ -117,6 +117,9 @@ fn this() -> SelfEntry {
         ipv4: Ipv4Addr::new(100, 71, 0, 2),
         ipv6: "fd5e:ed::2".parse::<Ipv6Addr>().unwrap(),
         static_endpoint: Some("203.0.113.7:51820".parse().unwrap()),
+        admission: Admission::Member,
+        expires_unix: None,
+        approvers: Vec::new(),
     }
 }
 
@@ -328,6 +331,22 @@ fn connecting_is_written_and_read_as_ever() {
 fn the_netmap_and_its_deltas_are_written_and_read_as_ever() {
     assert_golden("netmap", &netmap());
     assert_golden("delta", &delta());
+}
+
+#[test]
+fn a_device_outside_the_mesh_is_told_why_as_ever() {
+    let this = |admission| SelfEntry {
+        admission,
+        expires_unix: Some(1_800_000_000),
+        approvers: vec!["ann@example.org".to_owned()],
+        ..this()
+    };
+    let words = [Admission::Waiting, Admission::Expired, Admission::Suspended];
+    let changes = words.map(|admission| Change::This { this: this(admission) }).to_vec();
+    assert_golden("delta-admission", &Delta { changes, ..delta() });
+    assert_golden("netmap-waiting", &Netmap { this: this(Admission::Waiting), ..netmap() });
+    let newer: Admission = serde_json::from_str("\"quarantined\"").unwrap();
+    assert!(newer == Admission::Other && !newer.is_member());
 }
 
 #[test]

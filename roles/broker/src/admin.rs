@@ -7,7 +7,7 @@
 
 mod activity;
 mod client;
-mod devices;
+pub(crate) mod devices;
 mod download;
 mod events;
 mod guard;
@@ -45,8 +45,8 @@ pub use relay_types::{
 pub use time::Time;
 pub use tokens::{ApiToken, ApiTokenCreated, NewApiToken, Scope};
 pub use types::{
-    Account, BrokerStatus, Device, DeviceChange, DevicePath, JoinApproval, JoinKey, JoinKeyCreated,
-    JoinRequest, NewAccount, NewJoinKey, Pins, SetLog,
+    Account, AccountChange, BrokerStatus, Device, DeviceChange, DevicePath, JoinApproval, JoinKey,
+    JoinKeyCreated, JoinRequest, NewAccount, NewJoinKey, Pins, SetLog,
 };
 pub use warren_coord::policy::{
     Difference, Problem as PolicyProblem, Report, Row, Severity, Side, TestResult,

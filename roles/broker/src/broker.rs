@@ -10,14 +10,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
-use warren_coord::{BrokerSettings, By, Entry, People};
+use warren_coord::{BrokerSettings, By, Entry, NewJoinKey, People, SettingsEdit};
 use warren_proto::{AccountId, JoinLink, PROTOCOL, Pin, RelayInit};
 use warren_store::Store;
 
 use crate::accounts::{AccountHandle, Accounts, Lease, fresh_ctx, unix_millis};
-use crate::admin::routes::{no_pins, parse_join_key};
+use crate::admin::routes::no_pins;
 use crate::admin::server::AdminServer;
-use crate::admin::{BrokerStatus, JoinKeyCreated, NewJoinKey, Pins, Time};
+use crate::admin::{BrokerStatus, JoinKeyCreated, Pins, Time};
 use crate::api::problem::{ApiResult, Failure};
 use crate::backup::{Manifest, Unpacked};
 use crate::config::{Limits, PublicUrl, ServeConfig, SetLogFilter, TlsMode};
@@ -70,7 +70,6 @@ impl Broker {
         account: &Arc<AccountHandle>,
         new: NewJoinKey,
     ) -> ApiResult<JoinKeyCreated> {
-        let new = parse_join_key(new)?;
         let created =
             account.durable(by, move |account, ctx| account.prepare_join_key(new, ctx)).await?;
         let pin = self.authority.as_ref().map(|authority| authority.pin());
@@ -80,6 +79,18 @@ impl Broker {
             key_id: created.id,
             expires: created.expires.map(|at| Time(at.0)),
         })
+    }
+
+    /// Changes an account's settings; people are told of their limit.
+    pub(crate) async fn change_settings(
+        &self,
+        by: By,
+        account: &Arc<AccountHandle>,
+        edit: SettingsEdit,
+    ) -> ApiResult<()> {
+        account.durable(by, move |account, ctx| account.prepare_settings(edit, ctx)).await?;
+        members::tell_limit(account, &self.people);
+        Ok(())
     }
 
     /// Where the broker is reached, and the key by which it is known.

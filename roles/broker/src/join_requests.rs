@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
-use warren_coord::By;
+use warren_coord::{By, NewJoinKey};
 use warren_proto::{
-    BrokerIdentity, ErrorCode, JOIN_REQUEST_LIFETIME, JoinAsk, JoinAsked, JoinDecision, join_code,
-    join_code_message,
+    BrokerIdentity, ErrorCode, JOIN_REQUEST_LIFETIME, JoinAsk, JoinAsked, JoinDecision, UserId,
+    join_code, join_code_message,
 };
 
 use crate::accounts::AccountHandle;
-use crate::admin::NewJoinKey;
+use crate::admin::routes::parse_tags;
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
 use crate::server::{SITE, prefix, source_of};
@@ -189,6 +189,15 @@ impl Open {
     }
 }
 
+/// On whose word a device is let in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Confirmer {
+    /// Who, if it is a person: a device without tags is his.
+    pub(crate) user: Option<UserId>,
+    /// Whether devices that wait are his to approve.
+    pub(crate) approves: bool,
+}
+
 impl Broker {
     /// Lets the device that shows a code into an account: it gets a one-time join key.
     pub(crate) async fn let_in(
@@ -197,11 +206,18 @@ impl Broker {
         account: &Arc<AccountHandle>,
         code: &str,
         tags: BTreeSet<String>,
+        confirmer: Confirmer,
     ) -> ApiResult<Asking> {
         let find = || self.join_requests.find(code, Instant::now());
         let asking = find().ok_or_else(gone)?;
-        let expires_in = Some(JOIN_REQUEST_LIFETIME);
-        let new = NewJoinKey { expires_in, tags, ..NewJoinKey::default() };
+        let tags = parse_tags(tags)?;
+        let new = NewJoinKey {
+            expires_in: Some(JOIN_REQUEST_LIFETIME),
+            owner: confirmer.user.filter(|_| tags.is_empty()),
+            approves: confirmer.approves,
+            tags,
+            ..NewJoinKey::default()
+        };
         let made = self.create_join_key(by.clone(), account, new).await?;
         let approved = JoinDecision::Approved { link: made.link };
         let decided = self.join_requests.decide(code, approved, Instant::now());
@@ -211,6 +227,16 @@ impl Broker {
             account.durable(by, move |account, _| account.prepare_remove_join_key(key)).await?;
             return Err(failure);
         }
+        Ok(asking)
+    }
+
+    /// Turns the device away that shows a code.
+    ///
+    /// # Errors
+    /// There is none, or somebody else has decided.
+    pub(crate) fn turn_away(&self, code: &str) -> ApiResult<Asking> {
+        let asking = self.join_requests.find(code, Instant::now()).ok_or_else(gone)?;
+        self.join_requests.decide(code, JoinDecision::Denied, Instant::now())?;
         Ok(asking)
     }
 }

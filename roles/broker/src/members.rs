@@ -6,16 +6,23 @@ use tokio::sync::watch;
 use tracing::error;
 use warren_coord::policy::Members;
 
-use crate::accounts::Accounts;
+use crate::accounts::{AccountHandle, Accounts};
 use crate::broker::Broker;
 use crate::people::PeopleHandle;
 
-/// Tells every account who its people are.
+/// Tells every account who its people are, and the people how many of them each may have.
 pub(crate) fn tell(accounts: &Accounts, people: &PeopleHandle) {
     for handle in accounts.all() {
+        tell_limit(&handle, people);
         let members = people.read(|people| Members::of(people, handle.id()));
         handle.soft(|account, now| account.handle_members(members, now));
     }
+}
+
+/// Tells the people how many of them an account may have.
+pub(crate) fn tell_limit(account: &AccountHandle, people: &PeopleHandle) {
+    let limit = account.record().settings.user_limit;
+    people.soft(|people| people.handle_user_limit(account.id(), limit));
 }
 
 /// Does so whenever somebody comes, goes or becomes something else, until `shutdown` turns true.

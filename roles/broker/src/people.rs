@@ -216,7 +216,7 @@ async fn take_over(store: &Store) -> Result<People> {
 mod tests {
     use std::net::IpAddr;
 
-    use warren_coord::{Actor, ClientInfo, NewUser, SignInStep, UserEdit};
+    use warren_coord::{Actor, Asker, ClientInfo, NewUser, SignInStep, UserEdit};
     use warren_proto::{ErrorCode, UserId};
     use warren_store::ActivityFilter;
 
@@ -325,7 +325,7 @@ mod tests {
         let bob = create(&people, "bob@example.org", PASSWORD).await;
         let home = AccountId(1);
         let join = move |people: &People, ctx: &Ctx| {
-            people.prepare_role(bob, home, Some(Role::Admin), ctx)
+            people.prepare_role(&Asker::Operator, bob, home, Some(Role::Admin), ctx)
         };
         people.durable(By::local(0), join).await.unwrap();
         let email = "bob@example.org".parse().unwrap();
@@ -351,7 +351,7 @@ mod tests {
         let bob = create(&people, "bob@example.org", PASSWORD).await;
         for account in [AccountId(1), AccountId(2)] {
             let join = move |people: &People, ctx: &Ctx| {
-                people.prepare_role(bob, account, Some(Role::Owner), ctx)
+                people.prepare_role(&Asker::Operator, bob, account, Some(Role::Owner), ctx)
             };
             people.durable(By::local(0), join).await.unwrap();
         }

@@ -23,6 +23,7 @@ mod reference;
 mod relays;
 mod settings;
 mod sign_in;
+mod tenant;
 mod tokens;
 mod users;
 mod viewer;
@@ -121,6 +122,9 @@ fn persons() -> Router<Arc<Portal>> {
         .route("/api", get(reference::show))
         .route("/operator", get(operator::show))
         .route("/operator/accounts", post(operator::create_account))
+        .route("/operator/accounts/{account}", get(tenant::show).post(tenant::limit))
+        .route("/operator/accounts/{account}/suspend", post(tenant::suspend))
+        .route("/operator/accounts/{account}/resume", post(tenant::resume))
         .route("/profile/name", post(profile::rename))
         .route("/profile/password", post(profile::change_password))
         .route("/profile/totp", get(profile::begin_totp).post(profile::confirm_totp))
@@ -142,6 +146,10 @@ fn accounts() -> Router<Arc<Portal>> {
         .route(&format!("{device}/rename"), post(device::rename))
         .route(&format!("{device}/tags"), post(device::tag))
         .route(&format!("{device}/endpoint"), post(device::pin_endpoint))
+        .route(&format!("{device}/lifetime"), post(device::set_lifetime))
+        .route(&format!("{device}/approve"), post(device::approve))
+        .route(&format!("{device}/refuse"), post(device::refuse))
+        .route(&format!("{device}/renew"), post(device::renew))
         .route(&format!("{device}/expire"), post(device::expire))
         .route(&format!("{device}/remove"), post(device::remove))
         .route("/a/{account}/join", get(join::show).post(join::create))
@@ -156,6 +164,7 @@ fn accounts() -> Router<Arc<Portal>> {
         .route("/a/{account}/users/invitations/{invitation}/remove", post(users::take_back))
         .route("/a/{account}/settings", get(settings::show))
         .route("/a/{account}/settings/relays", post(settings::change_relays))
+        .route("/a/{account}/settings/admission", post(settings::change_admission))
         .route("/a/{account}/tokens", get(tokens::show).post(tokens::create))
         .route("/a/{account}/tokens/{token}/remove", post(tokens::remove))
 }

@@ -13,7 +13,7 @@ use common::{Device, TestBroker, broker, new_secret, until};
 use http::StatusCode;
 use warren_broker::admin::{DeviceChange, JoinKeyStatus, NewJoinKey};
 use warren_proto::{
-    BrokerIdentity, Challenge, ErrorCode, JoinLink, Netmap, Pin, Register, Registered,
+    Admission, BrokerIdentity, Challenge, ErrorCode, JoinLink, Netmap, Pin, Register, Registered,
 };
 
 #[tokio::test]
@@ -217,9 +217,9 @@ async fn an_expired_device_joins_again_as_itself() {
     broker.admin.change_device("home", "laptop", &change).await.unwrap();
 
     let shown = broker.admin.expire_device("home", "work-horse").await.unwrap();
-    assert!(shown.expired);
-    let refused = client.with_token(&first.token).get("/v1/node/netmap").await;
-    assert_eq!(refused.problem().code, ErrorCode::Revoked);
+    assert_eq!(shown.admission, Admission::Expired);
+    let told: Netmap = client.with_token(&first.token).get("/v1/node/netmap").await.json();
+    assert_eq!((told.this.admission, told.peers.len()), (Admission::Expired, 0));
     let answer = client.register(&secret, &link.key, "laptop").await;
     assert_eq!(answer.problem().code, ErrorCode::JoinKeyUsed, "the old link isn't enough");
 

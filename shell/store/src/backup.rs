@@ -81,17 +81,19 @@ const TABLES: [(&str, &str); 18] = [
     (
         "accounts",
         "id, name, ipv4_range, ipv6_range, next_host, created, lease_epoch, suspended, \
-         max_devices, device_approval, key_expiry_days",
+         max_devices, device_approval, key_expiry_days, max_users",
     ),
     (
         "join_keys",
-        "account_id, id, secret_hash, reusable, ephemeral, created, expires, last_used, uses",
+        "account_id, id, secret_hash, reusable, ephemeral, created, expires, last_used, uses, owner, \
+         approves",
     ),
     ("join_key_tags", "account_id, join_key_id, tag"),
     (
         "devices",
         "account_id, id, public_key, name, ipv4, ipv6, token_hash, joined_by, ephemeral, \
-         static_endpoint, os, software, created, last_seen, owner, approved, expires",
+         static_endpoint, os, software, created, last_seen, owner, approved, expires, \
+         never_expires",
     ),
     ("device_tags", "account_id, device_id, tag"),
     (

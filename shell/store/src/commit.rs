@@ -173,7 +173,7 @@ async fn write_account(
     sqlx::query(
         "UPDATE accounts SET name = $2, ipv4_range = $3, ipv6_range = $4, next_host = $5, \
          created = $6, suspended = $7, max_devices = $8, device_approval = $9, \
-         key_expiry_days = $10 WHERE id = $1",
+         key_expiry_days = $10, max_users = $11 WHERE id = $1",
     )
     .bind(account)
     .bind(record.name.as_str())
@@ -185,6 +185,7 @@ async fn write_account(
     .bind(record.settings.device_limit.map(|limit| i64::from(limit.0)))
     .bind(record.settings.device_approval)
     .bind(record.settings.key_expiry_days.map(i64::from))
+    .bind(record.settings.user_limit.map(i64::from))
     .execute(connection)
     .await?;
     Ok(())
@@ -198,15 +199,16 @@ async fn write_device(
     sqlx::query(
         "INSERT INTO devices (account_id, id, public_key, name, ipv4, ipv6, token_hash, \
          joined_by, ephemeral, static_endpoint, os, software, created, last_seen, owner, \
-         approved, expires) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
+         approved, expires, never_expires) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
          ON CONFLICT (account_id, id) DO UPDATE SET public_key = excluded.public_key, \
          name = excluded.name, ipv4 = excluded.ipv4, ipv6 = excluded.ipv6, \
          token_hash = excluded.token_hash, joined_by = excluded.joined_by, \
          ephemeral = excluded.ephemeral, static_endpoint = excluded.static_endpoint, \
          os = excluded.os, software = excluded.software, created = excluded.created, \
          last_seen = excluded.last_seen, owner = excluded.owner, \
-         approved = excluded.approved, expires = excluded.expires",
+         approved = excluded.approved, expires = excluded.expires, \
+         never_expires = excluded.never_expires",
     )
     .bind(account)
     .bind(device.id.to_string())
@@ -225,6 +227,7 @@ async fn write_device(
     .bind(device.owner.map(|user| user.to_string()))
     .bind(device.approved)
     .bind(device.expires.map(seconds))
+    .bind(device.never_expires)
     .execute(connection)
     .await?;
     Ok(())
@@ -250,11 +253,13 @@ async fn write_join_key(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO join_keys (account_id, id, secret_hash, reusable, ephemeral, created, \
-         expires, last_used, uses) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+         expires, last_used, uses, owner, approves) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
          ON CONFLICT (account_id, id) DO UPDATE SET secret_hash = excluded.secret_hash, \
          reusable = excluded.reusable, ephemeral = excluded.ephemeral, \
          created = excluded.created, expires = excluded.expires, \
-         last_used = excluded.last_used, uses = excluded.uses",
+         last_used = excluded.last_used, uses = excluded.uses, owner = excluded.owner, \
+         approves = excluded.approves",
     )
     .bind(account)
     .bind(key.id.to_string())
@@ -265,6 +270,8 @@ async fn write_join_key(
     .bind(key.expires.map(seconds))
     .bind(key.last_used.map(seconds))
     .bind(i64::from(key.uses))
+    .bind(key.owner.map(|user| user.to_string()))
+    .bind(key.approves)
     .execute(connection)
     .await?;
     Ok(())

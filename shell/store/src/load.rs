@@ -101,6 +101,7 @@ fn settings(row: &SqliteRow) -> Result<AccountSettings, StoreError> {
     Ok(AccountSettings {
         suspended: row.try_get("suspended")?,
         device_limit: optional_number(row, "max_devices")?.map(DeviceLimit),
+        user_limit: optional_number(row, "max_users")?,
         device_approval: row.try_get("device_approval")?,
         key_expiry_days: optional_number(row, "key_expiry_days")?,
     })
@@ -139,6 +140,7 @@ fn device(row: &SqliteRow, tags: &mut TagsByOwner) -> Result<DeviceRecord, Store
         last_seen: optional_time(row, "last_seen")?,
         approved: row.try_get("approved")?,
         expires: optional_time(row, "expires")?,
+        never_expires: row.try_get("never_expires")?,
     })
 }
 
@@ -149,6 +151,8 @@ fn join_key(row: &SqliteRow, tags: &mut TagsByOwner) -> Result<JoinKeyRecord, St
         reusable: row.try_get("reusable")?,
         ephemeral: row.try_get("ephemeral")?,
         tags: tags.remove(row.try_get::<&str, _>("id")?).unwrap_or_default(),
+        owner: parse_optional(row, "owner")?,
+        approves: row.try_get("approves")?,
         created: UnixTime(number(row, "created")?),
         expires: optional_time(row, "expires")?,
         last_used: optional_time(row, "last_used")?,

@@ -8,11 +8,12 @@ use sqlx::{Executor as _, Row as _};
 use crate::StoreError;
 
 /// The steps from an empty database to the present schema. They are never changed once released.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_relays.sql"),
     include_str!("../migrations/0003_policy.sql"),
     include_str!("../migrations/0004_people.sql"),
+    include_str!("../migrations/0005_admission.sql"),
 ];
 
 /// The newest schema that this build knows.

@@ -211,6 +211,20 @@ impl Broker {
         Ok(self.settle(prepared, now))
     }
 
+    /// Has the account decide something, and carries it out.
+    ///
+    /// # Errors
+    /// What the account refuses.
+    pub fn decide<R>(
+        &mut self,
+        decide: impl FnOnce(&Account, &Ctx) -> Result<Prepared<R>, Refused>,
+        now: Instant,
+    ) -> Result<R, Refused> {
+        let ctx = self.ctx(now);
+        let prepared = decide(self.account().expect("the broker runs"), &ctx)?;
+        Ok(self.settle(prepared, now))
+    }
+
     /// Removes a device as `warren admin` does.
     ///
     /// # Errors

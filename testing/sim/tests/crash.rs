@@ -120,8 +120,9 @@ impl Story {
             3 => {
                 let Some(device) = device else { return };
                 let name = DeviceName::from_free_text(&format!("device {}", self.operations));
+                let ctx = self.world.broker.ctx(now);
                 let account = self.world.broker.account().unwrap();
-                let prepared = account.prepare_change(device.id, DeviceEdit::rename(name));
+                let prepared = account.prepare_change(device.id, DeviceEdit::rename(name), &ctx);
                 self.decide(prepared);
             }
             4 => {
@@ -132,9 +133,10 @@ impl Story {
             _ => {
                 let Some(device) = device else { return };
                 let addr = format!("203.0.113.77:{}", 1 + self.world.chance(60_000));
+                let ctx = self.world.broker.ctx(now);
                 let account = self.world.broker.account().unwrap();
-                let addr = Some(addr.parse().unwrap());
-                let prepared = account.prepare_change(device.id, DeviceEdit::static_endpoint(addr));
+                let edit = DeviceEdit::static_endpoint(Some(addr.parse().unwrap()));
+                let prepared = account.prepare_change(device.id, edit, &ctx);
                 self.decide(prepared);
             }
         }

@@ -1,4 +1,4 @@
-use warren_broker::admin::{Account, Client, NewAccount};
+use warren_broker::admin::{Account, AccountChange, Client, NewAccount};
 
 use crate::cli::Accounts;
 use crate::output::{self, say};
@@ -15,6 +15,18 @@ pub(crate) async fn run(client: &Client, command: Accounts, json: bool) -> anyho
             })
             .await
         }
+        Accounts::Set { name, device_approval, key_expiry, max_devices, max_users } => {
+            let change = AccountChange {
+                device_approval,
+                key_expiry_days: key_expiry.map(|it| it.0),
+                max_devices: max_devices.map(|it| it.0),
+                max_users: max_users.map(|it| it.0),
+                suspended: None,
+            };
+            super::show(client.change_account(&name, &change), json, one).await
+        }
+        Accounts::Suspend { name } => suspend(client, &name, true, json).await,
+        Accounts::Resume { name } => suspend(client, &name, false, json).await,
         Accounts::Remove { name, yes } => {
             let account = client.account(&name).await?;
             let question = format!(
@@ -26,6 +38,22 @@ pub(crate) async fn run(client: &Client, command: Accounts, json: bool) -> anyho
             output::done(json, "Removed.")
         }
     }
+}
+
+async fn suspend(client: &Client, name: &str, suspended: bool, json: bool) -> anyhow::Result<()> {
+    let change = AccountChange { suspended: Some(suspended), ..AccountChange::default() };
+    super::show(client.change_account(name, &change), json, |account| {
+        if suspended {
+            say!(
+                "{} is suspended: its devices have no mesh, its people are locked out.",
+                account.name
+            );
+            say!("Next: warren admin accounts resume {}", account.name);
+        } else {
+            say!("{} goes on as it was.", account.name);
+        }
+    })
+    .await
 }
 
 fn list(accounts: &[Account]) {
@@ -47,5 +75,21 @@ fn one(account: &Account) {
     say!("  id       {}", account.id);
     say!("  IPv4     {}", account.ipv4_range);
     say!("  IPv6     {}", account.ipv6_range);
-    say!("  devices  {} ({} online)", account.devices, account.online);
+    let online = account.online;
+    say!("  devices  {} of {} ({online} online)", account.devices, account.max_devices);
+    if account.waiting > 0 {
+        say!("  waiting  {} (`warren admin devices approve NAME`)", account.waiting);
+    }
+    if let Some(limit) = account.max_users {
+        say!("  people   {limit} at most");
+    }
+    let approval = if account.device_approval { "an admin approves them" } else { "not asked for" };
+    say!("  approval of new devices: {approval}");
+    match account.key_expiry_days {
+        Some(days) => say!("  devices expire after {days} days"),
+        None => say!("  devices don't expire"),
+    }
+    if account.suspended {
+        say!("  ! suspended: `warren admin accounts resume {}`", account.name);
+    }
 }

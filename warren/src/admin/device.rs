@@ -1,8 +1,9 @@
 use serde::Serialize;
 use warren_broker::admin::{Client, Device, DeviceChange, DevicePath, JoinApproval};
+use warren_proto::Admission;
 
-use crate::cli::Devices;
 use crate::cli::values::StaticEndpoint;
+use crate::cli::{DeviceExpiry, Devices};
 use crate::node::status::{path_word, way};
 use crate::output::{self, say};
 
@@ -21,7 +22,7 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
             list_paths(&paths);
             Ok(())
         }
-        Devices::Set { account, name, rename, static_endpoint, tags, owner } => {
+        Devices::Set { account, name, rename, static_endpoint, tags, owner, expiry } => {
             let change = DeviceChange {
                 name: rename.map(|name| name.to_string()),
                 static_endpoint: static_endpoint.map(|endpoint| match endpoint {
@@ -30,6 +31,7 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
                 }),
                 tags: tags.map(|tags| tags.into_iter().filter(|tag| !tag.is_empty()).collect()),
                 owner,
+                never_expires: expiry.map(|expiry| expiry == DeviceExpiry::Never),
             };
             super::show(client.change_device(&account.account, &name, &change), json, one).await
         }
@@ -44,9 +46,25 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
         Devices::Expire { account, name } => {
             let expired = client.expire_device(&account.account, &name);
             super::show(expired, json, |device| {
-                say!("{} is cut off until it joins again with a new join key.", device.name);
+                say!("{} is out of the mesh until it is renewed or joins again.", device.name);
             })
             .await
+        }
+        Devices::Renew { account, name } => {
+            let renewed = client.renew_device(&account.account, &name);
+            super::show(renewed, json, |device| say!("{} {}.", device.name, lifetime(device))).await
+        }
+        Devices::Approve { account, name } => {
+            let approved = client.approve_device(&account.account, &name);
+            super::show(approved, json, |device| say!("{} is in the mesh.", device.name)).await
+        }
+        Devices::Refuse { account, name } => {
+            let refused = client.refuse_device(&account.account, &name);
+            super::show(refused, json, |device| say!("{} is turned away.", device.name)).await
+        }
+        Devices::TurnAway { account, code } => {
+            let turned_away = client.turn_away(&account.account, &code);
+            super::show(turned_away, json, |device| say!("{} is turned away.", device.name)).await
         }
         Devices::Remove { account, name, yes } => {
             let device = client.device(&account.account, &name).await?;
@@ -80,11 +98,32 @@ struct Shown {
 }
 
 fn state(device: &Device) -> &'static str {
-    match (device.expired, device.cloned, device.online) {
-        (true, _, _) => "expired",
-        (false, true, _) => "used by two machines",
-        (false, false, true) => "online",
-        (false, false, false) => "offline",
+    if !device.admission.is_member() {
+        return admission_word(device.admission);
+    }
+    match (device.cloned, device.online) {
+        (true, _) => "used by two machines",
+        (false, true) => "online",
+        (false, false) => "offline",
+    }
+}
+
+/// Whether a device is in the mesh, in a few words.
+pub(super) fn admission_word(admission: Admission) -> &'static str {
+    match admission {
+        Admission::Member => "in the mesh",
+        Admission::Waiting => "waits for approval",
+        Admission::Expired => "expired",
+        Admission::Suspended => "suspended",
+        Admission::LoggedOut => "logged out",
+        Admission::Other => "not in the mesh",
+    }
+}
+
+fn lifetime(device: &Device) -> String {
+    match device.expires {
+        Some(at) => format!("expires {at}"),
+        None => "does not expire".to_owned(),
     }
 }
 
@@ -120,6 +159,7 @@ fn one(device: &Device) {
     say!("  system     {} (warren {})", device.os, device.software);
     say!("  joined     {}", device.created);
     say!("  last seen  {}", last_seen(device));
+    say!("  lifetime   {}", lifetime(device));
     if let Some(endpoint) = device.static_endpoint {
         say!("  static     {endpoint}");
     }

@@ -21,7 +21,7 @@ pub(crate) async fn run(client: &Client, command: JoinKeys, json: bool) -> anyho
             one(key);
             Ok(())
         }
-        JoinKeys::Create { account, reusable, ephemeral, expires, tags } => {
+        JoinKeys::Create { account, reusable, ephemeral, approved, expires, tags } => {
             let new = NewJoinKey {
                 reusable,
                 ephemeral,
@@ -30,6 +30,7 @@ pub(crate) async fn run(client: &Client, command: JoinKeys, json: bool) -> anyho
                     Expiry::After(duration) => Some(duration.as_secs()),
                 },
                 tags: tags.into_iter().collect(),
+                approves: approved,
             };
             let created = client.create_join_key(&account.account, &new);
             super::show(created, json, |created| say!("{}", created.link)).await
@@ -44,7 +45,9 @@ pub(crate) async fn run(client: &Client, command: JoinKeys, json: bool) -> anyho
 /// How many devices may join by it, and how long they stay.
 fn kind(key: &JoinKey) -> String {
     let times = if key.reusable { "reusable" } else { "once" };
-    if key.ephemeral { format!("{times}, ephemeral") } else { times.to_owned() }
+    let ephemeral = if key.ephemeral { ", ephemeral" } else { "" };
+    let approved = if key.approves { ", approved" } else { "" };
+    format!("{times}{ephemeral}{approved}")
 }
 
 fn expires(key: &JoinKey) -> String {

@@ -1,6 +1,7 @@
 use warren_broker::admin::{Client, WhyDevice, WhyQuery, WhyRule};
 use warren_proto::{EndpointKind, MappingBehaviour};
 
+use super::device::admission_word;
 use crate::cli::Why;
 use crate::node::status::{path_word, way};
 use crate::output::say;
@@ -70,10 +71,10 @@ fn list(rules: &[WhyRule]) -> String {
 }
 
 fn side(one: &WhyDevice, other: &WhyDevice) {
-    let state = match (one.expired, one.online) {
-        (true, _) => "must join again: its key has expired or it has logged out",
-        (false, true) => "online",
-        (false, false) => "offline",
+    let state = match (one.admission.is_member(), one.online) {
+        (false, _) => admission_word(one.admission),
+        (true, true) => "online",
+        (true, false) => "offline",
     };
     say!("{} ({}): {state}", one.name, one.ipv4);
     say!("  NAT         IPv4: {}; IPv6: {}", mapping(one.nat.ipv4), mapping(one.nat.ipv6));

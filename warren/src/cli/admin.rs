@@ -11,8 +11,9 @@ use super::admin_people::{Audit, Tokens, Users};
 use super::admin_policy::{Policy, Why};
 use super::admin_relays::Relays;
 use super::values::{
-    Expiry, StaticEndpoint, parse_expiry, parse_join_key_id, parse_name, parse_network,
-    parse_static_endpoint,
+    Expiry, Number, StaticEndpoint, parse_days, parse_device_limit, parse_expiry,
+    parse_join_key_id, parse_name, parse_network, parse_static_endpoint, parse_switch,
+    parse_user_limit,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -164,6 +165,15 @@ pub(crate) enum Pins {
     Activate,
 }
 
+/// Whether a device expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceExpiry {
+    /// Never
+    Never,
+    /// As the account says
+    Default,
+}
+
 /// The account that a command is about.
 #[derive(Debug, Args)]
 pub(crate) struct AccountArg {
@@ -189,6 +199,38 @@ pub(crate) enum Accounts {
         /// Its IPv4 range [default: a free /16 of 100.64.0.0/10]
         #[arg(long, value_name = "CIDR")]
         ipv4_range: Option<ipnet::Ipv4Net>,
+    },
+    /// Change an account's settings and limits
+    #[command(group = ArgGroup::new("change").required(true).multiple(true)
+        .args(["device_approval", "key_expiry", "max_devices", "max_users"]))]
+    #[command(after_help = "Examples:\n  \
+        warren admin accounts set home --device-approval on --key-expiry 180\n  \
+        warren admin accounts set acme --max-devices 50 --max-users 5")]
+    Set {
+        /// The account's name
+        name: String,
+        /// Whether new devices wait until an admin approves them: on or off
+        #[arg(long, value_name = "ON|OFF", value_parser = parse_switch)]
+        device_approval: Option<bool>,
+        /// After how many days devices must be renewed, or `never`; counts from now on
+        #[arg(long, value_name = "DAYS", value_parser = parse_days)]
+        key_expiry: Option<Number<u16>>,
+        /// How many devices it may have, or `default`: as many as the broker allows
+        #[arg(long, value_name = "N", value_parser = parse_device_limit)]
+        max_devices: Option<Number<u32>>,
+        /// How many people it may have, or `any`
+        #[arg(long, value_name = "N", value_parser = parse_user_limit)]
+        max_users: Option<Number<u32>>,
+    },
+    /// Suspend an account: its devices have no mesh, its people are locked out, all is kept
+    Suspend {
+        /// The account's name
+        name: String,
+    },
+    /// Let a suspended account go on as it was
+    Resume {
+        /// The account's name
+        name: String,
     },
     /// Remove an account with all its devices
     Remove {
@@ -226,6 +268,9 @@ pub(crate) enum JoinKeys {
         /// Devices that join by it are removed when they have been offline for a while
         #[arg(long)]
         ephemeral: bool,
+        /// Its devices need no approval, where the account asks for that
+        #[arg(long)]
+        approved: bool,
         /// How long it is valid, e.g. 30m, 24h, 7d; `never`
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_expiry)]
         expires: Expiry,
@@ -256,7 +301,7 @@ pub(crate) enum Devices {
     },
     /// Change a device
     #[command(group = ArgGroup::new("change").required(true).multiple(true)
-        .args(["rename", "static_endpoint", "tags", "owner"]))]
+        .args(["rename", "static_endpoint", "tags", "owner", "expiry"]))]
     #[command(after_help = "Examples:\n  \
         warren admin devices set kitchen-pi --rename attic-pi\n  \
         warren admin devices set office --static-endpoint 203.0.113.7:51820")]
@@ -277,6 +322,9 @@ pub(crate) enum Devices {
         /// E-mail address of the person whose device it is; `none`: nobody's
         #[arg(long, value_name = "E-MAIL")]
         owner: Option<String>,
+        /// Whether it never expires, or as the account says
+        #[arg(long, value_enum, value_name = "WHEN")]
+        expiry: Option<DeviceExpiry>,
     },
     /// Let the device in that shows this code (`warren up --server URL`)
     LetIn {
@@ -288,7 +336,35 @@ pub(crate) enum Devices {
         #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
         tags: Vec<String>,
     },
-    /// Cut a device off until it joins again
+    /// Turn the device away that shows this code
+    TurnAway {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The code
+        code: String,
+    },
+    /// Let a device into the mesh that waits for approval
+    Approve {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The device's name
+        name: String,
+    },
+    /// Turn a device away that waits for approval: it is removed
+    Refuse {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The device's name
+        name: String,
+    },
+    /// Let a device's time begin anew, whether it was over or not
+    Renew {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The device's name
+        name: String,
+    },
+    /// Take a device out of the mesh until it is renewed or joins again
     Expire {
         #[command(flatten)]
         account: AccountArg,

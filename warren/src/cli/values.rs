@@ -62,6 +62,47 @@ pub(crate) fn parse_expiry(text: &str) -> Result<Expiry, String> {
     }
 }
 
+/// A number, or a word for none.
+#[cfg(feature = "broker")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Number<T>(pub(crate) Option<T>);
+
+#[cfg(feature = "broker")]
+fn parse_number<T: std::str::FromStr>(text: &str, none: &str) -> Result<Number<T>, String> {
+    if text == none {
+        return Ok(Number(None));
+    }
+    let number = text.parse().map_err(|_| format!("a whole number, or `{none}`"))?;
+    Ok(Number(Some(number)))
+}
+
+/// Reads a number of days, or `never`.
+///
+/// # Errors
+/// For anything else.
+#[cfg(feature = "broker")]
+pub(crate) fn parse_days(text: &str) -> Result<Number<u16>, String> {
+    parse_number(text, "never")
+}
+
+/// Reads how many devices there may be, or `default`.
+///
+/// # Errors
+/// For anything else.
+#[cfg(feature = "broker")]
+pub(crate) fn parse_device_limit(text: &str) -> Result<Number<u32>, String> {
+    parse_number(text, "default")
+}
+
+/// Reads how many people there may be, or `any`.
+///
+/// # Errors
+/// For anything else.
+#[cfg(feature = "broker")]
+pub(crate) fn parse_user_limit(text: &str) -> Result<Number<u32>, String> {
+    parse_number(text, "any")
+}
+
 /// Reads a role, or `none`.
 ///
 /// # Errors

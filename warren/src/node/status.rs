@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use warren_node::local::{NodeState, PathKind, PeerStatus, Status};
+use warren_node::local::{HealthCode, NodeState, PathKind, PeerStatus, Status};
 
 use crate::cli::{self, Global};
 use crate::output::{self, say};
@@ -63,12 +63,21 @@ fn print_peers(status: &Status, all: bool) {
         say!("{}", peers_table(status, &shown));
     }
     match (status.peers.len(), hidden) {
+        // Why there is none is said above.
+        (0, _) if is_outside(status) => {}
         (0, _) if matches!(status.node.state, NodeState::Connected | NodeState::Offline) => {
             say!("\nNo other device has joined this account yet.");
         }
         (_, 0) => {}
         (_, hidden) => say!("{hidden} more offline (--all shows them)"),
     }
+}
+
+/// Whether the device isn't in the mesh.
+fn is_outside(status: &Status) -> bool {
+    let outside =
+        [HealthCode::MembershipExpired, HealthCode::WaitsForApproval, HealthCode::AccountSuspended];
+    status.health.iter().any(|health| outside.contains(&health.code))
 }
 
 /// A row for each peer, and below it, where there is more to say, how it is reached or why not: 80

@@ -4,14 +4,20 @@ use super::Account;
 use crate::activity::{Facts, Named, diff};
 use crate::{
     AccountRecord, By, Change, DeviceRecord, Entry, JoinKeyRecord, ListedRelay, PolicyRecord,
-    RelayKind, RelayRecord,
+    RelayKind, RelayRecord, UnixTime,
 };
 
 impl Account {
     /// The entries that a decision's changes make, if they are committed now (in milliseconds since
     /// the Unix epoch): call it before [`Account::apply`].
     pub fn activity(&self, changes: &[Change], by: &By, at: u64) -> Vec<Entry> {
-        changes.iter().filter_map(|change| self.entry(change, by, at)).collect()
+        // What follows from another setting is said by that.
+        let is_setting = changes.iter().any(
+            |change| matches!(change, Change::Account(new) if new.settings != self.record.settings),
+        );
+        let follows = |change: &&Change| matches!(change, Change::Device(_)) && is_setting;
+        let said = changes.iter().filter(|change| !follows(change));
+        said.filter_map(|change| self.entry(change, by, at)).collect()
     }
 
     fn entry(&self, change: &Change, by: &By, at: u64) -> Option<Entry> {
@@ -28,12 +34,18 @@ impl Account {
             Change::Device(new) => {
                 let old = self.devices.get(&new.id).map(|device| &device.record);
                 let named = Named::new("device", new.id, &new.name);
-                (device_action(old, new), named, old.map(of_device), Some(of_device(new)))
+                (
+                    device_action(old, new, at / 1_000),
+                    named,
+                    old.map(of_device),
+                    Some(of_device(new)),
+                )
             }
             Change::DeviceRemoved(id) => {
                 let old = &self.devices.get(id)?.record;
                 let named = Named::new("device", id, &old.name);
-                ("device.removed", named, Some(of_device(old)), None)
+                let action = if old.approved { "device.removed" } else { "device.refused" };
+                (action, named, Some(of_device(old)), None)
             }
             Change::JoinKey(new) => {
                 let old = self.join_keys.get(&new.id).map(of_join_key);
@@ -127,17 +139,26 @@ fn account_action(old: &AccountRecord, new: &AccountRecord) -> &'static str {
     }
 }
 
-fn device_action(old: Option<&DeviceRecord>, new: &DeviceRecord) -> &'static str {
-    let Some(old) = old else { return "device.joined" };
+fn device_action(old: Option<&DeviceRecord>, new: &DeviceRecord, unix: u64) -> &'static str {
+    let Some(old) = old else {
+        return if new.approved { "device.joined" } else { "device.waiting" };
+    };
     match (&old.token, &new.token) {
-        (Some(_), None) => return "device.expired",
+        (Some(_), None) => return "device.logged-out",
         (old, Some(new)) if old.as_ref() != Some(new) => return "device.joined-again",
         (Some(_) | None, Some(_)) | (None, None) => {}
     }
     if !old.approved && new.approved {
         return "device.approved";
     }
-    if old.name != new.name { "device.renamed" } else { "device.changed" }
+    let [was_expired, is_expired] = [old, new].map(|it| it.is_expired(UnixTime(unix)));
+    let kept_exempt = (old.never_expires, &old.tags) == (new.never_expires, &new.tags);
+    match old.expires == new.expires {
+        false if is_expired && !was_expired => "device.expired",
+        false if kept_exempt => "device.renewed",
+        _ if old.name != new.name => "device.renamed",
+        _ => "device.changed",
+    }
 }
 
 /// The facts of an account that people care for: not how many addresses were given out.
@@ -149,6 +170,7 @@ fn of_account(record: &AccountRecord) -> Facts {
         .open("ipv6_range", record.ipv6_range)
         .open("suspended", settings.suspended)
         .maybe("max_devices", settings.device_limit.map(|limit| limit.0))
+        .maybe("max_users", settings.user_limit)
         .open("device_approval", settings.device_approval)
         .maybe("key_expiry_days", settings.key_expiry_days)
 }
@@ -166,6 +188,7 @@ fn of_device(device: &DeviceRecord) -> Facts {
         .open("ephemeral", device.ephemeral)
         .open("approved", device.approved)
         .maybe("expires", device.expires.map(|at| at.0))
+        .open("never_expires", device.never_expires)
         .maybe("joined_by", device.joined_by)
         .open("os", &device.os)
         .open("software", &device.software)
@@ -182,6 +205,8 @@ fn of_join_key(key: &JoinKeyRecord) -> Facts {
         .open("reusable", key.reusable)
         .open("ephemeral", key.ephemeral)
         .list("tags", &key.tags)
+        .maybe("owner", key.owner)
+        .open("approves", key.approves)
         .maybe("expires", key.expires.map(|at| at.0))
 }
 

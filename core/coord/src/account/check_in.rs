@@ -45,10 +45,10 @@ impl Account {
         check_in: &CheckIn,
         now: Instant,
     ) -> Result<CheckInReply, Refused> {
-        self.active(device)?;
+        self.registered(device)?;
         self.note_seen(device, now);
         let state = check_in.state.as_ref().map(|state| self.clean(state));
-        let known = self.active_mut(device)?;
+        let known = self.registered_mut(device)?;
         let Some(mut state) = state else {
             return Ok(CheckInReply { resend: known.resend || known.reported.is_none() });
         };
@@ -74,7 +74,7 @@ impl Account {
         };
         known.reported = Some(state);
         if moved || new_capabilities {
-            self.touch(Subject::Device { id: device, whole: new_capabilities }, now);
+            self.touch_device(device, new_capabilities, now);
         }
         if new_reach {
             self.touch(Subject::Reach(device), now);

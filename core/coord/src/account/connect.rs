@@ -29,11 +29,11 @@ impl Account {
         request: &ConnectRequest,
         now: Instant,
     ) -> Result<(), Refused> {
-        let sender = self.active_mut(device)?;
+        let sender = self.registered_mut(device)?;
         if !sender.signals.take(SIGNALS_AT_ONCE, SIGNAL_INTERVAL, now) {
             return Err(Refused::RateLimited);
         }
-        let sender = self.active(device)?;
+        let sender = self.registered(device)?;
         let peer = self
             .devices
             .get(&request.peer)

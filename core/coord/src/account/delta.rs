@@ -16,7 +16,7 @@ use warren_proto::{Change, Delta, DeviceId, MapVersion};
 
 use super::device::Device;
 use super::session::SessionId;
-use super::{Account, COALESCE_WINDOW, DeviceFace, Timer, peer_entry, self_entry};
+use super::{Account, COALESCE_WINDOW, DeviceFace, Timer, peer_entry};
 
 /// How many changes the log holds. A session that is further behind gets the whole map.
 const LOG_CAPACITY: usize = 4096;
@@ -29,6 +29,8 @@ pub(super) enum Subject {
         id: DeviceId,
         whole: bool,
     },
+    /// What a device is told of itself alone.
+    Own(DeviceId),
     Stun,
     NextPin,
     Dns,
@@ -94,6 +96,7 @@ pub(super) struct Digest {
     from: u64,
     to: u64,
     devices: Vec<DeviceChange>,
+    own: BTreeSet<DeviceId>,
     common: Vec<Change>,
     /// For each who may see the device.
     reach: Vec<(DeviceId, Change)>,
@@ -162,17 +165,24 @@ impl Account {
         }
         let Some(digest) = &self.digest else { return Err(NeedsWholeMap) };
         let Some(viewer) = self.devices.get(&viewer) else { return Err(NeedsWholeMap) };
+        if seen < viewer.anew {
+            return Err(NeedsWholeMap);
+        }
         let id = viewer.record.id;
         let mut changes = Vec::new();
+        if digest.own.contains(&id) {
+            changes.push(Change::This { this: self.self_entry(viewer) });
+        }
+        if !viewer.admission.is_member() {
+            changes.extend(digest.common.iter().cloned());
+            return Ok(changes);
+        }
         if digest.all_filters || digest.filters.contains(&id) {
             changes.push(Change::Filter { filter: self.filter_of(viewer) });
         }
         let sights = digest.sights.get(&id);
         for change in &digest.devices {
             if change.id == id {
-                if change.whole {
-                    changes.push(Change::This { this: self_entry(viewer) });
-                }
                 continue;
             }
             let meant = self.devices.get(&change.id);
@@ -227,12 +237,20 @@ impl Account {
     fn digest_since(&self, from: u64) -> Option<Digest> {
         let mut whole_by_device: BTreeMap<DeviceId, bool> = BTreeMap::new();
         let (mut stun, mut next_pin, mut dns, mut relays) = (false, false, false, false);
-        let (mut reach, mut duties) = (BTreeSet::new(), BTreeSet::new());
+        let (mut own, mut reach, mut duties) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
         let mut sights: BTreeMap<DeviceId, BTreeSet<DeviceId>> = BTreeMap::new();
         let (mut gone, mut filters, mut all_filters) = (BTreeSet::new(), BTreeSet::new(), false);
         for subject in self.log.since(from)? {
             match subject {
-                Subject::Device { id, whole } => *whole_by_device.entry(*id).or_default() |= whole,
+                Subject::Device { id, whole } => {
+                    *whole_by_device.entry(*id).or_default() |= whole;
+                    if *whole {
+                        own.insert(*id);
+                    }
+                }
+                Subject::Own(id) => {
+                    own.insert(*id);
+                }
                 Subject::Stun => stun = true,
                 Subject::NextPin => next_pin = true,
                 Subject::Dns => dns = true,
@@ -278,6 +296,7 @@ impl Account {
             from,
             to,
             devices,
+            own,
             common,
             reach,
             relays,
@@ -290,13 +309,13 @@ impl Account {
     }
 
     fn reach_change(&self, id: DeviceId) -> Option<(DeviceId, Change)> {
-        let device = self.devices.get(&id).filter(|device| device.is_active())?;
+        let device = self.devices.get(&id).filter(|device| device.admission.is_member())?;
         let relays = device.reported.as_ref().map(|it| it.relays.clone()).unwrap_or_default();
         Some((id, Change::PeerRelays { id, relays }))
     }
 
     fn device_change(&self, id: DeviceId, whole: bool) -> Option<Change> {
-        let device = self.devices.get(&id).filter(|device| device.is_active())?;
+        let device = self.devices.get(&id).filter(|device| device.admission.is_member())?;
         if whole {
             return Some(Change::Peer { peer: peer_entry(device) });
         }

@@ -1,10 +1,10 @@
-//! Devices as an admin changes them: rename, expire, remove, tag, pin an endpoint.
+//! Devices as an admin changes them: rename, remove, tag, pin an endpoint.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use warren_proto::{DeviceId, DeviceName, UserId, is_usable_endpoint};
+use warren_proto::{Admission, DeviceId, DeviceName, UserId, is_usable_endpoint};
 
 use super::check_in::Reported;
 use super::paths::Paths;
@@ -14,7 +14,7 @@ use super::{Account, Subject};
 use crate::limit::Bucket;
 use crate::name::RESERVED_NAME;
 use crate::policy::Meant;
-use crate::{Change, DeviceRecord, Prepared, Refused, Tag};
+use crate::{Change, Ctx, DeviceRecord, Prepared, Refused, Tag};
 
 const MAX_TAGS: usize = 16;
 
@@ -38,13 +38,19 @@ pub(super) struct Device {
     pub(super) paths: Paths,
     /// Which of the policy's rules mean it.
     pub(super) meant: Meant,
+    /// Whether it is in the mesh.
+    pub(super) admission: Admission,
+    /// The sequence at which it came or went: no map from before can be brought up to date.
+    pub(super) anew: u64,
 }
 
 impl Device {
-    fn new(record: DeviceRecord, meant: Meant) -> Self {
+    fn new(record: DeviceRecord, meant: Meant, admission: Admission) -> Self {
         Self {
             record,
             meant,
+            admission,
+            anew: 0,
             session: None,
             online: false,
             reported: None,
@@ -69,8 +75,8 @@ impl Device {
             .any(|it| it == *addr)
     }
 
-    /// Whether it belongs to the mesh: it has a token, that is, it need not join again.
-    pub(super) fn is_active(&self) -> bool {
+    /// Whether the broker talks to it: it has a token.
+    pub(super) fn is_registered(&self) -> bool {
         self.record.token.is_some()
     }
 }
@@ -86,6 +92,8 @@ pub struct DeviceEdit {
     pub tags: Option<BTreeSet<Tag>>,
     /// The user that it belongs to; `Some(None)`: to none.
     pub owner: Option<Option<UserId>>,
+    /// Whether it never expires, whatever is set for the account.
+    pub never_expires: Option<bool>,
 }
 
 impl DeviceEdit {
@@ -101,7 +109,8 @@ impl DeviceEdit {
 }
 
 impl Account {
-    /// Changes what an admin may change of a device, all of it or nothing.
+    /// Changes what an admin may change of a device, all of it or nothing. Where that decides whether
+    /// it expires, its time begins now; one whose time is over has to be renewed all the same.
     ///
     /// # Errors
     /// [`Refused::NotFound`], [`Refused::NameTaken`], or [`Refused::Invalid`] for a name that is
@@ -111,6 +120,7 @@ impl Account {
         &self,
         device: DeviceId,
         edit: DeviceEdit,
+        ctx: &Ctx,
     ) -> Result<Prepared<()>, Refused> {
         if let Some(name) = &edit.name
             && self.device_by_name.get(name).is_some_and(|other| *other != device)
@@ -126,11 +136,17 @@ impl Account {
         if let Some(tags) = &edit.tags {
             check_tags(tags)?;
         }
+        let (days, now) = (self.record.settings.key_expiry_days, ctx.unix_time());
         self.prepare_edit(device, |record| {
+            let was_exempt = record.is_exempt();
             record.name = edit.name.unwrap_or_else(|| record.name.clone());
             record.static_endpoint = edit.static_endpoint.unwrap_or(record.static_endpoint);
             record.tags = edit.tags.unwrap_or_else(|| std::mem::take(&mut record.tags));
             record.owner = edit.owner.unwrap_or(record.owner);
+            record.never_expires = edit.never_expires.unwrap_or(record.never_expires);
+            if record.is_exempt() != was_exempt && !record.is_expired(now) {
+                record.expires = record.fresh_expiry(days, now);
+            }
         })
     }
 
@@ -147,15 +163,6 @@ impl Account {
         Ok(())
     }
 
-    /// Expires a device: it is cut off, keeps its name and addresses, and must join again with a
-    /// join key that it may use.
-    ///
-    /// # Errors
-    /// [`Refused::NotFound`].
-    pub fn prepare_expire(&self, device: DeviceId) -> Result<Prepared<()>, Refused> {
-        self.prepare_edit(device, |record| record.token = None)
-    }
-
     /// Removes a device: it is cut off and forgotten; its key would join as a new device. If it is a
     /// connection relay, it is one no more.
     ///
@@ -168,18 +175,19 @@ impl Account {
         Ok(Prepared { changes: self.device_removal(device), reply: () })
     }
 
-    /// The device leaves by itself: as if expired, and removed if it is ephemeral.
+    /// The device leaves by itself: it is cut off, keeps its name and addresses, and must join again.
+    /// An ephemeral one is removed.
     ///
     /// # Errors
     /// [`Refused::Revoked`] if it has left already.
     pub fn prepare_logout(&self, device: DeviceId) -> Result<Prepared<()>, Refused> {
-        if self.active(device)?.record.ephemeral {
+        if self.registered(device)?.record.ephemeral {
             return self.prepare_remove(device);
         }
-        self.prepare_expire(device)
+        self.prepare_edit(device, |record| record.token = None)
     }
 
-    fn prepare_edit(
+    pub(super) fn prepare_edit(
         &self,
         device: DeviceId,
         edit: impl FnOnce(&mut DeviceRecord),
@@ -194,47 +202,57 @@ impl Account {
 
     pub(super) fn put_device(&mut self, record: DeviceRecord, now: Instant) {
         let id = record.id;
-        let old = self.devices.get(&id).map(|old| &old.record);
-        let touched = old.is_none_or(|old| face(old) != face(&record));
-        let expired = record.token.is_none();
-        let other_credentials = old.is_some_and(|old| old.token.is_none() != expired);
-        let before = self.devices.get(&id).map(|device| device.meant.clone());
-        self.store_device(record);
+        let old = self.devices.get(&id);
+        let is_new = old.is_none();
+        let touched = old.is_none_or(|old| face(&old.record) != face(&record));
+        let is_own_news = old.is_some_and(|old| old.record.expires != record.expires);
+        let before = old.map(|device| device.meant.clone());
+        self.store_device(record, now);
+        self.await_expiry(now);
         let after = self.devices.get(&id).map(|device| device.meant.clone());
         self.judge_device(id, before.as_ref(), after.as_ref(), now);
-        if expired {
+        let moved = self.judge_admission(id, now);
+        if !self.devices.get(&id).is_some_and(Device::is_registered) {
             self.cut_off(id);
         }
         self.watch_ephemeral(id, now);
-        if touched {
-            self.touch(Subject::Device { id, whole: true }, now);
-            self.relay_device_changed(id, now);
-        }
-        if other_credentials {
+        if moved {
             self.revocations_changed(now);
+        } else if touched && (!is_new || self.is_member(id)) {
+            self.touch_device(id, true, now);
+            self.relay_device_changed(id, now);
+        } else if is_own_news {
+            self.touch(Subject::Own(id), now);
         }
     }
 
-    pub(super) fn store_device(&mut self, record: DeviceRecord) {
+    pub(super) fn store_device(&mut self, record: DeviceRecord, now: Instant) {
         let id = record.id;
-        if let Some(old) = self.devices.get(&id) {
-            self.device_by_name.remove(&old.record.name);
+        let old = self.devices.get(&id).map(|old| &old.record);
+        let expiry = old.and_then(|old| old.expires);
+        if let Some(old) = old {
+            self.device_by_name.remove(&old.name);
         }
+        self.note_expiry(expiry, &record, now);
         self.device_by_name.insert(record.name.clone(), id);
         self.device_by_key.insert(record.key, id);
         self.device_by_ipv4.insert(record.ipv4, id);
         let meant = self.rules.meant(&record);
+        let admission = self.admission_of(&record, now);
         match self.devices.get_mut(&id) {
             Some(device) => (device.record, device.meant) = (record, meant),
             None => {
-                self.devices.insert(id, Device::new(record, meant));
+                self.devices.insert(id, Device::new(record, meant, admission));
             }
         }
     }
 
     pub(super) fn drop_device(&mut self, id: DeviceId, now: Instant) {
         self.cut_off(id);
+        let Some(meant) = self.devices.get(&id).map(|device| device.meant.clone()) else { return };
+        self.judge_device(id, Some(&meant), None, now);
         let Some(device) = self.devices.remove(&id) else { return };
+        self.forget_expiry(&device.record);
         self.device_by_name.remove(&device.record.name);
         self.device_by_key.remove(&device.record.key);
         self.device_by_ipv4.remove(&device.record.ipv4);
@@ -243,7 +261,6 @@ impl Account {
         for other in self.devices.values_mut() {
             other.paths.forget_peer(id);
         }
-        self.judge_device(id, Some(&device.meant), None, now);
         self.touch(Subject::Device { id, whole: true }, now);
     }
 
@@ -264,7 +281,7 @@ impl Account {
 
 /// What of a stored device others, or it itself, are told.
 fn face(record: &DeviceRecord) -> impl PartialEq + '_ {
-    (record.token.is_some(), &record.name, record.ipv4, record.ipv6, record.static_endpoint)
+    (&record.name, record.ipv4, record.ipv6, record.static_endpoint)
 }
 
 pub(super) fn check_tags(tags: &BTreeSet<Tag>) -> Result<(), Refused> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use warren_proto::JoinKeyId;
+use warren_proto::{JoinKeyId, UserId};
 
 use super::Account;
 use super::device::check_tags;
@@ -30,6 +30,10 @@ pub struct NewJoinKey {
     pub expires_in: Option<u64>,
     /// The tags that devices get from it; at most 16.
     pub tags: BTreeSet<Tag>,
+    /// The user to whom the devices belong that join with it.
+    pub owner: Option<UserId>,
+    /// Whether devices that join with it are approved by that, where the account approves devices.
+    pub approves: bool,
 }
 
 /// A new join key. The secret exists nowhere else.
@@ -107,6 +111,8 @@ impl Account {
             reusable: new.reusable,
             ephemeral: new.ephemeral,
             tags: new.tags,
+            owner: new.owner,
+            approves: new.approves,
             created: now,
             expires,
             last_used: None,

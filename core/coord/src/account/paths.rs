@@ -172,7 +172,7 @@ impl Account {
         reports: PathReports,
         now: Instant,
     ) -> Result<(), Refused> {
-        self.active(device)?;
+        self.registered(device)?;
         let known: Vec<PathReport> = reports
             .paths
             .into_iter()
@@ -183,7 +183,7 @@ impl Account {
                 ..report
             })
             .collect();
-        let paths = &mut self.active_mut(device)?.paths;
+        let paths = &mut self.registered_mut(device)?.paths;
         if !paths.reports.take(REPORTS_AT_ONCE, REPORT_INTERVAL, now) {
             return Err(Refused::RateLimited);
         }

@@ -42,6 +42,10 @@ impl Rules {
         self.policy.names(name)
     }
 
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
     pub(super) fn sources_changed(&mut self) {
         self.sources = OnceLock::new();
     }
@@ -110,6 +114,7 @@ impl Account {
         if members != self.rules.members {
             self.rules.members = members;
             self.judge_anew(None, now);
+            self.approvers_changed(now);
         }
     }
 
@@ -167,6 +172,10 @@ impl Account {
         let mut changed: Vec<(DeviceId, Arc<[DeviceId]>)> = Vec::new();
         for (id, device) in &self.devices {
             let others = self.devices.range(*id..).skip(1).filter(|(other_id, other)| {
+                // Of one who is outside nobody knows; when he comes back, his whole entry tells.
+                if !device.admission.is_member() || !other.admission.is_member() {
+                    return false;
+                }
                 let saw = old.may_see(&before[id], &before[*other_id]);
                 saw != new.may_see(&device.meant, &other.meant)
             });
@@ -194,8 +203,9 @@ impl Account {
         }
         self.rules.sources_changed();
         let policy = &self.rules.policy;
+        let is_known = self.is_member(id);
         if policy.is_open() {
-            if after.is_none() {
+            if after.is_none() && is_known {
                 self.touch(Subject::Gone(id), now);
             }
             return;
@@ -208,7 +218,8 @@ impl Account {
         let (mut others, mut filters) = (Vec::new(), Vec::new());
         for (other_id, other) in self.devices.iter().filter(|(other, _)| **other != id) {
             // Of one that is new its whole entry tells.
-            if before.is_some() && sees(before, other) != sees(after, other) {
+            let is_known = is_known && other.admission.is_member();
+            if before.is_some() && is_known && sees(before, other) != sees(after, other) {
                 others.push(*other_id);
             }
             if policy.concerns(&other.meant, old, new) {
@@ -226,10 +237,27 @@ impl Account {
         }
     }
 
+    /// A device is about to leave the mesh: who sees it now must be told, whatever the policy says by
+    /// then.
+    pub(super) fn note_departure(&mut self, id: DeviceId, now: Instant) {
+        let Some(device) = self.devices.get(&id) else { return };
+        if self.rules.policy.is_open() {
+            self.touch(Subject::Gone(id), now);
+            return;
+        }
+        let sees = |other: &&Device| self.may_see(other, device);
+        let others: Arc<[DeviceId]> =
+            self.devices.values().filter(sees).map(|other| other.record.id).collect();
+        if !others.is_empty() {
+            self.touch(Subject::Sight { id, others }, now);
+        }
+    }
+
     /// Whether one device is told of another.
     pub(super) fn may_see(&self, viewer: &Device, subject: &Device) -> bool {
         subject.record.id != viewer.record.id
-            && subject.is_active()
+            && viewer.admission.is_member()
+            && subject.admission.is_member()
             && self.rules.policy.may_see(&viewer.meant, &subject.meant)
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use warren_proto::{DeviceId, InstanceId};
 
-use super::{Account, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL, OFFLINE_GRACE, Subject};
+use super::{Account, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL, OFFLINE_GRACE};
 
 const REMEMBERED_INSTANCES: usize = 8;
 
@@ -23,6 +23,8 @@ pub(super) enum Timer {
     Housekeeping,
     /// The day's credentials for relays are over.
     Credentials,
+    /// A device must be renewed.
+    Expiry,
 }
 
 impl Timer {
@@ -33,6 +35,7 @@ impl Timer {
             Self::Ephemeral(_) => "ephemeral device",
             Self::Housekeeping => "housekeeping",
             Self::Credentials => "relay credentials",
+            Self::Expiry => "device expiry",
         }
     }
 }
@@ -86,6 +89,7 @@ impl Account {
                     self.housekeeping_due = true;
                 }
                 Timer::Credentials => self.renew_credentials(now),
+                Timer::Expiry => self.expire_due(now),
                 Timer::Housekeeping => {
                     self.housekeeping_due = true;
                     self.timers.insert((now + HOUSEKEEPING_INTERVAL, Timer::Housekeeping));
@@ -107,7 +111,7 @@ impl Account {
         let Some(device) = self.devices.get_mut(&id) else { return };
         if !device.online {
             device.online = true;
-            self.touch(Subject::Device { id, whole: false }, now);
+            self.touch_device(id, false, now);
         }
     }
 
@@ -121,7 +125,7 @@ impl Account {
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.online = false;
         device.paths.forget();
-        self.touch(Subject::Device { id, whole: false }, now);
+        self.touch_device(id, false, now);
         self.watch_ephemeral(id, now);
     }
 

@@ -18,11 +18,12 @@ impl Account {
     ///
     /// A device is its public key. One that the account knows keeps its id, name and addresses. It
     /// may repeat the join key that it joined with (a crash may have lost the reply), unless it has
-    /// been expired since: then only a key that anybody could use will do.
+    /// expired since: then only a key that anybody could use will do.
     ///
     /// # Errors
-    /// [`Refused::JoinKeyUnknown`], [`Refused::JoinKeyUsed`], [`Refused::JoinKeyExpired`] or
-    /// [`Refused::AccountFull`].
+    /// [`Refused::JoinKeyUnknown`], [`Refused::JoinKeyUsed`], [`Refused::JoinKeyExpired`],
+    /// [`Refused::AccountFull`], [`Refused::AccountSuspended`], or [`Refused::NotYourDevice`] for one
+    /// that comes back by the word of somebody whose it isn't.
     pub fn prepare_register(
         &self,
         proven: &Proven,
@@ -34,6 +35,9 @@ impl Account {
             .get(&SecretHash::of(&register.join_key))
             .and_then(|id| self.join_keys.get(id))
             .ok_or(Refused::JoinKeyUnknown)?;
+        if self.record.settings.suspended {
+            return Err(Refused::AccountSuspended);
+        }
         let token = secret_text(&ctx.bytes("device token"));
         let mut changes = Vec::new();
         let known = self.device_by_key.get(&register.key).and_then(|id| self.devices.get(id));
@@ -67,17 +71,31 @@ impl Account {
         ctx: &Ctx,
         changes: &mut Vec<Change>,
     ) -> Result<DeviceRecord, Refused> {
-        if device.is_active() && device.record.joined_by == Some(key.id) {
-            return Ok(device.record.clone());
-        }
-        key.admits(ctx.unix_time())?;
-        changes.push(Change::JoinKey(used(key, ctx)));
         let mut record = device.record.clone();
+        let now = ctx.unix_time();
+        if device.is_registered() && !record.is_expired(now) && record.joined_by == Some(key.id) {
+            return Ok(record);
+        }
+        key.admits(now)?;
+        if !key.approves && key.owner.is_some() && key.owner != record.owner {
+            return Err(Refused::NotYourDevice);
+        }
+        changes.push(Change::JoinKey(used(key, ctx)));
         record.ephemeral = key.ephemeral;
         if !key.tags.is_empty() {
             record.tags.clone_from(&key.tags);
         }
+        if record.tags.is_empty() {
+            record.owner = record.owner.or(key.owner);
+        }
+        record.approved |= self.is_approved_by(key);
+        record.expires = record.fresh_expiry(self.record.settings.key_expiry_days, now);
         Ok(record)
+    }
+
+    /// Whether a device that joins with this key need not wait.
+    fn is_approved_by(&self, key: &JoinKeyRecord) -> bool {
+        key.approves || !self.record.settings.device_approval
     }
 
     fn join(
@@ -88,7 +106,7 @@ impl Account {
         changes: &mut Vec<Change>,
     ) -> Result<DeviceRecord, Refused> {
         key.admits(ctx.unix_time())?;
-        if self.devices.len() >= self.settings.device_limit.0 as usize {
+        if self.devices.len() >= self.device_limit().0 as usize {
             return Err(Refused::AccountFull);
         }
         let is_taken = |ip| self.device_by_ipv4.contains_key(&ip);
@@ -98,7 +116,7 @@ impl Account {
         changes.push(Change::JoinKey(used(key, ctx)));
         changes.push(Change::Account(AccountRecord { next_host, ..self.record.clone() }));
         let id = ctx.fresh_id("device id", |id| self.devices.contains_key(&DeviceId(id)));
-        Ok(DeviceRecord {
+        let mut record = DeviceRecord {
             id: DeviceId(id),
             key: register.key,
             name: unique_name(&register.name, |name| {
@@ -111,15 +129,19 @@ impl Account {
             joined_by: None,
             ephemeral: key.ephemeral,
             tags: key.tags.clone(),
-            owner: None,
+            owner: key.owner,
             static_endpoint: None,
-            approved: true,
+            approved: self.is_approved_by(key),
             expires: None,
+            never_expires: false,
             os: String::new(),
             software: String::new(),
             created: ctx.unix_time(),
             last_seen: None,
-        })
+        };
+        let days = self.record.settings.key_expiry_days;
+        record.expires = record.fresh_expiry(days, ctx.unix_time());
+        Ok(record)
     }
 }
 

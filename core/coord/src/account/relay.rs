@@ -5,7 +5,7 @@
 //! the broker itself.
 //!
 //! Credentials change once a day, at an hour of the account's own, for all of its devices at once;
-//! until then every map says the same. Devices that were removed, or must join again, are refused
+//! until then every map says the same. Devices that were removed, or are not in the mesh, are refused
 //! by every relay (`revoked`) as long as a credential of theirs could be good.
 
 mod edit;
@@ -71,6 +71,7 @@ impl Account {
     /// its timer fires. Credentials follow it.
     pub fn handle_clock(&mut self, unix: Duration, now: Instant) {
         self.relays.clock = Some((now, unix));
+        self.await_expiry(now);
         if let Some((at, timer)) = self.relay_timer.take() {
             self.timers.remove(&(at, timer));
         }
@@ -110,11 +111,13 @@ impl Account {
         Some(relay_init(record, scope, self.revoked_devices(), unix))
     }
 
-    /// The devices that every relay is to refuse: those that must join again, and those that were
-    /// removed while a credential of theirs may still be good.
+    /// The devices that every relay is to refuse: those that are not in the mesh, and those that
+    /// were removed while a credential of theirs may still be good.
     pub fn revoked_devices(&self) -> Vec<DeviceId> {
-        let expired = self.devices.values().filter(|device| !device.is_active());
-        let mut revoked: Vec<DeviceId> = expired.map(|device| device.record.id).collect();
+        // One that was never approved was never given a credential.
+        let is_outside = |it: &&Device| it.record.approved && !it.admission.is_member();
+        let outside = self.devices.values().filter(is_outside);
+        let mut revoked: Vec<DeviceId> = outside.map(|device| device.record.id).collect();
         revoked.extend(self.relays.revoked.keys());
         revoked.sort_unstable();
         revoked.dedup();
@@ -128,6 +131,12 @@ impl Account {
 
     pub(super) fn credential_expiry(&self) -> u64 {
         (self.relays.day * DAY).saturating_sub(self.credential_offset()) + CREDENTIAL_LIFETIME
+    }
+
+    /// The wall clock, as it was told last and has gone on since.
+    pub(super) fn unix_at(&self, now: Instant) -> Duration {
+        let told = self.relays.clock;
+        told.map_or(Duration::ZERO, |(at, unix)| unix + now.saturating_duration_since(at))
     }
 
     fn credential_offset(&self) -> u64 {
@@ -184,7 +193,7 @@ impl Account {
             .map(|record| Used { record, rank: if record.kind == RelayKind::Own { 2 } else { 1 } });
         let unnamed = own.chain(shared).filter(move |_| by_itself);
         named.into_iter().chain(unnamed).filter(|used| match used.record.kind {
-            RelayKind::Device(device) => self.active(device).is_ok(),
+            RelayKind::Device(device) => self.is_member(device),
             RelayKind::Server { .. } | RelayKind::Turn { .. } | RelayKind::Own => true,
         })
     }

@@ -68,7 +68,7 @@ impl Account {
         now: Instant,
     ) -> Result<Opened, Refused> {
         let session = SessionId(self.next_session);
-        let known = self.active_mut(device)?;
+        let known = self.registered_mut(device)?;
         if !known.opens.take(SESSIONS_AT_ONCE, SESSION_INTERVAL, now) {
             return Err(Refused::RateLimited);
         }
@@ -105,7 +105,8 @@ impl Account {
     /// # Errors
     /// [`Refused::Revoked`], or [`Refused::RateLimited`] for one that does nothing else.
     pub fn handle_fetch(&mut self, device: DeviceId, now: Instant) -> Result<(), Refused> {
-        let allowed = self.active_mut(device)?.fetches.take(FETCHES_AT_ONCE, FETCH_INTERVAL, now);
+        let allowed =
+            self.registered_mut(device)?.fetches.take(FETCHES_AT_ONCE, FETCH_INTERVAL, now);
         if allowed { Ok(()) } else { Err(Refused::RateLimited) }
     }
 

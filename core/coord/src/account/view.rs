@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use warren_proto::{DeviceId, DeviceName, Endpoint, JoinKeyId, NatReport, PublicKey, UserId};
+use warren_proto::{
+    Admission, DeviceId, DeviceName, Endpoint, JoinKeyId, NatReport, PublicKey, UserId,
+};
 
 use super::device::Device;
 use super::housekeeping::wall_clock;
@@ -29,8 +31,12 @@ pub struct DeviceView {
     pub ipv6: Ipv6Addr,
     /// Whether it is connected to the broker.
     pub online: bool,
-    /// Whether it was expired and must join again.
-    pub expired: bool,
+    /// Whether it is in the mesh, and if not, why.
+    pub admission: Admission,
+    /// From when on it must be renewed.
+    pub expires: Option<UnixTime>,
+    /// Whether it never expires, whatever is set for the account.
+    pub never_expires: bool,
     /// Whether two machines were noticed within the last hour that both use this identity.
     pub cloned: bool,
     /// When it was heard of last.
@@ -83,6 +89,10 @@ pub struct JoinKeyView {
     pub ephemeral: bool,
     /// The tags that devices get from it.
     pub tags: BTreeSet<Tag>,
+    /// The user to whom the devices belong that join with it.
+    pub owner: Option<UserId>,
+    /// Whether devices that join with it are approved by that.
+    pub approves: bool,
     /// When it was created.
     pub created: UnixTime,
     /// From when on it is no longer accepted.
@@ -114,6 +124,11 @@ impl Account {
         self.devices.get(&id).map(|device| device.record.name.clone())
     }
 
+    /// The user that a device belongs to.
+    pub fn device_owner(&self, id: DeviceId) -> Option<UserId> {
+        self.devices.get(&id).and_then(|device| device.record.owner)
+    }
+
     /// How many devices there are, expired ones too.
     pub fn device_count(&self) -> usize {
         self.devices.len()
@@ -137,7 +152,9 @@ impl Account {
             ipv4: record.ipv4,
             ipv6: record.ipv6,
             online: device.online,
-            expired: !device.is_active(),
+            admission: device.admission,
+            expires: record.expires,
+            never_expires: record.never_expires,
             cloned: device.instances.cloned(now),
             last_seen: last_seen.or(record.last_seen),
             endpoints,
@@ -166,6 +183,8 @@ fn join_key_view(key: &JoinKeyRecord, now: UnixTime) -> JoinKeyView {
         reusable: key.reusable,
         ephemeral: key.ephemeral,
         tags: key.tags.clone(),
+        owner: key.owner,
+        approves: key.approves,
         created: key.created,
         expires: key.expires,
         last_used: key.last_used,

@@ -4,9 +4,11 @@ use std::fmt;
 
 use warren_proto::{AccountId, InvitationId, UserId};
 
+use super::right::right_for_role;
 use super::session::{ClientInfo, WebSessionCreated};
 use super::{
-    Email, InvitationRecord, MembershipRecord, NewUser, People, PeopleChange, Role, SignInMethod,
+    Asker, Email, InvitationRecord, MembershipRecord, NewUser, People, PeopleChange, Role,
+    SignInMethod,
 };
 use crate::secret::secret_text;
 use crate::{Ctx, Prepared, Refused, SecretHash, UnixTime};
@@ -88,16 +90,21 @@ impl People {
         })
     }
 
-    /// Makes an invitation. Whether its maker may give that role is [`super::may_change_role`]'s to
-    /// say.
+    /// Makes an invitation.
     ///
     /// # Errors
+    /// [`Refused::Forbidden`] for who may not give that role, [`Refused::TooManyPeople`], or
     /// [`Refused::Invalid`] for a lifetime out of range or more than 500 of one account.
     pub fn prepare_invitation(
         &self,
+        by: &Asker,
         new: NewInvitation,
         ctx: &Ctx,
     ) -> Result<Prepared<InvitationCreated, PeopleChange>, Refused> {
+        if !by.may(self, right_for_role(None, Some(new.role)), Some(new.account)) {
+            return Err(Refused::Forbidden);
+        }
+        self.check_room(new.account)?;
         let now = ctx.unix_time();
         let lifetime = new.expires_in.unwrap_or(LIFETIME);
         if !(1..=LONGEST).contains(&lifetime) {
@@ -144,7 +151,8 @@ impl People {
     /// higher role.
     ///
     /// # Errors
-    /// [`Refused::LinkInvalid`], also for one that is meant for another e-mail address.
+    /// [`Refused::LinkInvalid`], also for one that is meant for another e-mail address;
+    /// [`Refused::TooManyPeople`].
     pub fn prepare_accept(
         &self,
         secret: &str,
@@ -157,6 +165,9 @@ impl People {
             return Err(Refused::LinkInvalid);
         }
         let mut changes = vec![PeopleChange::InvitationRemoved(invitation.id)];
+        if self.role(user.id, invitation.account).is_none() {
+            self.check_room(invitation.account)?;
+        }
         if self.role(user.id, invitation.account) < Some(invitation.role) {
             changes.push(PeopleChange::Membership(MembershipRecord {
                 user: user.id,
@@ -171,8 +182,8 @@ impl People {
     /// Somebody who is no user yet accepts an invitation, becomes one and is signed in.
     ///
     /// # Errors
-    /// [`Refused::LinkInvalid`], also for one that is meant for another e-mail address, or
-    /// [`Refused::EmailTaken`]: sign in first.
+    /// [`Refused::LinkInvalid`], also for one that is meant for another e-mail address,
+    /// [`Refused::TooManyPeople`], or [`Refused::EmailTaken`]: sign in first.
     pub fn prepare_accept_as_new(
         &self,
         secret: &str,
@@ -184,6 +195,7 @@ impl People {
         if invitation.email.as_ref().is_some_and(|email| *email != new.email) {
             return Err(Refused::LinkInvalid);
         }
+        self.check_room(invitation.account)?;
         let user = self.new_user(NewUser { operator: false, ..new }, ctx)?;
         let (session, reply) = self.new_session(user.id, SignInMethod::Link, client, ctx);
         let membership = MembershipRecord {

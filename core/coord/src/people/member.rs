@@ -3,7 +3,10 @@
 use warren_proto::{AccountId, UserId};
 
 use super::index::{FIRST_ACCOUNT, FIRST_USER, LAST_ACCOUNT, LAST_USER};
-use super::{MembershipRecord, People, PeopleChange, Role, Standing, TokenReach, UserRecord};
+use super::right::right_for_role;
+use super::{
+    Asker, MembershipRecord, People, PeopleChange, Right, Role, Standing, TokenReach, UserRecord,
+};
 use crate::{Ctx, Prepared, Refused};
 
 /// A user as one of an account's people.
@@ -44,14 +47,36 @@ impl People {
         self.role(user.id, account).map(Standing::Role)
     }
 
+    /// How a user stands to the broker: `None`, not at all.
+    pub(crate) fn operator_standing(&self, user: UserId) -> Option<Standing> {
+        let user = self.users.get(&user).filter(|user| !user.suspended)?;
+        user.operator.then_some(Standing::Operator)
+    }
+
+    /// Takes how many people an account may have; `None`: any number.
+    pub fn handle_user_limit(&mut self, account: AccountId, limit: Option<u32>) {
+        match limit {
+            Some(limit) => self.user_limits.insert(account, limit),
+            None => self.user_limits.remove(&account),
+        };
+    }
+
+    /// Whether an account may have one person more.
+    pub(super) fn check_room(&self, account: AccountId) -> Result<(), Refused> {
+        let limit = self.user_limits.get(&account);
+        let is_full = |limit: &u32| self.members(account).count() >= *limit as usize;
+        if limit.is_some_and(is_full) { Err(Refused::TooManyPeople) } else { Ok(()) }
+    }
+
     /// Makes a user into something in an account; `None`: he leaves it, and his API tokens for it
-    /// are gone.
+    /// are gone. Who isn't an operator changes only those who are in it: others are invited.
     ///
     /// # Errors
     /// [`Refused::NotFound`] for the user, or one who is not in the account and is to leave it;
-    /// [`Refused::LastOwner`].
+    /// [`Refused::Forbidden`]; [`Refused::LastOwner`]; [`Refused::TooManyPeople`].
     pub fn prepare_role(
         &self,
+        by: &Asker,
         user: UserId,
         account: AccountId,
         role: Option<Role>,
@@ -59,6 +84,16 @@ impl People {
     ) -> Result<Prepared<(), PeopleChange>, Refused> {
         self.known(user)?;
         let old = self.memberships.get(&(user, account));
+        let leaves = *by == Asker::User(user) && role.is_none();
+        if old.is_none() && !by.may(self, Right::ManageUsers, None) {
+            return Err(Refused::NotFound("user"));
+        }
+        if !leaves && !by.may(self, right_for_role(old.map(|it| it.role), role), Some(account)) {
+            return Err(Refused::Forbidden);
+        }
+        if old.is_none() {
+            self.check_room(account)?;
+        }
         if let Some(old) = old
             && role != Some(Role::Owner)
         {

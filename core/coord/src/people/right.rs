@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use warren_proto::{AccountId, UserId};
+
+use super::{People, TokenGrant, TokenReach};
 
 /// A word was no role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -64,6 +67,44 @@ pub enum Standing {
     Role(Role),
     /// An operator of the broker.
     Operator,
+}
+
+/// By what somebody asks for a change that depends on who he is at that moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asker {
+    /// He is at the broker's local socket, or is the broker itself.
+    Operator,
+    /// He is signed in.
+    User(UserId),
+    /// He has an API token.
+    Token(TokenGrant),
+}
+
+impl Asker {
+    /// How he stands to an account, or (`None`) to the broker.
+    pub fn standing(&self, people: &People, account: Option<AccountId>) -> Option<Standing> {
+        match (self, account) {
+            (Self::Operator, _) => Some(Standing::Operator),
+            (Self::User(id), Some(account)) => people.standing(*id, account),
+            (Self::User(id), None) => people.operator_standing(*id),
+            (Self::Token(token), account) => {
+                let reaches = match token.reach {
+                    TokenReach::Broker => true,
+                    TokenReach::Account(own) => account == Some(own),
+                };
+                reaches.then_some(token.standing)
+            }
+        }
+    }
+
+    /// Whether he has a right in an account, or (`None`) over the broker.
+    pub fn may(&self, people: &People, right: Right, account: Option<AccountId>) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::User(_) => self.standing(people, account).is_some_and(|it| may(it, right)),
+            Self::Token(token) => token.may(right, account),
+        }
+    }
 }
 
 /// Something that one needs a right for. Those from [`Right::ReadBroker`] on are about the broker,
@@ -217,11 +258,11 @@ pub fn may(standing: Standing, right: Right) -> bool {
     standing >= right.row().0
 }
 
-/// Whether somebody who stands so to an account may make a user who is `from` in it into `to`
-/// (`None`: not in it). Leaving the account oneself needs no right.
-pub fn may_change_role(by: Standing, from: Option<Role>, to: Option<Role>) -> bool {
+/// What it takes to make somebody who is `from` in an account into `to` (`None`: not in it). Leaving
+/// the account oneself needs no right.
+pub fn right_for_role(from: Option<Role>, to: Option<Role>) -> Right {
     let of_owner = from == Some(Role::Owner) || to == Some(Role::Owner);
-    may(by, if of_owner { Right::ManageOwners } else { Right::ManagePeople })
+    if of_owner { Right::ManageOwners } else { Right::ManagePeople }
 }
 
 impl Scope {
@@ -327,11 +368,11 @@ mod tests {
 
     #[test]
     fn only_an_owner_makes_or_unmakes_owners() {
-        let (admin, owner) = (Standing::Role(Role::Admin), Standing::Role(Role::Owner));
+        let may_change = |by, from, to| may(Standing::Role(by), right_for_role(from, to));
         for (from, to) in [(Some(Role::Owner), None), (None, Some(Role::Owner))] {
-            assert!(!may_change_role(admin, from, to) && may_change_role(owner, from, to));
+            assert!(!may_change(Role::Admin, from, to) && may_change(Role::Owner, from, to));
         }
-        assert!(may_change_role(admin, Some(Role::Member), Some(Role::Admin)));
-        assert!(!may_change_role(Standing::Role(Role::Member), None, Some(Role::Member)));
+        assert!(may_change(Role::Admin, Some(Role::Member), Some(Role::Admin)));
+        assert!(!may_change(Role::Member, None, Some(Role::Member)));
     }
 }

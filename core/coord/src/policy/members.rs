@@ -24,6 +24,12 @@ impl Members {
         self.by_id.get(&user).map(|(email, role)| (email, *role))
     }
 
+    /// The addresses of those who are at least this.
+    pub(crate) fn at_least(&self, least: Role) -> impl Iterator<Item = &Email> {
+        let found = self.by_id.values().filter(move |(_, role)| *role >= least);
+        found.map(|(email, _)| email)
+    }
+
     /// The user with that address.
     pub fn find(&self, email: &Email) -> Option<UserId> {
         self.by_id.iter().find(|(_, (other, _))| other == email).map(|(id, _)| *id)

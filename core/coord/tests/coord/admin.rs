@@ -18,16 +18,16 @@ fn a_rename_reaches_the_peers_and_the_device_itself() {
     let (on_pi, on_laptop) = (world.open(pi), world.open(laptop));
     world.settle();
     assert!(matches!(
-        world.account.prepare_change(pi, DeviceEdit::rename(name("laptop"))),
+        world.change(pi, DeviceEdit::rename(name("laptop"))),
         Err(Refused::NameTaken(taken)) if taken == name("laptop")
     ));
-    let rename = world.account.prepare_change(pi, DeviceEdit::rename(name("kitchen"))).unwrap();
+    let rename = world.change(pi, DeviceEdit::rename(name("kitchen"))).unwrap();
     world.commit(rename);
     assert_eq!(world.clients[&on_laptop].map.as_ref().unwrap().peers[0].name, name("kitchen"));
     assert_eq!(world.clients[&on_pi].map.as_ref().unwrap().this.name, name("kitchen"));
     assert_eq!(world.account.device_named(&name("kitchen")), Some(pi));
     assert_eq!(world.account.device_named(&name("pi")), None);
-    let same = world.account.prepare_change(pi, DeviceEdit::rename(name("kitchen"))).unwrap();
+    let same = world.change(pi, DeviceEdit::rename(name("kitchen"))).unwrap();
     assert!(same.changes.is_empty(), "nothing to commit");
     world.assert_converged();
 }
@@ -39,11 +39,12 @@ fn several_changes_of_a_device_are_one_and_one_that_is_refused_refuses_all() {
     let addr = "203.0.113.9:5555".parse().unwrap();
     let edit = DeviceEdit {
         owner: None,
+        never_expires: None,
         name: Some(name("kitchen")),
         static_endpoint: Some(Some(addr)),
         tags: Some(BTreeSet::from(["server".parse().unwrap()])),
     };
-    let change = world.account.prepare_change(pi, edit.clone()).unwrap();
+    let change = world.change(pi, edit.clone()).unwrap();
     assert_eq!(change.changes.len(), 1, "one record, one commit");
     world.commit(change);
     let view = world.account.device(pi, world.now, world.unix).unwrap();
@@ -51,12 +52,12 @@ fn several_changes_of_a_device_are_one_and_one_that_is_refused_refuses_all() {
     assert_eq!(view.tags.len(), 1);
     let tags = (0..17).map(|n| format!("tag-{n}").parse().unwrap()).collect();
     let bad = DeviceEdit { name: Some(name("attic")), tags: Some(tags), ..edit };
-    assert!(matches!(world.account.prepare_change(pi, bad), Err(Refused::Invalid(_))));
+    assert!(matches!(world.change(pi, bad), Err(Refused::Invalid(_))));
     assert_eq!(world.account.device_named(&name("kitchen")), Some(pi));
 }
 
 #[test]
-fn removing_or_expiring_a_device_ends_its_session_and_takes_it_from_its_peers() {
+fn a_device_that_is_removed_or_logs_out_loses_its_session_and_its_peers_it() {
     for remove in [true, false] {
         let mut world = World::new("home");
         let (pi, laptop) = (world.join(1, "pi"), world.join(2, "laptop"));
@@ -65,7 +66,7 @@ fn removing_or_expiring_a_device_ends_its_session_and_takes_it_from_its_peers() 
         let cut = if remove {
             world.account.prepare_remove(pi)
         } else {
-            world.account.prepare_expire(pi)
+            world.account.prepare_logout(pi)
         };
         world.commit(cut.unwrap());
         assert_eq!(world.clients[&on_pi].events.last(), Some(&SessionEvent::Revoked));
@@ -98,7 +99,7 @@ fn a_static_endpoint_is_published_first_and_told_to_the_device() {
     let (on_pi, on_laptop) = (world.open(pi), world.open(laptop));
     world.check_in(pi, &["198.51.100.7:4000", "203.0.113.9:5555"]).unwrap();
     let addr = "203.0.113.9:5555".parse().unwrap();
-    let set = world.account.prepare_change(pi, DeviceEdit::static_endpoint(Some(addr))).unwrap();
+    let set = world.change(pi, DeviceEdit::static_endpoint(Some(addr))).unwrap();
     world.commit(set);
     world.settle();
     let endpoints = &world.clients[&on_laptop].map.as_ref().unwrap().peers[0].endpoints;
@@ -107,10 +108,10 @@ fn a_static_endpoint_is_published_first_and_told_to_the_device() {
     assert_eq!(world.clients[&on_pi].map.as_ref().unwrap().this.static_endpoint, Some(addr));
     let mesh = world.account.device(laptop, world.now, world.unix).unwrap().ipv4;
     for bad in [(mesh, 5).into(), "127.0.0.1:5".parse().unwrap()] {
-        let refused = world.account.prepare_change(pi, DeviceEdit::static_endpoint(Some(bad)));
+        let refused = world.change(pi, DeviceEdit::static_endpoint(Some(bad)));
         assert!(matches!(refused, Err(Refused::Invalid(_))));
     }
-    let clear = world.account.prepare_change(pi, DeviceEdit::static_endpoint(None)).unwrap();
+    let clear = world.change(pi, DeviceEdit::static_endpoint(None)).unwrap();
     world.commit(clear);
     world.settle();
     world.assert_converged();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use warren_coord::policy::Members;
-use warren_coord::{DeviceEdit, NewJoinKey, RelayFace, Role, SessionId};
+use warren_coord::{DeviceEdit, NewJoinKey, Refused, RelayFace, Role, SessionId, SettingsEdit};
 use warren_proto::{
     Change, ConnectRequest, DeviceId, DeviceName, NatReport, Netmap, RelayId, SessionEvent, UserId,
 };
@@ -24,6 +24,10 @@ enum Step {
     Rename { device: usize, name: u8 },
     StaticEndpoint { device: usize, port: u16 },
     Expire { device: usize },
+    Renew { device: usize },
+    Approve { device: usize },
+    Refuse { device: usize },
+    Admission { approval: bool, days: Option<u16>, suspended: bool },
     Remove { device: usize },
     Settings { n: u8 },
     RelayList { first: usize, second: usize, equal: bool },
@@ -66,6 +70,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (which.clone(), 0..3u16)
             .prop_map(|(device, port)| Step::StaticEndpoint { device, port }),
         1 => which.clone().prop_map(|device| Step::Expire { device }),
+        1 => which.clone().prop_map(|device| Step::Renew { device }),
+        2 => which.clone().prop_map(|device| Step::Approve { device }),
+        1 => which.clone().prop_map(|device| Step::Refuse { device }),
+        2 => (any::<bool>(), prop::option::of(1..3u16), 0..4u8).prop_map(|(approval, days, n)| {
+            Step::Admission { approval, days, suspended: n == 0 }
+        }),
         1 => which.clone().prop_map(|device| Step::Remove { device }),
         1 => (0..3u8).prop_map(|n| Step::Settings { n }),
         2 => (which.clone(), which.clone(), any::<bool>())
@@ -119,7 +129,9 @@ impl Model {
         match *step {
             Step::Join { seed, name, ephemeral } => {
                 let key = world.join_key(NewJoinKey { ephemeral, ..Default::default() });
-                world.register(seed, &format!("name {name}"), &key.secret).unwrap();
+                let joined = world.register(seed, &format!("name {name}"), &key.secret);
+                let suspended = world.account.record().settings.suspended;
+                assert_eq!(joined.err(), suspended.then_some(Refused::AccountSuspended));
             }
             Step::Open { device } => {
                 let device = self.device(device)?;
@@ -153,25 +165,41 @@ impl Model {
             }
             Step::Rename { device, name } => {
                 let name = DeviceName::from_free_text(&format!("name {name}"));
-                let prepared = self
-                    .world
-                    .account
-                    .prepare_change(self.device(device)?, DeviceEdit::rename(name));
+                let device = self.device(device)?;
+                let prepared = self.world.change(device, DeviceEdit::rename(name));
                 self.world.commit(prepared.ok()?);
             }
             Step::StaticEndpoint { device, port } => {
                 let endpoint = (port > 0).then(|| ([203, 0, 113, 1], port).into());
                 let device = self.device(device)?;
-                let prepared = self
-                    .world
-                    .account
-                    .prepare_change(device, DeviceEdit::static_endpoint(endpoint));
+                let prepared = self.world.change(device, DeviceEdit::static_endpoint(endpoint));
                 self.world.commit(prepared.ok()?);
             }
             Step::Expire { device } => {
-                let prepared = self.world.account.prepare_expire(self.device(device)?);
+                let device = self.device(device)?;
+                let prepared = self.world.expire(device);
                 self.world.commit(prepared.ok()?);
             }
+            Step::Renew { device } => {
+                let (device, ctx) = (self.device(device)?, self.world.ctx());
+                let prepared = self.world.account.prepare_renew(device, &ctx);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::Approve { device } => {
+                let (device, ctx) = (self.device(device)?, self.world.ctx());
+                let prepared = self.world.account.prepare_approve(device, &ctx);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::Refuse { device } => {
+                let prepared = self.world.account.prepare_refuse(self.device(device)?);
+                self.world.commit(prepared.ok()?);
+            }
+            Step::Admission { approval, days, suspended } => world.set(SettingsEdit {
+                suspended: Some(suspended),
+                device_approval: Some(approval),
+                key_expiry_days: Some(days),
+                ..SettingsEdit::default()
+            }),
             Step::Remove { device } => {
                 let prepared = self.world.account.prepare_remove(self.device(device)?);
                 self.world.commit(prepared.ok()?);
@@ -227,13 +255,15 @@ impl Model {
                 let tags = (tag > 0).then(|| format!("tag-{}", tag - 1).parse().unwrap());
                 let edit =
                     DeviceEdit { tags: Some(tags.into_iter().collect()), ..DeviceEdit::default() };
-                let prepared = self.world.account.prepare_change(self.device(device)?, edit);
+                let device = self.device(device)?;
+                let prepared = self.world.change(device, edit);
                 self.world.commit(prepared.ok()?);
             }
             Step::Owner { device, user } => {
                 let owner = (user > 0).then(|| UserId((user - 1).into()));
                 let edit = DeviceEdit { owner: Some(owner), ..DeviceEdit::default() };
-                let prepared = self.world.account.prepare_change(self.device(device)?, edit);
+                let device = self.device(device)?;
+                let prepared = self.world.change(device, edit);
                 self.world.commit(prepared.ok()?);
             }
             Step::Policy { text } => {
@@ -283,9 +313,10 @@ impl Model {
         for a in &ids {
             for b in &ids {
                 let verdict = self.world.account.verdict(*a, *b, None).unwrap();
+                let in_mesh = [*a, *b].iter().all(|id| self.world.admission(*id).is_member());
                 let reach = !verdict.there.is_empty() || !verdict.back.is_empty();
                 assert!(!reach || verdict.see_each_other, "who reaches somebody sees him");
-                if a == b || verdict.see_each_other {
+                if a == b || (in_mesh && verdict.see_each_other) {
                     visible.insert((*a, *b));
                 }
             }
@@ -336,9 +367,10 @@ proptest! {
         model.world.assert_converged();
     }
 
-    /// Keys, addresses, presence, signals, names: nothing of a hidden device reaches anybody.
+    /// Keys, addresses, presence, signals, names: nothing of a hidden device, or of one that
+    /// is not in the mesh, reaches anybody.
     #[test]
-    fn no_event_speaks_of_a_device_that_the_policy_hides(
+    fn no_event_speaks_of_a_device_that_is_hidden_or_outside(
         steps in prop::collection::vec(step(), 1..80),
     ) {
         let mut model = Model::new("home");

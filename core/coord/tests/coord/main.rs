@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod admin;
+mod admission;
 mod convergence;
 mod invariants;
 mod joining;

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use warren_coord::{
-    ClientInfo, Ctx, Email, Identity, LeaseEpoch, LinkPurpose, NewApiToken, NewInvitation, NewUser,
-    PasswordHash, People, PeopleChange, PeopleSnapshot, Prepared, Proof, Refused, Right, Role,
-    SESSION_IDLE, SESSION_LIFETIME, Scope, SignInMethod, SignInStep, Standing, TokenReach,
+    Asker, ClientInfo, Ctx, Email, Identity, LeaseEpoch, LinkPurpose, NewApiToken, NewInvitation,
+    NewUser, PasswordHash, People, PeopleChange, PeopleSnapshot, Prepared, Proof, Refused, Right,
+    Role, SESSION_IDLE, SESSION_LIFETIME, Scope, SignInMethod, SignInStep, Standing, TokenReach,
     UnixTime, UserEdit, WebSessionCreated,
 };
 use warren_proto::{AccountId, UserId};
@@ -78,7 +78,7 @@ impl Village {
         role: Option<Role>,
     ) -> Result<(), Refused> {
         let ctx = self.ctx();
-        let prepared = self.people.prepare_role(user, account, role, &ctx)?;
+        let prepared = self.people.prepare_role(&Asker::Operator, user, account, role, &ctx)?;
         self.commit(prepared);
         Ok(())
     }
@@ -491,7 +491,7 @@ fn an_invitation_is_used_once_by_whom_it_is_meant_for() {
         email: Some(mail("bob@example.org")),
         expires_in: None,
     };
-    let prepared = village.people.prepare_invitation(new.clone(), &ctx).unwrap();
+    let prepared = village.people.prepare_invitation(&Asker::Operator, new.clone(), &ctx).unwrap();
     let secret = village.commit(prepared).secret;
     let now = village.time();
     let shown = village.people.invitation(&secret, now).unwrap();
@@ -510,7 +510,7 @@ fn an_invitation_is_used_once_by_whom_it_is_meant_for() {
     // One who is a user already signs in and accepts; he never becomes less than he is.
     let ctx = village.ctx();
     let less = NewInvitation { role: Role::Member, email: None, ..new };
-    let prepared = village.people.prepare_invitation(less.clone(), &ctx).unwrap();
+    let prepared = village.people.prepare_invitation(&Asker::Operator, less.clone(), &ctx).unwrap();
     let secret = village.commit(prepared).secret;
     let ctx = village.ctx();
     let prepared = village.people.prepare_accept(&secret, session.user, &ctx).unwrap();
@@ -518,7 +518,7 @@ fn an_invitation_is_used_once_by_whom_it_is_meant_for() {
     assert_eq!(village.people.role(session.user, HOME), Some(Role::Admin));
 
     let ctx = village.ctx();
-    let prepared = village.people.prepare_invitation(less, &ctx).unwrap();
+    let prepared = village.people.prepare_invitation(&Asker::Operator, less, &ctx).unwrap();
     let created = village.commit(prepared);
     let foreign = village.people.prepare_remove_invitation(OFFICE, created.id).unwrap_err();
     assert_eq!(foreign, Refused::NotFound("invitation"));
@@ -641,4 +641,60 @@ fn what_is_secret_is_not_in_the_debug_text() {
     let (secret, codes) = village.enrol(bob);
     let text = format!("{:?} {:?}", village.people, village.stored);
     assert!(!text.contains("argon2id") && !text.contains(&secret) && !text.contains(&codes[0]));
+}
+
+#[test]
+fn what_somebody_may_is_judged_when_it_is_decided() {
+    let mut village = Village::new();
+    let [ann, bob, eve] =
+        ["ann", "bob", "eve"].map(|name| village.user(&format!("{name}@x.org"), false));
+    village.set_role(ann, HOME, Some(Role::Owner)).unwrap();
+    village.set_role(bob, HOME, Some(Role::Admin)).unwrap();
+    let ctx = village.ctx();
+    let change = |village: &Village, by: UserId, user, role| {
+        let decided = village.people.prepare_role(&Asker::User(by), user, HOME, role, &ctx);
+        decided.map(|it| it.changes.len())
+    };
+    assert_eq!(change(&village, bob, ann, None), Err(Refused::Forbidden));
+    assert_eq!(change(&village, bob, eve, Some(Role::Member)), Err(Refused::NotFound("user")));
+    village.set_role(eve, HOME, Some(Role::Member)).unwrap();
+    assert_eq!(change(&village, bob, eve, Some(Role::Admin)), Ok(1));
+    assert_eq!(change(&village, bob, eve, Some(Role::Owner)), Err(Refused::Forbidden));
+    // Meanwhile he has become less, and she more.
+    village.set_role(bob, HOME, Some(Role::Member)).unwrap();
+    assert_eq!(change(&village, bob, eve, Some(Role::Admin)), Err(Refused::Forbidden));
+    village.set_role(bob, HOME, Some(Role::Admin)).unwrap();
+    village.set_role(eve, HOME, Some(Role::Owner)).unwrap();
+    assert_eq!(change(&village, bob, eve, None), Err(Refused::Forbidden));
+    assert_eq!(change(&village, bob, bob, None), Ok(1), "anybody may leave");
+    let new = NewInvitation { account: HOME, role: Role::Owner, email: None, expires_in: None };
+    let invited = village.people.prepare_invitation(&Asker::User(bob), new, &ctx);
+    assert_eq!(invited.err(), Some(Refused::Forbidden));
+}
+
+#[test]
+fn an_account_has_no_more_people_than_its_limit() {
+    let mut village = Village::new();
+    let [ann, bob] = ["ann", "bob"].map(|name| village.user(&format!("{name}@x.org"), false));
+    village.set_role(ann, HOME, Some(Role::Owner)).unwrap();
+    let ctx = village.ctx();
+    let new = NewInvitation { account: HOME, role: Role::Member, email: None, expires_in: None };
+    let invited = village.people.prepare_invitation(&Asker::User(ann), new.clone(), &ctx).unwrap();
+    let secret = village.commit(invited).secret;
+    village.people.handle_user_limit(HOME, Some(1));
+    let ctx = village.ctx();
+    let full = Some(Refused::TooManyPeople);
+    assert_eq!(village.people.prepare_accept(&secret, bob, &ctx).err(), full);
+    let stranger =
+        village.people.prepare_accept_as_new(&secret, new_user("c@x.org"), &client(), &ctx);
+    assert_eq!(stranger.err(), full);
+    assert_eq!(village.set_role(bob, HOME, Some(Role::Admin)).err(), full);
+    assert_eq!(village.people.prepare_invitation(&Asker::User(ann), new, &ctx).err(), full);
+    assert!(Refused::TooManyPeople.to_string().contains("operator"));
+    village.set_role(ann, HOME, Some(Role::Owner)).expect("who is there stays");
+    village.people.handle_user_limit(HOME, None);
+    let accepted = village.people.prepare_accept(&secret, bob, &ctx).unwrap();
+    village.commit(accepted);
+    village.people.handle_user_limit(HOME, Some(1));
+    village.set_role(bob, HOME, Some(Role::Admin)).expect("he is one of them");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use warren_coord::{
-    NewApiToken, NewInvitation, NewUser, PasswordHash, Role, Scope, SignInStep, TokenReach,
+    Asker, NewApiToken, NewInvitation, NewUser, PasswordHash, Role, Scope, SignInStep, TokenReach,
     UserEdit, WebSessionCreated,
 };
 use warren_proto::{AccountId, UserId};
@@ -133,7 +133,8 @@ impl Model {
                     email: None,
                     expires_in: Some(80_000),
                 };
-                let prepared = self.village.people.prepare_invitation(new, &ctx).ok()?;
+                let prepared =
+                    self.village.people.prepare_invitation(&Asker::Operator, new, &ctx).ok()?;
                 self.invitations.push(self.village.commit(prepared).secret);
             }
             Step::Accept { user } => {

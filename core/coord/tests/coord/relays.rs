@@ -90,7 +90,7 @@ fn a_device_named_as_a_relay_is_told_its_duty_and_the_others_how_to_use_it() {
     let (pi, laptop) = (world.join(1, "pi"), world.join(2, "laptop"));
     let (on_pi, on_laptop) = (world.open(pi), world.open(laptop));
     let addr = "203.0.113.9:51820".parse().unwrap();
-    let set = world.account.prepare_change(pi, DeviceEdit::static_endpoint(Some(addr))).unwrap();
+    let set = world.change(pi, DeviceEdit::static_endpoint(Some(addr))).unwrap();
     world.commit(set);
     world.set_relays("pi").unwrap();
     let relays = &world.clients[&on_laptop].map.as_ref().unwrap().relays;
@@ -214,7 +214,7 @@ fn what_must_be_refused_is_told_to_every_relay_until_its_credentials_are_over() 
     let news = world.account.relay_news();
     let removal = world.account.prepare_remove(removed).unwrap();
     world.commit(removal);
-    let expiry = world.account.prepare_expire(expired).unwrap();
+    let expiry = world.expire(expired).unwrap();
     world.commit(expiry);
     world.settle();
     let mut both = vec![removed, expired];
@@ -360,7 +360,7 @@ fn a_relay_that_cannot_help_says_why() {
         ]
     );
     let addr = "198.51.100.7:51820".parse().unwrap();
-    let set = world.account.prepare_change(pi, DeviceEdit::static_endpoint(Some(addr))).unwrap();
+    let set = world.change(pi, DeviceEdit::static_endpoint(Some(addr))).unwrap();
     world.commit(set);
     let state = CheckInState {
         endpoints: vec![endpoint("198.51.100.7:4000")],

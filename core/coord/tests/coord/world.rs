@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use warren_coord::{
-    Account, BrokerSettings, Ctx, Directory, Gatekeeper, JoinKeyCreated, LeaseEpoch, NewJoinKey,
-    Opened, Prepared, Refused, SessionId, Snapshot, prove,
+    Account, BrokerSettings, Ctx, DeviceEdit, Directory, Gatekeeper, JoinKeyCreated, LeaseEpoch,
+    NewJoinKey, Opened, Prepared, Refused, SessionId, SettingsEdit, Snapshot, prove,
 };
 use warren_proto::{
-    Apply, BrokerIdentity, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, InstanceId,
-    MapVersion, Netmap, PROTOCOL, Pin, PublicKey, Register, Registered, SessionEvent,
+    Admission, Apply, BrokerIdentity, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind,
+    InstanceId, MapVersion, Netmap, PROTOCOL, Pin, PublicKey, Register, Registered, SessionEvent,
 };
 
 /// What devices verify of this world's broker.
@@ -105,6 +105,33 @@ impl World {
         let ctx = self.ctx();
         let prepared = self.account.prepare_join_key(new, &ctx).unwrap();
         self.commit(prepared)
+    }
+
+    /// Decides on a change of a device.
+    pub(crate) fn change(
+        &mut self,
+        device: DeviceId,
+        edit: DeviceEdit,
+    ) -> Result<Prepared<()>, Refused> {
+        let ctx = self.ctx();
+        self.account.prepare_change(device, edit, &ctx)
+    }
+
+    /// Decides to expire a device.
+    pub(crate) fn expire(&mut self, device: DeviceId) -> Result<Prepared<()>, Refused> {
+        let ctx = self.ctx();
+        self.account.prepare_expire(device, &ctx)
+    }
+
+    /// Changes the account's settings.
+    pub(crate) fn set(&mut self, edit: SettingsEdit) {
+        let ctx = self.ctx();
+        let prepared = self.account.prepare_settings(edit, &ctx).unwrap();
+        self.commit(prepared);
+    }
+
+    pub(crate) fn admission(&self, device: DeviceId) -> Admission {
+        self.account.device(device, self.now, self.unix).unwrap().admission
     }
 
     pub(crate) fn reusable_key(&mut self) -> String {

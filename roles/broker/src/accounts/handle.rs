@@ -210,6 +210,11 @@ impl AccountHandle {
         Ok(self.soft(|account, now| account.apply(prepared, now)))
     }
 
+    /// Whether the broker's operator has suspended it.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.read(|account| account.record().settings.suspended)
+    }
+
     /// Begins a device's control session, whose stream has this flow; the device's older one ends,
     /// whether it is read or not.
     pub(crate) fn open_session(

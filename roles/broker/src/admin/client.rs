@@ -1,3 +1,4 @@
+mod devices;
 mod people;
 mod policy;
 mod relays;
@@ -21,8 +22,8 @@ use warren_proto::{JoinKeyId, Problem};
 
 use super::download::Download;
 use super::{
-    Account, BrokerStatus, Device, DeviceChange, DevicePath, DeviceRemoved, JoinApproval, JoinKey,
-    JoinKeyCreated, JoinRequest, NewAccount, NewJoinKey, Pins, SetLog, socket_path,
+    Account, AccountChange, BrokerStatus, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey, Pins,
+    SetLog, socket_path,
 };
 use crate::backup::Manifest;
 
@@ -139,6 +140,18 @@ impl Client {
         self.send(Method::POST, "/api/v1/accounts", Some(new)).await
     }
 
+    /// Changes an account's settings; what is absent stays.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
+    pub async fn change_account(
+        &self,
+        account: &str,
+        change: &AccountChange,
+    ) -> Result<Account, Error> {
+        self.send(Method::PATCH, &account_path(account), Some(change)).await
+    }
+
     /// Removes an account with all its devices and join keys; they are cut off at once.
     ///
     /// # Errors
@@ -174,78 +187,6 @@ impl Client {
     /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn remove_join_key(&self, account: &str, key: JoinKeyId) -> Result<(), Error> {
         self.delete(&format!("{}/join-keys/{key}", account_path(account))).await
-    }
-
-    /// An account's devices, by name.
-    ///
-    /// # Errors
-    /// Those of [`Error`]: the broker can't be asked, or refuses.
-    pub async fn devices(&self, account: &str) -> Result<Vec<Device>, Error> {
-        self.list(&format!("{}/devices", account_path(account))).await
-    }
-
-    /// One device.
-    ///
-    /// # Errors
-    /// Those of [`Error`]: the broker can't be asked, or refuses.
-    pub async fn device(&self, account: &str, device: &str) -> Result<Device, Error> {
-        self.get(&device_path(account, device)).await
-    }
-
-    /// Lets the device in that shows this code.
-    ///
-    /// # Errors
-    /// Those of [`Error`]: the broker can't be asked, or refuses.
-    pub async fn let_in(
-        &self,
-        account: &str,
-        code: &str,
-        approval: &JoinApproval,
-    ) -> Result<JoinRequest, Error> {
-        let path = format!("{}/join-requests/{}/approve", account_path(account), escape(code));
-        self.send(Method::POST, &path, Some(approval)).await
-    }
-
-    /// The paths that a device uses or seeks, by peer.
-    ///
-    /// # Errors
-    /// Those of [`Error`]: the broker can't be asked, or refuses.
-    pub async fn device_paths(
-        &self,
-        account: &str,
-        device: &str,
-    ) -> Result<Vec<DevicePath>, Error> {
-        self.list(&format!("{}/paths", device_path(account, device))).await
-    }
-
-    /// Renames a device, sets its static endpoint or its tags.
-    ///
-    /// # Errors
-    /// Those of [`Error`]: the broker can't be asked, or refuses.
-    pub async fn change_device(
-        &self,
-        account: &str,
-        device: &str,
-        change: &DeviceChange,
-    ) -> Result<Device, Error> {
-        self.send(Method::PATCH, &device_path(account, device), Some(change)).await
-    }
-
-    /// Expires a device: it is cut off until it joins again, and keeps name and addresses.
-    ///
-    /// # Errors
-    /// Those of [`Error`]: the broker can't be asked, or refuses.
-    pub async fn expire_device(&self, account: &str, device: &str) -> Result<Device, Error> {
-        let path = format!("{}/expire", device_path(account, device));
-        self.send(Method::POST, &path, None::<&()>).await
-    }
-
-    /// Removes a device; it is cut off everywhere at once.
-    ///
-    /// # Errors
-    /// Those of [`Error`]: the broker can't be asked, or refuses.
-    pub async fn remove_device(&self, account: &str, device: &str) -> Result<DeviceRemoved, Error> {
-        self.send(Method::DELETE, &device_path(account, device), None::<&()>).await
     }
 
     /// The pins by which devices know the broker.
@@ -437,10 +378,6 @@ fn account_path(account: &str) -> String {
     format!("/api/v1/accounts/{}", escape(account))
 }
 
-fn device_path(account: &str, device: &str) -> String {
-    format!("{}/devices/{}", account_path(account), escape(device))
-}
-
 /// Percent-encodes a path segment (RFC 3986 §2.1).
 fn escape(segment: &str) -> String {
     let mut escaped = String::new();
@@ -485,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_leave_its_place_in_the_path() {
-        assert_eq!(device_path("home", "kitchen-pi"), "/api/v1/accounts/home/devices/kitchen-pi");
+        assert_eq!(account_path("home"), "/api/v1/accounts/home");
         assert_eq!(escape("../x y/ü?"), "%2E%2E%2Fx%20y%2F%C3%BC%3F");
     }
 

@@ -8,7 +8,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use warren_coord::policy::Members;
-use warren_coord::{Account as CoordAccount, DeviceEdit, DeviceView, PathView, Refused, Right};
+use warren_coord::{
+    Account as CoordAccount, By, Ctx, DeviceEdit, DeviceView, PathView, Refused, Right,
+};
 use warren_proto::{DeviceId, DeviceName, ErrorCode, RelayId, UserId, read_join_code};
 
 use super::Time;
@@ -21,7 +23,8 @@ use super::types::{Device, DeviceChange, DevicePath, JoinApproval, JoinRequest};
 use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
-use crate::join_requests::{self, Asking};
+use crate::join_requests::{self, Asking, Confirmer};
+use crate::people::Grant;
 
 type Shared = State<Arc<Broker>>;
 
@@ -59,19 +62,50 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::post(
             "/accounts/{account}/devices/{device}/expire",
             "expireDevice",
-            "Cuts a device off until it joins again",
+            "Takes a device out of the mesh until it is renewed or joins again",
             expire_device,
         )
         .needs_device()
         .gives::<Device>(),
         Operation::post(
+            "/accounts/{account}/devices/{device}/renew",
+            "renewDevice",
+            "Lets a device's time begin anew, whether it was over or not",
+            renew_device,
+        )
+        .needs_device()
+        .gives::<Device>(),
+        Operation::post(
+            "/accounts/{account}/devices/{device}/approve",
+            "approveDevice",
+            "Lets a device into the mesh that waits",
+            approve_device,
+        )
+        .needs(Right::ManageDevices)
+        .gives::<Device>(),
+        Operation::post(
+            "/accounts/{account}/devices/{device}/refuse",
+            "refuseDevice",
+            "Turns a device away that waits: it is removed",
+            refuse_device,
+        )
+        .needs(Right::ManageDevices)
+        .gives::<Device>(),
+        Operation::post(
             "/accounts/{account}/join-requests/{code}/approve",
             "approveJoinRequest",
-            "Lets the device in that shows this code",
+            "Lets the device in that shows this code; who may not make join keys makes it his own, \
+             without tags",
             let_in,
         )
-        .needs(Right::ManageJoinKeys)
         .takes::<JoinApproval>()
+        .gives::<JoinRequest>(),
+        Operation::post(
+            "/accounts/{account}/join-requests/{code}/deny",
+            "denyJoinRequest",
+            "Turns the device away that shows this code",
+            turn_away,
+        )
         .gives::<JoinRequest>(),
         Operation::get(
             "/accounts/{account}/devices/{device}/paths",
@@ -98,15 +132,43 @@ async fn devices(
 
 async fn let_in(
     State(broker): Shared,
-    Asker(by): Asker,
+    Granted(grant): Granted,
     Path((account, code)): Path<(String, String)>,
     Content(JoinApproval { tags }): Content<JoinApproval>,
 ) -> ApiResult<Json<JoinRequest>> {
     let account = broker.accounts.find(&account)?;
+    let confirmer = confirmer(&broker, &grant, &account)?;
+    if !confirmer.approves && !tags.is_empty() {
+        return Err(Refused::Forbidden.into());
+    }
     let code = read_join_code(&code).ok_or_else(join_requests::gone)?;
-    let asking = broker.let_in(by, &account, &code, tags).await?;
+    let asking = broker.let_in(grant.by(), &account, &code, tags, confirmer).await?;
+    Ok(Json(join_request(asking)))
+}
+
+async fn turn_away(
+    State(broker): Shared,
+    Granted(grant): Granted,
+    Path((account, code)): Path<(String, String)>,
+) -> ApiResult<Json<JoinRequest>> {
+    confirmer(&broker, &grant, &*broker.accounts.find(&account)?)?;
+    let code = read_join_code(&code).ok_or_else(join_requests::gone)?;
+    broker.turn_away(&code).map(|asking| Json(join_request(asking)))
+}
+
+/// On whose word a device is let in: an admin's approves it, a member's makes it his own.
+fn confirmer(broker: &Broker, grant: &Grant, account: &AccountHandle) -> ApiResult<Confirmer> {
+    let id = Some(account.id());
+    let approves = require(broker, grant, Right::ManageJoinKeys, id).is_ok();
+    if !approves {
+        require(broker, grant, Right::ManageOwnDevices, id)?;
+    }
+    Ok(Confirmer { user: grant.user(), approves })
+}
+
+fn join_request(asking: Asking) -> JoinRequest {
     let Asking { code, name, os, software, source } = asking;
-    Ok(Json(JoinRequest { code, name, os, software, source }))
+    JoinRequest { code, name, os, software, source }
 }
 
 async fn show_device(
@@ -126,25 +188,44 @@ async fn change_device(
 ) -> ApiResult<Json<Device>> {
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
-    if change.tags.is_some() || change.static_endpoint.is_some() || change.owner.is_some() {
+    if change.tags.is_some()
+        || change.static_endpoint.is_some()
+        || change.owner.is_some()
+        || change.never_expires.is_some()
+    {
         // What others rely on isn't for its owner alone to change.
         require(&broker, &grant, Right::ManageDevices, Some(handle.id()))?;
     }
     let name = change.name.map(|text| DeviceName::from_free_text(&text));
-    if let Some(name) = &name
-        && handle.read(|account| account.policy_names(name))
-    {
-        // Whoever gets such a name gets what the policy says of it.
-        require(&broker, &grant, Right::ManageDevices, Some(handle.id()))?;
-    }
+    let is_admin = require(&broker, &grant, Right::ManageDevices, Some(handle.id())).is_ok();
     let edit = DeviceEdit {
         owner: owner_of(&broker, &handle, change.owner.as_deref())?,
         name,
         static_endpoint: change.static_endpoint,
         tags: change.tags.map(parse_tags).transpose()?,
+        never_expires: change.never_expires,
     };
-    handle.durable(grant.by(), move |account, _| account.prepare_change(device, edit)).await?;
+    edit_device(grant.by(), &handle, device, edit, is_admin).await?;
     shown(&broker, &handle, device)
+}
+
+/// Changes a device. Whoever gets a name that the policy speaks of gets its rights: only an admin may
+/// give it.
+pub(crate) async fn edit_device(
+    by: By,
+    account: &Arc<AccountHandle>,
+    device: DeviceId,
+    edit: DeviceEdit,
+    is_admin: bool,
+) -> ApiResult<()> {
+    let decide = move |account: &CoordAccount, ctx: &Ctx| {
+        let has_rights = |name: &DeviceName| account.policy_names(name);
+        if !is_admin && edit.name.as_ref().is_some_and(has_rights) {
+            return Err(Refused::Forbidden);
+        }
+        account.prepare_change(device, edit, ctx)
+    };
+    account.durable(by, decide).await
 }
 
 /// The user that a device is to belong to: one of the account's people, by address; `none` for
@@ -179,8 +260,42 @@ async fn expire_device(
 ) -> ApiResult<Json<Device>> {
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
-    handle.durable(by, move |account, _| account.prepare_expire(device)).await?;
+    handle.durable(by, move |account, ctx| account.prepare_expire(device, ctx)).await?;
     shown(&broker, &handle, device)
+}
+
+async fn renew_device(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path((account, device)): Path<(String, String)>,
+) -> ApiResult<Json<Device>> {
+    let handle = broker.accounts.find(&account)?;
+    let device = find_device(&handle, &device)?;
+    handle.durable(by, move |account, ctx| account.prepare_renew(device, ctx)).await?;
+    shown(&broker, &handle, device)
+}
+
+async fn approve_device(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path((account, device)): Path<(String, String)>,
+) -> ApiResult<Json<Device>> {
+    let handle = broker.accounts.find(&account)?;
+    let device = find_device(&handle, &device)?;
+    handle.durable(by, move |account, ctx| account.prepare_approve(device, ctx)).await?;
+    shown(&broker, &handle, device)
+}
+
+async fn refuse_device(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path((account, device)): Path<(String, String)>,
+) -> ApiResult<Json<Device>> {
+    let handle = broker.accounts.find(&account)?;
+    let device = find_device(&handle, &device)?;
+    let was = shown(&broker, &handle, device)?;
+    handle.durable(by, move |account, _| account.prepare_refuse(device)).await?;
+    Ok(was)
 }
 
 async fn device_paths(
@@ -261,7 +376,9 @@ pub(super) fn device_view(broker: &Broker, device: DeviceView) -> Device {
         owner,
         static_endpoint: device.static_endpoint,
         ephemeral: device.ephemeral,
-        expired: device.expired,
+        admission: device.admission,
+        expires: device.expires.map(|at| Time(at.0)),
+        never_expires: device.never_expires,
         online: device.online,
         cloned: device.cloned,
         endpoints: device.endpoints,

@@ -98,7 +98,10 @@ impl Listening {
     fn may_listen(&self) -> bool {
         let id = self.account.id();
         let is_good = self.broker.people.read(|people| self.grant.is_good(people));
+        let is_open =
+            self.broker.people.read(|people| self.grant.check_open(people, &self.account).is_ok());
         is_good
+            && is_open
             && self.broker.accounts.get(id).is_some()
             && require(&self.broker, &self.grant, Right::ReadAccount, Some(id)).is_ok()
     }

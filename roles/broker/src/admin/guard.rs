@@ -1,18 +1,17 @@
 //! Stands before every operation: who asks, and whether he may.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts;
 use warren_coord::{By, Refused, Right};
-use warren_proto::{AccountId, DeviceId, UserId};
+use warren_proto::AccountId;
 
 use super::devices::find_device;
 use super::operation::Needs;
-use crate::accounts::{AccountHandle, fresh_ctx};
+use crate::accounts::AccountHandle;
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
 use crate::people::{Grant, Holder};
@@ -35,6 +34,9 @@ pub(super) async fn check(
     let named = |name: &str| path.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
     let account = named("account").map(|text| find_account(&guard.broker, &grant, text));
     let account = account.transpose()?;
+    if let Some(account) = &account {
+        guard.broker.people.read(|people| grant.check_open(people, account))?;
+    }
     match guard.needs {
         Needs::Any => {}
         Needs::Right(right) => {
@@ -44,7 +46,7 @@ pub(super) async fn check(
         Needs::Device => {
             let account = account.ok_or_else(|| Failure::not_found("account"))?;
             let device = find_device(&account, named("device").unwrap_or_default())?;
-            let owner = owner_of(&account, device);
+            let owner = account.read(|account| account.device_owner(device));
             let is_own = owner.is_some() && owner == grant.user();
             let right = if is_own { Right::ManageOwnDevices } else { Right::ManageDevices };
             require(&guard.broker, &grant, right, Some(account.id()))?;
@@ -61,11 +63,6 @@ pub(super) fn require(
     account: Option<AccountId>,
 ) -> ApiResult<()> {
     broker.people.read(|people| grant.require(people, right, account))
-}
-
-fn owner_of(account: &AccountHandle, device: DeviceId) -> Option<UserId> {
-    let (now, unix) = (Instant::now(), fresh_ctx().unix);
-    account.read(|account| account.device(device, now, unix)).and_then(|device| device.owner)
 }
 
 /// An account by name or id. To whom it isn't his to see, it isn't there.

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
 use warren_coord::{People, Right, Role, UnixTime, UserEdit, UserRecord};
-use warren_proto::{AccountId, ErrorCode, InvitationId, UserId};
+use warren_proto::{ErrorCode, InvitationId, UserId};
 
 use super::Time;
 use super::guard::{Asker, Granted, require};
@@ -208,10 +208,7 @@ async fn set_role(
     Content(Membership { role }): Content<Membership>,
 ) -> ApiResult<Json<User>> {
     let account = broker.accounts.find(&account)?;
-    let user = may_change(&broker, &grant, &account, &user, Some(role))?;
-    let id = account.id();
-    let set = move |people: &People, ctx: &_| people.prepare_role(user, id, Some(role), ctx);
-    broker.people.durable(grant.by(), set).await?;
+    let user = change_role(&broker, &grant, &account, &user, Some(role)).await?;
     Ok(Json(as_member(shown(&broker, user)?, &account)))
 }
 
@@ -221,46 +218,26 @@ async fn leave(
     Path((account, user)): Path<(String, String)>,
 ) -> ApiResult<StatusCode> {
     let account = broker.accounts.find(&account)?;
-    let user = may_change(&broker, &grant, &account, &user, None)?;
-    let id = account.id();
-    let leave = move |people: &People, ctx: &_| people.prepare_role(user, id, None, ctx);
-    broker.people.durable(grant.by(), leave).await?;
+    change_role(&broker, &grant, &account, &user, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A user whose role in an account somebody may change to this one. Who may not see all users may
-/// change only members: others have to be invited.
-fn may_change(
+/// Makes a user into something in an account; says who he is.
+async fn change_role(
     broker: &Broker,
     grant: &Grant,
     account: &AccountHandle,
     user: &str,
     to: Option<Role>,
 ) -> ApiResult<UserId> {
-    let account = account.id();
-    let found = find(broker, user);
-    let role = |user: UserId| broker.people.read(|people| people.role(user, account));
     let sees_all = require(broker, grant, Right::ManageUsers, None).is_ok();
-    let user = match found {
-        Ok(user) if sees_all || role(user).is_some() => user,
-        Err(failure) if sees_all => return Err(failure),
-        Ok(_) | Err(_) => return Err(Failure::not_found("user")),
-    };
-    require_for_role(broker, grant, account, role(user), to)?;
+    // Who may not see all users isn't told whether there is one of that name.
+    let unseen = |failure| if sees_all { failure } else { Failure::not_found("user") };
+    let user = find(broker, user).map_err(unseen)?;
+    let (by, account) = (grant.asker(), account.id());
+    let change = move |people: &People, ctx: &_| people.prepare_role(&by, user, account, to, ctx);
+    broker.people.durable(grant.by(), change).await?;
     Ok(user)
-}
-
-/// Refuses who may not make somebody who is `from` in an account into `to`.
-fn require_for_role(
-    broker: &Broker,
-    grant: &Grant,
-    account: AccountId,
-    from: Option<Role>,
-    to: Option<Role>,
-) -> ApiResult<()> {
-    let of_owner = from == Some(Role::Owner) || to == Some(Role::Owner);
-    let right = if of_owner { Right::ManageOwners } else { Right::ManagePeople };
-    require(broker, grant, right, Some(account))
 }
 
 async fn invitations(
@@ -288,10 +265,10 @@ async fn invite(
     Content(new): Content<NewInvitation>,
 ) -> ApiResult<(StatusCode, Json<InvitationCreated>)> {
     let account = broker.accounts.find(&account)?.id();
-    require_for_role(&broker, &grant, account, None, Some(new.role))?;
     let NewInvitation { role, email, expires_in } = new;
     let new = warren_coord::NewInvitation { account, role, email, expires_in };
-    let invite = move |people: &People, ctx: &_| people.prepare_invitation(new, ctx);
+    let by = grant.asker();
+    let invite = move |people: &People, ctx: &_| people.prepare_invitation(&by, new, ctx);
     let created = broker.people.durable(grant.by(), invite).await?;
     let created = InvitationCreated {
         id: created.id,

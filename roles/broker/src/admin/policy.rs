@@ -155,7 +155,7 @@ fn one_side(account: &Account, id: DeviceId, other: DeviceId) -> ApiResult<WhyDe
         name: device.name,
         ipv4: device.ipv4,
         online: device.online,
-        expired: device.expired,
+        admission: device.admission,
         has_key_of_other: map.as_ref().is_some_and(|map| map.peers.iter().any(|it| it.id == other)),
         is_filtering: map.as_ref().is_some_and(|map| map.filter.is_some()),
         nat: device.nat,

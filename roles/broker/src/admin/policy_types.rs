@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warren_coord::policy::Report;
-use warren_proto::{DeviceName, Endpoint, NatReport};
+use warren_proto::{Admission, DeviceName, Endpoint, NatReport};
 
 use super::DevicePath;
 
@@ -85,8 +85,8 @@ pub struct WhyDevice {
     pub ipv4: Ipv4Addr,
     /// Whether it is connected to the broker.
     pub online: bool,
-    /// Whether it must join again.
-    pub expired: bool,
+    /// Whether it is in the mesh, and if not, why.
+    pub admission: Admission,
     /// Whether its map has the other's key.
     pub has_key_of_other: bool,
     /// Whether it lets in less than everything.

@@ -13,7 +13,7 @@ use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
-use warren_coord::{JoinKeyView, Right, Tag};
+use warren_coord::{DeviceLimit, JoinKeyView, Right, SettingsEdit, Tag};
 use warren_proto::{ErrorCode, JoinKeyId};
 
 use super::Time;
@@ -22,7 +22,8 @@ use super::guard::{Asker, Granted, require};
 use super::operation::Operation;
 use super::paged::{PageQuery, Query};
 use super::types::{
-    Account, BrokerStatus, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey, Pins, SetLog,
+    Account, AccountChange, BrokerStatus, JoinKey, JoinKeyCreated, NewAccount, NewJoinKey, Pins,
+    SetLog,
 };
 use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::extract;
@@ -83,6 +84,15 @@ fn account_operations() -> Vec<Operation> {
         Operation::get("/accounts/{account}", "getAccount", "An account", show_account)
             .needs(Right::ReadAccount)
             .gives::<Account>(),
+        Operation::patch(
+            "/accounts/{account}",
+            "changeAccount",
+            "Changes an account's settings; suspension and limits are the broker operator's to set",
+            change_account,
+        )
+        .needs(Right::ManageSettings)
+        .takes::<AccountChange>()
+        .gives::<Account>(),
         Operation::delete(
             "/accounts/{account}",
             "deleteAccount",
@@ -138,6 +148,29 @@ async fn show_account(
     Ok(Json(account_view(&*broker.accounts.find(&account)?)))
 }
 
+async fn change_account(
+    State(broker): Shared,
+    Granted(grant): Granted,
+    Path(account): Path<String>,
+    Content(change): Content<AccountChange>,
+) -> ApiResult<Json<Account>> {
+    let handle = broker.accounts.find(&account)?;
+    let AccountChange { suspended, max_devices, max_users, device_approval, key_expiry_days } =
+        change;
+    if suspended.is_some() || max_devices.is_some() || max_users.is_some() {
+        require(&broker, &grant, Right::ManageAccounts, None)?;
+    }
+    let edit = SettingsEdit {
+        suspended,
+        device_limit: max_devices.map(|limit| limit.map(DeviceLimit)),
+        user_limit: max_users,
+        device_approval,
+        key_expiry_days,
+    };
+    broker.change_settings(grant.by(), &handle, edit).await?;
+    Ok(Json(account_view(&handle)))
+}
+
 async fn create_account(
     State(broker): Shared,
     Asker(by): Asker,
@@ -176,6 +209,7 @@ async fn create_join_key(
     Content(new): Content<NewJoinKey>,
 ) -> ApiResult<(StatusCode, Json<JoinKeyCreated>)> {
     let handle = broker.accounts.find(&account)?;
+    let new = parse_join_key(new)?;
     Ok((StatusCode::CREATED, Json(broker.create_join_key(by, &handle, new).await?)))
 }
 
@@ -282,6 +316,8 @@ pub(crate) fn parse_join_key(new: NewJoinKey) -> ApiResult<warren_coord::NewJoin
         ephemeral: new.ephemeral,
         expires_in: new.expires_in,
         tags: parse_tags(new.tags)?,
+        owner: None,
+        approves: new.approves,
     })
 }
 
@@ -295,6 +331,12 @@ fn account_view(handle: &AccountHandle) -> Account {
             ipv6_range: record.ipv6_range,
             devices: account.device_count(),
             online: account.session_count(),
+            waiting: account.waiting_count(),
+            suspended: record.settings.suspended,
+            max_devices: account.device_limit().0,
+            max_users: record.settings.user_limit,
+            device_approval: record.settings.device_approval,
+            key_expiry_days: record.settings.key_expiry_days,
         }
     })
 }
@@ -306,6 +348,7 @@ fn join_key_view(key: &JoinKeyView) -> JoinKey {
         reusable: key.reusable,
         ephemeral: key.ephemeral,
         tags: key.tags.iter().map(ToString::to_string).collect(),
+        approves: key.approves,
         created: Time(key.created.0),
         expires: key.expires.map(|at| Time(at.0)),
         last_used: key.last_used.map(|at| Time(at.0)),

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warren_coord::JoinKeyStatus;
 use warren_proto::{
-    AccountId, DeviceId, DeviceName, Endpoint, JoinKeyId, NatReport, PathKind, Pin, PublicKey,
+    AccountId, Admission, DeviceId, DeviceName, Endpoint, JoinKeyId, NatReport, PathKind, Pin,
+    PublicKey,
 };
 
 use super::Time;
@@ -70,6 +71,44 @@ pub struct Account {
     pub devices: usize,
     /// How many of them have a control session.
     pub online: usize,
+    /// How many of them wait for an admin's approval.
+    pub waiting: usize,
+    /// Whether the broker's operator has suspended it.
+    pub suspended: bool,
+    /// How many devices it may have.
+    pub max_devices: u32,
+    /// How many people it may have; `null`: any number.
+    pub max_users: Option<u32>,
+    /// Whether a new device waits until an admin approves it.
+    pub device_approval: bool,
+    /// After how many days a device must be renewed; `null`: never.
+    pub key_expiry_days: Option<u16>,
+}
+
+/// Changes an account's settings; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountChange {
+    /// Whether it is suspended: its devices are out of the mesh and its people locked out until it
+    /// goes on. For the broker's operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<bool>,
+    /// How many devices it may have, 1 to 10,000; `null`: the broker's `--max-devices`. For the
+    /// broker's operator.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable")]
+    #[schemars(with = "Option<u32>")]
+    pub max_devices: Option<Option<u32>>,
+    /// How many people it may have; `null`: any number. For the broker's operator.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable")]
+    #[schemars(with = "Option<u32>")]
+    pub max_users: Option<Option<u32>>,
+    /// Whether a new device waits until an admin approves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_approval: Option<bool>,
+    /// After how many days a device must be renewed; `null`: never. Counts from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable")]
+    #[schemars(with = "Option<u16>")]
+    pub key_expiry_days: Option<Option<u16>>,
 }
 
 /// Asks for a new account.
@@ -97,6 +136,9 @@ pub struct JoinKey {
     pub ephemeral: bool,
     /// The tags that its devices get.
     pub tags: BTreeSet<String>,
+    /// Whether its devices need no admin's approval.
+    #[serde(default)]
+    pub approves: bool,
     /// When it was created.
     pub created: Time,
     /// From when on it isn't accepted.
@@ -123,6 +165,9 @@ pub struct NewJoinKey {
     /// The tags that its devices get.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<String>,
+    /// Whether its devices need no admin's approval, where the account asks for that.
+    #[serde(default)]
+    pub approves: bool,
 }
 
 /// A new join key; the secret is in the link and nowhere else.
@@ -188,8 +233,12 @@ pub struct Device {
     pub static_endpoint: Option<SocketAddr>,
     /// Whether it vanishes when it goes offline.
     pub ephemeral: bool,
-    /// Whether it must join again.
-    pub expired: bool,
+    /// Whether it is in the mesh, and if not, why.
+    pub admission: Admission,
+    /// From when on it must be renewed; `null`: never.
+    pub expires: Option<Time>,
+    /// Whether it never expires, whatever is set for the account. Devices with tags don't, either.
+    pub never_expires: bool,
     /// Whether it has a control session.
     pub online: bool,
     /// Whether two machines seem to use its identity (a cloned disk): one must
@@ -245,6 +294,9 @@ pub struct DeviceChange {
     /// The e-mail address of whom of the account's people it belongs to; `none`: to nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Whether it never expires, whatever is set for the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub never_expires: Option<bool>,
 }
 
 /// What is to be logged from now on.
@@ -257,21 +309,19 @@ pub struct SetLog {
 
 /// Tells 'absent' (outer `None`, by `default`) from `null` (inner `None`).
 mod nullable {
-    use std::net::SocketAddr;
-
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[expect(clippy::ref_option, reason = "serde's `with` passes the field by reference")]
-    pub(super) fn serialize<S: Serializer>(
-        value: &Option<Option<SocketAddr>>,
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<Option<T>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        value.flatten().serialize(serializer)
+        value.as_ref().and_then(Option::as_ref).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<Option<Option<SocketAddr>>, D::Error> {
+    ) -> Result<Option<Option<T>>, D::Error> {
         Option::deserialize(deserializer).map(Some)
     }
 }

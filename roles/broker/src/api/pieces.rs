@@ -163,6 +163,9 @@ mod tests {
             version: MapVersion { epoch: 1, sequence: 7 },
             this: SelfEntry {
                 static_endpoint: Some("203.0.113.1:5".parse().unwrap()),
+                admission: warren_proto::Admission::Member,
+                expires_unix: None,
+                approvers: Vec::new(),
                 ..map.this.clone()
             },
             stun: vec!["203.0.113.1:3478".parse().unwrap()],

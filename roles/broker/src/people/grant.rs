@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use warren_coord::{
-    Actor, ApiTokenRecord, By, Email, People, Refused, Right, Standing, TokenGrant, UnixTime, may,
+    Actor, ApiTokenRecord, Asker, By, Email, People, Refused, Right, Standing, TokenGrant,
+    TokenReach, UnixTime,
 };
-use warren_proto::{AccountId, ErrorCode, UserId};
+use warren_proto::{AccountId, UserId};
 
-use crate::api::problem::{ApiResult, Failure};
+use crate::accounts::AccountHandle;
+use crate::api::problem::ApiResult;
 
 /// Who asks, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,24 +73,36 @@ impl Grant {
         record.is_some_and(|it| it.expires.is_none_or(|end| end > now))
     }
 
+    /// By what he asks, for decisions that depend on it.
+    pub(crate) fn asker(&self) -> Asker {
+        match &self.holder {
+            Holder::Local { .. } => Asker::Operator,
+            Holder::User { id, .. } => Asker::User(*id),
+            Holder::Token(token) => Asker::Token(token.clone()),
+        }
+    }
+
     /// How he stands to an account, or (`None`) to the broker.
     pub(crate) fn standing(&self, people: &People, account: Option<AccountId>) -> Option<Standing> {
-        match &self.holder {
-            Holder::Local { .. } => Some(Standing::Operator),
-            Holder::User { id, .. } => match account {
-                Some(account) => people.standing(*id, account),
-                None => {
-                    let user = people.user(*id).filter(|user| !user.suspended)?;
-                    user.operator.then_some(Standing::Operator)
-                }
-            },
-            Holder::Token(token) => {
-                let reaches = match token.reach {
-                    warren_coord::TokenReach::Broker => true,
-                    warren_coord::TokenReach::Account(own) => account == Some(own),
-                };
-                reaches.then_some(token.standing)
+        self.asker().standing(people, account)
+    }
+
+    /// Refuses whoever isn't above all accounts if this one is suspended.
+    ///
+    /// # Errors
+    /// It is.
+    pub(crate) fn check_open(&self, people: &People, account: &AccountHandle) -> ApiResult<()> {
+        let is_above = match &self.holder {
+            Holder::Local { .. } => true,
+            Holder::User { id, .. } => {
+                people.standing(*id, account.id()) == Some(Standing::Operator)
             }
+            Holder::Token(token) => token.reach == TokenReach::Broker,
+        };
+        if is_above || !account.is_suspended() {
+            Ok(())
+        } else {
+            Err(Refused::AccountSuspended.into())
         }
     }
 
@@ -103,20 +117,13 @@ impl Grant {
         right: Right,
         account: Option<AccountId>,
     ) -> ApiResult<()> {
-        let Some(standing) = self.standing(people, account) else {
-            return Err(match account {
-                Some(_) => Refused::NotFound("account").into(),
-                None => forbidden(),
-            });
-        };
-        let allowed = match &self.holder {
-            Holder::Local { .. } | Holder::User { .. } => may(standing, right),
-            Holder::Token(token) => token.may(right, account),
-        };
-        if allowed { Ok(()) } else { Err(forbidden()) }
+        let asker = self.asker();
+        if asker.may(people, right, account) {
+            return Ok(());
+        }
+        Err(match (asker.standing(people, account), account) {
+            (None, Some(_)) => Refused::NotFound("account").into(),
+            (Some(_) | None, _) => Refused::Forbidden.into(),
+        })
     }
-}
-
-fn forbidden() -> Failure {
-    Failure::new(ErrorCode::Forbidden, "you have no right to this; ask an owner of the account")
 }

@@ -109,6 +109,15 @@ impl Oops {
         )
     }
 
+    pub(super) fn suspended() -> Self {
+        Self::told(
+            StatusCode::FORBIDDEN,
+            "This account is suspended",
+            "The broker's operator has suspended it: its devices are out of the mesh. Ask him; all \
+             is kept as it was.",
+        )
+    }
+
     pub(super) fn forged() -> Self {
         Self::told(
             StatusCode::FORBIDDEN,

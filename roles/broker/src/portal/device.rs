@@ -8,8 +8,10 @@ use askama::Template;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::Deserialize;
-use warren_coord::{DeviceEdit, DeviceView, Right, TrafficPoint};
-use warren_proto::{DeviceId, DeviceName, Endpoint, EndpointKind, MappingBehaviour, NatReport};
+use warren_coord::{Account, Ctx, DeviceEdit, DeviceView, Right, TrafficPoint};
+use warren_proto::{
+    DeviceId, DeviceName, Endpoint, EndpointKind, MappingBehaviour, NatReport, UserId,
+};
 use warren_web::{Layout, When, calendar};
 
 use super::answer::{Answer, Oops, done, failed, page_with, sentence};
@@ -20,6 +22,7 @@ use super::paths::{Chart, Line, Names, charts};
 use super::viewer::Member;
 use super::{Portal, Shared};
 use crate::accounts::fresh_ctx;
+use crate::admin::devices::edit_device;
 use crate::admin::routes::parse_tags;
 use crate::api::problem::Failure;
 
@@ -43,6 +46,8 @@ struct Reached {
 struct Page {
     layout: Layout,
     is_admin: bool,
+    /// Whether it is the viewer's to rename, renew and remove.
+    is_manageable: bool,
     list: String,
     /// The device's own page, where its forms begin.
     path: String,
@@ -51,6 +56,8 @@ struct Page {
     ipv4: String,
     ipv6: String,
     condition: Condition,
+    never_expires: bool,
+    expires: Option<When>,
     system: String,
     software: String,
     tags: Vec<String>,
@@ -83,6 +90,14 @@ impl Page {
         format!("{}/{form}", self.path)
     }
 
+    fn is_waiting(&self) -> bool {
+        self.condition == Condition::Waiting
+    }
+
+    fn is_expired(&self) -> bool {
+        self.condition == Condition::Expired
+    }
+
     /// The attributes of the static endpoint's field; an address needs no escaping.
     fn endpoint_more(&self) -> String {
         let example = self.example;
@@ -111,8 +126,7 @@ pub(super) async fn rename(
     Path((_, device)): Path<(String, String)>,
     Form(form): Form<Rename>,
 ) -> Answer {
-    member.check(Right::ManageDevices)?;
-    let id = find(&member, &device)?;
+    let id = find_own(&member, &device)?;
     let name = DeviceName::from_free_text(&form.name);
     let outcome = match form.name.trim().is_empty() {
         true => Err(Failure::invalid("a device has a name")),
@@ -189,19 +203,83 @@ pub(super) async fn pin_endpoint(
     }
 }
 
-/// `POST …/expire`
-pub(super) async fn expire(
+#[derive(Debug, Deserialize)]
+pub(super) struct Lifetime {
+    #[serde(default)]
+    never: String,
+}
+
+/// `POST …/lifetime`
+pub(super) async fn set_lifetime(
+    member: Member,
+    Path((_, device)): Path<(String, String)>,
+    Form(form): Form<Lifetime>,
+) -> Answer {
+    member.check(Right::ManageDevices)?;
+    let id = find(&member, &device)?;
+    let edit = DeviceEdit { never_expires: Some(!form.never.is_empty()), ..DeviceEdit::default() };
+    match change(&member, id, edit).await {
+        Ok(()) => done(&page_of(&member, id), "Saved."),
+        Err(failure) => failed(&page_of(&member, id), failure),
+    }
+}
+
+/// `POST …/approve`
+pub(super) async fn approve(
     member: Member,
     Path((_, device)): Path<(String, String)>,
     Form(Nothing {}): Form<Nothing>,
 ) -> Answer {
     member.check(Right::ManageDevices)?;
     let id = find(&member, &device)?;
-    let outcome =
-        member.account.durable(member.by(), move |account, _| account.prepare_expire(id)).await;
-    match outcome {
-        Ok(()) => done(&page_of(&member, id), "It is cut off and must join again."),
+    let approve = move |account: &Account, ctx: &Ctx| account.prepare_approve(id, ctx);
+    let outcome = member.account.durable(member.by(), approve).await;
+    told(&member, id, outcome, "It is in the mesh.")
+}
+
+/// `POST …/refuse`
+pub(super) async fn refuse(
+    member: Member,
+    Path((_, device)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Answer {
+    member.check(Right::ManageDevices)?;
+    let id = find(&member, &device)?;
+    let refuse = move |account: &Account, _: &Ctx| account.prepare_refuse(id);
+    match member.account.durable(member.by(), refuse).await {
+        Ok(()) => done(&member.path("devices"), "The device is turned away."),
         Err(failure) => failed(&page_of(&member, id), failure),
+    }
+}
+
+/// `POST …/renew`
+pub(super) async fn renew(
+    member: Member,
+    Path((_, device)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Answer {
+    let id = find_own(&member, &device)?;
+    let renew = move |account: &Account, ctx: &Ctx| account.prepare_renew(id, ctx);
+    let outcome = member.account.durable(member.by(), renew).await;
+    told(&member, id, outcome, "It is renewed.")
+}
+
+/// `POST …/expire`
+pub(super) async fn expire(
+    member: Member,
+    Path((_, device)): Path<(String, String)>,
+    Form(Nothing {}): Form<Nothing>,
+) -> Answer {
+    let id = find_own(&member, &device)?;
+    let expire = move |account: &Account, ctx: &Ctx| account.prepare_expire(id, ctx);
+    let outcome = member.account.durable(member.by(), expire).await;
+    told(&member, id, outcome, "It is out of the mesh until it is renewed.")
+}
+
+fn told(member: &Member, id: DeviceId, outcome: Result<(), Failure>, text: &str) -> Answer {
+    match outcome {
+        Ok(()) => done(&page_of(member, id), text),
+        Err(failure) => failed(&page_of(member, id), failure),
     }
 }
 
@@ -211,12 +289,10 @@ pub(super) async fn remove(
     Path((_, device)): Path<(String, String)>,
     Form(Nothing {}): Form<Nothing>,
 ) -> Answer {
-    member.check(Right::ManageDevices)?;
-    let id = find(&member, &device)?;
-    let (now, unix) = (Instant::now(), fresh_ctx().unix);
-    let name = member.account.read(|account| account.device(id, now, unix)).map(|it| it.name);
-    let outcome =
-        member.account.durable(member.by(), move |account, _| account.prepare_remove(id)).await;
+    let id = find_own(&member, &device)?;
+    let name = member.account.read(|account| account.device_name(id));
+    let remove = move |account: &Account, _: &Ctx| account.prepare_remove(id);
+    let outcome = member.account.durable(member.by(), remove).await;
     match (outcome, name) {
         (Ok(()), Some(name)) => done(&member.path("devices"), format!("{name} is removed.")),
         (Ok(()), None) => done(&member.path("devices"), "The device is removed."),
@@ -225,7 +301,8 @@ pub(super) async fn remove(
 }
 
 async fn change(member: &Member, id: DeviceId, edit: DeviceEdit) -> Result<(), Failure> {
-    member.account.durable(member.by(), move |account, _| account.prepare_change(id, edit)).await
+    let is_admin = member.may(Right::ManageDevices);
+    edit_device(member.by(), &member.account, id, edit, is_admin).await
 }
 
 fn wrong(failure: &Failure) -> Typed {
@@ -241,6 +318,20 @@ fn find(member: &Member, text: &str) -> Result<DeviceId, Oops> {
     let id = text.parse().map_err(|_| Oops::not_found("device"))?;
     let found = member.account.read(|account| account.device(id, now, unix));
     found.map(|device| device.id).ok_or_else(|| Oops::not_found("device"))
+}
+
+/// A device that is the viewer's to handle: his own, or any if he is an admin.
+fn find_own(member: &Member, text: &str) -> Result<DeviceId, Oops> {
+    let id = find(member, text)?;
+    let owner = member.account.read(|account| account.device_owner(id));
+    if is_own(member, owner) || member.may(Right::ManageDevices) {
+        return Ok(id);
+    }
+    Err(Oops::forbidden())
+}
+
+fn is_own(member: &Member, owner: Option<UserId>) -> bool {
+    owner == Some(member.viewer.user) && member.may(Right::ManageOwnDevices)
 }
 
 /// Tags as somebody types them: between commas or spaces.
@@ -299,6 +390,9 @@ fn render(
         &Page {
             layout: member.layout(portal, device.name.as_str(), Section::Devices),
             is_admin: member.may(Right::ManageDevices),
+            is_manageable: member.may(Right::ManageDevices) || is_own(member, device.owner),
+            never_expires: device.never_expires,
+            expires: device.expires.map(|at| When { at: at.0, now: unix.as_secs() }),
             list: member.path("devices"),
             path: page_of(member, id),
             dns_name: device.dns_name.clone(),

@@ -9,6 +9,7 @@ use askama::Template;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 use warren_coord::{DeviceView, Right};
+use warren_proto::{Admission, UserId};
 use warren_web::{Layout, When};
 
 use super::Shared;
@@ -23,29 +24,58 @@ const PER_PAGE: usize = 100;
 /// How a device is, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Condition {
-    Cloned,
+    Waiting,
     Expired,
+    LoggedOut,
+    Suspended,
+    Cloned,
     Online,
     Offline,
 }
 
 impl Condition {
     pub(super) fn of(device: &DeviceView) -> Self {
-        match device {
-            _ if device.expired => Self::Expired,
-            _ if device.cloned => Self::Cloned,
-            _ if device.online => Self::Online,
-            _ => Self::Offline,
+        match device.admission {
+            Admission::Waiting => Self::Waiting,
+            Admission::Expired => Self::Expired,
+            Admission::LoggedOut => Self::LoggedOut,
+            Admission::Suspended | Admission::Other => Self::Suspended,
+            Admission::Member if device.cloned => Self::Cloned,
+            Admission::Member if device.online => Self::Online,
+            Admission::Member => Self::Offline,
         }
     }
 
     /// The class that colours it.
     pub(super) fn tone(self) -> &'static str {
         match self {
-            Self::Cloned => "warn",
-            Self::Expired => "bad",
+            Self::Waiting | Self::Cloned => "warn",
+            Self::Expired | Self::LoggedOut | Self::Suspended => "bad",
             Self::Online => "good",
             Self::Offline => "idle",
+        }
+    }
+
+    /// What it means, and what to do.
+    pub(super) fn advice(self) -> &'static str {
+        match self {
+            Self::Waiting => {
+                "It waits: nobody reaches it, and it reaches nobody, until an admin has approved it."
+            }
+            Self::Expired => {
+                "Its time is over: it is out of the mesh, with its name and addresses kept. Renew it \
+                 here, or let it join again (warren up --server, or a join link)."
+            }
+            Self::LoggedOut => {
+                "It has logged out: nobody reaches it until it has joined again with a new join link."
+            }
+            Self::Suspended => "The broker's operator has suspended this account.",
+            Self::Cloned => {
+                "Two machines use this device's identity, perhaps a copied disk. They take turns in \
+                 cutting each other off. On one of them run warren logout --new-identity and let it \
+                 join again."
+            }
+            Self::Online | Self::Offline => "",
         }
     }
 }
@@ -53,8 +83,11 @@ impl Condition {
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Waiting => "Waits for approval",
+            Self::Expired => "Expired",
+            Self::LoggedOut => "Logged out",
+            Self::Suspended => "Suspended",
             Self::Cloned => "Two machines",
-            Self::Expired => "Must join again",
             Self::Online => "Online",
             Self::Offline => "Offline",
         })
@@ -87,11 +120,14 @@ pub(super) struct ListQuery {
 }
 
 impl ListQuery {
-    fn admits(&self, device: &DeviceView) -> bool {
+    fn admits(&self, device: &DeviceView, viewer: UserId) -> bool {
+        let condition = Condition::of(device);
         let state = match self.state.as_str() {
             "online" => device.online,
-            "offline" => !device.online && !device.expired,
-            "attention" => device.expired || device.cloned,
+            "offline" => condition == Condition::Offline,
+            "waiting" => condition == Condition::Waiting,
+            "attention" => ["warn", "bad"].contains(&condition.tone()),
+            "mine" => device.owner == Some(viewer),
             _ => true,
         };
         let tagged =
@@ -147,9 +183,15 @@ struct Row {
     software: String,
     tags: Vec<String>,
     condition: Condition,
-    is_online: bool,
     ephemeral: bool,
     seen: Option<When>,
+}
+
+impl Row {
+    /// Whether its condition says more than when it was seen.
+    fn says_condition(&self) -> bool {
+        self.condition != Condition::Offline
+    }
 }
 
 struct Column {
@@ -167,6 +209,10 @@ struct Page {
     is_admin: bool,
     path: String,
     join: String,
+    may_let_in: bool,
+    may_approve: bool,
+    /// How many devices wait for an admin.
+    waiting: usize,
     total: usize,
     online: usize,
     found: usize,
@@ -188,9 +234,12 @@ pub(super) async fn show(
     let (now, unix) = (Instant::now(), fresh_ctx().unix);
     let all: Vec<DeviceView> = member.account.read(|account| account.devices(now, unix).collect());
     let (total, online) = (all.len(), all.iter().filter(|device| device.online).count());
+    let waits = |device: &&DeviceView| device.admission == Admission::Waiting;
+    let waiting = all.iter().filter(waits).count();
     let tags: BTreeSet<String> =
         all.iter().flat_map(|device| &device.tags).map(ToString::to_string).collect();
-    let mut found: Vec<DeviceView> = all.into_iter().filter(|it| query.admits(it)).collect();
+    let mut found: Vec<DeviceView> =
+        all.into_iter().filter(|it| query.admits(it, member.viewer.user)).collect();
     found.sort_by(|a, b| query.compare(a, b));
     let pages = found.len().div_ceil(PER_PAGE).max(1);
     let at = query.page.min(pages - 1);
@@ -201,6 +250,9 @@ pub(super) async fn show(
         is_admin: member.may(Right::ManageJoinKeys),
         path: member.path("devices"),
         join: member.path("join"),
+        may_let_in: member.may(Right::ManageOwnDevices),
+        may_approve: member.may(Right::ManageDevices),
+        waiting,
         total,
         online,
         found: found.len(),
@@ -226,7 +278,6 @@ fn row(member: &Member, device: &DeviceView, now: u64) -> Row {
         software: device.software.clone(),
         tags: device.tags.iter().map(ToString::to_string).collect(),
         condition: Condition::of(device),
-        is_online: device.online,
         ephemeral: device.ephemeral,
         seen: device.last_seen.map(|at| When { at: at.0, now }),
     }

@@ -18,6 +18,7 @@ use super::viewer::Member;
 use super::{Portal, Shared};
 use crate::accounts::fresh_ctx;
 use crate::admin::NewJoinKey;
+use crate::admin::routes::parse_join_key;
 use crate::api::problem::Failure;
 
 const HOUR: u64 = 3600;
@@ -40,6 +41,7 @@ struct Key {
     status: &'static str,
     reusable: bool,
     ephemeral: bool,
+    approves: bool,
     tags: Vec<String>,
     created: When,
     expires: Option<When>,
@@ -56,6 +58,8 @@ struct Page {
     lifetimes: &'static [(u64, &'static str)],
     keys: Vec<Key>,
     typed: NewKey,
+    /// Whether new devices wait for an admin.
+    is_approving: bool,
     tags_error: String,
 }
 
@@ -83,6 +87,7 @@ struct Made {
 pub(super) struct NewKey {
     reusable: String,
     ephemeral: String,
+    approves: String,
     lifetime: u64,
     tags: String,
 }
@@ -92,6 +97,7 @@ impl Default for NewKey {
         Self {
             reusable: String::new(),
             ephemeral: String::new(),
+            approves: String::new(),
             lifetime: DAY,
             tags: String::new(),
         }
@@ -124,9 +130,14 @@ pub(super) async fn create(
         ephemeral: !form.ephemeral.is_empty(),
         expires_in: (form.lifetime > 0).then_some(form.lifetime),
         tags: split_tags(&form.tags),
+        approves: !form.approves.is_empty(),
     };
     let reusable = new.reusable;
-    let made = match portal.broker.create_join_key(member.by(), &member.account, new).await {
+    let created = match parse_join_key(new) {
+        Ok(new) => portal.broker.create_join_key(member.by(), &member.account, new).await,
+        Err(failure) => Err(failure),
+    };
+    let made = match created {
         Ok(made) => made,
         Err(failure) => {
             let refused = list(&portal, &member, form, sentence(failure.text()));
@@ -178,6 +189,7 @@ fn list(portal: &Portal, member: &Member, typed: NewKey, tags_error: String) -> 
         lifetimes: LIFETIMES,
         keys: keys.iter().map(|key| view(member, key, now)).collect(),
         typed,
+        is_approving: member.account.record().settings.device_approval,
         tags_error,
     }
 }
@@ -195,6 +207,7 @@ fn view(member: &Member, key: &JoinKeyView, now: u64) -> Key {
         status,
         reusable: key.reusable,
         ephemeral: key.ephemeral,
+        approves: key.approves,
         tags: key
             .tags
             .iter()

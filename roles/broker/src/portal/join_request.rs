@@ -6,8 +6,8 @@ use askama::Template;
 use axum::extract::{Query, State};
 use http::StatusCode;
 use serde::Deserialize;
-use warren_coord::{Right, Role, may};
-use warren_proto::{JoinDecision, read_join_code};
+use warren_coord::{Right, Role, Standing, may};
+use warren_proto::read_join_code;
 use warren_web::Layout;
 
 use super::answer::{Answer, Oops, done, page, page_with, refused_status, sentence};
@@ -15,7 +15,8 @@ use super::browser::Form;
 use super::device::split_tags;
 use super::viewer::Viewer;
 use super::{Portal, Shared};
-use crate::join_requests::Asking;
+use crate::accounts::AccountHandle;
+use crate::join_requests::{Asking, Confirmer};
 
 #[derive(Template)]
 #[template(path = "join_request.html")]
@@ -32,6 +33,7 @@ struct Confirm {
     asking: Asking,
     /// Those that he may let devices into.
     accounts: Vec<String>,
+    may_tag: bool,
     typed_tags: String,
     error: String,
 }
@@ -86,22 +88,27 @@ pub(super) async fn decide(
         let form = ask(&portal, &viewer, form.code, error);
         return page_with(StatusCode::CONFLICT, &form);
     };
-    let requests = &portal.broker.join_requests;
     // Whoever could let it in may also turn it away.
     if viewer.may_let_in(&portal).is_empty() {
         return Err(Oops::forbidden());
     }
     if form.decision != "approve" {
-        requests.decide(&asking.code, JoinDecision::Denied, Instant::now())?;
+        portal.broker.turn_away(&asking.code)?;
         return done("/", format!("{} is turned away.", named(&asking)));
     }
     let accounts = viewer.accounts(&portal).into_iter();
     let mut own = accounts.filter(|(account, role)| {
-        account.record().name.as_str() == form.account && may_manage(*role)
+        account.record().name.as_str() == form.account && may_let_in(account, *role)
     });
-    let (account, _) = own.next().ok_or_else(|| Oops::not_found("account"))?;
+    let (account, role) = own.next().ok_or_else(|| Oops::not_found("account"))?;
+    let approves = may(Standing::Role(role), Right::ManageJoinKeys);
     let tags = split_tags(&form.tags);
-    if let Err(failure) = portal.broker.let_in(viewer.by(), &account, &asking.code, tags).await {
+    if !approves && !tags.is_empty() {
+        return Err(Oops::forbidden());
+    }
+    let confirmer = Confirmer { user: Some(viewer.user), approves };
+    let let_in = portal.broker.let_in(viewer.by(), &account, &asking.code, tags, confirmer);
+    if let Err(failure) = let_in.await {
         let error = sentence(failure.text());
         let again = confirm(&portal, &viewer, asking, form.tags, error);
         return page_with(refused_status(&failure), &again);
@@ -114,15 +121,23 @@ fn named(asking: &Asking) -> &str {
     if asking.name.is_empty() { "The device" } else { &asking.name }
 }
 
-fn may_manage(role: Role) -> bool {
-    may(warren_coord::Standing::Role(role), Right::ManageJoinKeys)
+/// Whether somebody may let devices into an account, at least his own.
+fn may_let_in(account: &AccountHandle, role: Role) -> bool {
+    may(Standing::Role(role), Right::ManageOwnDevices) && !account.is_suspended()
 }
 
 impl Viewer {
     /// The accounts that he may let devices into.
     fn may_let_in(&self, portal: &Portal) -> Vec<String> {
-        let mine = self.accounts(portal).into_iter().filter(|(_, role)| may_manage(*role));
+        let mine = self.accounts(portal).into_iter();
+        let mine = mine.filter(|(account, role)| may_let_in(account, *role));
         mine.map(|(account, _)| account.record().name.to_string()).collect()
+    }
+
+    /// Whether he may give tags in one of his accounts.
+    fn may_tag(&self, portal: &Portal) -> bool {
+        let may_tag = |role| may(Standing::Role(role), Right::ManageJoinKeys);
+        self.accounts(portal).into_iter().any(|(_, role)| may_tag(role))
     }
 }
 
@@ -144,6 +159,7 @@ fn confirm(
     Confirm {
         layout: viewer.layout(portal, "Let a device in", None),
         accounts: viewer.may_let_in(portal),
+        may_tag: viewer.may_tag(portal),
         asking,
         typed_tags,
         error,

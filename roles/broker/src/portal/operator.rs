@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use http::StatusCode;
 use serde::Deserialize;
-use warren_coord::{People, Right, Role, Standing, UserRecord, may};
+use warren_coord::{Asker, People, Right, Role, Standing, UserRecord, may};
 use warren_proto::DeviceName;
 use warren_web::{Layout, When};
 
@@ -24,6 +24,9 @@ struct Account {
     devices: usize,
     online: usize,
     members: usize,
+    /// The page of its limits.
+    limits: String,
+    suspended: bool,
 }
 
 struct User {
@@ -52,7 +55,7 @@ struct Page {
 }
 
 /// Nobody else is told that there is such a page.
-fn check(viewer: &Viewer, right: Right) -> Result<(), Oops> {
+pub(super) fn check(viewer: &Viewer, right: Right) -> Result<(), Oops> {
     match viewer.is_operator && may(Standing::Operator, right) {
         true => Ok(()),
         false => Err(Oops::not_found("page")),
@@ -104,6 +107,8 @@ fn account_row(account: &crate::accounts::AccountHandle, members: usize) -> Acco
             devices: account.device_count(),
             online: account.session_count(),
             members,
+            limits: format!("/operator/accounts/{}", record.name),
+            suspended: record.settings.suspended,
         }
     })
 }
@@ -150,7 +155,7 @@ pub(super) async fn create_account(
         .broker
         .people
         .durable(viewer.by(), move |people, ctx| {
-            people.prepare_role(user, account, Some(Role::Owner), ctx)
+            people.prepare_role(&Asker::User(user), user, account, Some(Role::Owner), ctx)
         })
         .await?;
     done(&format!("/a/{name}/devices"), format!("{name} is created, and yours."))

@@ -5,7 +5,7 @@ use std::time::Instant;
 use askama::Template;
 use axum::extract::State;
 use serde::Deserialize;
-use warren_coord::{Account, Ctx, Prepared, Refused, RelayOrigin, RelayView, Right};
+use warren_coord::{Account, Ctx, Prepared, Refused, RelayOrigin, RelayView, Right, SettingsEdit};
 use warren_web::{Layout, calendar};
 
 use super::answer::{Answer, done, page, page_with, refused_status, sentence};
@@ -14,6 +14,7 @@ use super::frame::Section;
 use super::viewer::Member;
 use super::{Portal, Shared};
 use crate::accounts::fresh_ctx;
+use crate::api::problem::Failure;
 
 /// A relay in the list, as its order says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,11 @@ struct Page {
     choices: Vec<Choice>,
     others: Vec<Choice>,
     error: String,
+    may_change: bool,
+    device_approval: bool,
+    typed_lifetime: String,
+    lifetime_error: String,
+    admission: String,
     name: String,
     domain: String,
     ipv4_range: String,
@@ -96,6 +102,51 @@ pub(super) async fn change_relays(
             let status = refused_status(&failure);
             page_with(status, &render(&portal, &member, sentence(failure.text())))
         }
+    }
+}
+
+/// Who is let into the mesh, and for how long, as it was typed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct AdmissionForm {
+    approval: String,
+    /// Days; nothing: for ever.
+    lifetime: String,
+}
+
+/// `POST /a/{account}/settings/admission`
+pub(super) async fn change_admission(
+    State(portal): Shared,
+    member: Member,
+    Form(form): Form<AdmissionForm>,
+) -> Answer {
+    member.check(Right::ManageSettings)?;
+    let outcome = match days(&form.lifetime) {
+        Ok(days) => {
+            let edit = SettingsEdit {
+                device_approval: Some(!form.approval.is_empty()),
+                key_expiry_days: Some(days),
+                ..SettingsEdit::default()
+            };
+            portal.broker.change_settings(member.by(), &member.account, edit).await
+        }
+        Err(text) => Err(Failure::invalid(text)),
+    };
+    match outcome {
+        Ok(()) => done(&member.path("settings#admission"), "Saved."),
+        Err(failure) => {
+            let status = refused_status(&failure);
+            let again = render(&portal, &member, String::new());
+            let lifetime_error = sentence(failure.text());
+            page_with(status, &Page { lifetime_error, typed_lifetime: form.lifetime, ..again })
+        }
+    }
+}
+
+fn days(text: &str) -> Result<Option<u16>, &'static str> {
+    match text.trim() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| "a lifetime is a number of days, 1 to 65535"),
     }
 }
 
@@ -179,7 +230,7 @@ fn groups(list: &[Listed]) -> Vec<Vec<String>> {
 fn render(portal: &Portal, member: &Member, error: String) -> Page {
     let (now, unix) = (Instant::now(), fresh_ctx().unix);
     let (views, mut devices) = member.account.read(|account| {
-        let active = account.devices(now, unix).filter(|device| !device.expired);
+        let active = account.devices(now, unix).filter(|device| device.admission.is_member());
         let devices: Vec<_> = active.map(|device| (device.id, device.name)).collect();
         (account.relays(now, unix), devices)
     });
@@ -191,6 +242,7 @@ fn render(portal: &Portal, member: &Member, error: String) -> Page {
     let is_relay = |name| relays.iter().any(|view| view.name == name);
     let others = views.iter().filter(|view| !is_device(view) && !is_listed(&view.id.to_string()));
     let record = member.account.record();
+    let lifetime = record.settings.key_expiry_days;
     Page {
         layout: member.layout(portal, "Account settings", Section::Settings),
         is_admin: member.may(Right::ManageRelays),
@@ -209,6 +261,11 @@ fn render(portal: &Portal, member: &Member, error: String) -> Page {
             .map(|view| Choice { id: view.id.to_string(), name: view.name.to_string() })
             .collect(),
         error,
+        may_change: member.may(Right::ManageSettings),
+        device_approval: record.settings.device_approval,
+        typed_lifetime: lifetime.map(|days| days.to_string()).unwrap_or_default(),
+        lifetime_error: String::new(),
+        admission: member.path("settings/admission"),
         name: record.name.to_string(),
         domain: format!("{}.{}", record.name, portal.broker.accounts.settings().dns_suffix),
         ipv4_range: record.ipv4_range.to_string(),

@@ -5,10 +5,10 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::Deserialize;
 use warren_coord::{
-    Email, InvitationRecord, Member as Person, NewInvitation, People, Right, Role, UnixTime,
-    UserRecord, may_change_role,
+    Asker, Email, InvitationRecord, Member as Person, NewInvitation, People, Right, Role, UnixTime,
+    UserRecord, may, right_for_role,
 };
-use warren_proto::{InvitationId, UserId};
+use warren_proto::{ErrorCode, InvitationId, UserId};
 use warren_web::{Layout, When};
 
 use super::answer::{Answer, Oops, done, failed, page, page_with, sentence};
@@ -81,7 +81,7 @@ fn list(portal: &Portal, member: &Member, typed_email: String, email_error: Stri
     });
     members.sort_by(|a, b| (a.name.to_lowercase(), &a.id).cmp(&(b.name.to_lowercase(), &b.id)));
     invitations.sort_by_key(|open| open.expires.at);
-    let gives = |role: &Role| may_change_role(member.standing, None, Some(*role));
+    let gives = |role: &Role| may(member.standing, right_for_role(None, Some(*role)));
     Page {
         layout: member.layout(portal, "Users", Section::Users),
         path: member.path("users"),
@@ -96,9 +96,9 @@ fn list(portal: &Portal, member: &Member, typed_email: String, email_error: Stri
 fn row(member: &Member, people: &People, person: &Person<'_>, now: u64) -> Row {
     let (user, role) = (person.user, person.membership.role);
     let is_self = user.id == member.viewer.user;
-    let may = |to| may_change_role(member.standing, Some(role), to);
+    let can = |to| may(member.standing, right_for_role(Some(role), to));
     let choices: Vec<&str> =
-        Role::ALL.into_iter().filter(|to| may(Some(*to))).map(Role::as_str).collect();
+        Role::ALL.into_iter().filter(|to| can(Some(*to))).map(Role::as_str).collect();
     Row {
         id: user.id.to_string(),
         name: user.name.clone(),
@@ -108,9 +108,9 @@ fn row(member: &Member, people: &People, person: &Person<'_>, now: u64) -> Row {
         has_totp: user.totp.is_some(),
         seen: seen(people, user, now),
         role: role.as_str(),
-        choices: if may(Some(role)) { choices } else { Vec::new() },
+        choices: if can(Some(role)) { choices } else { Vec::new() },
         change: member.path(&format!("users/{}/role", user.id)),
-        may_remove: is_self || may(None),
+        may_remove: is_self || can(None),
         remove: member.path(&format!("users/{}/remove", user.id)),
     }
 }
@@ -148,9 +148,7 @@ pub(super) async fn invite(
     Form(form): Form<Invite>,
 ) -> Answer {
     let role: Role = form.role.parse().map_err(|_| Oops::not_found("role"))?;
-    if !may_change_role(member.standing, None, Some(role)) {
-        return Err(Oops::forbidden());
-    }
+    member.check(right_for_role(None, Some(role)))?;
     let typed = form.email.trim();
     let email: Option<Email> = match typed.is_empty() {
         true => None,
@@ -169,10 +167,11 @@ pub(super) async fn invite(
         None => "the person that you invite".to_owned(),
     };
     let new = NewInvitation { account: member.account.id(), role, email, expires_in: None };
+    let by = Asker::User(member.viewer.user);
     let created = portal
         .broker
         .people
-        .durable(member.viewer.by(), move |people, ctx| people.prepare_invitation(new, ctx))
+        .durable(member.by(), move |people, ctx| people.prepare_invitation(&by, new, ctx))
         .await;
     let created = match created {
         Ok(created) => created,
@@ -238,23 +237,15 @@ pub(super) async fn remove(
 async fn set_role(portal: &Portal, member: &Member, user: &str, to: Option<Role>) -> Answer {
     let user: UserId = user.parse().map_err(|_| Oops::not_found("user"))?;
     let account = member.account.id();
-    let from = portal.broker.people.read(|people| people.role(user, account));
-    if from.is_none() {
-        return Err(Oops::not_found("user"));
-    }
     let leaves = user == member.viewer.user && to.is_none();
-    if !leaves && !may_change_role(member.standing, from, to) {
-        return Err(Oops::forbidden());
-    }
-    let outcome = portal
-        .broker
-        .people
-        .durable(member.viewer.by(), move |people, ctx| people.prepare_role(user, account, to, ctx))
-        .await;
+    let by = Asker::User(member.viewer.user);
+    let change = move |people: &People, ctx: &_| people.prepare_role(&by, user, account, to, ctx);
+    let outcome = portal.broker.people.durable(member.by(), change).await;
     match (outcome, to) {
         (Ok(()), _) if leaves => done("/", "You have left the account."),
         (Ok(()), Some(role)) => done(&member.path("users"), format!("Saved: {role}.")),
         (Ok(()), None) => done(&member.path("users"), "Removed from the account."),
+        (Err(failure), _) if failure.code() == ErrorCode::Forbidden => Err(Oops::forbidden()),
         (Err(failure), _) => failed(&member.path("users"), failure),
     }
 }

@@ -115,9 +115,12 @@ impl Member {
     pub(super) fn is_still_in(&self, portal: &Portal) -> bool {
         let people = &portal.broker.people;
         let account = self.account.id();
+        let standing = people.read(|people| people.standing(self.viewer.user, account));
+        let is_open = standing == Some(Standing::Operator) || !self.account.is_suspended();
         people.session(&self.viewer.secret).is_some()
             && portal.broker.accounts.get(account).is_some()
-            && people.read(|people| people.standing(self.viewer.user, account)).is_some()
+            && standing.is_some()
+            && is_open
     }
 
     /// A path below the account's.
@@ -145,6 +148,9 @@ impl FromRequestParts<Arc<Portal>> for Member {
         let account = found.ok_or_else(|| Oops::not_found("account"))?;
         let standing = portal.broker.people.read(|it| it.standing(viewer.user, account.id()));
         let standing = standing.ok_or_else(|| Oops::not_found("account"))?;
+        if standing != Standing::Operator && account.is_suspended() {
+            return Err(Oops::suspended());
+        }
         Ok(Self { viewer, account, name, standing })
     }
 }

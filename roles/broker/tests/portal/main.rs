@@ -6,6 +6,7 @@
 mod common;
 mod hostile;
 mod looks;
+mod members;
 mod person;
 mod speed;
 mod world;

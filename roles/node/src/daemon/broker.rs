@@ -224,7 +224,7 @@ impl Daemon {
     pub(super) fn note_revoked(&mut self) {
         self.healths.set(
             HealthCode::MustJoinAgain,
-            "this device was removed from its account, or its membership has expired; ask for a new join link, then: warren up --join LINK",
+            "this device was removed from its account; ask for a new join link, then: warren up --join LINK",
         );
     }
 
@@ -309,6 +309,7 @@ impl Daemon {
     /// What a new map means beside the mesh: pins, our own name, names of others.
     async fn map_taken(&mut self) {
         self.map_changed();
+        self.judge_admission();
         self.update_zone().await;
         let (Some(map), Some(joined)) = (&self.map, &mut self.identity.joined) else { return };
         let name = map.netmap.this.name.clone();

@@ -23,7 +23,8 @@ impl Clock {
         Self { floor, known: (Instant::now(), floor) }
     }
 
-    fn now(&self) -> Duration {
+    /// The time since the Unix epoch, as well as it is known.
+    pub(super) fn now(&self) -> Duration {
         let (at, unix) = self.known;
         wall_clock().max(unix + at.elapsed())
     }

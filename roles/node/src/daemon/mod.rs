@@ -6,6 +6,7 @@
 //! as a [`View`]; what takes long (a ping, waiting for a connection) is done by the local socket's
 //! own tasks with a view and a [`DataClient`](crate::data::DataClient).
 
+mod admission;
 mod broker;
 mod clock;
 mod health;
@@ -293,6 +294,7 @@ impl Daemon {
         }
         self.retry_saving();
         self.settle_session();
+        self.judge_admission();
         self.refresh_names().await;
     }
 

@@ -29,7 +29,7 @@ pub enum NodeState {
     NotJoined,
     /// It is registering with the broker.
     Joining,
-    /// It was removed from its account, or expired: it must join again.
+    /// It was removed from its account: it must join again.
     MustJoinAgain,
     /// `warren down`: it stays disconnected until `warren up`.
     Down,
@@ -126,8 +126,16 @@ pub struct PeerStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HealthCode {
-    /// The device was removed from its account, or expired.
+    /// The device was removed from its account, or has logged out.
     MustJoinAgain,
+    /// The device's time is over: it is out of the mesh until it is renewed or joins again.
+    MembershipExpired,
+    /// The device is out of the mesh until an admin has approved it.
+    WaitsForApproval,
+    /// The broker's operator has suspended the account.
+    AccountSuspended,
+    /// The device must be renewed within the next two weeks.
+    ExpiresSoon,
     /// Joining failed; the text says why.
     JoinFailed,
     /// The broker shows another certificate than the pinned one.

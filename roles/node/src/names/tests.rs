@@ -27,6 +27,9 @@ fn netmap() -> Netmap {
             ipv4: "100.70.0.1".parse().unwrap(),
             ipv6: "fd12:3456:789a::1".parse().unwrap(),
             static_endpoint: None,
+            admission: warren_proto::Admission::Member,
+            expires_unix: None,
+            approvers: Vec::new(),
         },
         peers: vec![Peer {
             id: DeviceId(2),

@@ -29,6 +29,7 @@ fn settings(n: u32) -> AccountSettings {
     AccountSettings {
         suspended: n.is_multiple_of(13),
         device_limit: n.is_multiple_of(2).then_some(DeviceLimit(n)),
+        user_limit: n.is_multiple_of(7).then_some(n),
         device_approval: n.is_multiple_of(3),
         key_expiry_days: n.is_multiple_of(5).then_some(90),
     }
@@ -80,6 +81,7 @@ pub(crate) fn device(slot: u8, n: u32) -> DeviceRecord {
         owner: (n.is_multiple_of(3)).then_some(UserId(u64::from(n) << 40)),
         approved: !n.is_multiple_of(9),
         expires: (n.is_multiple_of(3)).then(|| seconds(n + 7)),
+        never_expires: n.is_multiple_of(4),
         static_endpoint: (n.is_multiple_of(4)).then(|| "[2001:db8::1]:51820".parse().unwrap()),
         os: "linux".to_owned(),
         software: format!("0.1.{n}"),
@@ -95,6 +97,8 @@ pub(crate) fn join_key(slot: u8, n: u32) -> JoinKeyRecord {
         reusable: n.is_multiple_of(2),
         ephemeral: n.is_multiple_of(3),
         tags: tags(n + 1),
+        owner: (n.is_multiple_of(5)).then_some(UserId(u64::from(n) << 40)),
+        approves: n.is_multiple_of(4),
         created: seconds(slot.into()),
         expires: (n.is_multiple_of(2)).then(|| seconds(n + 1000)),
         last_used: (n.is_multiple_of(3)).then(|| seconds(n)),

@@ -1,6 +1,6 @@
 //! What the broker's shell does: requests in, events out, timers.
 
-use warren_coord::Refused;
+use warren_coord::{Account, Ctx, Prepared, Refused};
 use warren_proto::{DeviceId, SessionEvent};
 
 use super::{Happening, NodeId, World};
@@ -33,6 +33,19 @@ impl World {
         self.settle_broker();
     }
 
+    /// Has the broker do what an admin or the operator asks for.
+    ///
+    /// # Panics
+    /// When the broker is down or refuses.
+    pub fn decide<R>(
+        &mut self,
+        decide: impl FnOnce(&Account, &Ctx) -> Result<Prepared<R>, Refused>,
+    ) -> R {
+        let reply = self.broker.decide(decide, self.now).expect("the account grants it");
+        self.settle_broker();
+        reply
+    }
+
     /// Puts a policy in force as an admin does.
     ///
     /// # Panics
@@ -44,7 +57,7 @@ impl World {
 
     /// How many control sessions stand.
     pub fn sessions(&self) -> usize {
-        self.broker.account().map_or(0, warren_coord::Account::session_count)
+        self.broker.account().map_or(0, Account::session_count)
     }
 
     pub(super) fn heard(&mut self, conn: ConnId, node: NodeId, up: Up) {
@@ -113,9 +126,7 @@ impl World {
             self.broker.housekeeping(now);
         }
         self.settle_broker();
-        if let Some((due, why)) =
-            self.broker.account().and_then(warren_coord::Account::poll_timeout)
-        {
+        if let Some((due, why)) = self.broker.account().and_then(Account::poll_timeout) {
             assert!(due > now, "the account wants to be woken again at once for '{why}'");
         }
     }
@@ -166,6 +177,10 @@ fn refusal(refused: &Refused) -> Down {
         | Refused::NoRelay(_)
         | Refused::AmbiguousRelay(_)
         | Refused::RangeTaken(_)
+        | Refused::AccountSuspended
+        | Refused::TooManyPeople
+        | Refused::Forbidden
+        | Refused::NotYourDevice
         | Refused::EmailTaken(_)
         | Refused::SignInFailed
         | Refused::CodeWrong

@@ -136,14 +136,17 @@ impl Account {
     }
 
     fn device_relay(&self, device: DeviceId, ctx: &Ctx) -> Result<RelayRecord, Refused> {
-        let Ok(active) = self.active(device) else {
-            return Err(Refused::Invalid("a device that must join again can't be a relay"));
+        let member = self.devices.get(&device).filter(|device| device.admission.is_member());
+        let Some(member) = member else {
+            return Err(Refused::Invalid(
+                "a device that isn't in the mesh can't be a relay; approve or renew it first",
+            ));
         };
         if let Some(record) = self.relay_of(device) {
             return Ok(record.clone());
         }
         let is_taken = |id| self.any_relay(id).is_some();
-        Ok(RelayRecord::new(active.record.name.clone(), RelayKind::Device(device), is_taken, ctx))
+        Ok(RelayRecord::new(member.record.name.clone(), RelayKind::Device(device), is_taken, ctx))
     }
 
     /// What a person means by a name or id.
