@@ -173,6 +173,58 @@ fn environment_and_file_say_what_flags_say() {
 }
 
 #[test]
+fn environment_and_file_say_what_the_flags_of_a_pair_relay_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key) = (folder.path().join("warren.toml"), folder.path().join("key"));
+    std::fs::write(&key, "c29tZWJvZHkncyBvd24ga2V5LCB0byBiZSBmb3Jnb3R0ZW4=\n").unwrap();
+    let (port, metrics) = (free_port(), SocketAddr::from(([127, 0, 0, 1], free_port())));
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(WARREN);
+        command.arg("pair-relay").args(arguments).envs(variables.iter().copied());
+        command.env("WARREN_STATE", folder.path()).stderr(Stdio::null());
+        let _relay = Running(command.spawn().unwrap());
+        wait_for(&format!("{arguments:?} {variables:?}"), || is_ready(metrics, 200));
+        let probe =
+            ["pair-relay", "probe", &format!("127.0.0.1:{port}"), "--key-file"].map(str::to_owned);
+        let probe = Command::new(WARREN).args(probe).arg(&key).output().unwrap();
+        assert!(probe.status.success(), "{}", String::from_utf8_lossy(&probe.stderr));
+    };
+    let (path, key_file) = (file.to_str().unwrap(), key.to_str().unwrap());
+    let (port_text, metrics_text) = (port.to_string(), metrics.to_string());
+    run(
+        &[],
+        &[
+            ("WARREN_LISTEN", "127.0.0.1"),
+            ("WARREN_PORT", &port_text),
+            ("WARREN_KEY_FILE", key_file),
+            ("WARREN_METRICS", &metrics_text),
+        ],
+    );
+    let common = format!("[pair-relay]\nlisten = \"127.0.0.1\"\nmetrics = \"{metrics}\"\n");
+    let file_says = |more: &str| std::fs::write(&file, format!("{common}{more}")).unwrap();
+    file_says(&format!(
+        "port = {port}\nkey-file = \"{key_file}\"\nmax-pairs = 5\nidle-timeout = \"10s\"\n"
+    ));
+    run(&["--config", path], &[]);
+    // A flag wins.
+    file_says(&format!("port = 1\nkey-file = \"{key_file}\"\n"));
+    run(&["--config", path, "--port", &port_text], &[]);
+    // What is wrong in a file is told with the file's name.
+    for (more, hint) in [
+        ("port = 70000", "70000"),
+        ("key-file = \"/nonexistent\"", "/nonexistent"),
+        ("prt = 6060", "prt"),
+        ("", "UDP_RELAY_SECRET_KEY"),
+    ] {
+        file_says(more);
+        let output = Command::new(WARREN).args(["pair-relay", "--config", path]).output().unwrap();
+        assert!(!output.status.success(), "{more}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(hint), "{more}: {said}");
+    }
+}
+
+#[test]
 fn sigterm_drains_and_it_ends_with_its_last_allocation() {
     use warren_turn::client::{Client, Config, Credential};
 

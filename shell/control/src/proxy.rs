@@ -76,11 +76,18 @@ impl Proxy {
     /// A connection to `host` through the proxy, and how long the proxy took for it.
     ///
     /// # Errors
-    /// The proxy can't be reached, or refuses.
+    /// The proxy can't be reached, or refuses. They name it, as otherwise people look for the fault
+    /// at the host that they wanted.
     pub(crate) async fn open(&self, host: &str, port: u16) -> io::Result<(TcpStream, Duration)> {
-        let mut stream = dial_directly(&self.host, self.port).await?;
-        let took = self.connect(&mut stream, host, port).await?;
-        Ok((stream, took))
+        let opened = async {
+            let mut stream = dial_directly(&self.host, self.port).await?;
+            let took = self.connect(&mut stream, host, port).await?;
+            Ok((stream, took))
+        };
+        opened.await.map_err(|error: io::Error| {
+            let proxy = format!("the HTTP proxy {}:{} (HTTPS_PROXY)", self.host, self.port);
+            io::Error::new(error.kind(), format!("{proxy} doesn't connect: {error}"))
+        })
     }
 
     /// Asks the proxy, over a connection to it, for one to `host`; how long that took.
@@ -95,6 +102,10 @@ impl Proxy {
     }
 
     async fn exchange(&self, stream: &mut TcpStream, host: &str, port: u16) -> io::Result<()> {
+        // The request is text: a name with a space or a line's end in it would change its meaning.
+        if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is no host's name"));
+        }
         let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let target = format!("{bracketed}:{port}");
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
@@ -113,6 +124,9 @@ impl Proxy {
         }
         match status(&head) {
             Some(200..=299) => Ok(()),
+            Some(407) => Err(refusal(
+                "it answers 407: it wants a user and password, as http://USER:PASSWORD@HOST:PORT",
+            )),
             Some(status) => Err(refusal(&format!("it answers {status}"))),
             None => Err(refusal("it doesn't speak HTTP")),
         }
@@ -120,7 +134,7 @@ impl Proxy {
 }
 
 fn refusal(why: &str) -> io::Error {
-    io::Error::other(format!("the HTTP proxy doesn't connect: {why}"))
+    io::Error::other(why.to_owned())
 }
 
 /// The status code in the head of an answer.
@@ -235,7 +249,28 @@ mod tests {
         assert!(request.contains("Proxy-Authorization: Basic dTpw\r\n"), "{request}");
         let (result, _) = answer("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
         assert!(result.unwrap_err().to_string().contains("407"));
+        let (result, _) = answer("HTTP/1.1 403 Forbidden\r\n\r\n").await;
+        assert!(result.unwrap_err().to_string().contains("403"));
         let (result, _) = answer("SSH-2.0-OpenSSH\r\n\r\n").await;
         assert!(result.unwrap_err().to_string().contains("HTTP"));
+    }
+
+    #[tokio::test]
+    async fn an_error_names_the_proxy_and_a_name_cannot_change_the_request() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = closed.local_addr().unwrap().port();
+        drop(closed);
+        let proxy = Proxy::parse(&format!("http://127.0.0.1:{port}")).unwrap();
+        let error = proxy.open("broker.example", 443).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("HTTP proxy 127.0.0.1:{port}")), "{error}");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut theirs, _) = listener.accept().await.unwrap();
+        for host in ["a b", "a\r\nX: y", ""] {
+            let error = proxy.connect(&mut ours, host, 443).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{host:?}");
+        }
+        drop(ours);
+        assert!(theirs.read_u8().await.is_err(), "something was written");
     }
 }

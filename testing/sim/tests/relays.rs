@@ -218,6 +218,28 @@ fn a_relay_that_forgets_everything_is_used_again() {
 }
 
 #[test]
+fn a_relay_that_was_away_for_long_is_found_when_it_is_wanted() {
+    for_seeds("relay_returns", 0..6, |seed| {
+        let mut world = World::new(seed);
+        let relay = world.add_relay("only", RelayKind::Ours, Link::ACCESS);
+        let left = world.add_home("left", Nat::Apdm);
+        let right = world.add_home("right", Nat::Apdm);
+        world.run_for(15 * SECOND);
+        world.kill_relay(relay);
+        // So long that both have asked it in vain, and ask but seldom.
+        assert_eq!(world.ping_repeatedly(left, right, 10 * SECOND), None);
+        world.run_for(100 * MINUTE);
+        assert_eq!(world.ping_repeatedly(left, right, 10 * SECOND), None);
+        world.restart_relay(relay);
+        world.run_for(MINUTE);
+        let time = world.ping_repeatedly(left, right, 30 * SECOND);
+        println!("seed {seed}: {time:?}");
+        assert!(time.is_some_and(|time| time <= 3 * SECOND), "seed {seed}: {time:?}");
+        assert!(is_relayed(&world, left, right));
+    });
+}
+
+#[test]
 fn where_udp_is_blocked_a_stream_carries_it_within_three_seconds() {
     for (nats, blocked) in [
         ([Nat::UdpBlocked, Nat::EimApdf], [true, false]),

@@ -148,10 +148,11 @@ impl Mesh {
                 if let Some(entry) = self.entry_mut(*id) {
                     entry.relays.clone_from(relays);
                 }
-                let handle = self.peers.by_id(*id);
-                if let Some(peer) = handle.and_then(|handle| self.peers.get_mut(handle)) {
+                let Some(handle) = self.peers.by_id(*id) else { return };
+                if let Some(peer) = self.peers.get_mut(handle) {
                     peer.relaying.reach.clone_from(relays);
                 }
+                self.relay_found_for(handle, now);
             }
             Change::Filter { filter } => {
                 if let Some(netmap) = &mut self.netmap {
@@ -199,6 +200,7 @@ impl Mesh {
                     peer.relaying.reach.clone_from(&entry.relays);
                 }
                 self.take_presence(handle, &entry.endpoints, entry.nat, entry.online, now);
+                self.relay_found_for(handle, now);
                 return;
             }
             self.remove_peer(handle, now);

@@ -108,11 +108,36 @@ impl Mesh {
             self.use_relay(handle, relay, now);
         }
         let chosen = self.choose_relay(handle, now);
-        if let Some(relay) = chosen {
-            self.use_relay(handle, relay, now);
+        match chosen {
+            Some(relay) => self.use_relay(handle, relay, now),
+            None => self.ask_silent_relays(now),
         }
         if is_ours && chosen.is_some() && chosen != told {
             self.signal(handle, now);
+        }
+    }
+
+    /// A relay answers that didn't, here or at a peer: who is or was sought in vain for want of one
+    /// gets it.
+    pub(super) fn relay_found(&mut self, now: Instant) {
+        for handle in self.peers.active() {
+            self.relay_found_for(handle, now);
+        }
+    }
+
+    /// The same for one peer.
+    pub(super) fn relay_found_for(&mut self, handle: PeerHandle, now: Instant) {
+        let Some(peer) = self.peers.get(handle) else { return };
+        let has_none = peer.live_path().is_none() && peer.relaying.used.is_empty();
+        let failed = peer.failure.is_some() && is_recent(peer.wanted, super::seek::WISH, now);
+        let head_start = self.timers.is_set(Timer::Peer(handle, PeerTimer::Relay));
+        if !has_none || head_start || self.choose_relay(handle, now).is_none() {
+            return;
+        }
+        if self.peers.get(handle).is_some_and(|peer| peer.seek.is_some()) {
+            self.begin_relaying(handle, now);
+        } else if failed {
+            self.seek(handle, Wish::Ours, now);
         }
     }
 

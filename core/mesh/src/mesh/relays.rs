@@ -51,6 +51,17 @@ impl Mesh {
         self.measure_relays(now);
     }
 
+    /// A relay is wanted and none is known to answer: those that didn't are asked before their time,
+    /// as one may be back.
+    pub(super) fn ask_silent_relays(&mut self, now: Instant) {
+        for relay in self.relays.order.clone() {
+            if let Some(relay) = self.relays.get_mut(relay) {
+                relay.measurement.hasten(now);
+            }
+        }
+        self.measure_relays(now);
+    }
+
     /// Asks the relays whose turn it is.
     pub(super) fn measure_relays(&mut self, now: Instant) {
         let mut next = None;
@@ -116,6 +127,7 @@ impl Mesh {
             self.measure_relays(now);
             self.publish_relays(now);
             self.return_to_udp(relay, now);
+            self.relay_found(now);
         }
         true
     }

@@ -1,6 +1,6 @@
 //! How quickly a relay answers: one Binding to each of its addresses (repeated only when lost), at
 //! the start, after a change of the network, and then each hour. One that doesn't answer is asked
-//! again sooner, ever more seldom.
+//! again sooner, ever more seldom; and at once when a relay is wanted and none answers.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,6 +12,9 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The same for one that didn't answer; it doubles up to [`INTERVAL`].
 const FIRST_RETRY: Duration = Duration::from_secs(60);
+
+/// One that didn't answer is asked before its time no sooner than this after the last attempt.
+const HASTE: Duration = Duration::from_secs(5);
 
 /// A question is repeated after this time.
 const REPEAT: Duration = Duration::from_millis(300);
@@ -37,6 +40,8 @@ pub(crate) struct Measurement {
     /// The best of the measurement under way.
     fresh: Option<(Duration, SocketAddr)>,
     failures: u32,
+    /// When it was last given up.
+    given_up: Option<Instant>,
     /// When something is due; `None`: never asked, so now.
     due: Option<Instant>,
     running: bool,
@@ -70,6 +75,14 @@ impl Measurement {
         self.fresh = None;
         self.running = false;
         self.due = None;
+    }
+
+    /// It is wanted: if it didn't answer, and that is not just now, it is asked again at once.
+    pub(crate) fn hasten(&mut self, now: Instant) {
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= HASTE;
+        if !self.running && self.best.is_none() && self.given_up.is_some_and(is_old) {
+            self.due = Some(now);
+        }
     }
 
     /// It was seen not to work; asks again at `at`.
@@ -141,6 +154,7 @@ impl Measurement {
         self.running = false;
         self.open.clear();
         self.best = self.fresh.take();
+        self.given_up = self.best.is_none().then_some(now);
         self.failures = if self.best.is_some() { 0 } else { self.failures.saturating_add(1) };
         let pause = match self.failures {
             0 => INTERVAL,
@@ -199,6 +213,24 @@ mod tests {
             now = measurement.due(now);
         }
         assert_eq!(pauses, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
+    }
+
+    #[test]
+    fn one_that_is_wanted_is_asked_again_before_its_time_but_not_at_once() {
+        let (mut now, mut measurement) = (start(), Measurement::default());
+        for _ in 0..TRIES {
+            ask(&mut measurement, 0, now);
+            now = measurement.due(now);
+        }
+        ask(&mut measurement, 0, now);
+        let soon = now + HASTE - Duration::from_millis(1);
+        measurement.hasten(soon);
+        assert_eq!(ask(&mut measurement, 1, soon), [], "it was just asked");
+        measurement.hasten(now + HASTE);
+        assert_eq!(ask(&mut measurement, 1, now + HASTE), addresses());
+        let answered =
+            measurement.handle_answer(TransactionId([2; 12]), addresses()[0], now + HASTE);
+        assert_eq!(answered, Some(false));
     }
 
     #[test]

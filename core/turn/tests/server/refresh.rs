@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use warren_turn::server::{Config, Quotas};
 use warren_turn::{Family, Message, Method};
 
 use crate::world::{Who, World, client, config};
@@ -17,6 +18,27 @@ fn when_refreshed_in_time_an_allocation_does_not_expire() {
     assert_eq!(world.refresh(&mut who, None), Err(437));
     assert!(world.open.is_empty());
     assert_eq!(world.server.counters().released, 1);
+}
+
+#[test]
+fn a_client_that_roams_begins_afresh_and_what_it_had_runs_out() {
+    let quotas = Quotas { allocations: 2, ..Quotas::default() };
+    let mut world = World::new(Config { quotas, ..config() });
+    let mut at_home = Who::rest("a", client(1));
+    world.allocated(&mut at_home);
+    let mut roamed = Who { at: client(2), ..at_home.clone() };
+    assert_eq!(world.refresh(&mut roamed, None), Err(438), "the nonce is for the old address");
+    roamed.nonce = None;
+    assert_eq!(world.refresh(&mut roamed, None), Err(437));
+    world.allocated(&mut roamed);
+    let mut farther = Who::rest("a", client(3));
+    assert_eq!(world.allocate(&mut farther, |_| {}).map(drop), Err(486));
+    world.pass(Duration::from_secs(599));
+    assert_eq!(world.refresh(&mut roamed, None), Ok(600));
+    world.pass(Duration::from_secs(1));
+    assert!(!world.server.has_allocation(at_home.at));
+    world.allocated(&mut farther);
+    assert_eq!(world.server.gauges().allocations, 2);
 }
 
 #[test]

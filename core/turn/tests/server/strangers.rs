@@ -1,5 +1,7 @@
 //! What nobody has proved to have sent: at most one small answer, and no state.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use warren_turn::server::{ClientAddr, Config, Handled, Listener, Settings};
 use warren_turn::{Limits, Message, Method};
@@ -121,6 +123,29 @@ fn a_flood_from_one_prefix_is_answered_at_its_rate_and_others_still_are() {
     }
     assert!((20..=40).contains(&answered), "{answered}");
     world.allocated(&mut Who::alice(crate::world::udp("203.0.113.9:1000")));
+}
+
+#[test]
+fn a_flood_of_forged_sources_is_answered_at_the_total_rate_and_leaves_nothing() {
+    let limits = Limits { prefix_rate: 10, prefix_burst: 20, total_rate: 100, total_burst: 200 };
+    let mut world = World::new(Config { limits, ..config() });
+    let request = world.bare(Method::ALLOCATE, |b| {
+        b.requested_transport(17);
+    });
+    let mut answers = Vec::new();
+    for n in 0..20_000_u16 {
+        let [high, low] = n.to_be_bytes();
+        let addr = ([45, high, low, 7], 5000).into();
+        let _ = world.send(ClientAddr::Udp { listener: Listener(0), addr }, &request);
+        answers.extend(world.out.drain(..).map(|answer| answer.contents.len()));
+    }
+    assert!((200..=210).contains(&answers.len()), "{}", answers.len());
+    assert!(answers.iter().sum::<usize>() <= 4 * request.len() * answers.len());
+    let gauges = world.server.gauges();
+    assert_eq!((gauges.allocations, gauges.credentials), (0, 0));
+    assert_eq!(world.server.poll_timeout(), None, "state");
+    world.pass(Duration::from_secs(1));
+    world.allocated(&mut Who::alice(client(1)));
 }
 
 #[test]

@@ -11,9 +11,7 @@ use crate::{Host, Process, wait_until};
 /// `warren relay` on a host, as a part of a warren.
 #[derive(Debug)]
 pub struct RelayServer {
-    warren: Warren,
     host: Host,
-    arguments: Vec<String>,
     process: Process,
 }
 
@@ -35,22 +33,18 @@ impl RelayServer {
         let token = host.folder().join("relay-token");
         std::fs::write(&token, said("token")?)?;
         let (ip, port) = Self::METRICS;
-        let arguments = vec![
+        let arguments = [
             format!("--broker={}", said("url")?),
             format!("--pin={}", said("pin")?),
             format!("--token-file={}", token.display()),
             format!("--metrics={ip}:{port}"),
         ];
-        let process = Self::launch(warren, host, &arguments)?;
-        let mut relay = Self { warren: warren.clone(), host: host.clone(), arguments, process };
+        let mut command = warren.on(host);
+        command.args(["relay", "--log", &log_filter()]).args(&arguments);
+        let process = command.label(&format!("{}-relay", host.name())).spawn()?;
+        let mut relay = Self { host: host.clone(), process };
         relay.wait_ready()?;
         Ok(relay)
-    }
-
-    fn launch(warren: &Warren, host: &Host, arguments: &[String]) -> Result<Process> {
-        let mut command = warren.on(host);
-        command.args(["relay", "--log", &log_filter()]).args(arguments);
-        command.label(&format!("{}-relay", host.name())).spawn()
     }
 
     fn wait_ready(&mut self) -> Result<()> {
@@ -88,27 +82,11 @@ impl RelayServer {
         value.with_context(|| format!("no {name} in {answer}"))
     }
 
-    /// The machine it runs on.
-    #[must_use]
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
     /// Ends it as `kill -9` does.
     ///
     /// # Errors
     /// When waiting fails.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
-    }
-
-    /// Starts it again with the flags it had.
-    ///
-    /// # Errors
-    /// As [`RelayServer::start`].
-    pub fn restart(&mut self) -> Result<()> {
-        self.process.kill()?;
-        self.process = Self::launch(&self.warren, &self.host, &self.arguments)?;
-        self.wait_ready()
     }
 }

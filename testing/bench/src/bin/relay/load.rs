@@ -104,6 +104,22 @@ pub(crate) fn offer(stage: &Stage, pid: u32, flows: &Flows, offer: Offer) -> Res
     Ok(sample)
 }
 
+/// Waits until nothing arrives any more, as long as `patience`: a relay that queues without bound
+/// goes on delivering a flood when it is over.
+pub(crate) fn settle(flows: &Flows, size: usize, patience: Duration) -> Result<()> {
+    let mut receiver = Counter::new(flows, size);
+    let end = Instant::now() + patience;
+    let mut last = Instant::now();
+    while last.elapsed() < STRAGGLERS && Instant::now() < end {
+        let before = receiver.count;
+        receiver.take(EpollTimeout::from(10_u8))?;
+        if receiver.count > before {
+            last = Instant::now();
+        }
+    }
+    Ok(())
+}
+
 /// One burst for each flow, and its stride.
 fn bursts(flows: &Flows, offer: Offer) -> Vec<(Vec<u8>, usize)> {
     let burst = |flow: &crate::flows::Route| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::flows::{Direction, Flows};
-use crate::load::{Offer, Sample, offer};
+use crate::load::{Offer, Sample, offer, settle};
 use crate::stage::Stage;
 use crate::targets::{Kind, Target};
 
@@ -29,6 +29,8 @@ const TRIES: usize = 3;
 /// A cell is measured so often at most, while others use more of the relay's core than this.
 const ATTEMPTS: usize = 4;
 const DISTURBED: f64 = 0.04;
+/// How long a relay may take to get rid of a flood.
+const SETTLE: Duration = Duration::from_secs(10);
 const QUIET_WAIT: Duration = Duration::from_secs(20);
 
 impl Cell {
@@ -77,6 +79,7 @@ fn measure_once(stage: &Stage, target: &Target, flows: &Flows, cell: Cell) -> Re
     // The first packets find cold caches and unresolved neighbours.
     try_rate(Some(20_000.0), 0.3)?;
     let flood = try_rate(None, cell.seconds)?;
+    settle(flows, cell.size, SETTLE)?;
     let best_of = |rate: f64, seconds: f64| -> Result<Sample> {
         let mut best = try_rate(Some(rate), seconds)?;
         for _ in 1..TRIES {

@@ -141,7 +141,9 @@ fn arguments(kind: Kind, command: &mut Command, stage: &Stage, direction: Direct
         Kind::Pair => {
             let port = PAIR_PORT.to_string();
             command.args(["--log", "warn", "pair-relay", "--listen", &listen_ip, "--port", &port]);
-            command.args(["--workers", "1"]).env("UDP_RELAY_SECRET_KEY", PAIR_KEY);
+            // The benchmark's receivers never speak, and a flow to such is limited otherwise.
+            command.args(["--workers", "1", "--silent-rate", "0"]);
+            command.env("UDP_RELAY_SECRET_KEY", PAIR_KEY);
         }
     }
     Ok(())
