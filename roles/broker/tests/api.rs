@@ -70,6 +70,42 @@ async fn without_a_good_token_nothing_is_told() {
 }
 
 #[tokio::test]
+async fn every_answer_is_one_that_the_description_has() {
+    let (_folder, broker) = broker().await;
+    broker.device("home", "nas").await;
+    let operator = holder(&broker, None, &[Scope::BrokerRead, Scope::BrokerWrite]).await;
+    let scopes: Vec<Scope> = Scope::ALL.into_iter().filter(|it| !it.is_broker_wide()).collect();
+    let member = holder(&broker, Some("home"), &scopes).await;
+    const QUERY: &str = "?account=&limit=0&cursor=x&since=&from=nas";
+    // The stream has no end; a backup is long, and a restored broker is another one.
+    let left_out = ["/events", "/backup", "/restore"];
+    for client in [operator, member] {
+        for fill in ["nas", "a%20b"] {
+            let named = |name: &str| if name == "account" { "home" } else { fill }.to_owned();
+            for (method, path, operation) in described(&client, named).await {
+                let deletes_all = method == Method::DELETE && path.ends_with("/accounts/home");
+                if deletes_all || left_out.iter().any(|end| path.ends_with(end)) {
+                    continue;
+                }
+                let asks = method == Method::GET;
+                for (query, body) in [("", json!({})), (QUERY, json!([]))] {
+                    let path = format!("{path}{}", if asks { query } else { "" });
+                    let mut answer = send(&client, method.clone(), &path, &body).await;
+                    while answer.status == StatusCode::TOO_MANY_REQUESTS {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        answer = send(&client, method.clone(), &path, &body).await;
+                    }
+                    let status = answer.status.as_str();
+                    let documented = operation["responses"].get(status).is_some();
+                    assert!(documented, "{method} {path} {body}: {status}");
+                }
+            }
+        }
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_token_does_what_its_scopes_say_until_it_is_deleted() {
     let (_folder, broker) = broker().await;
     broker.device("home", "nas").await;

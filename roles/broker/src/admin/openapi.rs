@@ -141,6 +141,14 @@ fn parameters(operation: &Operation, generator: &mut SchemaGenerator) -> Vec<Val
                         "pattern": "^[!-~]+$" },
         }));
     }
+    if operation.is_conditional {
+        parameters.push(json!({
+            "name": "If-Match",
+            "in": "header",
+            "description": "The ETag of what is to be replaced: otherwise nothing is, 412",
+            "schema": { "type": "string" },
+        }));
+    }
     parameters
 }
 
@@ -165,6 +173,8 @@ fn query_parameters(query: SchemaOf, generator: &mut SchemaGenerator) -> Vec<Val
     let defined = name.and_then(|name| generator.definitions().get(name));
     let properties = defined.and_then(|it| it.get("properties")).and_then(Value::as_object);
     let properties = properties.cloned().unwrap_or_default();
+    let required = defined.and_then(|it| it.get("required")).and_then(Value::as_array);
+    let required = required.cloned().unwrap_or_default();
     properties
         .into_iter()
         .map(|(name, mut schema)| {
@@ -173,7 +183,14 @@ fn query_parameters(query: SchemaOf, generator: &mut SchemaGenerator) -> Vec<Val
                 // In a query, absent is how there is none.
                 *kinds = kinds.as_array().and_then(|it| it.first()).cloned().unwrap_or_default();
             }
-            json!({ "name": name, "in": "query", "description": about, "schema": schema })
+            let required = required.iter().any(|it| it == name.as_str());
+            json!({
+                "name": name,
+                "in": "query",
+                "required": required,
+                "description": about,
+                "schema": schema,
+            })
         })
         .collect()
 }
@@ -191,7 +208,8 @@ fn answers(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let mut answers = json!({ operation.status.as_str(): success });
     let problem = json!({ "$ref": "#/components/responses/Problem" });
     let mut statuses = vec!["401", "403", "429", "503"];
-    if operation.parameters().next().is_some() {
+    // What a path or a query names may not be there.
+    if operation.parameters().next().is_some() || !operation.query.is_empty() {
         statuses.push("404");
     }
     if operation.body.is_some() {
@@ -200,6 +218,9 @@ fn answers(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         statuses.push("400");
     } else if operation.method != http::Method::GET {
         statuses.extend(["400", "409"]);
+    }
+    if operation.is_conditional {
+        statuses.push("412");
     }
     for status in statuses {
         answers[status] = problem.clone();

@@ -53,6 +53,8 @@ pub(super) struct Operation {
     pub(super) body: Option<SchemaOf>,
     pub(super) status: StatusCode,
     pub(super) gives: Gives,
+    /// Whether it takes `If-Match`, against two who change one thing.
+    pub(super) is_conditional: bool,
     pub(super) route: MethodRouter<Arc<Broker>, Infallible>,
 }
 
@@ -82,6 +84,7 @@ impl Operation {
             body: None,
             status: StatusCode::OK,
             gives: Gives::Nothing,
+            is_conditional: false,
             route: on(method.1, handler),
         }
     }
@@ -180,6 +183,11 @@ impl Operation {
     /// Something of this media type comes back.
     pub(super) fn gives_media(self, media: &'static str) -> Self {
         Self { gives: Gives::Media(media), ..self }
+    }
+
+    /// It takes `If-Match` with the ETag of what it replaces.
+    pub(super) fn conditional(self) -> Self {
+        Self { is_conditional: true, ..self }
     }
 
     fn status(self, status: StatusCode) -> Self {

@@ -48,6 +48,7 @@ pub(super) fn operations() -> Vec<Operation> {
         )
         .needs(Right::ManagePolicy)
         .takes::<PolicyCheck>()
+        .conditional()
         .gives::<PolicySaved>(),
         Operation::post(
             "/accounts/{account}/policy/check",
