@@ -8,6 +8,7 @@ mod policy;
 mod relay;
 mod token;
 mod user;
+mod webhook;
 mod why;
 
 use std::future::Future;
@@ -34,6 +35,7 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::Audit(command) => audit::run(&client, command, json).await,
         AdminCommand::Policy(command) => policy::run(&client, command, json).await,
         AdminCommand::Why(args) => why::run(&client, args, json).await,
+        AdminCommand::Webhooks(command) => webhook::run(&client, command, json).await,
         AdminCommand::Relays(command) => relay::run(&client, command, json).await,
         AdminCommand::Status => status(&client, json).await,
         AdminCommand::Log(args) => {

@@ -9,6 +9,8 @@ mod admin_people;
 mod admin_policy;
 #[cfg(feature = "broker")]
 mod admin_relays;
+#[cfg(feature = "broker")]
+mod admin_webhooks;
 #[cfg(feature = "node")]
 mod node;
 #[cfg(feature = "relay")]
@@ -28,11 +30,13 @@ pub(crate) use admin::{
     Accounts, Admin, AdminCommand, DeviceExpiry, Devices, JoinKeys, Pins, Serve, Tls,
 };
 #[cfg(feature = "broker")]
-pub(crate) use admin_people::{Audit, ReachArg, RoleChange, Tokens, Users, Wanted};
+pub(crate) use admin_people::{Audit, ExportFormat, ReachArg, RoleChange, Tokens, Users, Wanted};
 #[cfg(feature = "broker")]
 pub(crate) use admin_policy::{Policy, Why};
 #[cfg(feature = "broker")]
 pub(crate) use admin_relays::{Relays, TurnSecret};
+#[cfg(feature = "broker")]
+pub(crate) use admin_webhooks::{Switch, Webhooks};
 #[cfg(feature = "node")]
 pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up};
 #[cfg(feature = "relay")]

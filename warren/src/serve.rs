@@ -41,6 +41,7 @@ pub(crate) async fn serve(args: Serve, set_log_filter: SetFilter) -> anyhow::Res
     config.admin_socket = args.admin_socket;
     config.relay = relay(args.no_relay);
     config.set_log_filter = Some(SetLogFilter(set_log_filter));
+    config.webhook_targets = args.allow_webhook;
     config.max_devices = DeviceLimit(args.max_devices);
     // Under a service manager the journal would keep the secret.
     config.first_link = std::io::stdout().is_terminal();

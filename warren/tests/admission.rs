@@ -6,6 +6,9 @@
 
 mod common;
 
+use std::path::Path;
+use std::process::Command;
+
 use common::{Device, admin, serve};
 use serde_json::Value;
 use warren_proto::Admission;
@@ -14,6 +17,14 @@ use warren_proto::Admission;
 async fn place(device: &Device) -> (Admission, usize) {
     let map = device.map().await;
     (map.this.admission, map.peers.len())
+}
+
+/// What a check that must fail prints.
+fn verify(mut warren: Command, data: &Path, file: &str) -> String {
+    let done = warren.args(["admin", "--data"]).arg(data).args(["audit", "verify", file]).output();
+    let done = done.unwrap();
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    String::from_utf8(done.stdout).unwrap()
 }
 
 #[tokio::test]
@@ -74,6 +85,17 @@ async fn an_admin_approves_expires_and_renews_and_the_operator_suspends_and_limi
     run(&["accounts", "set", "home", "--max-devices", "default"]);
     Device::join(data, "late").await;
     let actions = run(&["audit", "list"]);
+    let file = folder.path().join("activity.jsonl");
+    let exported = run(&["audit", "export", "--account", "home"]);
+    std::fs::write(&file, &exported).unwrap();
+    let file = file.to_str().unwrap();
+    assert!(run(&["audit", "verify", file]).contains("whole"));
+    let forged = exported.replacen("device.approved", "device.renewed", 1);
+    std::fs::write(file, forged).unwrap();
+    let found = Command::new(env!("CARGO_BIN_EXE_warren"));
+    assert!(verify(found, data, file).contains("broken at"));
+    let table = run(&["audit", "export", "--format", "csv"]);
+    assert!(table.starts_with("time,actor_kind") && table.contains("\"device.approved\""));
     for action in [
         "device.waiting",
         "device.approved",

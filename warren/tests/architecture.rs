@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "warren-broker",
         &[
+            "warren-control",
             "warren-coord",
             "warren-proto",
             "warren-store",

@@ -16,6 +16,7 @@ mod register;
 mod relay;
 mod session;
 mod view;
+mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use warren_proto::{
     AccountId, DeviceId, DeviceName, DnsConfig, JoinKeyId, MapVersion, Netmap, Peer, PublicKey,
-    SelfEntry,
+    SelfEntry, WebhookId,
 };
 
 use self::admission::Expiries;
@@ -37,7 +38,7 @@ use self::relay::Relays;
 use self::session::Session;
 use crate::{
     AccountRecord, BrokerSettings, Change, JoinKeyRecord, LeaseEpoch, Prepared, Refused,
-    SecretHash, Snapshot,
+    SecretHash, Snapshot, WebhookRecord,
 };
 
 pub use self::activity::{account_activity, relay_activity};
@@ -54,6 +55,7 @@ pub use self::relay::{
 };
 pub use self::session::{Opened, SessionId};
 pub use self::view::{DeviceView, JoinKeyStatus, JoinKeyView};
+pub use self::webhook::{NewWebhook, Presence, WebhookCreated, WebhookEdit};
 
 /// How long after a delta further changes are collected for the next one.
 pub const COALESCE_WINDOW: Duration = Duration::from_millis(50);
@@ -99,6 +101,8 @@ pub struct Account {
     relays: Relays,
     relay_timer: Option<(Instant, Timer)>,
     expiries: Expiries,
+    webhooks: BTreeMap<WebhookId, WebhookRecord>,
+    presences: VecDeque<Presence>,
     rules: Rules,
 }
 
@@ -139,6 +143,8 @@ impl Account {
             relays: Relays::new(snapshot.relays, snapshot.relay_list, snapshot.revoked),
             relay_timer: None,
             expiries: Expiries::default(),
+            webhooks: snapshot.webhooks.into_iter().map(|it| (it.id, it)).collect(),
+            presences: VecDeque::new(),
             rules: Rules::new(snapshot.policy),
         };
         account.handle_clock(unix, now);
@@ -194,6 +200,7 @@ impl Account {
             relay_list: self.relays.list.clone(),
             revoked: self.relays.revoked.clone(),
             policy: self.rules.record.clone(),
+            webhooks: self.webhooks.values().cloned().collect(),
         }
     }
 
@@ -229,6 +236,12 @@ impl Account {
                     self.relays.revoked.remove(&device);
                 }
                 Change::Policy(policy) => self.put_policy(policy, now),
+                Change::Webhook(webhook) => {
+                    self.webhooks.insert(webhook.id, webhook);
+                }
+                Change::WebhookRemoved(id) => {
+                    self.webhooks.remove(&id);
+                }
             }
         }
         prepared.reply

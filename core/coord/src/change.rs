@@ -1,7 +1,8 @@
-use warren_proto::{DeviceId, JoinKeyId, RelayId};
+use warren_proto::{DeviceId, JoinKeyId, RelayId, WebhookId};
 
 use crate::{
     AccountRecord, DeviceRecord, JoinKeyRecord, ListedRelay, PolicyRecord, RelayRecord, UnixTime,
+    WebhookRecord,
 };
 
 /// One durable change of an account. Records are whole: written in place of what was there.
@@ -41,6 +42,10 @@ pub enum Change {
     RevocationOver(DeviceId),
     /// The policy has changed.
     Policy(PolicyRecord),
+    /// A webhook is new or has changed.
+    Webhook(WebhookRecord),
+    /// A webhook is gone.
+    WebhookRemoved(WebhookId),
 }
 
 /// A decision that takes effect once its changes are committed: give it to

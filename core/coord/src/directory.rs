@@ -86,7 +86,9 @@ impl Directory {
                 | Change::RelayList(_)
                 | Change::Revoked { .. }
                 | Change::RevocationOver(_)
-                | Change::Policy(_) => {}
+                | Change::Policy(_)
+                | Change::Webhook(_)
+                | Change::WebhookRemoved(_) => {}
             }
         }
     }

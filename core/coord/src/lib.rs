@@ -46,13 +46,14 @@ mod refused;
 mod relay;
 mod secret;
 mod snapshot;
+mod webhook;
 
 pub use account::{
     Account, COALESCE_WINDOW, DeviceEdit, DeviceView, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL,
-    JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn, OFFLINE_GRACE, Opened,
-    PathView, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning, SessionId,
-    SettingsEdit, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint, Verdict, account_activity,
-    relay_activity, relay_init, relay_update,
+    JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn, NewWebhook, OFFLINE_GRACE,
+    Opened, PathView, Presence, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning,
+    SessionId, SettingsEdit, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint, Verdict, WebhookCreated,
+    WebhookEdit, account_activity, relay_activity, relay_init, relay_update,
 };
 pub use activity::{
     Actor, By, CHAIN_START, Chain, ChainBroken, ChainCheck, ChainedEntry, Entry, FieldChange, Named,
@@ -82,3 +83,4 @@ pub use snapshot::{
     AccountRecord, AccountSettings, DeviceRecord, InvalidTag, JoinKeyRecord, PolicyRecord,
     Snapshot, Tag,
 };
+pub use webhook::{WebhookOff, WebhookRecord, WebhookSecret};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, PublicKey, UserId};
 
-use crate::{DeviceLimit, ListedRelay, RelayRecord, SecretHash, UnixTime};
+use crate::{DeviceLimit, ListedRelay, RelayRecord, SecretHash, UnixTime, WebhookRecord};
 
 /// A tag was not a usable word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -80,7 +80,7 @@ pub struct AccountRecord {
 }
 
 /// What is set for an account.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountSettings {
     /// Whether the operator has suspended it: its devices are cut off until it goes on.
     pub suspended: bool,
@@ -92,6 +92,26 @@ pub struct AccountSettings {
     pub device_approval: bool,
     /// After how many days a device must show anew that it may be there; `None`: never.
     pub key_expiry_days: Option<u16>,
+    /// For how many days Activity is kept; `None`: for ever.
+    pub activity_days: Option<u16>,
+}
+
+impl AccountSettings {
+    /// A year.
+    const ACTIVITY_DAYS: u16 = 365;
+}
+
+impl Default for AccountSettings {
+    fn default() -> Self {
+        Self {
+            suspended: false,
+            device_limit: None,
+            user_limit: None,
+            device_approval: false,
+            key_expiry_days: None,
+            activity_days: Some(Self::ACTIVITY_DAYS),
+        }
+    }
 }
 
 /// A device as it is stored.
@@ -194,6 +214,8 @@ pub struct Snapshot {
     pub revoked: BTreeMap<DeviceId, UnixTime>,
     /// Its policy.
     pub policy: PolicyRecord,
+    /// Its webhooks.
+    pub webhooks: Vec<WebhookRecord>,
 }
 
 impl Snapshot {
@@ -207,6 +229,7 @@ impl Snapshot {
             relay_list: Vec::new(),
             revoked: BTreeMap::new(),
             policy: PolicyRecord::INITIAL,
+            webhooks: Vec::new(),
         }
     }
 
@@ -244,10 +267,16 @@ impl Snapshot {
                     self.revoked.remove(device);
                 }
                 Change::Policy(policy) => self.policy.clone_from(policy),
+                Change::Webhook(webhook) => {
+                    self.webhooks.retain(|other| other.id != webhook.id);
+                    self.webhooks.push(webhook.clone());
+                }
+                Change::WebhookRemoved(id) => self.webhooks.retain(|it| it.id != *id),
             }
         }
         self.devices.sort_by_key(|device| device.id);
         self.join_keys.sort_by_key(|key| key.id);
         self.relays.sort_by_key(|relay| relay.id);
+        self.webhooks.sort_by_key(|webhook| webhook.id);
     }
 }

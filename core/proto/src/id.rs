@@ -91,6 +91,14 @@ id! {
     ApiTokenId
 }
 id! {
+    /// Names a webhook: safe to show and log.
+    WebhookId
+}
+id! {
+    /// Names one message to a webhook.
+    DeliveryId
+}
+id! {
     /// Names one run of a node: drawn anew each time the process starts, sent in
     /// [`crate::INSTANCE_HEADER`]. An instance that comes back after another one took its place
     /// betrays two machines with one identity.

@@ -28,8 +28,8 @@ pub use endpoint::{
 pub use event_codec::ParseEventError;
 pub use filter::{Filter, FilterRule, InvalidPorts, Ports, Sources, Target};
 pub use id::{
-    AccountId, ApiTokenId, DeviceId, InstanceId, InvitationId, JoinKeyId, ParseIdError, RelayId,
-    UserId, WebSessionId,
+    AccountId, ApiTokenId, DeliveryId, DeviceId, InstanceId, InvitationId, JoinKeyId, ParseIdError,
+    RelayId, UserId, WebSessionId, WebhookId,
 };
 pub use join_link::{JoinLink, ParseJoinLinkError, Pin};
 pub use join_request::{

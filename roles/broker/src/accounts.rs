@@ -16,7 +16,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use futures_util::FutureExt as _;
 use ipnet::Ipv4Net;
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 use tracing::error;
 use warren_coord::{Actor, BrokerSettings, By, Ctx, Directory, Gatekeeper, account_activity};
 use warren_proto::{
@@ -72,7 +72,16 @@ pub(crate) struct Accounts {
     gatekeeper: Gatekeeper,
     /// Says that this process may no longer serve an account: another one has taken it over.
     lost: mpsc::Sender<Lease>,
-    relay_news: NewsDesk,
+    news: News,
+}
+
+/// Whom an account tells that there is something to hand on.
+#[derive(Clone, Default)]
+pub(crate) struct News {
+    /// Relay servers may have to hear something.
+    relays: NewsDesk,
+    /// Wakes whoever hands news over to webhooks.
+    webhooks: Arc<Notify>,
 }
 
 impl Accounts {
@@ -90,7 +99,7 @@ impl Accounts {
             turn: AsyncMutex::default(),
             gatekeeper: Gatekeeper::new(rand::random(), Instant::now()),
             lost,
-            relay_news: NewsDesk::default(),
+            news: News::default(),
         });
         accounts.load_all().await?;
         Ok(accounts)
@@ -138,7 +147,7 @@ impl Accounts {
             self.store.clone(),
             self.directory.clone(),
             self.lost.clone(),
-            self.relay_news.clone(),
+            self.news.clone(),
         );
         self.write_handles().insert(id, handle.clone());
         Ok(handle)
@@ -225,9 +234,24 @@ impl Accounts {
         self.read_directory().relay(token)
     }
 
+    /// Where they are stored.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Where it is announced that relay servers may have to hear something.
     pub(crate) fn relay_news(&self) -> &NewsDesk {
-        &self.relay_news
+        &self.news.relays
+    }
+
+    /// Waits until there may be something to tell webhooks.
+    pub(crate) async fn webhook_news(&self) {
+        self.news.webhooks.notified().await;
+    }
+
+    /// There may be.
+    pub(crate) fn announce_webhook_news(&self) {
+        self.news.webhooks.notify_one();
     }
 
     /// Something to answer, for a device that wants to join.
@@ -272,7 +296,7 @@ impl Accounts {
 
     /// Writes what is not urgent and ends all streams.
     pub(crate) async fn shut_down(&self) {
-        self.relay_news.end();
+        self.news.relays.end();
         for handle in self.all() {
             if let Err(failure) = handle.shut_down().await {
                 error!(?failure, "can't write when devices were last seen");

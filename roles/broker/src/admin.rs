@@ -5,7 +5,8 @@
 //! the holders of API tokens (`https`). `rest` has all operations, each a row that says what it
 //! takes to be allowed it.
 
-mod activity;
+pub(crate) mod activity;
+mod activity_file;
 mod client;
 pub(crate) mod devices;
 mod download;
@@ -29,14 +30,16 @@ pub(crate) mod server;
 mod time;
 mod tokens;
 mod types;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 
+pub use activity_file::{ActivityFileError, FileChain, verify_activity};
 pub use client::{Client, Error};
 pub use people_types::{
-    ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, FieldChange, Invitation,
-    InvitationCreated, Link, Membership, Named, NewInvitation, NewPasswordLink, NewUser, User,
-    UserChange, UserCreated,
+    ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, ExportQuery, FieldChange,
+    Invitation, InvitationCreated, Link, Membership, Named, NewInvitation, NewPasswordLink,
+    NewUser, User, UserChange, UserCreated,
 };
 pub use policy_types::{PolicyCheck, PolicySaved, PolicyText, Why, WhyDevice, WhyQuery, WhyRule};
 pub use relay_types::{
@@ -51,7 +54,8 @@ pub use types::{
 pub use warren_coord::policy::{
     Difference, Problem as PolicyProblem, Report, Row, Severity, Side, TestResult,
 };
-pub use warren_coord::{Email, JoinKeyStatus, Role};
+pub use warren_coord::{Email, JoinKeyStatus, Role, WebhookOff};
+pub use webhooks::{Delivery, NewWebhook, Webhook, WebhookChange, WebhookCreated};
 
 /// The group whose members may administrate.
 pub const GROUP: &str = "warren";

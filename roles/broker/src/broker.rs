@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
-use warren_coord::{BrokerSettings, By, Entry, NewJoinKey, People, SettingsEdit};
+use warren_coord::{BrokerSettings, By, Entry, NewJoinKey, People};
 use warren_proto::{AccountId, JoinLink, PROTOCOL, Pin, RelayInit};
 use warren_store::Store;
 
@@ -28,11 +28,13 @@ use crate::members;
 use crate::people::PeopleHandle;
 use crate::portal;
 use crate::problems::problems;
+use crate::prune;
 use crate::relays::{Relays, own, probe};
 use crate::server::Server;
 use crate::stun::Stun;
 use crate::tls::{Authority, Tls};
-use crate::{addresses, api, backup, server};
+use crate::webhooks::Targets;
+use crate::{addresses, api, backup, server, webhooks};
 
 const FIRST_ACCOUNT: &str = "home";
 /// How long the link of the first start may be used, in seconds.
@@ -60,6 +62,8 @@ pub(crate) struct Broker {
     /// Devices that ask to be let in.
     pub(crate) join_requests: Arc<JoinRequests>,
     pub(crate) set_log_filter: Option<SetLogFilter>,
+    /// What messages to webhooks are sent with.
+    pub(crate) webhooks: webhooks::Sender,
 }
 
 impl Broker {
@@ -79,18 +83,6 @@ impl Broker {
             key_id: created.id,
             expires: created.expires.map(|at| Time(at.0)),
         })
-    }
-
-    /// Changes an account's settings; people are told of their limit.
-    pub(crate) async fn change_settings(
-        &self,
-        by: By,
-        account: &Arc<AccountHandle>,
-        edit: SettingsEdit,
-    ) -> ApiResult<()> {
-        account.durable(by, move |account, ctx| account.prepare_settings(edit, ctx)).await?;
-        members::tell_limit(account, &self.people);
-        Ok(())
     }
 
     /// Where the broker is reached, and the key by which it is known.
@@ -137,14 +129,6 @@ impl Broker {
         let entry = Entry::broker(action, by, unix_millis());
         let noted = self.store.append_activity(&[entry]).await;
         noted.map_err(|error| Failure::unavailable(&error.into()))
-    }
-
-    /// Removes an account, and what people have to do with it.
-    pub(crate) async fn remove_account(&self, by: By, id: AccountId) -> ApiResult<()> {
-        self.accounts.remove(by.clone(), id).await?;
-        let forget = move |people: &People, _: &_| Ok(people.prepare_account_removed(id));
-        self.people.durable(by, forget).await?;
-        self.relays.reload().await.map_err(|error| Failure::unavailable(&error))
     }
 
     /// Makes the next CA and announces it.
@@ -311,6 +295,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         started: Time(fresh_ctx().unix.as_secs()),
         join_requests: Arc::default(),
         set_log_filter: config.set_log_filter.clone(),
+        webhooks: webhooks::Sender::new(Targets(config.webhook_targets.clone()))?,
     });
     let first = first_account(&broker).await?;
     let first_link = match &first {
@@ -417,6 +402,9 @@ impl Running {
         let tidying = tokio::spawn(self.broker.people.clone().keep_house(self.stop.subscribe()));
         let members =
             tokio::spawn(members::keep_telling(self.broker.clone(), self.stop.subscribe()));
+        let pruning = tokio::spawn(prune::keep_pruning(self.broker.clone(), self.stop.subscribe()));
+        let webhooks =
+            tokio::spawn(webhooks::keep_sending(self.broker.clone(), self.stop.subscribe()));
         let asking =
             tokio::spawn(probe::keep_asking(self.broker.relays.clone(), self.stop.subscribe()));
         let telling = self.relay.take().map(|Embedded { running, told }| {
@@ -436,6 +424,8 @@ impl Running {
         let _ = asking.await;
         let _ = tidying.await;
         let _ = members.await;
+        let _ = pruning.await;
+        let _ = webhooks.await;
         if let Some(telling) = telling {
             let _ = telling.await;
         }

@@ -64,6 +64,8 @@ pub struct ServeConfig {
     pub first_link: bool,
     /// How many devices an account may have.
     pub max_devices: DeviceLimit,
+    /// Where webhooks may lead besides the internet, also without TLS.
+    pub webhook_targets: Vec<IpNet>,
     /// What relays for accounts that have named no relay of their own. `None`: nothing.
     pub relay: Option<Arc<dyn RelayRuntime>>,
     /// Changes what is logged, as the admin socket asks. `None`: it can't be changed.
@@ -88,6 +90,7 @@ impl ServeConfig {
             admin_socket: None,
             first_link: true,
             max_devices: DeviceLimit::DEFAULT,
+            webhook_targets: Vec::new(),
             relay: None,
             set_log_filter: None,
             limits: Limits::default(),

@@ -12,6 +12,7 @@ mod broker;
 mod config;
 mod data_dir;
 mod embedded;
+mod export;
 #[cfg(test)]
 mod fixture;
 mod join_requests;
@@ -20,10 +21,13 @@ mod outbox;
 mod people;
 mod portal;
 mod problems;
+mod prune;
 mod relays;
 mod server;
 mod stun;
+mod tenants;
 mod tls;
+mod webhooks;
 
 use std::io::Write as _;
 

@@ -27,6 +27,7 @@ mod tenant;
 mod tokens;
 mod users;
 mod viewer;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -138,6 +139,7 @@ fn persons() -> Router<Arc<Portal>> {
 fn accounts() -> Router<Arc<Portal>> {
     let device = "/a/{account}/devices/{device}";
     let user = "/a/{account}/users/{user}";
+    let webhook = "/a/{account}/webhooks/{webhook}";
     Router::new()
         .route("/a/{account}", get(account_home))
         .route("/a/{account}/events", get(events::stream))
@@ -158,6 +160,9 @@ fn accounts() -> Router<Arc<Portal>> {
         .route("/a/{account}/relays", get(relays::show).post(relays::create))
         .route("/a/{account}/relays/{relay}/remove", post(relays::remove))
         .route("/a/{account}/activity", get(activity::show))
+        .route("/a/{account}/activity.csv", get(activity::csv))
+        .route("/a/{account}/activity.jsonl", get(activity::json_lines))
+        .route("/a/{account}/activity/keep", post(activity::keep))
         .route("/a/{account}/users", get(users::show).post(users::invite))
         .route(&format!("{user}/role"), post(users::change_role))
         .route(&format!("{user}/remove"), post(users::remove))
@@ -165,6 +170,13 @@ fn accounts() -> Router<Arc<Portal>> {
         .route("/a/{account}/settings", get(settings::show))
         .route("/a/{account}/settings/relays", post(settings::change_relays))
         .route("/a/{account}/settings/admission", post(settings::change_admission))
+        .route("/a/{account}/webhooks", get(webhooks::show).post(webhooks::create))
+        .route(webhook, get(webhooks::one))
+        .route(&format!("{webhook}/switch"), post(webhooks::switch))
+        .route(&format!("{webhook}/rotate"), post(webhooks::rotate))
+        .route(&format!("{webhook}/test"), post(webhooks::test))
+        .route(&format!("{webhook}/remove"), post(webhooks::remove))
+        .route(&format!("{webhook}/deliveries/{{delivery}}/send-again"), post(webhooks::send_again))
         .route("/a/{account}/tokens", get(tokens::show).post(tokens::create))
         .route("/a/{account}/tokens/{token}/remove", post(tokens::remove))
 }

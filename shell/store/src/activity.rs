@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row as _};
 use warren_coord::{
-    CHAIN_START, Chain, ChainBroken, ChainCheck, ChainedEntry, Entry, FieldChange, Named,
+    CHAIN_START, Chain, ChainBroken, ChainCheck, ChainedEntry, Entry, FieldChange, LeaseEpoch,
+    Named,
 };
 use warren_proto::AccountId;
 
-use crate::commit::hex_bytes;
+use crate::commit::{fence, hex_bytes};
 use crate::load::{number, parse, parse_optional, secret_hash};
 use crate::people::{from_json, json};
 use crate::{Store, StoreError};
@@ -102,6 +103,42 @@ impl Store {
         Ok(ActivityPage { entries, next })
     }
 
+    /// Entries in the order of their chains, the oldest of each first, behind the place given: as
+    /// many as are read at a time. None: there are no more.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn activity_in_order(
+        &self,
+        filter: &ActivityFilter,
+        after: Option<(Chain, u64)>,
+    ) -> Result<Vec<ChainedEntry>, StoreError> {
+        let mut query = select(filter, None);
+        if let Some((chain, sequence)) = after {
+            query.push(" AND (chain, sequence) > (").push_bind(chain.to_string());
+            query.push(", ").push_bind(millis(sequence)).push(")");
+        }
+        query.push(" ORDER BY chain, sequence LIMIT ").push_bind(BATCH);
+        query.build().fetch_all(&self.pool).await?.iter().map(chained).collect()
+    }
+
+    /// Forgets what an account's own chain says of the time before `before` (in milliseconds since
+    /// the Unix epoch), from its beginning up to the first entry that is younger; the newest entry
+    /// always stays, so that the chain goes on from it. Says how many entries are gone.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn prune_activity(
+        &self,
+        account: AccountId,
+        lease: LeaseEpoch,
+        before: u64,
+    ) -> Result<u64, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let pruned = prune(&mut connection, account, lease, before).await;
+        self.settle(connection, pruned).await
+    }
+
     /// Checks every chain from its oldest entry on.
     ///
     /// # Errors
@@ -188,6 +225,28 @@ fn select<'a>(
     query
 }
 
+async fn prune(
+    connection: &mut SqliteConnection,
+    account: AccountId,
+    lease: LeaseEpoch,
+    before: u64,
+) -> Result<u64, StoreError> {
+    use sqlx::Connection as _;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    fence(&mut transaction, account, lease).await?;
+    let pruned = sqlx::query(
+        "DELETE FROM activity WHERE chain = $1 AND sequence < COALESCE( \
+         (SELECT MIN(sequence) FROM activity WHERE chain = $1 AND at >= $2), \
+         (SELECT MAX(sequence) FROM activity WHERE chain = $1))",
+    )
+    .bind(Chain::Account(account).to_string())
+    .bind(millis(before))
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(pruned.rows_affected())
+}
+
 async fn append_alone(
     connection: &mut SqliteConnection,
     entries: &[Entry],
@@ -259,7 +318,7 @@ async fn insert(
 
 type StoredField<'a> = (&'a String, &'a Option<String>, &'a Option<String>);
 
-fn chained(row: &SqliteRow) -> Result<ChainedEntry, StoreError> {
+pub(crate) fn chained(row: &SqliteRow) -> Result<ChainedEntry, StoreError> {
     let named = |kind: &str, id: &str, name: &str| {
         Ok::<_, StoreError>(Named {
             kind: row.try_get(kind)?,
@@ -287,6 +346,6 @@ fn chained(row: &SqliteRow) -> Result<ChainedEntry, StoreError> {
     })
 }
 
-fn millis(number: u64) -> i64 {
+pub(crate) fn millis(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

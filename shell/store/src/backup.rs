@@ -76,12 +76,13 @@ impl Store {
 }
 
 /// Owners before what they own, so that foreign keys hold at every step.
-const TABLES: [(&str, &str); 18] = [
+const TABLES: [(&str, &str); 21] = [
     ("settings", "name, value"),
     (
         "accounts",
         "id, name, ipv4_range, ipv6_range, next_host, created, lease_epoch, suspended, \
-         max_devices, device_approval, key_expiry_days, max_users",
+         max_devices, device_approval, key_expiry_days, max_users, \
+         activity_days",
     ),
     (
         "join_keys",
@@ -104,6 +105,17 @@ const TABLES: [(&str, &str); 18] = [
     ("policies", "account_id, version, text"),
     ("relay_list", "account_id, position, relay_id, preference"),
     ("revocations", "account_id, device_id, until"),
+    (
+        "webhooks",
+        "account_id, id, url, events, secret, previous_secret, previous_until, created, \
+         failing_since, off",
+    ),
+    (
+        "webhook_deliveries",
+        "account_id, webhook_id, id, event, body, created, due, attempts, tried, status, error, \
+         arrived",
+    ),
+    ("webhook_cursors", "account_id, own, broker"),
     ("leases", "name, epoch"),
     (
         "users",

@@ -11,7 +11,7 @@ use warren_coord::{
 };
 use warren_proto::{AccountId, DeviceId, JoinKeyId};
 
-use crate::{Store, StoreError, activity, relay};
+use crate::{Store, StoreError, activity, relay, webhook};
 
 impl Store {
     /// Commits an account's changes with the entries of Activity that they make: all or none. When
@@ -41,12 +41,15 @@ impl Store {
 
     /// Ends a transaction's use of its connection. After one that failed the connection goes, too:
     /// when a disk is full SQLite rolls back by itself, of which sqlx knows nothing.
-    pub(crate) async fn settle(
+    pub(crate) async fn settle<T>(
         &self,
         connection: PoolConnection<Sqlite>,
-        outcome: Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let Err(error) = outcome else { return Ok(()) };
+        outcome: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let error = match outcome {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
         if let Err(error) = connection.close().await {
             tracing::debug!(%error, "a connection to the database did not end well");
         }
@@ -162,6 +165,8 @@ async fn write(
         }
         Change::RevocationOver(device) => relay::end_revocation(connection, account, *device).await,
         Change::Policy(policy) => write_policy(connection, account, policy).await,
+        Change::Webhook(record) => webhook::write(connection, account, record).await,
+        Change::WebhookRemoved(id) => webhook::delete(connection, account, *id).await,
     }
 }
 
@@ -173,7 +178,7 @@ async fn write_account(
     sqlx::query(
         "UPDATE accounts SET name = $2, ipv4_range = $3, ipv6_range = $4, next_host = $5, \
          created = $6, suspended = $7, max_devices = $8, device_approval = $9, \
-         key_expiry_days = $10, max_users = $11 WHERE id = $1",
+         key_expiry_days = $10, max_users = $11, activity_days = $12 WHERE id = $1",
     )
     .bind(account)
     .bind(record.name.as_str())
@@ -186,6 +191,7 @@ async fn write_account(
     .bind(record.settings.device_approval)
     .bind(record.settings.key_expiry_days.map(i64::from))
     .bind(record.settings.user_limit.map(i64::from))
+    .bind(record.settings.activity_days.map(i64::from))
     .execute(connection)
     .await?;
     Ok(())

@@ -17,6 +17,7 @@ mod load;
 mod people;
 mod relay;
 mod schema;
+mod webhook;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,6 +31,7 @@ use warren_proto::AccountId;
 
 pub use activity::{ActivityCursor, ActivityFilter, ActivityPage, ChainReport};
 pub use error::StoreError;
+pub use webhook::{Attempt, Delivery, NewDelivery, WebhookCursor};
 
 /// A database that is open. Clones share it.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use warren_coord::{
 };
 use warren_proto::AccountId;
 
-use crate::{Store, StoreError, relay};
+use crate::{Store, StoreError, relay, webhook};
 
 impl Store {
     /// Loads one account; `None` if there is no such account.
@@ -82,7 +82,8 @@ async fn load_account(
     let relay_list = relay::load_list(connection, &id).await?;
     let revoked = relay::load_revoked(connection, &id).await?;
     let policy = load_policy(connection, &id).await?;
-    Ok(Snapshot { account, devices, join_keys, relays, relay_list, revoked, policy })
+    let webhooks = webhook::load(connection, &id).await?;
+    Ok(Snapshot { account, devices, join_keys, relays, relay_list, revoked, policy, webhooks })
 }
 
 async fn load_policy(
@@ -104,6 +105,7 @@ fn settings(row: &SqliteRow) -> Result<AccountSettings, StoreError> {
         user_limit: optional_number(row, "max_users")?,
         device_approval: row.try_get("device_approval")?,
         key_expiry_days: optional_number(row, "key_expiry_days")?,
+        activity_days: optional_number(row, "activity_days")?,
     })
 }
 
@@ -202,7 +204,7 @@ pub(crate) fn optional_time(
     Ok(optional_number(row, column)?.map(UnixTime))
 }
 
-fn optional_number<T: TryFrom<i64>>(
+pub(crate) fn optional_number<T: TryFrom<i64>>(
     row: &SqliteRow,
     column: &'static str,
 ) -> Result<Option<T>, StoreError> {

@@ -8,12 +8,14 @@ use sqlx::{Executor as _, Row as _};
 use crate::StoreError;
 
 /// The steps from an empty database to the present schema. They are never changed once released.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_relays.sql"),
     include_str!("../migrations/0003_policy.sql"),
     include_str!("../migrations/0004_people.sql"),
     include_str!("../migrations/0005_admission.sql"),
+    include_str!("../migrations/0006_activity.sql"),
+    include_str!("../migrations/0007_webhooks.sql"),
 ];
 
 /// The newest schema that this build knows.

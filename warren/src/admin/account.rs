@@ -15,10 +15,11 @@ pub(crate) async fn run(client: &Client, command: Accounts, json: bool) -> anyho
             })
             .await
         }
-        Accounts::Set { name, device_approval, key_expiry, max_devices, max_users } => {
+        Accounts::Set { name, device_approval, key_expiry, activity, max_devices, max_users } => {
             let change = AccountChange {
                 device_approval,
                 key_expiry_days: key_expiry.map(|it| it.0),
+                activity_days: activity.map(|it| it.0),
                 max_devices: max_devices.map(|it| it.0),
                 max_users: max_users.map(|it| it.0),
                 suspended: None,
@@ -88,6 +89,10 @@ fn one(account: &Account) {
     match account.key_expiry_days {
         Some(days) => say!("  devices expire after {days} days"),
         None => say!("  devices don't expire"),
+    }
+    match account.activity_days {
+        Some(days) => say!("  activity is kept for {days} days"),
+        None => say!("  activity is kept for ever"),
     }
     if account.suspended {
         say!("  ! suspended: `warren admin accounts resume {}`", account.name);

@@ -1,11 +1,13 @@
-use anyhow::bail;
-use warren_broker::admin::{ActivityEntry, ActivityQuery, ChainState, Client};
+use std::os::fd::AsFd as _;
+use std::path::Path;
 
-use crate::cli::{Audit, Wanted};
+use anyhow::{Context as _, bail};
+use warren_broker::admin::{
+    ActivityEntry, ActivityQuery, ChainState, Client, FileChain, verify_activity,
+};
+
+use crate::cli::{Audit, ExportFormat, Wanted};
 use crate::output;
-
-/// Entries of one request when all are wanted.
-const PAGE: u32 = 1_000;
 
 pub(crate) async fn run(client: &Client, command: Audit, json: bool) -> anyhow::Result<()> {
     match command {
@@ -13,21 +15,57 @@ pub(crate) async fn run(client: &Client, command: Audit, json: bool) -> anyhow::
             let query = ActivityQuery { limit: Some(limit), ..query(wanted) };
             super::show(client.activity(&query), json, |page| list(&page.entries)).await
         }
-        Audit::Verify => verify(client, json).await,
-        Audit::Export { wanted } => {
-            let mut query = ActivityQuery { limit: Some(PAGE), ..query(wanted) };
-            loop {
-                let page = client.activity(&query).await?;
-                for entry in &page.entries {
-                    output::json_line(entry)?;
-                }
-                query.cursor = page.next;
-                if query.cursor.is_none() {
-                    return Ok(());
-                }
-            }
+        Audit::Verify { file: None } => verify(client, json).await,
+        Audit::Verify { file: Some(file) } => verify_file(&file, json),
+        Audit::Export { wanted, format } => {
+            let query = query(wanted).into();
+            let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+            let stdout = std::fs::File::from(stdout.context("can't write to standard output")?);
+            let mut out = tokio::fs::File::from_std(stdout);
+            client.export_activity(&query, format == ExportFormat::Csv, &mut out).await?;
+            Ok(())
         }
     }
+}
+
+/// Checks exported JSON lines without the broker.
+fn verify_file(file: &Path, json: bool) -> anyhow::Result<()> {
+    let failed = || format!("can't check {}", file.display());
+    let opened = std::fs::File::open(file).with_context(failed)?;
+    let chains = verify_activity(std::io::BufReader::new(opened)).with_context(failed)?;
+    if json {
+        output::json(&chains)?;
+    } else {
+        file_table(&chains);
+    }
+    if chains.iter().any(|chain| !chain.is_whole()) {
+        bail!(
+            "entries were changed or are missing (a filter takes some out, too): export it again \
+             and compare"
+        );
+    }
+    Ok(())
+}
+
+fn file_table(chains: &[FileChain]) {
+    let mut table = output::table(&["CHAIN", "ENTRIES", "FROM", "TO", "STATE", "NEWEST HASH"]);
+    for chain in chains {
+        let state = match (chain.broken_at, chain.gaps) {
+            (Some(sequence), _) => format!("broken at {sequence}"),
+            (None, 0) => "whole".to_owned(),
+            (None, _) if chain.is_part => "this account's part".to_owned(),
+            (None, gaps) => format!("{gaps} gaps"),
+        };
+        table.add_row([
+            chain.chain.clone(),
+            chain.entries.to_string(),
+            chain.first.to_string(),
+            chain.last.to_string(),
+            state,
+            chain.hash.clone(),
+        ]);
+    }
+    output::print_table(&table);
 }
 
 fn query(wanted: Wanted) -> ActivityQuery {

@@ -10,9 +10,10 @@ use super::Log;
 use super::admin_people::{Audit, Tokens, Users};
 use super::admin_policy::{Policy, Why};
 use super::admin_relays::Relays;
+use super::admin_webhooks::Webhooks;
 use super::values::{
     Expiry, Number, StaticEndpoint, parse_days, parse_device_limit, parse_expiry,
-    parse_join_key_id, parse_name, parse_network, parse_static_endpoint, parse_switch,
+    parse_join_key_id, parse_kept, parse_name, parse_network, parse_static_endpoint, parse_switch,
     parse_user_limit,
 };
 
@@ -78,6 +79,9 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", default_value_t = warren_broker::DeviceLimit::DEFAULT.0,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(warren_broker::DeviceLimit::MAX.0)))]
     pub(crate) max_devices: u32,
+    /// Where webhooks may lead besides the internet, also without TLS: an address, or a network
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = parse_network)]
+    pub(crate) allow_webhook: Vec<ipnet::IpNet>,
     /// ACME directory [default: Let's Encrypt]
     #[arg(long, value_name = "URL")]
     pub(crate) acme_directory: Option<String>,
@@ -130,6 +134,9 @@ pub(crate) enum AdminCommand {
     Policy(Policy),
     /// Why two devices do or don't talk: policy, keys, NATs, candidates, relays, path
     Why(Why),
+    /// Webhooks: what happens in an account, sent to an address as it happens
+    #[command(subcommand)]
+    Webhooks(Webhooks),
     /// Relays: what carries traffic where no direct path exists
     #[command(subcommand)]
     Relays(Relays),
@@ -202,7 +209,7 @@ pub(crate) enum Accounts {
     },
     /// Change an account's settings and limits
     #[command(group = ArgGroup::new("change").required(true).multiple(true)
-        .args(["device_approval", "key_expiry", "max_devices", "max_users"]))]
+        .args(["device_approval", "key_expiry", "activity", "max_devices", "max_users"]))]
     #[command(after_help = "Examples:\n  \
         warren admin accounts set home --device-approval on --key-expiry 180\n  \
         warren admin accounts set acme --max-devices 50 --max-users 5")]
@@ -215,6 +222,9 @@ pub(crate) enum Accounts {
         /// After how many days devices must be renewed, or `never`; counts from now on
         #[arg(long, value_name = "DAYS", value_parser = parse_days)]
         key_expiry: Option<Number<u16>>,
+        /// For how many days its Activity is kept, or `forever`
+        #[arg(long, value_name = "DAYS", value_parser = parse_kept)]
+        activity: Option<Number<u16>>,
         /// How many devices it may have, or `default`: as many as the broker allows
         #[arg(long, value_name = "N", value_parser = parse_device_limit)]
         max_devices: Option<Number<u32>>,

@@ -176,6 +176,15 @@ pub(crate) struct Wanted {
     pub(crate) until: Option<Time>,
 }
 
+/// How Activity is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// One JSON object on each line; `verify` reads it
+    Jsonl,
+    /// Comma-separated values
+    Csv,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
     /// List who did what, the newest first
@@ -187,10 +196,16 @@ pub(crate) enum Audit {
         limit: u32,
     },
     /// Check that nothing was changed or taken out, and print the newest hashes
-    Verify,
-    /// Print all entries, the newest first, one JSON object on each line
+    Verify {
+        /// A file that `export` has written as JSON lines, instead of what the broker has
+        file: Option<std::path::PathBuf>,
+    },
+    /// Print all entries in the order of their chains
     Export {
         #[command(flatten)]
         wanted: Wanted,
+        /// How: `jsonl`, one JSON object on each line, or `csv` for spreadsheets
+        #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+        format: ExportFormat,
     },
 }

@@ -85,6 +85,15 @@ pub(crate) fn parse_days(text: &str) -> Result<Number<u16>, String> {
     parse_number(text, "never")
 }
 
+/// Reads a number of days, or `forever`.
+///
+/// # Errors
+/// For anything else.
+#[cfg(feature = "broker")]
+pub(crate) fn parse_kept(text: &str) -> Result<Number<u16>, String> {
+    parse_number(text, "forever")
+}
+
 /// Reads how many devices there may be, or `default`.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use super::Account;
 use crate::activity::{Facts, Named, diff};
 use crate::{
     AccountRecord, By, Change, DeviceRecord, Entry, JoinKeyRecord, ListedRelay, PolicyRecord,
-    RelayKind, RelayRecord, UnixTime,
+    RelayKind, RelayRecord, UnixTime, WebhookOff, WebhookRecord,
 };
 
 impl Account {
@@ -75,6 +75,16 @@ impl Account {
                 let named = Named::new("policy", "", "policy");
                 let (old, new) = (of_policy(&self.rules.record), of_policy(new));
                 ("policy.changed", named, Some(old), Some(new))
+            }
+            Change::Webhook(new) => {
+                let old = self.webhooks.get(&new.id);
+                let named = Named::new("webhook", new.id, &new.url);
+                (webhook_action(old, new), named, old.map(of_webhook), Some(of_webhook(new)))
+            }
+            Change::WebhookRemoved(id) => {
+                let old = self.webhooks.get(id)?;
+                let named = Named::new("webhook", id, &old.url);
+                ("webhook.removed", named, Some(of_webhook(old)), None)
             }
             Change::LastSeen { .. } | Change::Revoked { .. } | Change::RevocationOver(_) => {
                 return None;
@@ -173,6 +183,7 @@ fn of_account(record: &AccountRecord) -> Facts {
         .maybe("max_users", settings.user_limit)
         .open("device_approval", settings.device_approval)
         .maybe("key_expiry_days", settings.key_expiry_days)
+        .maybe("activity_days", settings.activity_days)
 }
 
 fn of_device(device: &DeviceRecord) -> Facts {
@@ -193,6 +204,31 @@ fn of_device(device: &DeviceRecord) -> Facts {
         .open("os", &device.os)
         .open("software", &device.software)
         .secret("token", token.as_ref().map_or(&[][..], |hash| &hash[..]))
+}
+
+fn webhook_action(old: Option<&WebhookRecord>, new: &WebhookRecord) -> &'static str {
+    match old {
+        None => "webhook.created",
+        Some(old) if old.off.is_none() && new.off.is_some() => "webhook.disabled",
+        Some(old) if old.off.is_some() && new.off.is_none() => "webhook.enabled",
+        Some(old) if old.secret != new.secret => "webhook.rotated",
+        Some(_) => "webhook.changed",
+    }
+}
+
+/// Not whether messages arrive: that is seen in its log.
+fn of_webhook(webhook: &WebhookRecord) -> Facts {
+    Facts::default()
+        .open("url", &webhook.url)
+        .list("events", &webhook.events)
+        .maybe(
+            "off",
+            webhook.off.map(|off| match off {
+                WebhookOff::ByHand => "by hand",
+                WebhookOff::Failing => "nothing has arrived for five days",
+            }),
+        )
+        .secret("secret", webhook.secret.0)
 }
 
 fn of_policy(policy: &PolicyRecord) -> Facts {

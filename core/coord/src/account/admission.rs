@@ -40,6 +40,8 @@ pub struct SettingsEdit {
     pub device_approval: Option<bool>,
     /// After how many days a device must be renewed; `Some(None)`: never.
     pub key_expiry_days: Option<Option<u16>>,
+    /// For how many days Activity is kept; `Some(None)`: for ever.
+    pub activity_days: Option<Option<u16>>,
 }
 
 impl DeviceRecord {
@@ -266,7 +268,7 @@ impl Account {
     /// now on; those whose time is over stay out.
     ///
     /// # Errors
-    /// [`Refused::Invalid`] for a lifetime of no day, or a limit of no device, of more than
+    /// [`Refused::Invalid`] for a lifetime or an Activity of no day, or a limit of no device, of more than
     /// [`DeviceLimit::MAX`], or of no person.
     pub fn prepare_settings(&self, edit: SettingsEdit, ctx: &Ctx) -> Result<Prepared<()>, Refused> {
         let mut record = self.record.clone();
@@ -276,6 +278,10 @@ impl Account {
         settings.user_limit = edit.user_limit.unwrap_or(settings.user_limit);
         settings.device_approval = edit.device_approval.unwrap_or(settings.device_approval);
         settings.key_expiry_days = edit.key_expiry_days.unwrap_or(settings.key_expiry_days);
+        settings.activity_days = edit.activity_days.unwrap_or(settings.activity_days);
+        if settings.activity_days == Some(0) {
+            return Err(Refused::Invalid("Activity is kept for a day at least, or for ever"));
+        }
         if settings.key_expiry_days == Some(0) {
             return Err(Refused::Invalid("devices are good for a day at least, or for ever"));
         }

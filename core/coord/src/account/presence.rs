@@ -112,6 +112,7 @@ impl Account {
         if !device.online {
             device.online = true;
             self.touch_device(id, false, now);
+            self.note_presence(id, true);
         }
     }
 
@@ -126,6 +127,7 @@ impl Account {
         device.online = false;
         device.paths.forget();
         self.touch_device(id, false, now);
+        self.note_presence(id, false);
         self.watch_ephemeral(id, now);
     }
 

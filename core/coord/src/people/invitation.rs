@@ -108,7 +108,9 @@ impl People {
         let now = ctx.unix_time();
         let lifetime = new.expires_in.unwrap_or(LIFETIME);
         if !(1..=LONGEST).contains(&lifetime) {
-            return Err(Refused::Invalid("an invitation is good for 1 second at least, 90 days at most"));
+            return Err(Refused::Invalid(
+                "an invitation is good for 1 second at least, 90 days at most",
+            ));
         }
         if self.invitations(new.account, now).count() >= MAX_PER_ACCOUNT {
             return Err(Refused::Invalid("the account has 500 open invitations; delete some"));

@@ -210,10 +210,10 @@ fn another_lifetime_counts_from_now_and_brings_nobody_back() {
     assert_eq!(world.admission(left), Admission::Expired);
     world.set(expiry(None));
     assert_eq!(world.admission(left), Admission::Expired, "nobody has renewed it");
-    assert!(matches!(
-        world.account.prepare_settings(expiry(Some(0)), &ctx),
-        Err(Refused::Invalid(_))
-    ));
+    let forgets = SettingsEdit { activity_days: Some(Some(0)), ..SettingsEdit::default() };
+    for wrong in [expiry(Some(0)), forgets] {
+        assert!(matches!(world.account.prepare_settings(wrong, &ctx), Err(Refused::Invalid(_))));
+    }
 }
 
 #[test]

@@ -11,4 +11,5 @@ mod people;
 mod people_invariants;
 mod relays;
 mod sessions;
+mod webhooks;
 mod world;

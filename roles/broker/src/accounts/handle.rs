@@ -16,10 +16,9 @@ use warren_store::{Store, StoreError};
 use super::latest::Latest;
 use super::session::Session;
 use super::turns::Turns;
-use super::{Lease, fresh_ctx, uninterrupted, unix_millis};
+use super::{Lease, News, fresh_ctx, uninterrupted, unix_millis};
 use crate::api::problem::{ApiResult, Failure};
 use crate::outbox::{Sender, Sent, outbox};
-use crate::relays::NewsDesk;
 use crate::server::Flow;
 
 /// How long the timer rests after a bug of ours, so that it doesn't spin.
@@ -39,7 +38,7 @@ pub(crate) struct AccountHandle {
     store: Store,
     directory: Arc<RwLock<Directory>>,
     lost: mpsc::Sender<Lease>,
-    relay_news: NewsDesk,
+    news: News,
     /// The account's revision, for those who wait for it to grow.
     changes: watch::Sender<u64>,
     /// Whose turn it is to be sent a whole map.
@@ -100,7 +99,7 @@ impl AccountHandle {
         store: Store,
         directory: Arc<RwLock<Directory>>,
         lost: mpsc::Sender<Lease>,
-        relay_news: NewsDesk,
+        news: News,
     ) -> Arc<Self> {
         let ctx = fresh_ctx();
         let account = Account::new(snapshot, epoch, settings, ctx.now, ctx.unix);
@@ -118,7 +117,7 @@ impl AccountHandle {
             store,
             directory,
             lost,
-            relay_news,
+            news,
             changes: watch::Sender::new(0),
             turns: Turns::default(),
             requests: Latest::new(REQUESTS),
@@ -206,6 +205,7 @@ impl AccountHandle {
                 .write()
                 .unwrap_or_else(|poisoned| poisoned.into_inner())
                 .apply(self.id, changes);
+            self.news.webhooks.notify_one();
         }
         Ok(self.soft(|account, now| account.apply(prepared, now)))
     }
@@ -282,7 +282,10 @@ impl AccountHandle {
         self.tell_watchers(&state);
         let news = state.account.relay_news();
         if std::mem::replace(&mut state.announced, news) != news {
-            self.relay_news.announce();
+            self.news.relays.announce();
+        }
+        if state.account.has_presences() {
+            self.news.webhooks.notify_one();
         }
         let due = state.account.poll_timeout().map(|(at, _)| at);
         let sooner = match (due, state.armed) {
@@ -317,6 +320,9 @@ impl AccountHandle {
         }
         state.pump();
         self.tell_watchers(&state);
+        if state.account.has_presences() {
+            self.news.webhooks.notify_one();
+        }
         Some(state.account.poll_housekeeping(&ctx).is_some())
     }
 

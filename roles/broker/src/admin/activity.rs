@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use warren_coord::{ChainedEntry, Right};
@@ -13,11 +14,15 @@ use super::Time;
 use super::operation::Operation;
 use super::paged::Query;
 use super::people_types::{
-    ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, FieldChange, Named,
+    ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, ExportQuery, FieldChange,
+    Named,
 };
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
+use crate::export::{Format, export};
 
+const EXPORT: &str = "All entries, in the order of their chains, one JSON object on each line";
+const EXPORT_CSV: &str = "All entries, in the order of their chains, for spreadsheets";
 const USUAL_LIMIT: u32 = 100;
 const LARGEST_LIMIT: u32 = 1_000;
 
@@ -39,6 +44,32 @@ pub(super) fn operations() -> Vec<Operation> {
         .needs(Right::ReadActivity)
         .asks::<ActivityQuery>()
         .gives::<ActivityPage>(),
+        Operation::get("/activity.jsonl", "exportActivity", EXPORT, json_lines)
+            .needs(Right::ReadBroker)
+            .asks::<ExportQuery>()
+            .gives_media(Format::JSON_LINES_TYPE),
+        Operation::get("/activity.csv", "exportActivityAsCsv", EXPORT_CSV, csv)
+            .needs(Right::ReadBroker)
+            .asks::<ExportQuery>()
+            .gives_media(Format::CSV_TYPE),
+        Operation::get(
+            "/accounts/{account}/activity.jsonl",
+            "exportAccountActivity",
+            EXPORT,
+            json_lines_of_account,
+        )
+        .needs(Right::ReadActivity)
+        .asks::<ExportQuery>()
+        .gives_media(Format::JSON_LINES_TYPE),
+        Operation::get(
+            "/accounts/{account}/activity.csv",
+            "exportAccountActivityAsCsv",
+            EXPORT_CSV,
+            csv_of_account,
+        )
+        .needs(Right::ReadActivity)
+        .asks::<ExportQuery>()
+        .gives_media(Format::CSV_TYPE),
         Operation::get(
             "/activity/chains",
             "verifyActivity",
@@ -65,19 +96,54 @@ async fn list_of_account(
     page(&broker, ActivityQuery { account: Some(account), ..query }).await
 }
 
-async fn page(broker: &Broker, query: ActivityQuery) -> ApiResult<Json<ActivityPage>> {
-    let account = query.account.as_deref().map(|text| broker.accounts.find(text)).transpose()?;
-    let filter = ActivityFilter {
+async fn json_lines(
+    State(broker): Shared,
+    Query(query): Query<ExportQuery>,
+) -> ApiResult<Response> {
+    Ok(export(broker.store.clone(), filter(&broker, query)?, Format::JsonLines))
+}
+
+async fn csv(State(broker): Shared, Query(query): Query<ExportQuery>) -> ApiResult<Response> {
+    Ok(export(broker.store.clone(), filter(&broker, query)?, Format::Csv))
+}
+
+async fn json_lines_of_account(
+    State(broker): Shared,
+    Path(account): Path<String>,
+    Query(query): Query<ExportQuery>,
+) -> ApiResult<Response> {
+    let query = ExportQuery { account: Some(account), ..query };
+    Ok(export(broker.store.clone(), filter(&broker, query)?, Format::JsonLines))
+}
+
+async fn csv_of_account(
+    State(broker): Shared,
+    Path(account): Path<String>,
+    Query(query): Query<ExportQuery>,
+) -> ApiResult<Response> {
+    let query = ExportQuery { account: Some(account), ..query };
+    Ok(export(broker.store.clone(), filter(&broker, query)?, Format::Csv))
+}
+
+fn filter(broker: &Broker, query: ExportQuery) -> ApiResult<ActivityFilter> {
+    let ExportQuery { account, actor, action, subject, since, until } = query;
+    let account = account.as_deref().map(|text| broker.accounts.find(text)).transpose()?;
+    Ok(ActivityFilter {
         account: account.map(|account| account.id()),
-        actor: query.actor,
-        action: query.action,
-        subject: query.subject,
+        actor,
+        action,
+        subject,
         about: None,
-        since: query.since.map(|at| at.0.saturating_mul(1_000)),
-        until: query.until.map(|at| at.0.saturating_mul(1_000)),
-    };
-    let cursor = query.cursor.as_deref().map(parse_cursor).transpose()?;
-    let limit = query.limit.unwrap_or(USUAL_LIMIT).clamp(1, LARGEST_LIMIT);
+        since: since.map(|at| at.0.saturating_mul(1_000)),
+        until: until.map(|at| at.0.saturating_mul(1_000)),
+    })
+}
+
+async fn page(broker: &Broker, query: ActivityQuery) -> ApiResult<Json<ActivityPage>> {
+    let (cursor, limit) = (query.cursor.clone(), query.limit);
+    let filter = filter(broker, query.into())?;
+    let cursor = cursor.as_deref().map(parse_cursor).transpose()?;
+    let limit = limit.unwrap_or(USUAL_LIMIT).clamp(1, LARGEST_LIMIT);
     let page = broker.store.activity(&filter, cursor.as_ref(), limit).await.map_err(unread)?;
     let next = page.next.as_ref().map(cursor_text).transpose()?;
     Ok(Json(ActivityPage { entries: page.entries.into_iter().map(entry_view).collect(), next }))
@@ -104,7 +170,8 @@ fn parse_cursor(text: &str) -> ApiResult<ActivityCursor> {
         .ok_or_else(|| Failure::invalid("this cursor isn't one that a page before gave"))
 }
 
-fn entry_view(chained: ChainedEntry) -> ActivityEntry {
+/// An entry as the API tells it.
+pub(crate) fn entry_view(chained: ChainedEntry) -> ActivityEntry {
     let named =
         |named: warren_coord::Named| Named { kind: named.kind, id: named.id, name: named.name };
     let entry = chained.entry;

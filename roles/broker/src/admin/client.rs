@@ -2,6 +2,7 @@ mod devices;
 mod people;
 mod policy;
 mod relays;
+mod webhooks;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use warren_proto::{JoinKeyId, Problem};
 
@@ -237,7 +238,11 @@ impl Client {
             .open(file)
             .await
             .map_err(failed)?;
-        let written = self.stream_backup(&mut target, failed).await;
+        let request = request(Method::POST, "/api/v1/backup", whole(Bytes::new()))?;
+        let mut written = self.stream(request, &mut target, failed).await;
+        if written.is_ok() {
+            written = target.sync_all().await.map_err(failed).and(written);
+        }
         if written.is_err() {
             let _ = tokio::fs::remove_file(file).await;
         }
@@ -262,12 +267,13 @@ impl Client {
         serde_json::from_slice(&body).map_err(broken)
     }
 
-    async fn stream_backup(
+    /// Writes an answer as it comes.
+    async fn stream(
         &self,
-        target: &mut tokio::fs::File,
+        request: Request<Content>,
+        target: &mut (impl AsyncWrite + Unpin),
         failed: impl Fn(std::io::Error) -> Error,
     ) -> Result<u64, Error> {
-        let request = request(Method::POST, "/api/v1/backup", whole(Bytes::new()))?;
         let (status, mut body) = self.exchange(request).await?;
         if status != StatusCode::OK {
             let body = body.collect().await.map_err(broken)?.to_bytes();
@@ -279,7 +285,7 @@ impl Client {
             target.write_all(&data).await.map_err(&failed)?;
             written += data.len() as u64;
         }
-        target.sync_all().await.map_err(failed)?;
+        target.flush().await.map_err(failed)?;
         Ok(written)
     }
 

@@ -176,6 +176,38 @@ pub struct ActivityQuery {
     pub limit: Option<u32>,
 }
 
+/// Which entries of Activity are to be exported: those that fit all that is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExportQuery {
+    /// Those that concern this account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Whose actor has this id or name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// Whose action begins with this: `device`, `device.renamed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// Whose subject has this id or name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Not before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+}
+
+impl From<ActivityQuery> for ExportQuery {
+    fn from(query: ActivityQuery) -> Self {
+        let ActivityQuery { account, actor, action, subject, since, until, cursor: _, limit: _ } =
+            query;
+        Self { account, actor, action, subject, since, until }
+    }
+}
+
 /// Something or somebody, as it was called then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Named {

@@ -15,7 +15,9 @@ use ring::digest;
 use super::guard::{self, Guard};
 use super::once::{Once, once};
 use super::operation::{Operation, PREFIX};
-use super::{activity, devices, events, metrics, openapi, people, policy, relays, routes, tokens};
+use super::{
+    activity, devices, events, metrics, openapi, people, policy, relays, routes, tokens, webhooks,
+};
 use crate::api::problem::Failure;
 use crate::broker::Broker;
 
@@ -31,6 +33,7 @@ pub(super) fn operations() -> Vec<Operation> {
         people::operations(),
         policy::operations(),
         tokens::operations(),
+        webhooks::operations(),
         activity::operations(),
         events::operations(),
         metrics::operations(),

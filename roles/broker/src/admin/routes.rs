@@ -155,8 +155,14 @@ async fn change_account(
     Content(change): Content<AccountChange>,
 ) -> ApiResult<Json<Account>> {
     let handle = broker.accounts.find(&account)?;
-    let AccountChange { suspended, max_devices, max_users, device_approval, key_expiry_days } =
-        change;
+    let AccountChange {
+        suspended,
+        max_devices,
+        max_users,
+        device_approval,
+        key_expiry_days,
+        activity_days,
+    } = change;
     if suspended.is_some() || max_devices.is_some() || max_users.is_some() {
         require(&broker, &grant, Right::ManageAccounts, None)?;
     }
@@ -166,6 +172,7 @@ async fn change_account(
         user_limit: max_users,
         device_approval,
         key_expiry_days,
+        activity_days,
     };
     broker.change_settings(grant.by(), &handle, edit).await?;
     Ok(Json(account_view(&handle)))
@@ -337,6 +344,7 @@ fn account_view(handle: &AccountHandle) -> Account {
             max_users: record.settings.user_limit,
             device_approval: record.settings.device_approval,
             key_expiry_days: record.settings.key_expiry_days,
+            activity_days: record.settings.activity_days,
         }
     })
 }

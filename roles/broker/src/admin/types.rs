@@ -83,6 +83,8 @@ pub struct Account {
     pub device_approval: bool,
     /// After how many days a device must be renewed; `null`: never.
     pub key_expiry_days: Option<u16>,
+    /// For how many days its Activity is kept; `null`: for ever.
+    pub activity_days: Option<u16>,
 }
 
 /// Changes an account's settings; what is absent stays.
@@ -109,6 +111,10 @@ pub struct AccountChange {
     #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable")]
     #[schemars(with = "Option<u16>")]
     pub key_expiry_days: Option<Option<u16>>,
+    /// For how many days its Activity is kept; `null`: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "nullable")]
+    #[schemars(with = "Option<u16>")]
+    pub activity_days: Option<Option<u16>>,
 }
 
 /// Asks for a new account.

@@ -5,16 +5,19 @@ use axum::extract::{Query, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use warren_coord::{ChainedEntry, FieldChange, Right};
+use warren_coord::{ChainedEntry, FieldChange, Right, SettingsEdit};
 use warren_store::{ActivityCursor, ActivityFilter};
 use warren_web::{Layout, When};
 
 use super::Shared;
-use super::answer::{Answer, encode, page};
+use super::answer::{Answer, done, encode, failed, page};
+use super::browser::Form;
 use super::frame::Section;
+use super::settings::days;
 use super::viewer::Member;
 use crate::accounts::fresh_ctx;
 use crate::api::problem::Failure;
+use crate::export::{Format, export};
 
 const PER_PAGE: u32 = 50;
 
@@ -24,9 +27,10 @@ const KINDS: &[(&str, &str)] = &[
     ("join-key", "Join keys"),
     ("relay", "Relays"),
     ("policy", "Policy"),
-    ("membership", "Members"),
+    ("member", "Members"),
     ("invitation", "Invitations"),
     ("api-token", "API tokens"),
+    ("webhook", "Webhooks"),
     ("account", "Account"),
 ];
 
@@ -36,6 +40,18 @@ pub(super) struct ListQuery {
     who: String,
     action: String,
     after: String,
+}
+
+impl ListQuery {
+    fn filter(&self, member: &Member) -> ActivityFilter {
+        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        ActivityFilter {
+            account: Some(member.account.id()),
+            about: given(&self.who),
+            action: given(&self.action),
+            ..ActivityFilter::default()
+        }
+    }
 }
 
 struct Row {
@@ -74,6 +90,10 @@ struct Page {
     entries: Vec<Row>,
     is_first: bool,
     next: Option<String>,
+    /// What the files are asked for with.
+    asked: String,
+    may_change: bool,
+    days: String,
 }
 
 /// `GET /a/{account}/activity`
@@ -83,13 +103,7 @@ pub(super) async fn show(
     Query(query): Query<ListQuery>,
 ) -> Answer {
     member.check(Right::ReadActivity)?;
-    let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-    let filter = ActivityFilter {
-        account: Some(member.account.id()),
-        about: given(&query.who),
-        action: given(&query.action),
-        ..ActivityFilter::default()
-    };
+    let filter = query.filter(&member);
     let cursor = read_cursor(&query.after);
     let found = portal.broker.store.activity(&filter, cursor.as_ref(), PER_PAGE).await;
     let found = found.map_err(|error| Failure::unavailable(&error.into()))?;
@@ -98,15 +112,60 @@ pub(super) async fn show(
         let (who, action) = (encode(&query.who), encode(&query.action));
         format!("?who={who}&action={action}&after={}", write_cursor(cursor))
     };
+    let kept = member.account.record().settings.activity_days;
     page(&Page {
         layout: member.layout(&portal, "Activity", Section::Activity),
         path: member.path("activity"),
         kinds: KINDS,
         entries: found.entries.iter().map(|entry| row(&member, entry, now)).collect(),
+        asked: format!("?who={}&action={}", encode(&query.who), encode(&query.action)),
+        may_change: member.may(Right::ManageSettings),
+        days: kept.map(|days| days.to_string()).unwrap_or_default(),
         is_first: query.after.is_empty(),
         next: found.next.as_ref().map(link),
         query,
     })
+}
+
+/// `GET /a/{account}/activity.csv`
+pub(super) async fn csv(
+    State(portal): Shared,
+    member: Member,
+    Query(query): Query<ListQuery>,
+) -> Answer {
+    member.check(Right::ReadActivity)?;
+    Ok(export(portal.broker.store.clone(), query.filter(&member), Format::Csv))
+}
+
+/// `GET /a/{account}/activity.jsonl`
+pub(super) async fn json_lines(
+    State(portal): Shared,
+    member: Member,
+    Query(query): Query<ListQuery>,
+) -> Answer {
+    member.check(Right::ReadActivity)?;
+    Ok(export(portal.broker.store.clone(), query.filter(&member), Format::JsonLines))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Keep {
+    days: String,
+}
+
+/// `POST /a/{account}/activity/keep`
+pub(super) async fn keep(State(portal): Shared, member: Member, Form(form): Form<Keep>) -> Answer {
+    member.check(Right::ManageSettings)?;
+    let outcome = match days(&form.days) {
+        Ok(days) => {
+            let edit = SettingsEdit { activity_days: Some(days), ..SettingsEdit::default() };
+            portal.broker.change_settings(member.by(), &member.account, edit).await
+        }
+        Err(text) => Err(Failure::invalid(text)),
+    };
+    match outcome {
+        Ok(()) => done(&member.path("activity"), "Saved. What is older is forgotten within hours."),
+        Err(failure) => failed(&member.path("activity"), failure),
+    }
 }
 
 fn write_cursor(cursor: &ActivityCursor) -> String {

@@ -48,6 +48,8 @@ struct Page {
     relays: String,
     tokens: String,
     has_tokens: bool,
+    webhooks: String,
+    has_webhooks: bool,
     action: String,
     entries: Vec<Entry>,
     /// The list as it is, for the form to say what it was made from.
@@ -143,10 +145,11 @@ pub(super) async fn change_admission(
     }
 }
 
-fn days(text: &str) -> Result<Option<u16>, &'static str> {
+/// A number of days; nothing: without end.
+pub(super) fn days(text: &str) -> Result<Option<u16>, &'static str> {
     match text.trim() {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| "a lifetime is a number of days, 1 to 65535"),
+        text => text.parse().map(Some).map_err(|_| "that is no number of days, 1 to 65535"),
     }
 }
 
@@ -249,6 +252,8 @@ fn render(portal: &Portal, member: &Member, error: String) -> Page {
         relays: member.path("relays"),
         tokens: member.path("tokens"),
         has_tokens: member.may(Right::ManageTokens),
+        webhooks: member.path("webhooks"),
+        has_webhooks: member.may(Right::ManageWebhooks),
         action: member.path("settings/relays"),
         entries: list.iter().filter_map(|entry| view(entry, &views)).collect(),
         seen: word(&list),

@@ -203,3 +203,51 @@ async fn a_backup_brings_people_and_activity_back() {
     assert!(matches!(void, StoreError::Fenced), "all leases are void");
     assert!(store.take_people_lease().await.unwrap() > lease);
 }
+
+#[tokio::test]
+async fn old_activity_is_pruned_from_its_beginning_and_the_rest_stays_whole() {
+    let (_folder, store) = store().await;
+    store.create_account(&account(ACCOUNT, "home"), &[]).await.unwrap();
+    let lease = store.take_lease(ACCOUNT).await.unwrap();
+    for n in 1..=20 {
+        let named = Named { kind: "x".to_owned(), id: String::new(), name: n.to_string() };
+        let entry = Entry::new("x.y", named, Some(ACCOUNT), &By::BROKER, u64::from(n) * 1_000);
+        store.commit(ACCOUNT, lease, &script::changes(n), &[entry]).await.unwrap();
+    }
+    let in_order = async |after| {
+        let found = store.activity_in_order(&ActivityFilter::default(), after).await.unwrap();
+        found.iter().map(|it| it.sequence).collect::<Vec<_>>()
+    };
+    assert_eq!(store.prune_activity(ACCOUNT, lease, 11_000).await.unwrap(), 10);
+    assert_eq!(store.prune_activity(ACCOUNT, lease, 11_000).await.unwrap(), 0, "once");
+    assert_eq!(in_order(None).await, (11..=20).collect::<Vec<_>>());
+    assert_eq!(in_order(Some((Chain::Account(ACCOUNT), 18))).await, [19, 20]);
+    let whole = async || {
+        let reports = store.verify_activity().await.unwrap();
+        reports.iter().all(|report| report.broken.is_none())
+    };
+    assert!(whole().await);
+    assert_eq!(store.prune_activity(ACCOUNT, lease, u64::MAX).await.unwrap(), 9);
+    assert_eq!(in_order(None).await, [20], "the newest stays");
+    store
+        .commit(
+            ACCOUNT,
+            lease,
+            &script::changes(21),
+            &[Entry::new(
+                "x.y",
+                Named { kind: "x".to_owned(), id: String::new(), name: "21".to_owned() },
+                Some(ACCOUNT),
+                &By::BROKER,
+                21_000,
+            )],
+        )
+        .await
+        .unwrap();
+    assert_eq!(in_order(None).await, [20, 21], "and the chain goes on from it");
+    assert!(whole().await);
+    let newer = store.take_lease(ACCOUNT).await.unwrap();
+    assert!(newer > lease);
+    let fenced = store.prune_activity(ACCOUNT, lease, u64::MAX).await.unwrap_err();
+    assert!(matches!(fenced, StoreError::Fenced));
+}

@@ -7,8 +7,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use warren_coord::{
     AccountRecord, AccountSettings, Change, DeviceLimit, DeviceRecord, JoinKeyRecord, ListedRelay,
     PolicyRecord, RelayFace, RelayKind, RelayRecord, SecretHash, Snapshot, Tag, UnixTime,
+    WebhookOff, WebhookRecord, WebhookSecret,
 };
-use warren_proto::{AccountId, DeviceId, JoinKeyId, Pin, PublicKey, RelayId, RelayTls, UserId};
+use warren_proto::{
+    AccountId, DeviceId, JoinKeyId, Pin, PublicKey, RelayId, RelayTls, UserId, WebhookId,
+};
 
 pub(crate) const ACCOUNT: AccountId = AccountId(0xfeed_0000_0000_0001);
 
@@ -29,6 +32,7 @@ fn settings(n: u32) -> AccountSettings {
     AccountSettings {
         suspended: n.is_multiple_of(13),
         device_limit: n.is_multiple_of(2).then_some(DeviceLimit(n)),
+        activity_days: n.is_multiple_of(4).then_some(30),
         user_limit: n.is_multiple_of(7).then_some(n),
         device_approval: n.is_multiple_of(3),
         key_expiry_days: n.is_multiple_of(5).then_some(90),
@@ -45,6 +49,7 @@ pub(crate) fn changes(n: u32) -> Vec<Change> {
         changes.push(Change::DeviceRemoved(device(slot, n).id));
         changes.push(Change::JoinKeyRemoved(join_key(slot, n).id));
         changes.push(Change::RelayRemoved(relay(slot, n).id));
+        changes.push(Change::WebhookRemoved(webhook(slot, n).id));
         changes.push(Change::Revoked { device: device(slot, n).id, until: seconds(n) });
         changes.push(Change::Policy(policy(n)));
         changes.push(Change::RevocationOver(device((slot + 1) % 40, n).id));
@@ -53,6 +58,7 @@ pub(crate) fn changes(n: u32) -> Vec<Change> {
         changes.push(Change::Device(device(slot, n)));
         changes.push(Change::Relay(relay(slot, n)));
         changes.push(Change::RelayList(relay_list(n)));
+        changes.push(Change::Webhook(webhook(slot, n)));
         changes.push(Change::LastSeen { device: device((slot + 39) % 40, n).id, at: seconds(n) });
     }
     changes
@@ -103,6 +109,23 @@ pub(crate) fn join_key(slot: u8, n: u32) -> JoinKeyRecord {
         expires: (n.is_multiple_of(2)).then(|| seconds(n + 1000)),
         last_used: (n.is_multiple_of(3)).then(|| seconds(n)),
         uses: n,
+    }
+}
+
+fn webhook(slot: u8, n: u32) -> WebhookRecord {
+    WebhookRecord {
+        id: WebhookId(u64::from(slot) + 1),
+        url: format!("https://example.org/{n}"),
+        events: ["device".to_owned(), "policy.changed".to_owned()].into(),
+        secret: WebhookSecret([slot; 32]),
+        previous: n.is_multiple_of(3).then(|| (WebhookSecret([7; 32]), seconds(n + 9))),
+        created: seconds(slot.into()),
+        failing_since: n.is_multiple_of(5).then(|| seconds(n)),
+        off: match n % 4 {
+            0 => Some(WebhookOff::ByHand),
+            1 => Some(WebhookOff::Failing),
+            _ => None,
+        },
     }
 }
 

@@ -1,12 +1,14 @@
+use bytes::Bytes;
 use http::Method;
+use tokio::io::AsyncWrite;
 use warren_coord::Role;
 use warren_proto::ApiTokenId;
 
-use super::{Client, Error, account_path, escape};
+use super::{Client, Error, account_path, escape, request, whole};
 use crate::admin::{
-    ActivityPage, ActivityQuery, ApiToken, ApiTokenCreated, ChainState, InvitationCreated, Link,
-    Membership, NewApiToken, NewInvitation, NewPasswordLink, NewUser, User, UserChange,
-    UserCreated,
+    ActivityPage, ActivityQuery, ApiToken, ApiTokenCreated, ChainState, ExportQuery,
+    InvitationCreated, Link, Membership, NewApiToken, NewInvitation, NewPasswordLink, NewUser,
+    User, UserChange, UserCreated,
 };
 
 /// Whose API tokens: those of an account, or (`None`) the operators'.
@@ -91,23 +93,29 @@ impl Client {
 
     /// A page of Activity, the newest entry first.
     pub async fn activity(&self, query: &ActivityQuery) -> Result<ActivityPage, Error> {
-        let since = query.since.map(|at| at.to_string());
-        let until = query.until.map(|at| at.to_string());
         let limit = query.limit.map(|limit| limit.to_string());
-        let parts = [
-            ("account", query.account.as_deref()),
-            ("actor", query.actor.as_deref()),
-            ("action", query.action.as_deref()),
-            ("subject", query.subject.as_deref()),
-            ("since", since.as_deref()),
-            ("until", until.as_deref()),
-            ("cursor", query.cursor.as_deref()),
-            ("limit", limit.as_deref()),
-        ];
-        let given = parts.iter().filter_map(|(name, value)| Some((name, (*value)?)));
-        let text: Vec<String> =
-            given.map(|(name, value)| format!("{name}={}", escape(value))).collect();
+        let mut text = export_query(&query.clone().into());
+        for (name, value) in [("cursor", query.cursor.as_deref()), ("limit", limit.as_deref())] {
+            text.extend(value.map(|value| format!("{name}={}", escape(value))));
+        }
         self.get(&format!("/api/v1/activity?{}", text.join("&"))).await
+    }
+
+    /// Writes all entries of Activity that fit, in the order of their chains: as JSON lines or as CSV.
+    /// Says how many bytes that are.
+    ///
+    /// # Errors
+    /// Those of [`Error`]; then what was written is not all.
+    pub async fn export_activity(
+        &self,
+        query: &ExportQuery,
+        as_csv: bool,
+        target: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<u64, Error> {
+        let file = if as_csv { "activity.csv" } else { "activity.jsonl" };
+        let path = format!("/api/v1/{file}?{}", export_query(query).join("&"));
+        let request = request(Method::GET, &path, whole(Bytes::new()))?;
+        self.stream(request, target, |error| Error::Broken(error.to_string())).await
     }
 
     /// Checks the chains of Activity.
@@ -129,4 +137,18 @@ fn tokens_path(reach: Reach<'_>) -> String {
         Some(account) => format!("{}/tokens", account_path(account)),
         None => "/api/v1/tokens".to_owned(),
     }
+}
+
+fn export_query(query: &ExportQuery) -> Vec<String> {
+    let [since, until] = [query.since, query.until].map(|at| at.map(|at| at.to_string()));
+    let parts = [
+        ("account", query.account.as_deref()),
+        ("actor", query.actor.as_deref()),
+        ("action", query.action.as_deref()),
+        ("subject", query.subject.as_deref()),
+        ("since", since.as_deref()),
+        ("until", until.as_deref()),
+    ];
+    let given = parts.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+    given.map(|(name, value)| format!("{name}={}", escape(value))).collect()
 }
