@@ -16,6 +16,7 @@ mod compile;
 mod diff;
 mod edit;
 mod members;
+mod outline;
 mod port_set;
 mod rule_set;
 mod selector;
@@ -26,6 +27,7 @@ pub use compile::{Identity, Meant, Policy, RuleRef, SourcesByRule};
 pub use diff::{Difference, Row, Side};
 pub use edit::{Edit, EditError, GroupText, RuleText, TestText, edit};
 pub use members::Members;
+pub use outline::{Entry, Outline};
 pub use selector::{Selector, Subject};
 pub use text::{Draft, MAX_TEXT, Problem, Severity};
 

@@ -5,6 +5,7 @@
 //! answers with a page or a redirect. What has gone wrong is an [`answer::Oops`]. [`surround`]
 //! stands around all of it.
 
+mod access;
 mod activity;
 mod answer;
 mod browser;
@@ -14,9 +15,11 @@ mod events;
 mod frame;
 mod join;
 mod join_request;
+mod lines;
 mod links;
 mod map;
 mod operator;
+mod owner;
 mod paths;
 mod profile;
 mod reference;
@@ -147,6 +150,7 @@ fn accounts() -> Router<Arc<Portal>> {
         .route(device, get(device::show))
         .route(&format!("{device}/rename"), post(device::rename))
         .route(&format!("{device}/tags"), post(device::tag))
+        .route(&format!("{device}/owner"), post(owner::give))
         .route(&format!("{device}/endpoint"), post(device::pin_endpoint))
         .route(&format!("{device}/lifetime"), post(device::set_lifetime))
         .route(&format!("{device}/approve"), post(device::approve))
@@ -159,6 +163,7 @@ fn accounts() -> Router<Arc<Portal>> {
         .route("/a/{account}/map", get(map::show))
         .route("/a/{account}/relays", get(relays::show).post(relays::create))
         .route("/a/{account}/relays/{relay}/remove", post(relays::remove))
+        .route("/a/{account}/access", get(access::show).post(access::change))
         .route("/a/{account}/activity", get(activity::show))
         .route("/a/{account}/activity.csv", get(activity::csv))
         .route("/a/{account}/activity.jsonl", get(activity::json_lines))

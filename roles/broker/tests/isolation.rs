@@ -11,7 +11,7 @@ mod common;
 use bytes::Bytes;
 use common::{Device, TestBroker, broker, within};
 use http::{Method, StatusCode};
-use warren_broker::admin::{DeviceChange, Error, NewAccount};
+use warren_broker::admin::{DeviceChange, Error, NewAccount, WhyQuery};
 use warren_proto::{
     Change, CheckIn, CheckInState, ConnectRequest, DeviceId, Endpoint, EndpointKind, ErrorCode,
     NatReport, Netmap, SessionEvent,
@@ -138,5 +138,31 @@ async fn an_account_named_in_the_admin_api_bounds_what_is_found() {
     assert_eq!(admin.devices("home").await.unwrap().len(), 1);
     assert_eq!(admin.devices("work").await.unwrap().len(), 1);
     assert_eq!(admin.devices("home").await.unwrap()[0].id, home.registered.device);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_reaches_and_knows_its_own_account_alone() {
+    let (_folder, broker, home, work) = two_accounts().await;
+    let admin = &broker.admin;
+    let secret = broker.device("work", "secret").await;
+    let theirs = "[[rules]]\nfrom = '*'\nto = 'device:secret'\n";
+    let nobodys = "[[rules]]\nfrom = '*'\nto = 'device:nobody'\n";
+    let said = admin.check_policy("home", theirs).await.unwrap();
+    let unsaid = admin.check_policy("home", nobodys).await.unwrap();
+    assert_eq!(said.problems[0].message.replace("secret", "nobody"), unsaid.problems[0].message);
+    assert_eq!(said.difference, unsaid.difference);
+
+    admin.set_policy("home", theirs, None).await.unwrap();
+    assert_eq!(admin.policy("work").await.unwrap().version, 0);
+    let map: Netmap = home.client.get("/v1/node/netmap").await.json();
+    assert!(map.peers.is_empty());
+    let map: Netmap = work.client.get("/v1/node/netmap").await.json();
+    let seen: Vec<DeviceId> = map.peers.iter().map(|peer| peer.id).collect();
+    assert_eq!(seen, [secret.registered.device], "theirs goes on as it was");
+    let from = home.registered.device.to_string();
+    let ask = WhyQuery { from, to: secret.registered.device.to_string(), port: None };
+    let Err(Error::Problem(problem)) = admin.why("home", &ask).await else { panic!("{ask:?}") };
+    assert_eq!(problem.code, ErrorCode::NotFound);
     broker.stop().await;
 }

@@ -120,6 +120,59 @@
     }
   };
 
+  // ---- A text with its lines' numbers, those with a problem marked ----
+  const number = () => {
+    const text = document.querySelector(".editor textarea");
+    if (!text) return;
+    let gutter = text.parentElement.querySelector(".gutter");
+    if (!gutter) {
+      gutter = document.createElement("div");
+      gutter.className = "gutter";
+      gutter.setAttribute("aria-hidden", "true");
+      text.before(gutter);
+      text.addEventListener("scroll", () => { gutter.scrollTop = text.scrollTop; });
+      text.addEventListener("input", number);
+    }
+    const wrong = new Map();
+    for (const found of document.querySelectorAll("#findings [data-line]")) {
+      const tone = "error" in found.dataset ? "bad" : "warn";
+      if (wrong.get(+found.dataset.line) !== "bad") wrong.set(+found.dataset.line, tone);
+    }
+    const lines = text.value.split("\n").map((_, index) => {
+      const line = document.createElement("div");
+      line.textContent = index + 1;
+      line.className = wrong.get(index + 1) ?? "";
+      return line;
+    });
+    gutter.replaceChildren(...lines);
+    gutter.scrollTop = text.scrollTop;
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-go]");
+    const text = document.querySelector(".editor textarea");
+    if (!button || !text) return;
+    document.querySelector("[name=view][value=text]").checked = true;
+    const [line, column] = button.dataset.go.split(":").map(Number);
+    const lines = text.value.split("\n");
+    const start = lines.slice(0, line - 1).reduce((sum, before) => sum + before.length + 1, 0);
+    text.focus();
+    text.setSelectionRange(start + column - 1, start + lines[line - 1].length);
+    const height = text.scrollHeight / lines.length;
+    text.scrollTop = height * (line - 6);
+    text.scrollIntoView({ block: "nearest" });
+  });
+  document.addEventListener("htmx:afterSettle", number);
+
+  // ---- What isn't saved isn't left by mistake ----
+  let leaving = false;
+  document.addEventListener("submit", () => { leaving = true; });
+  document.addEventListener("click", (event) => { if (event.target.closest("[data-discard]")) leaving = true; });
+  addEventListener("beforeunload", (event) => {
+    const text = document.querySelector(".editor textarea");
+    const unsaved = document.querySelector("[data-unsaved]") || (text && text.value !== text.defaultValue);
+    if (unsaved && !leaving) event.preventDefault();
+  });
+
   // ---- A secret in the link's fragment, which no log has seen, goes on in a form's body ----
   const unwrap = () => {
     const field = document.querySelector("[data-fragment]");
@@ -140,6 +193,7 @@
   const start = () => {
     unwrap();
     fill();
+    number();
     for (const toast of document.querySelectorAll(".toast:not(.bad)")) leave(toast, 5000);
     watch();
     tick();

@@ -1,6 +1,7 @@
 //! What an account's changes mean for people who read Activity.
 
 use super::Account;
+use super::policy::text_of;
 use crate::activity::{Facts, Named, diff};
 use crate::{
     AccountRecord, By, Change, DeviceRecord, Entry, JoinKeyRecord, ListedRelay, PolicyRecord,
@@ -232,7 +233,7 @@ fn of_webhook(webhook: &WebhookRecord) -> Facts {
 }
 
 fn of_policy(policy: &PolicyRecord) -> Facts {
-    Facts::default().open("version", policy.version).maybe("text", policy.text.as_ref())
+    Facts::default().open("version", policy.version).open("text", text_of(policy))
 }
 
 /// Not how often it was used: devices that join are entries of their own.

@@ -51,7 +51,7 @@ impl Rules {
     }
 }
 
-fn text_of(record: &PolicyRecord) -> &str {
+pub(super) fn text_of(record: &PolicyRecord) -> &str {
     record.text.as_deref().unwrap_or(DEFAULT_TEXT)
 }
 

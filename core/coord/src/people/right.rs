@@ -224,7 +224,7 @@ impl Right {
             Self::ManageDevices => (ADMIN, Some(Scope::DevicesWrite)),
             Self::ManageJoinKeys => (ADMIN, Some(Scope::JoinKeysWrite)),
             Self::ManageRelays => (ADMIN, Some(Scope::RelaysWrite)),
-            Self::ReadPolicy => (ADMIN, Some(Scope::PolicyRead)),
+            Self::ReadPolicy => (MEMBER, Some(Scope::PolicyRead)),
             Self::ManagePolicy => (ADMIN, Some(Scope::PolicyWrite)),
             Self::ReadPeople => (ADMIN, Some(Scope::PeopleRead)),
             Self::ManagePeople => (ADMIN, Some(Scope::PeopleWrite)),

@@ -1,6 +1,6 @@
 //! What is wrong with a text, whether its tests hold, and what it would change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use warren_proto::DeviceName;
@@ -192,30 +192,4 @@ impl Bench<'_> {
         let role = owner.and_then(|owner| self.members.get(owner)).map(|(_, role)| role);
         Identity { owner, email: Some(email), role, ..STRANGER }
     }
-}
-
-/// Devices by what a person calls them: whose they are, or what they are for.
-pub(super) fn label(device: &Identity<'_>) -> String {
-    match (device.email, device.name) {
-        _ if !device.tags.is_empty() => {
-            let tags: Vec<String> = device.tags.iter().map(|tag| format!("tag:{tag}")).collect();
-            tags.join(" + ")
-        }
-        (Some(email), _) => format!("user:{email}"),
-        (None, Some(name)) => format!("device:{name}"),
-        (None, None) => "device".to_owned(),
-    }
-}
-
-/// Devices that a person calls the same and rules treat alike.
-pub(super) fn classes(
-    devices: &[Identity<'_>],
-    meant: impl Fn(&Identity<'_>) -> (Meant, Meant),
-) -> BTreeMap<(String, Meant, Meant), usize> {
-    let mut classes = BTreeMap::new();
-    for device in devices {
-        let (before, after) = meant(device);
-        *classes.entry((label(device), before, after)).or_default() += 1;
-    }
-    classes
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use warren_proto::{DeviceId, DeviceName, Filter, FilterRule, Ports, Sources, Target, UserId};
 
+use super::port_set::PortSet;
 use super::rule_set::RuleSet;
 use super::text::{At, RuleDraft};
 use super::{Draft, Members, Selector, Subject};
@@ -54,7 +55,7 @@ pub struct Meant {
     /// As one that asks.
     pub(super) from: RuleSet,
     /// As one that is asked, itself.
-    pub(super) to: RuleSet,
+    to: RuleSet,
     /// As one that others stand behind.
     behind: RuleSet,
     /// Whose it is.
@@ -226,11 +227,15 @@ impl Policy {
     /// The rules by which one device may reach another one itself, in the text's order; with
     /// `port`, those that cover it.
     pub fn deciding(&self, from: &Meant, to: &Meant, port: Option<Ports>) -> Vec<RuleRef<'_>> {
-        let mut rules: BTreeSet<usize> = from.from.common(&to.to).collect();
+        self.refs(self.deciding_set(from, to).iter(), port)
+    }
+
+    pub(super) fn deciding_set(&self, from: &Meant, to: &Meant) -> RuleSet {
+        let mut rules = from.from.common(&to.to);
         if same_owner(from, to) {
-            rules.extend(from.from.common(&self.own));
+            rules.join(&from.from.common(&self.own));
         }
-        self.refs(rules, port)
+        rules
     }
 
     /// The rules by which a device may reach what stands behind devices.
@@ -240,18 +245,30 @@ impl Policy {
         to: &Selector,
         port: Option<Ports>,
     ) -> Vec<RuleRef<'_>> {
-        let leads = |rule: &usize| {
-            let rule = &self.rules[*rule];
-            rule.to_everything || rule.behind.iter().any(|other| includes(other, to))
-        };
-        self.refs(from.from.iter().filter(leads).collect(), port)
+        self.refs(from.from.common(&self.leading_to(to)).iter(), port)
     }
 
-    fn refs(&self, rules: BTreeSet<usize>, port: Option<Ports>) -> Vec<RuleRef<'_>> {
+    /// The rules that lead to something behind devices.
+    pub(super) fn leading_to(&self, to: &Selector) -> RuleSet {
+        let mut leading = RuleSet::default();
+        for (index, rule) in self.rules.iter().enumerate() {
+            if rule.to_everything || rule.behind.iter().any(|other| includes(other, to)) {
+                leading.insert(index);
+            }
+        }
+        leading
+    }
+
+    /// All that these rules allow.
+    pub(super) fn reach(&self, rules: &RuleSet) -> PortSet {
+        rules.iter().flat_map(|rule| &self.rules[rule].ports).collect()
+    }
+
+    fn refs(&self, rules: impl Iterator<Item = usize>, port: Option<Ports>) -> Vec<RuleRef<'_>> {
         let covers = |rule: &RuleRef<'_>| {
             port.is_none_or(|port| rule.ports.iter().any(|ports| ports.covers(port)))
         };
-        rules.into_iter().map(|rule| self.rule(rule)).filter(covers).collect()
+        rules.map(|rule| self.rule(rule)).filter(covers).collect()
     }
 
     fn rule(&self, index: usize) -> RuleRef<'_> {

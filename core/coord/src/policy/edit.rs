@@ -1,12 +1,10 @@
 //! Changes that a form makes to a text: only what they touch is written anew, comments stay.
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 /// One change of a text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "edit")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Adds a group, or says anew who is in it.
     PutGroup(GroupText),
@@ -18,7 +16,6 @@ pub enum Edit {
     /// Writes a rule in place of the one with that index, or behind the last.
     PutRule {
         /// Which one; absent: a new one.
-        #[serde(default)]
         index: Option<usize>,
         /// What it says.
         rule: RuleText,
@@ -31,7 +28,6 @@ pub enum Edit {
     /// Writes a test in place of the one with that index, or behind the last.
     PutTest {
         /// Which one; absent: a new one.
-        #[serde(default)]
         index: Option<usize>,
         /// What it says.
         test: TestText,
@@ -44,7 +40,7 @@ pub enum Edit {
 }
 
 /// A group as it is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupText {
     /// Its name.
     pub name: String,
@@ -53,32 +49,28 @@ pub struct GroupText {
 }
 
 /// A rule as it is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleText {
     /// What it is called; may be empty.
-    #[serde(default)]
     pub name: String,
     /// A remark; may be empty.
-    #[serde(default)]
     pub comment: String,
     /// Who asks.
     pub from: Vec<String>,
     /// What is asked.
     pub to: Vec<String>,
     /// Where; empty: everywhere.
-    #[serde(default)]
     pub ports: Vec<String>,
 }
 
 /// A test as it is written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TestText {
     /// Who asks.
     pub from: String,
     /// What is asked.
     pub to: String,
     /// Where; empty: anywhere.
-    #[serde(default)]
     pub port: String,
     /// `allow` or `deny`.
     pub expect: String,
@@ -88,7 +80,7 @@ pub struct TestText {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EditError {
     /// The text can't be read: it has to be mended by hand first.
-    #[error("the text can't be read; mend it by hand first: {0}")]
+    #[error("the text is no TOML; mend it by hand first: {0}")]
     Broken(String),
     /// No rule, test or group is there.
     #[error("there is no such entry in the text any more")]
@@ -103,8 +95,9 @@ pub enum EditError {
 /// # Errors
 /// When it doesn't fit the text.
 pub fn edit(text: &str, edit: &Edit) -> Result<String, EditError> {
-    let mut document: DocumentMut =
-        text.parse().map_err(|error: toml_edit::TomlError| EditError::Broken(error.to_string()))?;
+    let mut document: DocumentMut = text
+        .parse()
+        .map_err(|error: toml_edit::TomlError| EditError::Broken(error.message().to_owned()))?;
     match edit {
         Edit::PutGroup(group) => {
             let groups = document.entry("groups").or_insert_with(|| Item::Table(Table::new()));

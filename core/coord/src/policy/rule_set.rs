@@ -29,11 +29,16 @@ impl RuleSet {
         self.0.get(rule / 64).is_some_and(|word| word & 1 << (rule % 64) != 0)
     }
 
-    /// The rules that are in both, in order.
-    pub(super) fn common<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = usize> + 'a {
-        self.0.iter().zip(&other.0).zip(0..).flat_map(|((a, b), word)| bits(a & b, word * 64))
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
     }
 
+    /// The rules that are in both.
+    pub(super) fn common(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())
+    }
+
+    /// The rules, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().zip(0..).flat_map(|(bits_of_word, word)| bits(*bits_of_word, word * 64))
     }
@@ -61,7 +66,8 @@ mod tests {
     fn sets_meet_in_what_they_have_in_common() {
         let (a, b) = (set(&[0, 63, 64, 200]), set(&[1, 64, 199, 200]));
         assert!(a.meets(&b));
-        assert_eq!(a.common(&b).collect::<Vec<_>>(), [64, 200]);
+        assert_eq!(a.common(&b).iter().collect::<Vec<_>>(), [64, 200]);
+        assert!(a.common(&set(&[1, 65])).is_empty() && !a.is_empty());
         assert!(!a.meets(&set(&[2, 65])));
         assert!(!a.meets(&RuleSet::default()));
         assert!(a.contains(63) && !a.contains(62) && !a.contains(9999));

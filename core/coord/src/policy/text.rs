@@ -84,9 +84,7 @@ impl Draft {
             rules: Vec::new(),
             tests: Vec::new(),
             problems: Vec::new(),
-            lines: std::iter::once(0)
-                .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-                .collect(),
+            lines: line_starts(text),
             text: text.to_owned(),
         };
         if text.len() > MAX_TEXT {
@@ -151,20 +149,7 @@ impl Draft {
     }
 
     fn each(&mut self, item: &Item, name: &str, read: fn(&mut Self, &dyn TableLike, usize)) {
-        let tables: Option<Vec<(&dyn TableLike, usize)>> = match item {
-            Item::ArrayOfTables(tables) => {
-                Some(tables.iter().map(|it| (it as &dyn TableLike, place(it.span()))).collect())
-            }
-            Item::Value(Value::Array(array)) => array
-                .iter()
-                .map(|value| {
-                    let table = value.as_inline_table()?;
-                    Some((table as &dyn TableLike, place(value.span())))
-                })
-                .collect(),
-            Item::None | Item::Value(_) | Item::Table(_) => None,
-        };
-        let Some(tables) = tables else {
+        let Some(tables) = tables(item) else {
             let at = place(item.span());
             return self.error(at, format!("'{name}' is a list: write [[{name}]] above each"));
         };
@@ -322,7 +307,29 @@ impl Draft {
     }
 }
 
-fn place(span: Option<Range<usize>>) -> usize {
+/// The entries of a list, and where each begins; `None`: it is none.
+pub(super) fn tables(item: &Item) -> Option<Vec<(&dyn TableLike, usize)>> {
+    match item {
+        Item::ArrayOfTables(tables) => {
+            Some(tables.iter().map(|it| (it as &dyn TableLike, place(it.span()))).collect())
+        }
+        Item::Value(Value::Array(array)) => array
+            .iter()
+            .map(|value| {
+                let table = value.as_inline_table()?;
+                Some((table as &dyn TableLike, place(value.span())))
+            })
+            .collect(),
+        Item::None | Item::Value(_) | Item::Table(_) => None,
+    }
+}
+
+/// The bytes at which lines begin.
+pub(super) fn line_starts(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect()
+}
+
+pub(super) fn place(span: Option<Range<usize>>) -> usize {
     span.map_or(0, |span| span.start)
 }
 

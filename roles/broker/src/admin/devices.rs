@@ -230,7 +230,7 @@ pub(crate) async fn edit_device(
 
 /// The user that a device is to belong to: one of the account's people, by address; `none` for
 /// nobody.
-fn owner_of(
+pub(crate) fn owner_of(
     broker: &Broker,
     handle: &AccountHandle,
     text: Option<&str>,

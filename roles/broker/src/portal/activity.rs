@@ -13,6 +13,7 @@ use super::Shared;
 use super::answer::{Answer, done, encode, failed, page};
 use super::browser::Form;
 use super::frame::Section;
+use super::lines::{Line, changes};
 use super::settings::days;
 use super::viewer::Member;
 use crate::accounts::fresh_ctx;
@@ -78,6 +79,8 @@ struct Field {
     name: String,
     before: Option<String>,
     after: Option<String>,
+    /// What is different, where both are texts of many lines.
+    lines: Vec<Line>,
 }
 
 #[derive(Template)]
@@ -202,7 +205,14 @@ fn said(action: &str) -> String {
 
 fn field(change: &FieldChange) -> Field {
     let is_secret = change.before.is_none() && change.after.is_none();
+    let is_text = |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains('\n'));
+    if is_text(&change.before) || is_text(&change.after) {
+        let [before, after] = [&change.before, &change.after].map(|it| it.as_deref().unwrap_or(""));
+        let lines = changes(before, after);
+        return Field { name: said(&change.field), before: None, after: None, lines };
+    }
     Field {
+        lines: Vec::new(),
         name: said(&change.field),
         before: change.before.as_deref().map(|it| value(&change.field, it)),
         after: match &change.after {

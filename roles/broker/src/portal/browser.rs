@@ -25,7 +25,7 @@ const VISIT: &str = "visit";
 const THEME: &str = "theme";
 const TOAST: &str = "toast";
 
-/// What a form has at most. A policy's text is the longest thing that anybody sends.
+/// What a form has at most, unless it says more.
 const LONGEST_FORM: usize = 128 * 1024;
 const LONGEST_TOAST: usize = 500;
 const YEAR: u64 = 365 * 24 * 3600;
@@ -170,10 +170,10 @@ pub(super) enum SessionCookie {
     Forget,
 }
 
-/// A form of ours.
-pub(super) struct Form<T>(pub(super) T);
+/// A form of ours, of at most so many bytes.
+pub(super) struct Form<T, const LONGEST: usize = LONGEST_FORM>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<Portal>> for Form<T> {
+impl<T: DeserializeOwned, const LONGEST: usize> FromRequest<Arc<Portal>> for Form<T, LONGEST> {
     type Rejection = Oops;
 
     async fn from_request(request: Request, portal: &Arc<Portal>) -> Result<Self, Oops> {
@@ -183,7 +183,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Portal>> for Form<T> {
         }
         let browser = Browser::from_request_parts(&mut parts, portal).await?;
         let patience = portal.limits.request_timeout;
-        let fields = Fields::read(body, LONGEST_FORM, patience).await?;
+        let fields = Fields::read(body, LONGEST, patience).await?;
         Ok(Self(fields.parse(&browser.csrf, parts.uri.path())?))
     }
 }

@@ -20,7 +20,7 @@ use super::devices::{Condition, system};
 use super::frame::Section;
 use super::paths::{Chart, Line, Names, charts};
 use super::viewer::Member;
-use super::{Portal, Shared};
+use super::{Portal, Shared, owner};
 use crate::accounts::fresh_ctx;
 use crate::admin::devices::edit_device;
 use crate::admin::routes::parse_tags;
@@ -69,6 +69,8 @@ struct Page {
     key: String,
     id: String,
     owner: String,
+    /// Those whose it may be.
+    people: Vec<owner::Choice>,
     endpoints: Vec<Reached>,
     lines: Vec<Line>,
     charts: Vec<Chart>,
@@ -300,7 +302,7 @@ pub(super) async fn remove(
     }
 }
 
-async fn change(member: &Member, id: DeviceId, edit: DeviceEdit) -> Result<(), Failure> {
+pub(super) async fn change(member: &Member, id: DeviceId, edit: DeviceEdit) -> Result<(), Failure> {
     let is_admin = member.may(Right::ManageDevices);
     edit_device(member.by(), &member.account, id, edit, is_admin).await
 }
@@ -309,11 +311,11 @@ fn wrong(failure: &Failure) -> Typed {
     Typed { error: sentence(failure.text()), ..Typed::default() }
 }
 
-fn page_of(member: &Member, device: DeviceId) -> String {
+pub(super) fn page_of(member: &Member, device: DeviceId) -> String {
     member.path(&format!("devices/{device}"))
 }
 
-fn find(member: &Member, text: &str) -> Result<DeviceId, Oops> {
+pub(super) fn find(member: &Member, text: &str) -> Result<DeviceId, Oops> {
     let (now, unix) = (Instant::now(), fresh_ctx().unix);
     let id = text.parse().map_err(|_| Oops::not_found("device"))?;
     let found = member.account.read(|account| account.device(id, now, unix));
@@ -409,6 +411,7 @@ fn render(
             key: device.key.to_string(),
             id: id.to_string(),
             owner: portal.owner(&device),
+            people: owner::choices(portal, member, &device),
             endpoints: device.endpoints.iter().map(reached).collect(),
             lines,
             charts: charts(&traffic),

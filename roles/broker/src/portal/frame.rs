@@ -15,6 +15,7 @@ use super::viewer::{Member, Viewer};
 pub(super) enum Section {
     Devices,
     Map,
+    Access,
     Relays,
     Activity,
     Users,
@@ -24,7 +25,7 @@ pub(super) enum Section {
 impl Section {
     const GROUPS: &[&[Self]] = &[
         &[Self::Devices, Self::Map],
-        &[Self::Relays, Self::Activity],
+        &[Self::Access, Self::Relays, Self::Activity],
         &[Self::Users, Self::Settings],
     ];
 
@@ -32,6 +33,7 @@ impl Section {
     fn right(self) -> Right {
         match self {
             Self::Devices | Self::Map | Self::Relays | Self::Settings => Right::ReadAccount,
+            Self::Access => Right::ReadPolicy,
             Self::Activity => Right::ReadActivity,
             Self::Users => Right::ReadPeople,
         }
@@ -41,6 +43,7 @@ impl Section {
         match self {
             Self::Devices => "devices",
             Self::Map => "map",
+            Self::Access => "access",
             Self::Relays => "relays",
             Self::Activity => "activity",
             Self::Users => "users",
@@ -52,6 +55,7 @@ impl Section {
         match self {
             Self::Devices => "Devices",
             Self::Map => "Network map",
+            Self::Access => "Access",
             Self::Relays => "Relays",
             Self::Activity => "Activity",
             Self::Users => "Users",
@@ -63,6 +67,7 @@ impl Section {
         match self {
             Self::Devices => "devices",
             Self::Map => "map",
+            Self::Access => "access",
             Self::Relays => "relay",
             Self::Activity => "activity",
             Self::Users => "people",

@@ -125,6 +125,7 @@ async fn another_accounts_pages_and_forms_are_not_there() {
         "/events",
         "/map",
         "/join",
+        "/access",
         "/relays",
         "/activity",
         "/users",
@@ -134,11 +135,13 @@ async fn another_accounts_pages_and_forms_are_not_there() {
     let posts = [
         format!("/devices/{device}/rename"),
         format!("/devices/{device}/tags"),
+        format!("/devices/{device}/owner"),
         format!("/devices/{device}/endpoint"),
         format!("/devices/{device}/expire"),
         format!("/devices/{device}/remove"),
         "/join".to_owned(),
         format!("/join/{key}/remove"),
+        "/access".to_owned(),
         "/relays".to_owned(),
         format!("/relays/{relay}/remove"),
         "/settings/relays".to_owned(),
@@ -155,11 +158,15 @@ async fn another_accounts_pages_and_forms_are_not_there() {
         ("endpoint", "192.0.2.1:1"),
         ("email", ""),
         ("role", "owner"),
+        ("owner", "eve@example.org"),
         ("seen", ""),
         ("change", "add"),
         ("relay", "nas"),
         ("lifetime", "60"),
         ("scope-account-read", "on"),
+        ("text", ""),
+        ("base", "0"),
+        ("do", "save"),
     ];
     for path in gets.map(str::to_owned).into_iter().chain([format!("/devices/{device}")]) {
         // The account's front door sends on to a page that isn't there.
@@ -191,6 +198,7 @@ async fn another_accounts_pages_and_forms_are_not_there() {
     assert!(!mine.text.contains("nas.home"));
     assert_eq!(broker.admin.devices("home").await.unwrap().len(), 30, "nothing was changed");
     assert!(broker.admin.device("home", "nas").await.unwrap().tags.contains("server"));
+    assert_eq!(broker.admin.policy("home").await.unwrap().version, 0);
     broker.stop().await;
 }
 
@@ -251,6 +259,13 @@ async fn markup_in_names_stays_text() {
     let refused = ada.submit(&page, &action, &[("tags", markup)]).await;
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     let mut texts = vec![refused.text];
+    let page = ada.get("/a/home/access").await;
+    let text = format!(
+        "[groups]\n'{0}' = ['{0}']\n[[rules]]\nname = '{0}'\nfrom = '{0}'\nto = '{0}'\n",
+        markup.replace('\'', "")
+    );
+    let fields = [("text", text.as_str()), ("base", "0"), ("do", "check")];
+    texts.push(ada.submit(&page, "/a/home/access", &fields).await.text);
     for path in [
         "/profile".to_owned(),
         "/a/home/devices".to_owned(),
@@ -258,6 +273,7 @@ async fn markup_in_names_stays_text() {
         format!("/a/home/devices?q={}", "%3Cscript%3Ealert(1)%3C/script%3E%22%3E"),
         "/a/home/users".to_owned(),
         "/a/home/tokens".to_owned(),
+        "/a/home/access".to_owned(),
         "/a/home/activity".to_owned(),
         "/a/home/activity?who=%3Cscript%3Ealert(1)".to_owned(),
         "/sign-in?next=%22%3E%3Cscript%3Ealert(1)".to_owned(),

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use warren_broker::admin::NewAccount;
 use warren_browser::Browser;
 
 use crate::common::broker;
 use crate::person::{PASSWORD, Person};
-use crate::world::furnish;
+use crate::world::{POLICY, ask_to_join, furnish};
 
 fn script(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portal").join(name)
@@ -21,6 +22,10 @@ async fn look(size: &str) {
     let _world = furnish(&broker).await;
     let mut stranger = Person::stranger(&broker).await;
     assert_eq!(stranger.get("/").await.location(), "/sign-in?next=/");
+    let new = NewAccount { name: "work".parse().unwrap(), ipv4_range: None };
+    broker.admin.create_account(&new).await.unwrap();
+    broker.admin.set_policy("home", POLICY, None).await.unwrap();
+    let code = ask_to_join(&broker, "Kitchen Pi").await;
     let devices = broker.admin.devices("home").await.unwrap();
     let id = |name: &str| devices.iter().find(|it| it.name.as_str() == name).unwrap().id;
     let pages = json!([
@@ -29,12 +34,19 @@ async fn look(size: &str) {
         ["device", format!("/a/home/devices/{}#advanced", id("frankfurt"))],
         ["device-expired", format!("/a/home/devices/{}", id("old-laptop"))],
         ["map", "/a/home/map"],
+        ["access", "/a/home/access"],
+        ["access-text", "/a/home/access?view=text"],
+        ["access-start", "/a/work/access"],
         ["join", "/a/home/join"],
+        ["join-request", "/join/request"],
+        ["join-request-unknown", "/join/request?code=0000-0000"],
+        ["join-confirm", format!("/join/request?code={code}")],
         ["relays", "/a/home/relays"],
         ["settings", "/a/home/settings"],
         ["activity", "/a/home/activity"],
         ["users", "/a/home/users"],
         ["tokens", "/a/home/tokens"],
+        ["api", "/api"],
         ["operator", "/operator"],
         ["profile", "/profile"],
         ["totp", "/profile/totp"],
@@ -102,5 +114,24 @@ async fn somebodys_first_hour() {
     let (_device, done) =
         tokio::join!(async { tokio::time::timeout(Duration::from_secs(100), device).await }, flow);
     assert_eq!(done.unwrap().unwrap(), json!("done"));
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_admins_change_a_policy() {
+    let browser = Browser::find().unwrap();
+    let (_folder, broker) = broker().await;
+    broker.device("home", "laptop").await;
+    broker.device("home", "nas").await;
+    let job = browser
+        .script(script("access.mjs"))
+        .arguments(json!({
+            "url": broker.url,
+            "setUp": broker.set_up_link,
+            "password": PASSWORD,
+        }))
+        .within(Duration::from_secs(120));
+    let errors = tokio::task::spawn_blocking(move || job.run()).await.unwrap().unwrap();
+    assert_eq!(errors, json!([]));
     broker.stop().await;
 }

@@ -46,6 +46,7 @@ async fn pages_of_a_large_account_are_quick() {
         "/a/home/devices?q=device-9&sort=seen".to_owned(),
         format!("/a/home/devices/{device}"),
         "/a/home/map".to_owned(),
+        "/a/home/access".to_owned(),
         "/a/home/join".to_owned(),
         "/a/home/relays".to_owned(),
         "/a/home/users".to_owned(),

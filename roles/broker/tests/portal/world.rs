@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 
-use http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{Method, StatusCode};
 use warren_broker::admin::{DeviceChange, NewJoinKey, NewRelay, SetRelays};
 use warren_proto::{
-    CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, MappingBehaviour, NatReport, PathKind,
-    PathReport, PathReports, Register, RelayId,
+    BrokerIdentity, CheckIn, CheckInState, DeviceId, Endpoint, EndpointKind, JoinAsk, JoinAsked,
+    JoinReveal, MappingBehaviour, NatReport, PROTOCOL, PathKind, PathReport, PathReports, Register,
+    RelayId, join_code, join_code_message,
 };
 
 use crate::common::client::{Client, Events};
@@ -108,6 +111,73 @@ pub(crate) async fn furnish(broker: &TestBroker) -> World {
         }
     }
     World { _online: online }
+}
+
+/// A policy as people have one.
+pub(crate) const POLICY: &str = r#"# Who may reach what at home.
+[groups]
+family = ["ada@example.org", "mum@example.org", "device:mums-pc"]
+builders = ["tag:ci"]
+
+[[rules]]
+name = "everybody reaches their own devices"
+from = ["*"]
+to = ["own"]
+
+[[rules]]
+name = "the family uses the servers"
+comment = "Mum watches films from the NAS."
+from = ["group:family", "role:admin"]
+to = ["tag:server"]
+ports = ["tcp:80", "tcp:443", "tcp:445", "icmp"]
+
+[[rules]]
+name = "builds are deployed"
+from = ["group:builders"]
+to = ["tag:prod"]
+ports = ["tcp:22", "tcp:8000-8100"]
+
+[[rules]]
+from = ["device:home-assistant"]
+to = ["tag:camera", "virtual:printer.office-printer-gateway", "subnet:192.168.7.0/24@barn-gateway"]
+
+[[tests]]
+from = "user:ada@example.org"
+to = "tag:server"
+port = "tcp:443"
+expect = "allow"
+
+[[tests]]
+from = "tag:camera"
+to = "tag:server"
+expect = "deny"
+"#;
+
+/// Has a device ask to be let in, and returns the code that it shows.
+pub(crate) async fn ask_to_join(broker: &TestBroker, name: &str) -> String {
+    let link = broker.reusable("home").await;
+    let client = Client::connect(&link).await.unwrap();
+    let nonce = URL_SAFE_NO_PAD.encode([7; 32]);
+    let ask = JoinAsk {
+        protocol: PROTOCOL,
+        commitment: URL_SAFE_NO_PAD.encode(sha256(nonce.as_bytes())),
+        name: name.to_owned(),
+        os: "linux".to_owned(),
+        software: "0.1.0".to_owned(),
+    };
+    let asked: JoinAsked = client.post("/v1/node/join-requests", &ask).await.json();
+    let own = BrokerIdentity::Pin(link.pin.unwrap());
+    let code = join_code(&sha256(&join_code_message(&own, &nonce, &asked.nonce)));
+    let reveal = serde_json::to_vec(&JoinReveal { nonce }).unwrap();
+    let client = client.with_token(&asked.ticket);
+    let answer = client.call(Method::PUT, "/v1/node/join-requests/nonce", reveal).await;
+    assert!(answer.status.is_success(), "{answer:?}");
+    code
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().try_into().unwrap()
 }
 
 fn check_in(number: u16) -> CheckIn {
