@@ -38,7 +38,7 @@ pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "broker")]
 pub(crate) use admin_webhooks::{Switch, Webhooks};
 #[cfg(feature = "node")]
-pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up};
+pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up, WhyHere};
 #[cfg(feature = "relay")]
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 pub(crate) use service::{Role, Service, ServiceInstall};
@@ -110,6 +110,9 @@ pub(crate) enum Command {
     /// Find the path to a peer and measure it; ends when it is direct
     #[cfg(feature = "node")]
     Ping(Ping),
+    /// Say why this device and another one do or don't talk, and how
+    #[cfg(feature = "node")]
+    Why(WhyHere),
     /// Show what this network allows: UDP, IPv4, IPv6, NAT, port mapping
     #[cfg(feature = "node")]
     Netcheck,

@@ -21,6 +21,8 @@ mod serve;
 mod service;
 #[cfg(any(feature = "node", feature = "broker"))]
 mod shutdown;
+#[cfg(any(feature = "node", feature = "broker"))]
+mod why;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -76,6 +78,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Status(args) => on_one_thread(node::status(&global, &args)),
         #[cfg(feature = "node")]
         Command::Ping(args) => on_one_thread(node::ping(&global, &args)),
+        #[cfg(feature = "node")]
+        Command::Why(args) => on_one_thread(node::why(&global, args)),
         #[cfg(feature = "node")]
         Command::Netcheck => on_one_thread(node::netcheck(&global)),
         #[cfg(feature = "node")]

@@ -4,6 +4,7 @@ mod lport;
 mod netcheck;
 mod ping;
 pub(crate) mod status;
+mod why;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub(crate) use lport::lport;
 pub(crate) use netcheck::netcheck;
 pub(crate) use ping::ping;
 pub(crate) use status::status;
+pub(crate) use why::why;
 
 /// Where this machine's node keeps its things unless `--state` says otherwise.
 pub(crate) fn state_folder(global: &Global) -> PathBuf {

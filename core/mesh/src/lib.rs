@@ -83,7 +83,9 @@ pub use outcome::{
 pub use path::{Path, Rank, RelayHandle, Via};
 pub use reason::Reason;
 pub use relay::{StreamId, StreamTarget};
-pub use status::{Netcheck, PathState, PeerStatus, RelayStatus, RelayUse, StunStatus};
+pub use status::{
+    CandidateStatus, Netcheck, PathState, PeerStatus, RelayStatus, RelayUse, StunStatus,
+};
 pub use warren_turn::Mapping;
 pub use warren_turn::client::Failure as RelayFailure;
 

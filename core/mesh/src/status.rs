@@ -1,7 +1,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use warren_proto::{DeviceId, DeviceName, NatReport, RelayId, RelayTransport};
+use warren_proto::{DeviceId, DeviceName, EndpointKind, NatReport, RelayId, RelayTransport};
 use warren_turn::Mapping;
 use warren_turn::client::Failure;
 
@@ -61,6 +61,25 @@ pub struct PeerStatus {
     pub established: bool,
     /// The longest IP packet that its path carries, in bytes.
     pub mtu: u16,
+}
+
+/// One way to a peer that is known, and what has become of it, for `why`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandidateStatus {
+    /// Where it leads.
+    pub path: Path,
+    /// How the address is known; of a way through a relay it says nothing.
+    pub kind: EndpointKind,
+    /// The name of the relay that this device would use.
+    pub relay: Option<String>,
+    /// When it was probed last.
+    pub asked: Option<Instant>,
+    /// When a probe was answered last.
+    pub answered: Option<Instant>,
+    /// The smoothed round trip.
+    pub rtt: Option<Duration>,
+    /// Whether it is the path in use.
+    pub in_use: bool,
 }
 
 /// The relay of a path.

@@ -4,8 +4,8 @@ use warren_proto::Admission;
 
 use crate::cli::values::StaticEndpoint;
 use crate::cli::{DeviceExpiry, Devices};
-use crate::node::status::{path_word, way};
 use crate::output::{self, say};
+use crate::why::{path_word, way};
 
 pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow::Result<()> {
     match command {

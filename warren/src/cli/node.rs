@@ -100,6 +100,22 @@ pub(crate) struct Ping {
     pub(crate) count: Option<u32>,
 }
 
+/// Why this device and another one do or don't talk.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples, on the device `laptop`:\n  \
+    warren why laptop nas\n  \
+    warren why laptop nas 22\n  \
+    warren why phone laptop udp:53\n\
+    Of two other devices an admin is told: warren admin why phone nas")]
+pub(crate) struct WhyHere {
+    /// The device that asks
+    pub(crate) from: String,
+    /// The device that is asked; one of the two is this one
+    pub(crate) to: String,
+    /// Where: 22 (TCP), tcp:22, udp:53, icmp
+    pub(crate) port: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Lport {
     /// A port, or `auto`

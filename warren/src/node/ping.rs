@@ -3,6 +3,7 @@ use warren_node::local::{PathKind, PingReport, PingRequest};
 
 use crate::cli::{self, Global};
 use crate::output::{self, say};
+use crate::why::path_word;
 
 /// How many attempts without `--count`: enough for a slow path to be found.
 const DEFAULT_COUNT: u32 = 20;
@@ -57,7 +58,7 @@ fn line(report: &PingReport, is_news: bool) -> String {
     let path = match (report.path, report.endpoint, &report.relay) {
         (PathKind::Direct, Some(endpoint), _) => format!("direct via {endpoint}"),
         (PathKind::Relayed, _, Some(relay)) => format!("relayed by {relay}"),
-        (kind, _, _) => super::status::path_word(kind).to_owned(),
+        (kind, _, _) => path_word(kind).to_owned(),
     };
     let mut text = match (report.rtt_ms, report.found_after_ms, report.path_rtt_ms) {
         (Some(_), Some(found), Some(rtt)) => {

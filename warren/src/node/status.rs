@@ -1,10 +1,10 @@
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use warren_node::local::{HealthCode, NodeState, PathKind, PeerStatus, Status};
 
 use crate::cli::{self, Global};
 use crate::output::{self, say};
+use crate::why::{endpoint_word, path_word, way};
 
 /// `warren status`.
 pub(crate) async fn status(global: &Global, args: &cli::Status) -> anyhow::Result<()> {
@@ -124,31 +124,6 @@ fn details(peer: &PeerStatus) -> Vec<String> {
     way.into_iter().chain(traffic).map(|text| output::wrapped(&text, "    ")).collect()
 }
 
-/// Which way a path goes, or why there is none.
-pub(crate) fn way(
-    path: PathKind,
-    endpoint: Option<SocketAddr>,
-    relay: Option<&str>,
-    reason: Option<&str>,
-) -> Option<String> {
-    match (path, endpoint, relay, reason) {
-        (PathKind::Direct, Some(endpoint), _, _) => Some(format!("via {endpoint}")),
-        (PathKind::Relayed, _, Some(relay), None) => Some(format!("by {relay}")),
-        (PathKind::Relayed, _, Some(relay), Some(reason)) => Some(format!("by {relay} ({reason})")),
-        (_, _, _, reason) => reason.map(str::to_owned),
-    }
-}
-
-pub(crate) fn path_word(path: PathKind) -> &'static str {
-    match path {
-        PathKind::Direct => "direct",
-        PathKind::Relayed => "relayed",
-        PathKind::Connecting => "connecting",
-        PathKind::Idle => "idle",
-        PathKind::Unreachable => "unreachable",
-    }
-}
-
 fn state_word(state: NodeState) -> &'static str {
     match state {
         NodeState::NotJoined => "has joined no account: warren up --join LINK",
@@ -158,18 +133,6 @@ fn state_word(state: NodeState) -> &'static str {
         NodeState::Connecting => "connecting",
         NodeState::Connected => "connected",
         NodeState::Offline => "working without its broker",
-    }
-}
-
-fn endpoint_word(kind: warren_proto::EndpointKind) -> &'static str {
-    use warren_proto::EndpointKind;
-    match kind {
-        EndpointKind::Host => "own interface",
-        EndpointKind::Static => "static",
-        EndpointKind::Mapped => "mapped by the router",
-        EndpointKind::Reflexive => "seen by STUN",
-        EndpointKind::Observed => "observed",
-        EndpointKind::Other => "other",
     }
 }
 

@@ -4,9 +4,13 @@ use warren_proto::{CheckInState, DeviceId, Peer as Entry, RelayTransport};
 use warren_turn::Family;
 
 use super::Mesh;
+use crate::candidates::Candidate;
 use crate::path::{Path, Rank, Via};
 use crate::peer::Peer;
-use crate::{Counters, Netcheck, PathState, PeerStatus, Reason, RelayStatus, RelayUse, StunStatus};
+use crate::{
+    CandidateStatus, Counters, Netcheck, PathState, PeerStatus, Reason, RelayStatus, RelayUse,
+    StunStatus,
+};
 
 impl Mesh {
     /// All peers of the netmap, by id.
@@ -19,6 +23,24 @@ impl Mesh {
         let netmap = self.netmap.as_ref()?;
         let at = netmap.peers.binary_search_by_key(&id, |entry| entry.id).ok()?;
         self.status(netmap.peers.get(at)?)
+    }
+
+    /// The ways to a peer that are known, and what has become of each; none where it isn't in the
+    /// netmap.
+    pub fn candidates(&self, id: DeviceId) -> Vec<CandidateStatus> {
+        let Some(peer) = self.peers.by_id(id).and_then(|at| self.peers.get(at)) else {
+            return Vec::new();
+        };
+        let status = |(path, candidate): (Path, &Candidate)| CandidateStatus {
+            path,
+            kind: candidate.kind,
+            relay: path.via.relay().and_then(|it| Some(self.relays.get(it)?.info.name.clone())),
+            asked: candidate.asked,
+            answered: candidate.answered,
+            rtt: candidate.rtt,
+            in_use: peer.live() == Some(path),
+        };
+        peer.candidates.iter().map(status).collect()
     }
 
     fn status(&self, entry: &Entry) -> Option<PeerStatus> {

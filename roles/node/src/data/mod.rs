@@ -18,7 +18,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use warren_mesh::{BrokerState, LocalAddress, MapSource, Mesh, Netcheck, OutboundDrop, PeerStatus};
+use warren_mesh::{
+    BrokerState, CandidateStatus, LocalAddress, MapSource, Mesh, Netcheck, OutboundDrop, PeerStatus,
+};
 use warren_net::{Finding, HostNetwork, TunConfig, UdpConfig};
 use warren_proto::{CheckInState, ConnectSignal, Delta, DeviceId, Netmap};
 use zeroize::Zeroizing;
@@ -75,6 +77,7 @@ enum Command {
     Echo(Echo),
     Rebind(UdpConfig, oneshot::Sender<Result<(u16, Vec<Finding>), warren_net::Error>>),
     Snapshot(oneshot::Sender<Snapshot>),
+    Candidates(DeviceId, oneshot::Sender<Vec<CandidateStatus>>),
     Stop,
 }
 
@@ -221,6 +224,13 @@ impl DataClient {
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, Gone> {
         let (answer, answered) = oneshot::channel();
         self.tell(Command::Snapshot(answer)).await;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// The ways to a peer, and what has become of each.
+    pub(crate) async fn candidates(&self, peer: DeviceId) -> Result<Vec<CandidateStatus>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Candidates(peer, answer)).await;
         answered.await.map_err(|_| Gone)
     }
 

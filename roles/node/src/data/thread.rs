@@ -245,6 +245,9 @@ impl<'e> Worker<'e> {
             Command::Snapshot(answer) => {
                 let _ = answer.send(snapshot(&self.pump.mesh, self.counters()));
             }
+            Command::Candidates(peer, answer) => {
+                let _ = answer.send(mesh.candidates(peer));
+            }
             Command::Stop => {}
         }
     }

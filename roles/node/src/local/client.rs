@@ -10,6 +10,7 @@ use super::message::{
     PingRequest, Reply, Request,
 };
 use super::status::Status;
+use super::why::{WhyReport, WhyRequest};
 
 /// The daemon could not be asked, or said no.
 #[derive(Debug, Error)]
@@ -117,6 +118,16 @@ impl Client {
         let reply = self.ask(&Request::Netcheck).await?;
         let Reply::Netcheck(report) = reply else { return Err(unexpected(&reply)) };
         Ok(report)
+    }
+
+    /// [`Request::Why`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
+    pub async fn why(&self, request: WhyRequest) -> Result<WhyReport, LocalError> {
+        let reply = self.ask(&Request::Why(request)).await?;
+        let Reply::Why(report) = reply else { return Err(unexpected(&reply)) };
+        Ok(*report)
     }
 
     /// [`Request::ListenPort`].

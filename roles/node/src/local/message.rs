@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use warren_proto::{NatReport, PathKind, RelayTransport};
 
 use super::status::Status;
+use super::why::{WhyReport, WhyRequest};
 
 /// What the command line asks of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub enum Request {
     Ping(PingRequest),
     /// What can be known of the network around. [`Reply::Netcheck`].
     Netcheck,
+    /// Why this device and another one do or don't talk. [`Reply::Why`].
+    Why(WhyRequest),
     /// Show or set the UDP listen port. [`Reply::ListenPort`].
     ListenPort {
         /// What to set, if anything.
@@ -290,6 +293,8 @@ pub enum Reply {
     Ping(PingReport),
     /// For [`Request::Netcheck`].
     Netcheck(NetcheckReport),
+    /// For [`Request::Why`].
+    Why(Box<WhyReport>),
     /// For [`Request::ListenPort`].
     ListenPort(ListenPortChange),
     /// For [`Request::Counters`].

@@ -8,6 +8,7 @@
 mod client;
 mod message;
 mod status;
+mod why;
 
 pub(crate) mod server;
 
@@ -20,3 +21,4 @@ pub use status::{
     BrokerStatus, Health, HealthCode, NodeState, NodeStatus, PeerStatus, SCHEMA, Status,
 };
 pub use warren_proto::PathKind;
+pub use why::{CandidateReport, Fate, WhyReport, WhyRequest};

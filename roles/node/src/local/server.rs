@@ -4,6 +4,7 @@ mod netcheck;
 mod ping;
 mod up;
 mod watch;
+mod why;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -162,6 +163,11 @@ async fn answer(
             let view = context.view.borrow().clone();
             let result = netcheck::netcheck(&view).await;
             replies.send_result(result.map(Reply::Netcheck)).await
+        }
+        Request::Why(request) => {
+            let view = context.view.borrow().clone();
+            let result = why::why(&view, request).await;
+            replies.send_result(result.map(|report| Reply::Why(Box::new(report)))).await
         }
         Request::ListenPort { set } => {
             let result = context.order(|answer| Order::ListenPort { set, answer }).await;

@@ -48,7 +48,7 @@ pub(super) async fn netcheck(view: &View) -> Result<NetcheckReport, Failure> {
     })
 }
 
-fn relay(status: &RelayStatus) -> RelayReport {
+pub(super) fn relay(status: &RelayStatus) -> RelayReport {
     RelayReport {
         name: status.name.clone(),
         rtt_ms: status.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),

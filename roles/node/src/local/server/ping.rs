@@ -54,9 +54,7 @@ impl<'v> Target<'v> {
             return Err(not_up(view.state));
         };
         let this = &netmap.this;
-        let is_self = this.name.as_str() == label(netmap, name)
-            || name.parse().is_ok_and(|ip: IpAddr| ip == this.ipv4 || ip == this.ipv6);
-        if is_self {
+        if is_self(netmap, name) {
             let text = "that is this device itself; 'warren status' lists the others";
             return Err(Failure::new(FailureCode::Invalid, text));
         }
@@ -151,13 +149,20 @@ impl<'v> Target<'v> {
 }
 
 /// By name, full name or address; and whether by the IPv6 address.
-fn find_peer<'n>(netmap: &'n Netmap, name: &str) -> Option<(&'n Peer, bool)> {
+pub(super) fn find_peer<'n>(netmap: &'n Netmap, name: &str) -> Option<(&'n Peer, bool)> {
     if let Ok(ip) = name.parse::<IpAddr>() {
         let by_address = |peer: &&Peer| ip == peer.ipv4 || ip == peer.ipv6;
         return netmap.peers.iter().find(by_address).map(|peer| (peer, ip.is_ipv6()));
     }
     let label = label(netmap, name);
     netmap.peers.iter().find(|peer| peer.name.as_str() == label).map(|peer| (peer, false))
+}
+
+/// Whether this device is called so, or has that address.
+pub(super) fn is_self(netmap: &Netmap, name: &str) -> bool {
+    let this = &netmap.this;
+    this.name.as_str() == label(netmap, name)
+        || name.parse().is_ok_and(|ip: IpAddr| ip == this.ipv4 || ip == this.ipv6)
 }
 
 /// A name without the account's domain.
