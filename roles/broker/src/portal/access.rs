@@ -22,7 +22,7 @@ use warren_store::ActivityFilter;
 use warren_web::{Layout, When};
 
 use self::draft::{Draft, Fields, Kind, Open, Place, Sent};
-use self::findings::Findings;
+use self::findings::{Findings, Told};
 use self::words::{Choices, Known, Word};
 use super::answer::{Answer, done, page_with, refused_status, sentence};
 use super::browser::Form;
@@ -41,7 +41,7 @@ struct Group {
     place: String,
     name: String,
     members: Vec<Word>,
-    problems: Vec<String>,
+    problems: Vec<Told>,
     editor: Option<Editor>,
 }
 
@@ -53,7 +53,7 @@ struct Rule {
     from: Vec<Word>,
     to: Vec<Word>,
     ports: Vec<Word>,
-    problems: Vec<String>,
+    problems: Vec<Told>,
     editor: Option<Editor>,
 }
 
@@ -66,7 +66,7 @@ struct Test {
     allow: bool,
     /// Whether it does; nobody knows while the text has errors.
     holds: Option<bool>,
-    problems: Vec<String>,
+    problems: Vec<Told>,
     editor: Option<Editor>,
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use warren_broker::admin::NewAccount;
+use warren_broker::admin::{NewAccount, NewWebhook};
 use warren_browser::Browser;
 
 use crate::common::broker;
@@ -26,6 +26,9 @@ async fn look(size: &str) {
     broker.admin.create_account(&new).await.unwrap();
     broker.admin.set_policy("home", POLICY, None).await.unwrap();
     let code = ask_to_join(&broker, "Kitchen Pi").await;
+    let url = "https://hooks.example.org/warren".to_owned();
+    let new = NewWebhook { url, events: ["device".to_owned()].into() };
+    let webhook = broker.admin.create_webhook("home", &new).await.unwrap().id;
     let devices = broker.admin.devices("home").await.unwrap();
     let id = |name: &str| devices.iter().find(|it| it.name.as_str() == name).unwrap().id;
     let pages = json!([
@@ -46,8 +49,12 @@ async fn look(size: &str) {
         ["activity", "/a/home/activity"],
         ["users", "/a/home/users"],
         ["tokens", "/a/home/tokens"],
+        ["webhooks", "/a/home/webhooks"],
+        ["webhook", format!("/a/home/webhooks/{webhook}")],
+        ["webhooks-none", "/a/work/webhooks"],
         ["api", "/api"],
         ["operator", "/operator"],
+        ["operator-account", "/operator/accounts/work"],
         ["profile", "/profile"],
         ["totp", "/profile/totp"],
         ["not-found", "/a/nobody/devices"],

@@ -174,16 +174,24 @@ fn verdict(report: &Report, is_changed: bool) -> (String, Tone) {
     }
 }
 
+/// What is wrong with an entry.
+#[derive(Clone)]
+pub(super) struct Told {
+    pub(super) is_error: bool,
+    pub(super) message: String,
+}
+
 /// What is wrong, by the line that an entry begins at: what stands further down is a part of it.
-pub(super) fn by_entry(report: &Report, outline: &Outline) -> BTreeMap<usize, Vec<String>> {
+pub(super) fn by_entry(report: &Report, outline: &Outline) -> BTreeMap<usize, Vec<Told>> {
     let groups = outline.groups.iter().map(|it| it.line);
     let rules = outline.rules.iter().map(|it| it.line);
     let tests = outline.tests.iter().map(|it| it.line);
-    let mut problems: BTreeMap<usize, Vec<String>> =
+    let mut problems: BTreeMap<usize, Vec<Told>> =
         groups.chain(rules).chain(tests).map(|line| (line, Vec::new())).collect();
     for problem in &report.problems {
         if let Some((_, of_entry)) = problems.range_mut(..=problem.line).next_back() {
-            of_entry.push(sentence(&problem.message));
+            let is_error = problem.severity == Severity::Error;
+            of_entry.push(Told { is_error, message: sentence(&problem.message) });
         }
     }
     problems
