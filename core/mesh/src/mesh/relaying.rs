@@ -128,15 +128,18 @@ impl Mesh {
     /// The same for one peer.
     pub(super) fn relay_found_for(&mut self, handle: PeerHandle, now: Instant) {
         let Some(peer) = self.peers.get(handle) else { return };
-        let has_none = peer.live_path().is_none() && peer.relaying.used.is_empty();
+        let sought = peer.seek.is_some();
         let failed = peer.failure.is_some() && is_recent(peer.wanted, super::seek::WISH, now);
+        let has_none = peer.live_path().is_none() && peer.relaying.used.is_empty();
         let head_start = self.timers.is_set(Timer::Peer(handle, PeerTimer::Relay));
-        if !has_none || head_start || self.choose_relay(handle, now).is_none() {
+        // Most peers of a map are idle: for them nothing is chosen.
+        let wants_one = (sought || failed) && has_none && !head_start;
+        if !wants_one || self.choose_relay(handle, now).is_none() {
             return;
         }
-        if self.peers.get(handle).is_some_and(|peer| peer.seek.is_some()) {
+        if sought {
             self.begin_relaying(handle, now);
-        } else if failed {
+        } else {
             self.seek(handle, Wish::Ours, now);
         }
     }

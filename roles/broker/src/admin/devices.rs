@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use warren_coord::policy::Members;
 use warren_coord::{
-    Account as CoordAccount, By, Ctx, DeviceEdit, DeviceView, PathView, Refused, Right,
+    Account as CoordAccount, By, Ctx, DeviceEdit, DeviceView, PathView, Prepared, Refused, Right,
 };
 use warren_proto::{DeviceId, DeviceName, ErrorCode, RelayId, UserId, read_join_code};
 
@@ -253,37 +253,41 @@ pub(crate) fn owner_of(
     owner.map(|owner| Some(Some(owner))).ok_or_else(nobody)
 }
 
-async fn expire_device(
-    State(broker): Shared,
-    Asker(by): Asker,
-    Path((account, device)): Path<(String, String)>,
+/// Has a device changed as `decide` says, and shows it as it is then.
+async fn changed(
+    broker: &Broker,
+    by: By,
+    (account, device): (String, String),
+    decide: fn(&CoordAccount, DeviceId, &Ctx) -> Result<Prepared<()>, Refused>,
 ) -> ApiResult<Json<Device>> {
     let handle = broker.accounts.find(&account)?;
     let device = find_device(&handle, &device)?;
-    handle.durable(by, move |account, ctx| account.prepare_expire(device, ctx)).await?;
-    shown(&broker, &handle, device)
+    handle.durable(by, move |account, ctx| decide(account, device, ctx)).await?;
+    shown(broker, &handle, device)
+}
+
+async fn expire_device(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path(device): Path<(String, String)>,
+) -> ApiResult<Json<Device>> {
+    changed(&broker, by, device, CoordAccount::prepare_expire).await
 }
 
 async fn renew_device(
     State(broker): Shared,
     Asker(by): Asker,
-    Path((account, device)): Path<(String, String)>,
+    Path(device): Path<(String, String)>,
 ) -> ApiResult<Json<Device>> {
-    let handle = broker.accounts.find(&account)?;
-    let device = find_device(&handle, &device)?;
-    handle.durable(by, move |account, ctx| account.prepare_renew(device, ctx)).await?;
-    shown(&broker, &handle, device)
+    changed(&broker, by, device, CoordAccount::prepare_renew).await
 }
 
 async fn approve_device(
     State(broker): Shared,
     Asker(by): Asker,
-    Path((account, device)): Path<(String, String)>,
+    Path(device): Path<(String, String)>,
 ) -> ApiResult<Json<Device>> {
-    let handle = broker.accounts.find(&account)?;
-    let device = find_device(&handle, &device)?;
-    handle.durable(by, move |account, ctx| account.prepare_approve(device, ctx)).await?;
-    shown(&broker, &handle, device)
+    changed(&broker, by, device, CoordAccount::prepare_approve).await
 }
 
 async fn refuse_device(
