@@ -99,6 +99,18 @@ id! {
     DeliveryId
 }
 id! {
+    /// Names a port forward of an edge.
+    ForwardId
+}
+id! {
+    /// Names a virtual device behind an edge.
+    VirtualDeviceId
+}
+id! {
+    /// Names a gateway: a network behind an edge.
+    GatewayId
+}
+id! {
     /// Names one run of a node: drawn anew each time the process starts, sent in
     /// [`crate::INSTANCE_HEADER`]. An instance that comes back after another one took its place
     /// betrays two machines with one identity.

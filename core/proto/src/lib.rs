@@ -6,6 +6,7 @@
 //! the steps; the golden files in `tests/golden` only grow.
 
 mod check;
+mod edge;
 mod endpoint;
 mod event_codec;
 mod filter;
@@ -22,14 +23,19 @@ mod relay;
 mod relay_event_codec;
 
 pub use check::{IPV6_PREFIX, InvalidMap, InvalidRange, check_range};
+pub use edge::{
+    EDGE, EdgeDuty, EdgeOffer, EdgeState, Forward, ForwardProtocol, Gateway, LanSource, LanTarget,
+    MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_FORWARDS, MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, MacAddr,
+    ParseMacError, VirtualDevice, VirtualPeer,
+};
 pub use endpoint::{
     Endpoint, EndpointKind, MAX_ENDPOINTS, MappingBehaviour, NatReport, is_usable_endpoint,
 };
 pub use event_codec::ParseEventError;
 pub use filter::{Filter, FilterRule, InvalidPorts, Ports, Sources, Target};
 pub use id::{
-    AccountId, ApiTokenId, DeliveryId, DeviceId, InstanceId, InvitationId, JoinKeyId, ParseIdError,
-    RelayId, UserId, WebSessionId, WebhookId,
+    AccountId, ApiTokenId, DeliveryId, DeviceId, ForwardId, GatewayId, InstanceId, InvitationId,
+    JoinKeyId, ParseIdError, RelayId, UserId, VirtualDeviceId, WebSessionId, WebhookId,
 };
 pub use join_link::{JoinLink, ParseJoinLinkError, Pin};
 pub use join_request::{

@@ -1,0 +1,296 @@
+//! What an edge device opens of the LAN that it stands in.
+//!
+//! The broker owns it and gives each edge its [`EdgeDuty`] with the netmap, already decided: what is
+//! disabled or out of its hours isn't in it. The other devices are told what stands behind an edge by
+//! its [`EdgeOffer`]. The LAN side is IPv4: that is where addresses collide; a LAN device that has a
+//! public IPv6 address needs no edge to be told apart.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{DeviceName, ForwardId, GatewayId, Ports, VirtualDeviceId};
+
+/// The capability of a device whose owner has made it an edge (`warren edge enable`). Without it the
+/// broker may know of forwards, but gives no duty: what is behind a device is opened by the device.
+pub const EDGE: &str = "edge";
+
+/// The most forwards of one edge.
+pub const MAX_FORWARDS: usize = 4096;
+
+/// The most virtual devices of one edge.
+pub const MAX_VIRTUAL_DEVICES: usize = 1024;
+
+/// The most gateways of one edge.
+pub const MAX_GATEWAYS: usize = 64;
+
+/// All that an edge shall open.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeDuty {
+    /// Ports of its mesh address that lead to LAN devices. No two take one port of one protocol.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<Forward>,
+    /// LAN devices that have a mesh address of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_devices: Vec<VirtualDevice>,
+    /// Networks behind it, as the mesh reaches them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<Gateway>,
+}
+
+/// A port, or some in a row, of an edge's mesh address that leads to a LAN device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// Which one.
+    pub id: ForwardId,
+    /// What people call it.
+    pub name: String,
+    /// What it takes.
+    pub protocol: ForwardProtocol,
+    /// The first port on the mesh address, 1 to 65,535.
+    pub port: u16,
+    /// The last one, not below the first.
+    pub last_port: u16,
+    /// Where to.
+    pub target: LanTarget,
+    /// The target's port that the first one leads to; the others follow in order. Never so high that
+    /// the last would pass 65,535.
+    pub target_port: u16,
+    /// What the LAN device sees as the source.
+    #[serde(default)]
+    pub source: LanSource,
+}
+
+/// What a forward takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardProtocol {
+    /// TCP alone.
+    Tcp,
+    /// UDP alone.
+    Udp,
+    /// TCP and UDP.
+    Both,
+}
+
+/// What a LAN device sees as the source of what comes through an edge.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum LanSource {
+    /// The edge's LAN address: answers find back by themselves.
+    #[default]
+    Masquerade,
+    /// The mesh address of who asks: the LAN needs a route to the mesh by the edge.
+    Transparent,
+}
+
+/// A device of the LAN, or of a network behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LanTarget {
+    /// Its address, as of when it was chosen.
+    pub ip: Ipv4Addr,
+    /// What it is known by where its address changes with its lease. Absent across a router.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+}
+
+/// A LAN device with a mesh address and a name of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualDevice {
+    /// Which one.
+    pub id: VirtualDeviceId,
+    /// Its name, unique on its edge; in DNS `<name>.<edge>.<account>.<suffix>`.
+    pub name: DeviceName,
+    /// Its mesh address.
+    pub ipv4: Ipv4Addr,
+    /// The LAN device.
+    pub target: LanTarget,
+    /// What is let through. Absent: everything.
+    #[serde(default = "all_ports", skip_serializing_if = "is_all_ports")]
+    pub ports: Vec<Ports>,
+    /// What the LAN device sees as the source.
+    #[serde(default)]
+    pub source: LanSource,
+}
+
+/// A network behind an edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Which one.
+    pub id: GatewayId,
+    /// As the mesh knows it: a part of the account's range where sites collide, or the network itself.
+    pub mesh: Ipv4Net,
+    /// As the LAN knows it; as large, and address by address the same one.
+    pub lan: Ipv4Net,
+    /// What the LAN sees as the source.
+    #[serde(default)]
+    pub source: LanSource,
+}
+
+/// What the other devices are told of an edge: what they reach by it beside itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeOffer {
+    /// The virtual devices that this device may see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_devices: Vec<VirtualPeer>,
+    /// The networks that this device may reach, as the mesh knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<Ipv4Net>,
+}
+
+/// A virtual device as the others know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualPeer {
+    /// Its name, unique on its edge.
+    pub name: DeviceName,
+    /// Its mesh address.
+    pub ipv4: Ipv4Addr,
+}
+
+/// What an edge says of itself with its check-ins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeState {
+    /// When the last scan ended, in seconds since the Unix epoch. Absent: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scanned_unix: Option<u64>,
+    /// How many devices it found.
+    #[serde(default)]
+    pub devices: u32,
+    /// What doesn't work, and what to do about it, for people; at most [`MAX_EDGE_PROBLEMS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// The most [`EdgeState::problems`] that are told; each at most [`MAX_EDGE_PROBLEM`] bytes.
+pub const MAX_EDGE_PROBLEMS: usize = 8;
+
+/// The longest of [`EdgeState::problems`], in bytes.
+pub const MAX_EDGE_PROBLEM: usize = 200;
+
+fn all_ports() -> Vec<Ports> {
+    vec![Ports::All]
+}
+
+fn is_all_ports(ports: &[Ports]) -> bool {
+    ports == [Ports::All]
+}
+
+/// A text was no MAC address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a MAC address is written '3c:52:82:01:02:03'")]
+pub struct ParseMacError;
+
+/// The address of a network card (EUI-48), written in lower case with colons.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// Whether it was made up by its device, as telephones do for each network: the bit 'locally
+    /// administered' is set (IEEE 802, clause 8.4).
+    pub fn is_randomised(self) -> bool {
+        self.0[0] & 2 != 0
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MacAddr({self})")
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = ParseMacError;
+
+    /// Takes colons or hyphens between the bytes, and capitals.
+    fn from_str(s: &str) -> Result<Self, ParseMacError> {
+        let mut bytes = [0; 6];
+        let mut parts = s.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or(ParseMacError)?;
+            if !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return Err(ParseMacError);
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| ParseMacError)?;
+        }
+        if parts.next().is_none() { Ok(Self(bytes)) } else { Err(ParseMacError) }
+    }
+}
+
+impl TryFrom<String> for MacAddr {
+    type Error = ParseMacError;
+
+    fn try_from(s: String) -> Result<Self, ParseMacError> {
+        s.parse()
+    }
+}
+
+impl From<MacAddr> for String {
+    fn from(mac: MacAddr) -> Self {
+        mac.to_string()
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for MacAddr {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "MacAddr".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "The address of a network card, with colons.",
+            "pattern": "^([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}$"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses_are_read_as_people_write_them() {
+        let mac: MacAddr = "3C-52-82-01-02-Ff".parse().unwrap();
+        assert_eq!(mac.to_string(), "3c:52:82:01:02:ff");
+        assert!(!mac.is_randomised());
+        assert!("da:a1:19:00:00:01".parse::<MacAddr>().unwrap().is_randomised());
+        for text in
+            ["", "3c:52:82:01:02", "3c:52:82:01:02:03:04", "3c:52:82:01:2:03", "+1:+2:+3:+4:+5:+6"]
+        {
+            assert_eq!(text.parse::<MacAddr>(), Err(ParseMacError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duty_says_no_more_than_it_must() {
+        assert_eq!(serde_json::to_string(&EdgeDuty::default()).unwrap(), "{}");
+        let device = VirtualDevice {
+            id: VirtualDeviceId(1),
+            name: DeviceName::from_free_text("camera"),
+            ipv4: Ipv4Addr::new(100, 80, 7, 1),
+            target: LanTarget { ip: Ipv4Addr::new(192, 168, 1, 9), mac: None },
+            ports: vec![Ports::All],
+            source: LanSource::Masquerade,
+        };
+        let json = serde_json::to_value(&device).unwrap();
+        assert_eq!(json["target"], serde_json::json!({ "ip": "192.168.1.9" }));
+        assert!(json.get("ports").is_none());
+        assert_eq!(serde_json::from_value::<VirtualDevice>(json).unwrap(), device);
+    }
+}
