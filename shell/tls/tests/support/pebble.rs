@@ -1,7 +1,7 @@
 //! A real ACME authority, Debian's `pebble`, with its own DNS, for the tests of all whose certificates
 //! come from one. (`testing/setup.sh` installs it; `WARREN_SKIP_PEBBLE=1` does without.)
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -13,6 +13,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+mod ports;
+
+pub(crate) use ports::free_port;
 
 pub(crate) type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
 
@@ -37,19 +41,6 @@ fn run(command: &mut Command) -> Program {
     Program(child.unwrap_or_else(|error| panic!("{name}: {error}; run testing/setup.sh test")))
 }
 
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn free_dns_port() -> u16 {
-    loop {
-        let port = free_port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
 /// An authority whose validation comes to `tls_port`.
 pub(crate) struct Pebble {
     _dns: Program,
@@ -67,7 +58,7 @@ impl Pebble {
         let (cert, private) = (folder.join("pebble.crt"), folder.join("pebble.key"));
         std::fs::write(&cert, certificate.pem()).unwrap();
         std::fs::write(&private, key.serialize_pem()).unwrap();
-        let (port, management, dns) = (free_port(), free_port(), free_dns_port());
+        let (port, management, dns) = (free_port(), free_port(), free_port());
         let settings = serde_json::json!({"pebble": {
             "listenAddress": format!("127.0.0.1:{port}"),
             "managementListenAddress": format!("127.0.0.1:{management}"),
