@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
-use warren_coord::{BrokerSettings, By, Entry, NewJoinKey, People};
+use warren_coord::{BrokerSettings, By, Entry, NewJoinKey};
 use warren_proto::{AccountId, JoinLink, PROTOCOL, Pin, RelayInit};
 use warren_store::Store;
 
@@ -23,6 +23,7 @@ use crate::backup::{Manifest, Unpacked};
 use crate::config::{Limits, PublicUrl, ServeConfig, SetLogFilter, TlsMode};
 use crate::data_dir::DataDir;
 use crate::embedded::{RelayPlan, RelayRuntime, RunningRelay};
+use crate::first_start::FirstStart;
 use crate::join_requests::JoinRequests;
 use crate::members;
 use crate::people::PeopleHandle;
@@ -36,9 +37,6 @@ use crate::tls::{Authority, Tls};
 use crate::webhooks::Targets;
 use crate::{addresses, api, backup, server, webhooks};
 
-const FIRST_ACCOUNT: &str = "home";
-/// How long the link of the first start may be used, in seconds.
-const FIRST_LINK_LIFETIME: u64 = 24 * 3600;
 /// File descriptors kept for database, sockets and the rest.
 const OTHER_FILES: usize = 64;
 const USUAL_FILE_LIMIT: usize = 1024;
@@ -54,7 +52,7 @@ pub(crate) struct Broker {
     pub(crate) store: Store,
     pub(crate) data: Arc<DataDir>,
     authority: Option<Arc<Authority>>,
-    url: PublicUrl,
+    pub(crate) url: PublicUrl,
     listen: SocketAddr,
     stun: Vec<SocketAddr>,
     problems: Vec<String>,
@@ -211,9 +209,7 @@ impl Broker {
 /// A broker that is up; it serves once it is [run](Running::run).
 pub struct Running {
     broker: Arc<Broker>,
-    first_link: Option<String>,
-    set_up_link: Option<String>,
-    is_unused: bool,
+    first: FirstStart,
     guessed_url: bool,
     server: Server,
     admin: AdminServer,
@@ -297,15 +293,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         set_log_filter: config.set_log_filter.clone(),
         webhooks: webhooks::Sender::new(Targets(config.webhook_targets.clone()))?,
     });
-    let first = first_account(&broker).await?;
-    let first_link = match &first {
-        Some(account) if config.first_link => Some(first_link(&broker, account).await?),
-        Some(_) | None => None,
-    };
-    let set_up_link = match config.first_link && broker.people.read(People::needs_set_up) {
-        true => Some(set_up_link(&broker).await?),
-        false => None,
-    };
+    let first = FirstStart::prepare(&broker, config.first_link).await?;
     let connections = config.limits.connections.min(room);
     let strangers = config.limits.strangers.min(connections / 4).max(1);
     let limits = Arc::new(Limits { connections, strangers, ..config.limits.clone() });
@@ -317,9 +305,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
             .merge(portal::router(broker.clone(), limits.clone(), trusted.clone(), &broker.url));
     Ok(Running {
         broker,
-        first_link,
-        set_up_link,
-        is_unused: first.is_some(),
+        first,
         guessed_url: config.public_url.is_none(),
         server: Server {
             listener,
@@ -352,11 +338,6 @@ impl Running {
         self.broker.url.to_string()
     }
 
-    /// Whether no device had joined yet when the broker started.
-    pub fn is_unused(&self) -> bool {
-        self.is_unused
-    }
-
     /// Whether the URL is a guess.
     pub fn url_is_guessed(&self) -> bool {
         self.guessed_url
@@ -377,14 +358,9 @@ impl Running {
         &self.broker.problems
     }
 
-    /// A one-time join link for account `home`, while the broker has no device at all.
-    pub fn first_link(&self) -> Option<&str> {
-        self.first_link.as_deref()
-    }
-
-    /// A one-time link by which somebody becomes the first operator, while there is none.
-    pub fn set_up_link(&self) -> Option<&str> {
-        self.set_up_link.as_deref()
+    /// What a first start offers.
+    pub fn first(&self) -> &FirstStart {
+        &self.first
     }
 
     /// The data folder.
@@ -440,34 +416,7 @@ impl Running {
     }
 }
 
-/// The account of the first start, as long as nobody has joined.
-async fn first_account(broker: &Broker) -> Result<Option<Arc<AccountHandle>>> {
-    match broker.accounts.all().as_slice() {
-        [] => {
-            let name = FIRST_ACCOUNT.parse().context("'home' is a name")?;
-            broker.accounts.create(By::BROKER, name, None).await.map(Some).map_err(|it| failed(&it))
-        }
-        [only] if only.read(warren_coord::Account::device_count) == 0 => Ok(Some(only.clone())),
-        [_, ..] => Ok(None),
-    }
-}
-
-/// A fresh one-time link: the first start may have been cut short before its link was read.
-async fn first_link(broker: &Broker, account: &Arc<AccountHandle>) -> Result<String> {
-    let key = NewJoinKey { expires_in: Some(FIRST_LINK_LIFETIME), ..NewJoinKey::default() };
-    let created =
-        broker.create_join_key(By::BROKER, account, key).await.map_err(|it| failed(&it))?;
-    Ok(created.link)
-}
-
-/// A fresh one-time link to the portal's first page.
-async fn set_up_link(broker: &Broker) -> Result<String> {
-    let made = broker.people.durable(By::BROKER, People::prepare_set_up_link).await;
-    let made = made.map_err(|it| failed(&it))?;
-    Ok(format!("{}/set-up#{}", broker.url, made.secret))
-}
-
-fn failed(failure: &Failure) -> anyhow::Error {
+pub(crate) fn failed(failure: &Failure) -> anyhow::Error {
     anyhow::anyhow!("{}", failure.operator_text())
 }
 

@@ -13,6 +13,7 @@ mod config;
 mod data_dir;
 mod embedded;
 mod export;
+mod first_start;
 #[cfg(test)]
 mod fixture;
 mod join_requests;
@@ -39,6 +40,7 @@ pub use config::{
     FALLBACK_HTTPS_PORT, HTTPS_PORT, Limits, STUN_PORT, ServeConfig, SetLogFilter, TlsMode,
 };
 pub use embedded::{RelayConnection, RelayPlan, RelayRuntime, RunningRelay, Starting};
+pub use first_start::FirstStart;
 
 pub use warren_coord::DeviceLimit;
 pub use warren_tls::AcmeConfig;
@@ -67,25 +69,29 @@ fn greeting(running: &Running) -> String {
     for problem in running.problems() {
         text.push_str(&format!("\nProblem: {problem}.\n"));
     }
-    if let Some(link) = running.set_up_link() {
+    let (first, data) = (running.first(), running.data());
+    if let Some(link) = &first.set_up_link {
         text.push_str(&format!(
             "\nThe portal is new. Whoever opens this within a day becomes its operator:\n\n  {link}\n"
         ));
+    } else if first.has_no_operator {
+        text.push_str(&format!(
+            "The portal has no operator yet. A link for the first one: \
+             warren admin --data {} users create E-MAIL --operator\n",
+            data.display()
+        ));
     }
-    if let Some(link) = running.first_link() {
+    if let Some(link) = &first.join_link {
         text.push_str(&format!(
             "\nA link for your first device, good for one device within a day:\n\n  \
              warren up --join '{link}'\n\n"
         ));
     }
     // A link is a secret: where nobody reads along at a terminal, a log would keep it.
-    let more = match running.is_unused() && running.first_link().is_none() {
+    let more = match first.is_unused && first.join_link.is_none() {
         true => "No device has joined yet. A link for the first one:",
         false => "More links:",
     };
-    text.push_str(&format!(
-        "{more} warren admin --data {} join-keys create\n",
-        running.data().display()
-    ));
+    text.push_str(&format!("{more} warren admin --data {} join-keys create\n", data.display()));
     text
 }

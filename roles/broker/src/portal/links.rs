@@ -25,6 +25,8 @@ struct LinkPage {
     layout: Layout,
     title: &'static str,
     text: &'static str,
+    /// What to type where the link isn't at hand.
+    command: &'static str,
     action: &'static str,
     error: String,
 }
@@ -117,25 +119,29 @@ impl Person {
 }
 
 fn ask(browser: &Browser, kind: Kind, error: &str) -> LinkPage {
-    let (title, text, action) = match kind {
+    let (title, text, command, action) = match kind {
         Kind::SetUp => (
             "Set this broker up",
-            "Open the link that `warren serve` printed at its start, or paste the end of it.",
+            "Open the link that the broker printed at its start, or paste the end of it. Where it \
+             runs as a service, this prints one:",
+            "warren admin users create YOUR-E-MAIL --operator",
             "/set-up",
         ),
         Kind::Invitation => (
             "Invitation",
             "Open the link that you were sent, or paste the end of it.",
+            "",
             "/invitation",
         ),
         Kind::Password => (
             "New password",
             "Open the link that the operator gave you, or paste the end of it.",
+            "",
             "/password",
         ),
     };
     let layout = browser.bare_layout(title);
-    LinkPage { layout, title, text, action, error: error.to_owned() }
+    LinkPage { layout, title, text, command, action, error: error.to_owned() }
 }
 
 /// What a link is for.

@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::Deserialize;
-use warren_coord::{People, Proof, SignInStep, WebSessionCreated};
+use warren_coord::{Proof, SignInStep, WebSessionCreated};
 use warren_web::Layout;
 
 use super::answer::{Answer, page, page_with, refused_status, sentence, to};
@@ -49,7 +49,8 @@ pub(super) async fn show(
     if viewer.is_some() {
         return to(inside(&wish.next));
     }
-    if portal.broker.people.read(People::needs_set_up) {
+    // Whoever was invited before there is an operator signs in all the same.
+    if portal.broker.people.read(|people| people.users().next().is_none()) {
         return to("/set-up");
     }
     let layout = browser.bare_layout("Sign in");

@@ -76,8 +76,8 @@ impl TestBroker {
             url: running.url(),
             listen: running.listen(),
             stun: running.stun().to_vec(),
-            first_link: running.first_link().map(|link| link.parse().unwrap()),
-            set_up_link: running.set_up_link().map(str::to_owned),
+            first_link: running.first().join_link.as_ref().map(|link| link.parse().unwrap()),
+            set_up_link: running.first().set_up_link.clone(),
             admin: admin::Client::at(config.admin_socket()),
             stop,
             task: tokio::spawn(running.run(async {
