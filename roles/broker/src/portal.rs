@@ -34,6 +34,7 @@ mod webhooks;
 
 use std::sync::Arc;
 
+use askama::Template;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
@@ -42,12 +43,12 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use ipnet::IpNet;
 use warren_web::cookie::Jar;
-use warren_web::{Shield, assets, finish, takes_gzip};
+use warren_web::{Layout, Shield, assets, finish, takes_gzip};
 
 use crate::api::problem::Failure;
 use crate::broker::Broker;
 use crate::config::{HTTPS_PORT, Limits, PublicUrl};
-use answer::{Answer, Oops, to};
+use answer::{Answer, Oops, page, to};
 use browser::Browser;
 use viewer::Viewer;
 
@@ -209,11 +210,19 @@ async fn unknown(headers: HeaderMap) -> Response {
     Failure::not_found("page").into_response()
 }
 
+/// What somebody sees who belongs to no account.
+#[derive(Template)]
+#[template(path = "no_account.html")]
+struct NoAccount {
+    layout: Layout,
+}
+
 /// The first of one's accounts.
 async fn home(State(portal): Shared, viewer: Viewer) -> Answer {
     match viewer.accounts(&portal).into_iter().next() {
         Some((account, _)) => to(&format!("/a/{}/devices", account.record().name)),
-        None => Err(Oops::no_account()),
+        None if viewer.is_operator => to("/operator"),
+        None => page(&NoAccount { layout: viewer.layout(&portal, "No account yet", None) }),
     }
 }
 

@@ -3,71 +3,24 @@
 mod common;
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result, ensure};
+use common::running_ping::{IN_FORCE, pair};
 use common::{Lab, SECOND, mesh_ipv4};
 use serde_json::{Value, json};
 use warren_lab::warren::{Broker, Node};
-use warren_lab::{Host, NatKind, Process, isolated, wait_for};
+use warren_lab::{Host, isolated};
 
 const OPEN: &str = "[[rules]]\nfrom = '*'\nto = '*'\n";
 const WEB_ONLY: &str = "[[rules]]\nname = 'web'\nfrom = 'device:laptop'\nto = 'device:server'\n\
                         ports = ['tcp:80', 'icmp']\n";
 const NOTHING: &str = "# Nobody reaches anybody.\n";
-/// How long after a change it may take until it is in force everywhere.
-const IN_FORCE: Duration = SECOND;
 
 fn set_policy(broker: &Broker, text: &str) -> Result<()> {
     let file = broker.host().folder().join("policy.toml");
     std::fs::write(&file, text)?;
     broker.change(&["policy", "set", &file.to_string_lossy()]).map(|_| ())
-}
-
-/// A ping by the kernel that runs until it is stopped, one request each 50 ms.
-struct RunningPing {
-    process: Process,
-}
-
-impl RunningPing {
-    fn start(host: &Host, to: Ipv4Addr) -> Result<Self> {
-        let mut command = host.command("ping");
-        command.args(["-n", "-i", "0.05", "-W", "1", &to.to_string()]).label("running-ping");
-        Ok(Self { process: command.spawn()? })
-    }
-
-    fn answers(&self) -> usize {
-        self.process.log().matches(" bytes from ").count()
-    }
-
-    /// Waits until it is answered again.
-    fn flows(&self, limit: Duration) -> Result<()> {
-        let before = self.answers();
-        let more = || Ok((self.answers() > before + 2).then_some(()));
-        wait_for("the ping to be answered", limit, more)
-    }
-
-    /// Checks that from `IN_FORCE` after now on nothing is answered any more.
-    fn is_cut(&self) -> Result<()> {
-        std::thread::sleep(IN_FORCE);
-        let before = self.answers();
-        // Twenty more requests.
-        std::thread::sleep(SECOND);
-        let after = self.answers();
-        ensure!(after == before, "{} answers after the change", after - before);
-        Ok(())
-    }
-}
-
-/// A laptop behind a NAT, and a server, with a ping from one to the other under way.
-fn pair(lab: &Lab<'_>) -> Result<(Node, Node, warren_lab::Router, RunningPing)> {
-    let (mut laptop, _, router) = lab.home_node("laptop", NatKind::EimApdf)?;
-    let (server, _) = lab.public_node("server")?;
-    laptop.wait_peers(&["server"])?;
-    let ping = RunningPing::start(laptop.host(), mesh_ipv4(&server)?)?;
-    ping.flows(10 * SECOND)?;
-    Ok((laptop, server, router, ping))
 }
 
 /// Whether a connection is accepted within a second.

@@ -86,9 +86,8 @@ async fn tag(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    let is_json =
-        headers.get(CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/json"));
-    if !is_get || !is_json || response.status() != StatusCode::OK {
+    let kind = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    if !is_get || !is_one_document(kind) || response.status() != StatusCode::OK {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -113,4 +112,25 @@ fn tag_of(body: &[u8]) -> HeaderValue {
     let hash = digest::digest(&digest::SHA256, body);
     let hex: String = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     HeaderValue::try_from(format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// Whether an answer of that type is JSON, and not lines of it: files are streamed.
+fn is_one_document(content_type: &str) -> bool {
+    content_type.split(';').next().is_some_and(|kind| kind.trim_end() == "application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_json_are_a_file() {
+        assert!(
+            is_one_document("application/json")
+                && is_one_document("application/json; charset=utf-8")
+        );
+        for kind in ["application/jsonl", "application/json-seq", "text/csv", ""] {
+            assert!(!is_one_document(kind), "{kind}");
+        }
+    }
 }

@@ -70,6 +70,19 @@ impl PeopleHandle {
         }
     }
 
+    /// Counts an attempt with a link's secret.
+    ///
+    /// # Errors
+    /// [`Refused::RateLimited`] for too many from where it comes, or with this one.
+    pub(crate) fn try_link(&self, secret: &str, client: &ClientInfo) -> ApiResult<()> {
+        Ok(self.throttle().attempt(source_of(client.address), secret, Instant::now())?)
+    }
+
+    /// Notes that the link was good: the attempt costs nothing.
+    pub(crate) fn link_was_good(&self, secret: &str, client: &ClientInfo) {
+        self.throttle().succeeded(source_of(client.address), secret);
+    }
+
     /// Checks the second factor of a sign-in whose password was right.
     ///
     /// # Errors

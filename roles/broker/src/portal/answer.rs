@@ -125,14 +125,6 @@ impl Oops {
             "It was opened before you signed in or out. Go back, reload the page, and try again.",
         )
     }
-
-    pub(super) fn no_account() -> Self {
-        Self::told(
-            StatusCode::OK,
-            "No account yet",
-            "You belong to no account at the moment. Ask an account's owner for an invitation.",
-        )
-    }
 }
 
 impl From<FormError> for Oops {

@@ -1,7 +1,7 @@
 //! The devices of an account: search, filter, sort, pages.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
@@ -12,10 +12,11 @@ use warren_coord::{DeviceView, Right};
 use warren_proto::{Admission, UserId};
 use warren_web::{Layout, When};
 
-use super::Shared;
 use super::answer::{Answer, encode, page};
 use super::frame::Section;
+use super::paths::Sum;
 use super::viewer::Member;
+use super::{Portal, Shared};
 use crate::accounts::fresh_ctx;
 
 /// Devices on one page.
@@ -120,7 +121,7 @@ pub(super) struct ListQuery {
 }
 
 impl ListQuery {
-    fn admits(&self, device: &DeviceView, viewer: UserId) -> bool {
+    fn admits(&self, device: &DeviceView, owners: &Owners, viewer: UserId) -> bool {
         let condition = Condition::of(device);
         let state = match self.state.as_str() {
             "online" => device.online,
@@ -132,11 +133,18 @@ impl ListQuery {
         };
         let tagged =
             self.tag.is_empty() || device.tags.iter().any(|tag| tag.to_string() == self.tag);
-        state && tagged && self.q.split_whitespace().all(|word| contains(device, word))
+        state
+            && tagged
+            && self.q.split_whitespace().all(|word| contains(device, owners.of(device), word))
     }
 
-    fn compare(&self, a: &DeviceView, b: &DeviceView) -> Ordering {
+    fn compare(&self, a: &DeviceView, b: &DeviceView, owners: &Owners) -> Ordering {
         let order = match self.sort.as_str() {
+            // Those that nobody owns come last.
+            "owner" => {
+                let (a, b) = (owners.of(a), owners.of(b));
+                (a.is_empty(), a).cmp(&(b.is_empty(), b))
+            }
             "address" => a.ipv4.cmp(&b.ipv4),
             "system" => (&a.os, &a.software).cmp(&(&b.os, &b.software)),
             "seen" => (b.online, b.last_seen).cmp(&(a.online, a.last_seen)),
@@ -161,8 +169,28 @@ impl ListQuery {
     }
 }
 
-fn contains(device: &DeviceView, word: &str) -> bool {
+/// The e-mail addresses of those whose devices these are.
+struct Owners(BTreeMap<UserId, String>);
+
+impl Owners {
+    fn new(portal: &Portal, devices: &[DeviceView]) -> Self {
+        let ids: BTreeSet<UserId> = devices.iter().filter_map(|device| device.owner).collect();
+        Self(portal.broker.people.read(|people| {
+            let known = |id| Some((id, people.user(id)?.email.to_string()));
+            ids.into_iter().filter_map(known).collect()
+        }))
+    }
+
+    fn of(&self, device: &DeviceView) -> &str {
+        device.owner.and_then(|owner| self.0.get(&owner)).map_or("", String::as_str)
+    }
+}
+
+fn contains(device: &DeviceView, owner: &str, word: &str) -> bool {
     let word = word.to_lowercase();
+    if let Some(wanted) = word.strip_prefix("owner:") {
+        return owner.contains(wanted);
+    }
     let tag = word.strip_prefix("tag:").unwrap_or(&word);
     device.name.as_str().contains(&word)
         || device.ipv4.to_string().starts_with(&word)
@@ -170,6 +198,7 @@ fn contains(device: &DeviceView, word: &str) -> bool {
         || device.tags.iter().any(|it| it.to_string().contains(tag))
         || device.endpoints.iter().any(|endpoint| endpoint.addr.to_string().starts_with(&word))
         || system(&device.os).to_lowercase().starts_with(&word)
+        || owner.contains(&word)
 }
 
 struct Row {
@@ -181,6 +210,8 @@ struct Row {
     ipv6: String,
     system: String,
     software: String,
+    owner: String,
+    paths: Sum,
     tags: Vec<String>,
     condition: Condition,
     ephemeral: bool,
@@ -196,6 +227,7 @@ impl Row {
 
 struct Column {
     label: &'static str,
+    /// Sorts by it; empty for what can't be sorted by.
     href: String,
     /// `ascending`, `descending` or nothing.
     sorted: &'static str,
@@ -238,13 +270,20 @@ pub(super) async fn show(
     let waiting = all.iter().filter(waits).count();
     let tags: BTreeSet<String> =
         all.iter().flat_map(|device| &device.tags).map(ToString::to_string).collect();
+    let owners = Owners::new(&portal, &all);
     let mut found: Vec<DeviceView> =
-        all.into_iter().filter(|it| query.admits(it, member.viewer.user)).collect();
-    found.sort_by(|a, b| query.compare(a, b));
+        all.into_iter().filter(|it| query.admits(it, &owners, member.viewer.user)).collect();
+    found.sort_by(|a, b| query.compare(a, b, &owners));
     let pages = found.len().div_ceil(PER_PAGE).max(1);
     let at = query.page.min(pages - 1);
     let link = |page| query.link(&query.sort, &query.dir, page);
-    let shown = found.iter().skip(at * PER_PAGE).take(PER_PAGE);
+    let shown: Vec<&DeviceView> = found.iter().skip(at * PER_PAGE).take(PER_PAGE).collect();
+    let paths: Vec<Sum> = member
+        .account
+        .read(|account| shown.iter().map(|device| Sum::of(account.paths(device.id))).collect());
+    let row = |(device, paths): (&&DeviceView, Sum)| {
+        row(&member, device, owners.of(device), paths, unix.as_secs())
+    };
     page(&Page {
         layout: member.layout(&portal, "Devices", Section::Devices),
         is_admin: member.may(Right::ManageJoinKeys),
@@ -256,7 +295,7 @@ pub(super) async fn show(
         total,
         online,
         found: found.len(),
-        rows: shown.map(|device| row(&member, device, unix.as_secs())).collect(),
+        rows: shown.iter().zip(paths).map(row).collect(),
         columns: columns(&query),
         tags: tags.into_iter().collect(),
         previous: at.checked_sub(1).map(link),
@@ -266,7 +305,7 @@ pub(super) async fn show(
     })
 }
 
-fn row(member: &Member, device: &DeviceView, now: u64) -> Row {
+fn row(member: &Member, device: &DeviceView, owner: &str, paths: Sum, now: u64) -> Row {
     Row {
         id: device.id.to_string(),
         href: member.path(&format!("devices/{}", device.id)),
@@ -276,6 +315,8 @@ fn row(member: &Member, device: &DeviceView, now: u64) -> Row {
         ipv6: device.ipv6.to_string(),
         system: system(&device.os).to_owned(),
         software: device.software.clone(),
+        owner: owner.to_owned(),
+        paths,
         tags: device.tags.iter().map(ToString::to_string).collect(),
         condition: Condition::of(device),
         ephemeral: device.ephemeral,
@@ -285,7 +326,7 @@ fn row(member: &Member, device: &DeviceView, now: u64) -> Row {
 
 fn columns(query: &ListQuery) -> Vec<Column> {
     let current = if query.sort.is_empty() { "name" } else { query.sort.as_str() };
-    let column = |(sort, label)| {
+    let column = |(sort, label): (&str, &'static str)| {
         let is_current = current == sort;
         let is_descending = query.dir == "desc";
         let dir = if is_current && !is_descending { "desc" } else { "asc" };
@@ -294,9 +335,16 @@ fn columns(query: &ListQuery) -> Vec<Column> {
             (true, true) => "descending",
             (false, _) => "",
         };
-        Column { label, href: query.link(sort, dir, 0), sorted }
+        let href = if sort.is_empty() { String::new() } else { query.link(sort, dir, 0) };
+        Column { label, href, sorted }
     };
-    let all =
-        [("name", "Device"), ("address", "Addresses"), ("system", "System"), ("seen", "Seen")];
+    let all = [
+        ("name", "Device"),
+        ("address", "Addresses"),
+        ("owner", "Owner"),
+        ("system", "System"),
+        ("", "Path"),
+        ("seen", "Seen"),
+    ];
     all.into_iter().map(column).collect()
 }

@@ -145,8 +145,9 @@ pub(super) async fn change_theme(Form(form): Form<Appearance>) -> Answer {
 
 /// A path of ours, or the first page: nobody is sent elsewhere.
 pub(super) fn inside(path: &str) -> &str {
-    let is_ours = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\n']);
-    if is_ours { path } else { "/" }
+    // Browsers pass over tabs and line ends, and read a backslash as a slash.
+    let is_plain = path.chars().all(|c| c != '\\' && !c.is_control());
+    if is_plain && path.starts_with('/') && !path.starts_with("//") { path } else { "/" }
 }
 
 #[cfg(test)]
@@ -156,8 +157,11 @@ mod tests {
     #[test]
     fn nobody_is_sent_elsewhere() {
         assert_eq!(inside("/a/home/devices?q=x"), "/a/home/devices?q=x");
-        for path in ["//evil.example", "/\\evil.example", "https://evil.example", "", "x"] {
-            assert_eq!(inside(path), "/");
+        let others = ["//evil.example", "/\\evil.example", "https://evil.example", "", "x"];
+        let hidden =
+            ["/\t/evil.example", "/\n/evil.example", "/\r/evil.example", "/\u{85}/evil.example"];
+        for path in others.into_iter().chain(hidden) {
+            assert_eq!(inside(path), "/", "{path:?}");
         }
     }
 }

@@ -218,6 +218,12 @@ pub(super) async fn create_operator(
             return page_with(StatusCode::UNPROCESSABLE_ENTITY, &form);
         }
     };
+    let people = &portal.broker.people;
+    // Nobody has a password hashed who holds no link.
+    people.try_link(&person.secret, &visitor.client)?;
+    if people.read(|people| people.link(&person.secret, now())) != Some(LinkPurpose::SetUp) {
+        return void(&visitor.browser, Kind::SetUp);
+    }
     let account = portal.broker.accounts.all().into_iter().next().map(|account| account.id());
     let (secret, new) = person.into_user(&portal, email).await?;
     let client = visitor.client.clone();
@@ -315,6 +321,11 @@ pub(super) async fn accept_as_new(
             return invitation_form(&portal, &visitor.browser, None, person, error, wrong);
         }
     };
+    let people = &portal.broker.people;
+    people.try_link(&person.secret, &visitor.client)?;
+    if people.read(|people| people.invitation(&person.secret, now())).is_none() {
+        return void(&visitor.browser, Kind::Invitation);
+    }
     let again = Person {
         secret: person.secret.clone(),
         name: person.name.clone(),
@@ -331,7 +342,10 @@ pub(super) async fn accept_as_new(
         })
         .await;
     match created {
-        Ok(created) => signed_in(done("/", "Welcome.")?, created),
+        Ok(created) => {
+            people.link_was_good(&again.secret, &visitor.client);
+            signed_in(done("/", "Welcome.")?, created)
+        }
         Err(failure) => {
             let error = Wrong::other(&failure);
             invitation_form(&portal, &visitor.browser, None, again, error, wrong)

@@ -68,6 +68,42 @@ impl Names {
     }
 }
 
+/// All paths of a device in a few words, as `2 direct, 1 relayed`; nothing while it talks to nobody.
+pub(super) struct Sum {
+    pub(super) text: String,
+    pub(super) tone: &'static str,
+}
+
+impl Sum {
+    pub(super) fn of(paths: impl Iterator<Item = PathView>) -> Self {
+        let mut counts = [0_usize; 4];
+        for path in paths {
+            match path.path {
+                PathKind::Direct => counts[0] += 1,
+                PathKind::Relayed => counts[1] += 1,
+                PathKind::Connecting => counts[2] += 1,
+                PathKind::Unreachable => counts[3] += 1,
+                PathKind::Idle => {}
+            }
+        }
+        let words = ["direct", "relayed", "connecting", "unreachable"];
+        let said: Vec<String> = counts
+            .iter()
+            .zip(words)
+            .filter(|(count, _)| **count > 0)
+            .map(|(count, word)| format!("{count} {word}"))
+            .collect();
+        let [direct, relayed, _, unreachable] = counts;
+        let tone = match (unreachable > 0, relayed > 0, direct > 0) {
+            (true, _, _) => tone(PathKind::Unreachable),
+            (false, true, _) => tone(PathKind::Relayed),
+            (false, false, true) => tone(PathKind::Direct),
+            (false, false, false) => tone(PathKind::Idle),
+        };
+        Self { text: said.join(", "), tone }
+    }
+}
+
 pub(super) fn tone(path: PathKind) -> &'static str {
     match path {
         PathKind::Direct => "good",

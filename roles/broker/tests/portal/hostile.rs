@@ -101,6 +101,36 @@ async fn wrong_passwords_and_unknown_people_are_answered_alike() {
     broker.stop().await;
 }
 
+/// Hashing a password is the dearest that anybody can have done: not without a link.
+#[tokio::test]
+async fn who_has_no_link_is_refused_and_slowed() {
+    let (_folder, broker) = broker().await;
+    let mut ada = Person::operator(&broker).await;
+    let users = "/a/home/users";
+    let page = ada.get(users).await;
+    let made = ada.submit(&page, users, &[("email", ""), ("role", "member")]).await;
+    let link = made.value("data-copy=\"").unwrap();
+    let (_, secret) = link.split_once('#').unwrap();
+    let mut stranger = Person::stranger(&broker).await;
+    let page = stranger.get("/invitation").await;
+    let form = stranger.submit(&page, "/invitation", &[("secret", secret)]).await;
+    let token = form.token("/invitation/new").unwrap();
+    let mut statuses = Vec::new();
+    for _ in 0..40 {
+        let fields = [
+            ("csrf", token.as_str()),
+            ("secret", "x"),
+            ("name", "Mallory"),
+            ("email", "mallory@example.org"),
+            ("password", PASSWORD),
+        ];
+        statuses.push(stranger.post("/invitation/new", &fields, "same-origin").await.status);
+    }
+    assert_eq!(statuses[0], StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(statuses[39], StatusCode::TOO_MANY_REQUESTS);
+    broker.stop().await;
+}
+
 /// Every page and form of an account, for somebody of another account with the very ids.
 #[tokio::test]
 async fn another_accounts_pages_and_forms_are_not_there() {

@@ -1,7 +1,7 @@
 //! What members may, and what admins and the operator do with devices and accounts.
 
 use http::StatusCode;
-use warren_broker::admin::{AccountChange, DeviceChange};
+use warren_broker::admin::{AccountChange, DeviceChange, UserChange};
 use warren_proto::Admission;
 
 use crate::common::{TestBroker, broker};
@@ -10,6 +10,44 @@ use crate::person::Person;
 async fn owned_by(broker: &TestBroker, device: &str, owner: &str) -> String {
     let change = DeviceChange { owner: Some(owner.to_owned()), ..DeviceChange::default() };
     broker.admin.change_device("home", device, &change).await.unwrap().id.to_string()
+}
+
+/// Whose a device is stands in the list, and is searched for.
+#[tokio::test]
+async fn the_list_says_whose_a_device_is() {
+    let (_folder, broker) = broker().await;
+    let mut ada = Person::operator(&broker).await;
+    Person::invited(&broker, &mut ada, "home", "member", "bob@example.org").await;
+    for name in ["tablet", "nas"] {
+        broker.device("home", name).await;
+    }
+    owned_by(&broker, "tablet", "bob@example.org").await;
+    let names = |page: &str| ["tablet", "nas"].map(|it| page.contains(&format!("\">{it}</a>")));
+    let all = ada.get("/a/home/devices").await.text;
+    assert_eq!(names(&all), [true, true]);
+    assert!(all.contains(">bob@example.org</td>"), "{all}");
+    for search in ["owner:bob", "bob@example.org"] {
+        let found = ada.get(&format!("/a/home/devices?q={search}")).await.text;
+        assert_eq!(names(&found), [true, false], "{search}");
+    }
+    assert_eq!(names(&ada.get("/a/home/devices?q=owner:ada").await.text), [false, false]);
+    broker.stop().await;
+}
+
+/// An operator's first page is his own; who has left his last account can still sign out.
+#[tokio::test]
+async fn who_belongs_to_no_account_has_a_page_to_go_on_from() {
+    let (_folder, broker) = broker().await;
+    let mut ada = Person::operator(&broker).await;
+    let mut bob = Person::invited(&broker, &mut ada, "home", "member", "bob@example.org").await;
+    broker.admin.remove_member("home", "bob@example.org").await.unwrap();
+    let page = bob.get("/").await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.text.contains("You belong to no account") && page.token("/sign-out").is_some());
+    let change = UserChange { operator: Some(true), ..UserChange::default() };
+    broker.admin.change_user("bob@example.org", &change).await.unwrap();
+    assert_eq!(bob.get("/").await.location(), "/operator");
+    broker.stop().await;
 }
 
 #[tokio::test]
