@@ -134,6 +134,7 @@ fn node(this: u16, now: Instant) -> Mesh {
         online: true,
         capabilities: Vec::new(),
         relays: Vec::new(),
+        edge: None,
         signature: None,
     });
     let map = Netmap {
@@ -159,6 +160,7 @@ fn node(this: u16, now: Instant) -> Mesh {
         relays: Vec::new(),
         relay_duty: None,
         filter: None,
+        edge: None,
     };
     mesh.handle_netmap(map, MapSource::Broker, now);
     mesh

@@ -1,8 +1,10 @@
 //! What each peer may send here without being asked.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
-use warren_proto::{DeviceId, Filter, FilterRule, Ports, Sources, Target};
+use ipnet::{IpNet, Ipv4Net};
+use warren_proto::{DeviceId, DeviceName, Filter, FilterRule, Ports, Sources, Target};
 
 /// What of the filter is about one peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,12 +21,20 @@ impl Access {
         matches!(self, Self::Open)
     }
 
-    /// Whether a packet of that protocol and destination port is let in. What has no ports has port
-    /// 0.
+    /// Whether a packet to this device of that protocol and destination port is let in. What has no
+    /// ports has port 0.
     pub(crate) fn admits(&self, protocol: u8, port: u16) -> bool {
         match self {
             Self::Open => true,
-            Self::Ports(admitted) => admitted.contains(protocol, port),
+            Self::Ports(admitted) => admitted.here.contains(protocol, port),
+        }
+    }
+
+    /// Whether a packet to what stands behind this device is let through.
+    pub(crate) fn admits_behind(&self, destination: IpAddr, protocol: u8, port: u16) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Ports(admitted) => admitted.behind(destination, protocol, port),
         }
     }
 }
@@ -39,11 +49,30 @@ pub(crate) enum Watched {
     LastRun,
 }
 
-/// Ports to look up quickly: for each protocol, ranges in order and apart from each other.
+/// What is let in to this device, and to what stands behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Admitted(Vec<(u8, u16, u16)>);
+pub(crate) struct Admitted {
+    here: PortTable,
+    /// By length of the prefix and network, so that a look-up takes one step for each length.
+    behind: BTreeMap<u8, BTreeMap<Ipv4Addr, PortTable>>,
+}
 
 impl Admitted {
+    fn behind(&self, destination: IpAddr, protocol: u8, port: u16) -> bool {
+        let IpAddr::V4(ip) = destination else { return false };
+        self.behind.iter().any(|(length, nets)| {
+            let net = Ipv4Net::new(ip, *length).map(|net| net.network());
+            let ports = net.ok().and_then(|net| nets.get(&net));
+            ports.is_some_and(|ports| ports.contains(protocol, port))
+        })
+    }
+}
+
+/// Ports to look up quickly: for each protocol, ranges in order and apart from each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct PortTable(Vec<(u8, u16, u16)>);
+
+impl PortTable {
     fn new(ports: &[Ports]) -> Self {
         let mut ranges: Vec<(u8, u16, u16)> = ports.iter().flat_map(|it| it.ranges()).collect();
         ranges.sort_unstable();
@@ -67,23 +96,58 @@ impl Admitted {
 /// A filter, sorted by whom it is about.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    all: Vec<Ports>,
-    ports_by_device: BTreeMap<DeviceId, Vec<Ports>>,
+    all: Granted,
+    by_device: BTreeMap<DeviceId, Granted>,
+    /// Whether anything stands behind this device: only then it matters whether rules lead there.
+    is_edge: bool,
 }
 
+/// What rules give access to.
+#[derive(Debug, Default)]
+struct Granted {
+    here: Vec<Ports>,
+    behind: BTreeMap<Ipv4Net, Vec<Ports>>,
+}
+
+impl Granted {
+    fn add(&mut self, here: bool, behind: &[Ipv4Net], ports: &[Ports]) {
+        if here {
+            self.here.extend(ports);
+        }
+        for net in behind {
+            self.behind.entry(*net).or_default().extend(ports);
+        }
+    }
+}
+
+/// All that stands behind a device.
+const EVERYTHING: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+
 impl Rules {
-    pub(crate) fn new(filter: &Filter) -> Self {
-        let mut rules = Self::default();
-        let here = |target: &Target| matches!(target, Target::This | Target::Everything);
+    /// Sorts a filter. `virtual_devices` are those behind this device, `is_edge` says whether
+    /// anything is.
+    pub(crate) fn new(
+        filter: &Filter,
+        virtual_devices: &BTreeMap<DeviceName, Ipv4Addr>,
+        is_edge: bool,
+    ) -> Self {
+        let mut rules = Self { is_edge, ..Self::default() };
         for FilterRule { from, ports, to } in &filter.rules {
-            if !to.iter().any(here) {
-                continue;
-            }
+            let here = to.iter().any(|it| matches!(it, Target::This | Target::Everything));
+            let behind: Vec<Ipv4Net> = to
+                .iter()
+                .filter_map(|target| match target {
+                    Target::Everything => Some(EVERYTHING),
+                    Target::Subnet(IpNet::V4(net)) => Some(net.trunc()),
+                    Target::Virtual(name) => virtual_devices.get(name).map(|ip| (*ip).into()),
+                    Target::Subnet(IpNet::V6(_)) | Target::This | Target::Unknown => None,
+                })
+                .collect();
             match from {
-                Sources::All => rules.all.extend(ports),
+                Sources::All => rules.all.add(here, &behind, ports),
                 Sources::Devices(devices) => {
                     for device in devices {
-                        rules.ports_by_device.entry(*device).or_default().extend(ports);
+                        rules.by_device.entry(*device).or_default().add(here, &behind, ports);
                     }
                 }
             }
@@ -92,13 +156,22 @@ impl Rules {
     }
 
     pub(crate) fn access(&self, peer: DeviceId) -> Access {
-        let own = self.ports_by_device.get(&peer).into_iter().flatten();
-        let ports: Vec<Ports> = self.all.iter().chain(own).copied().collect();
-        if ports.contains(&Ports::All) {
-            Access::Open
-        } else {
-            Access::Ports(Box::new(Admitted::new(&ports)))
+        let granted = || [Some(&self.all), self.by_device.get(&peer)].into_iter().flatten();
+        let here: Vec<Ports> = granted().flat_map(|it| &it.here).copied().collect();
+        let mut behind: BTreeMap<Ipv4Net, Vec<Ports>> = BTreeMap::new();
+        for (net, ports) in granted().flat_map(|it| &it.behind) {
+            behind.entry(*net).or_default().extend(ports);
         }
+        let all_behind = behind.get(&EVERYTHING).is_some_and(|it| it.contains(&Ports::All));
+        if here.contains(&Ports::All) && (all_behind || !self.is_edge) {
+            return Access::Open;
+        }
+        let mut admitted = Admitted { here: PortTable::new(&here), ..Admitted::default() };
+        for (net, ports) in behind.iter().filter(|_| self.is_edge) {
+            let nets = admitted.behind.entry(net.prefix_len()).or_default();
+            nets.insert(net.network(), PortTable::new(ports));
+        }
+        Access::Ports(Box::new(admitted))
     }
 }
 
@@ -112,13 +185,38 @@ mod tests {
             {"from":"all","ports":["icmp"]},{"from":["0000000000000002"]},
             {"from":"all","to":["subnet:10.0.0.0/8"]}]}"#;
         let filter: Filter = serde_json::from_str(json).unwrap();
-        let rules = Rules::new(&filter);
+        let rules = Rules::new(&filter, &BTreeMap::new(), false);
         let first = rules.access(DeviceId(1));
         assert!(first.admits(6, 22) && first.admits(1, 0));
         assert!(!first.admits(6, 23) && !first.admits(17, 22));
         assert!(rules.access(DeviceId(2)).is_open());
         assert!(!rules.access(DeviceId(3)).admits(6, 22));
-        assert!(!Rules::new(&Filter::default()).access(DeviceId(3)).admits(1, 0));
+        assert!(
+            !Rules::new(&Filter::default(), &BTreeMap::new(), false)
+                .access(DeviceId(3))
+                .admits(1, 0)
+        );
+    }
+
+    #[test]
+    fn what_leads_behind_a_device_is_apart_from_what_leads_to_it() {
+        let json = r#"{"rules":[{"from":"all"},{"from":["0000000000000001"],"to":["*"]},
+            {"from":["0000000000000002"],"to":["virtual:camera"],"ports":["tcp:80"]},
+            {"from":["0000000000000002"],"to":["subnet:100.80.254.0/25"],"ports":["icmp"]}]}"#;
+        let filter: Filter = serde_json::from_str(json).unwrap();
+        let camera = Ipv4Addr::new(100, 80, 1, 9);
+        let names = BTreeMap::from([(DeviceName::from_free_text("camera"), camera)]);
+        let rules = Rules::new(&filter, &names, true);
+        assert!(rules.access(DeviceId(1)).is_open());
+        let second = rules.access(DeviceId(2));
+        assert!(!second.is_open() && second.admits(6, 22), "the edge itself is open to all");
+        let behind = |ip: [u8; 4], protocol, port| second.admits_behind(ip.into(), protocol, port);
+        assert!(behind(camera.octets(), 6, 80));
+        assert!(!behind(camera.octets(), 6, 81) && !behind([100, 80, 1, 10], 6, 80));
+        assert!(behind([100, 80, 254, 9], 1, 0) && !behind([100, 80, 254, 9], 6, 80));
+        assert!(!behind([100, 80, 254, 200], 1, 0));
+        assert!(!rules.access(DeviceId(3)).admits_behind(camera.into(), 6, 80));
+        assert!(Rules::new(&filter, &names, false).access(DeviceId(3)).is_open());
     }
 
     #[test]
@@ -126,7 +224,7 @@ mod tests {
         let words =
             ["tcp:20-22", "tcp:80", "udp:53", "tcp:21-30", "tcp:81", "protocol:47", "tcp:5"];
         let ports: Vec<Ports> = words.iter().map(|word| word.parse().unwrap()).collect();
-        let admitted = Admitted::new(&ports);
+        let admitted = PortTable::new(&ports);
         let expected = [(6, 5, 5), (6, 20, 30), (6, 80, 81), (17, 53, 53), (47, 0, u16::MAX)];
         assert_eq!(admitted.0, expected);
         for protocol in [1, 6, 17, 47, 58] {

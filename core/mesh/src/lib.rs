@@ -47,6 +47,7 @@
 //! A packet costs one hash look-up out, and none in. Timers, transactions, candidates and queues
 //! are bounded; nothing scans the peers for each packet or wake-up.
 
+mod behind;
 mod candidates;
 mod clock;
 mod config;

@@ -28,6 +28,7 @@ use crate::{
 
 mod allocation;
 mod cold;
+mod edge;
 mod exchange;
 mod failback;
 mod filter;
@@ -81,6 +82,7 @@ pub struct Mesh {
     inbound: Option<Path>,
     icmp_limit: Bucket,
     filter: filter::State,
+    edge: edge::State,
     fixed_mtu: bool,
     mtu: u16,
     counters: Counters,
@@ -148,6 +150,7 @@ impl Mesh {
             inbound: None,
             icmp_limit: Bucket::new(icmp::LIMIT, now),
             filter: filter::State::new(Flows::new(hasher)),
+            edge: edge::State::default(),
             fixed_mtu: mtu.is_some(),
             mtu: mtu.unwrap_or(BASE),
             counters: Counters::default(),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use warren_proto::{DeviceId, Endpoint, NatReport, Peer as Entry, WIREGUARD_ONLY};
 use warren_wg::PeerIndex;
 
+use crate::behind::{Behind, Networks};
 use crate::candidates::Candidates;
 use crate::filter::{Access, Watched};
 use crate::mtu::PathMtu;
@@ -33,6 +34,7 @@ pub(crate) struct Peer {
     pub(crate) key: [u8; 32],
     pub(crate) ipv4: Ipv4Addr,
     pub(crate) ipv6: Ipv6Addr,
+    pub(crate) behind: Behind,
     /// As of the last netmap, delta or connect signal.
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) nat: NatReport,
@@ -155,6 +157,7 @@ impl Peer {
             key: entry.key.0,
             ipv4: entry.ipv4,
             ipv6: entry.ipv6,
+            behind: Behind::default(),
             endpoints: entry.endpoints.clone(),
             nat: entry.nat,
             online: entry.online,
@@ -186,7 +189,7 @@ impl Peer {
 
     pub(crate) fn owns(&self, ip: IpAddr) -> bool {
         match ip {
-            IpAddr::V4(ip) => ip == self.ipv4,
+            IpAddr::V4(ip) => ip == self.ipv4 || self.behind.has(ip),
             IpAddr::V6(ip) => ip == self.ipv6,
         }
     }
@@ -248,6 +251,7 @@ pub(crate) struct PeerTable {
     slots: Vec<Option<Box<Peer>>>,
     by_id: BTreeMap<DeviceId, PeerHandle>,
     by_address: HashMap<IpAddr, PeerHandle, Seeded>,
+    networks: Networks,
     by_tunnel: HashMap<PeerIndex, PeerHandle, Seeded>,
     /// The tunnel that was looked up last: datagrams come in runs.
     last_tunnel: Option<(PeerIndex, PeerHandle)>,
@@ -264,6 +268,7 @@ impl PeerTable {
             slots: Vec::new(),
             by_id: BTreeMap::new(),
             by_address: HashMap::with_hasher(hasher),
+            networks: Networks::default(),
             by_tunnel: HashMap::with_hasher(hasher),
             last_tunnel: None,
             by_tag: HashMap::with_hasher(hasher),
@@ -285,7 +290,7 @@ impl PeerTable {
     }
 
     pub(crate) fn by_address(&self, ip: IpAddr) -> Option<PeerHandle> {
-        self.by_address.get(&ip).copied()
+        self.by_address.get(&ip).copied().or_else(|| self.in_front_of(ip))
     }
 
     pub(crate) fn by_tunnel(&self, tunnel: PeerIndex) -> Option<PeerHandle> {
@@ -341,6 +346,45 @@ impl PeerTable {
         handle
     }
 
+    /// The peer that leads to a network which has the address: of several, one that is online.
+    fn in_front_of(&self, ip: IpAddr) -> Option<PeerHandle> {
+        let IpAddr::V4(ip) = ip else { return None };
+        let peers = self.networks.find(ip)?;
+        let online = peers.iter().find(|peer| self.get(**peer).is_some_and(|peer| peer.online));
+        online.or_else(|| peers.first()).copied()
+    }
+
+    /// Takes what stands behind a peer.
+    pub(crate) fn set_behind(&mut self, handle: PeerHandle, behind: Behind) {
+        let Some(peer) = self.get_mut(handle) else { return };
+        if peer.behind == behind {
+            return;
+        }
+        let before = std::mem::replace(&mut peer.behind, behind.clone());
+        self.forget_behind(handle, &before);
+        for ip in behind.addresses {
+            let other = self.by_address.get(&ip.into()).and_then(|other| self.get(*other));
+            if other.is_none_or(|other| other.ipv4 != ip) {
+                self.by_address.insert(ip.into(), handle);
+            }
+        }
+        for net in behind.networks {
+            self.networks.insert(net, handle);
+        }
+    }
+
+    fn forget_behind(&mut self, handle: PeerHandle, behind: &Behind) {
+        for ip in &behind.addresses {
+            let ip = IpAddr::V4(*ip);
+            if self.by_address.get(&ip) == Some(&handle) {
+                self.by_address.remove(&ip);
+            }
+        }
+        for net in &behind.networks {
+            self.networks.remove(*net, handle);
+        }
+    }
+
     pub(crate) fn remove(&mut self, handle: PeerHandle) -> Option<Box<Peer>> {
         let peer = self.slots.get_mut(handle.index())?.take()?;
         self.by_id.remove(&peer.id);
@@ -349,6 +393,7 @@ impl PeerTable {
                 self.by_address.remove(&ip);
             }
         }
+        self.forget_behind(handle, &peer.behind);
         if let Some(tunnel) = peer.tunnel {
             self.by_tunnel.remove(&tunnel);
             self.last_tunnel = None;

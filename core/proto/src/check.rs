@@ -1,12 +1,13 @@
 //! What a netmap may say. A node believes its broker in what concerns the mesh and in nothing else:
 //! a map can't draw traffic for other networks into the tunnel.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
-use crate::{Change, Delta, DeviceName, Netmap, Peer};
+use crate::{Apply, Change, Delta, DeviceName, Netmap, Peer};
 
 /// The prefix length of an account's IPv6 range (RFC 4193 §3.1).
 pub const IPV6_PREFIX: u8 = 48;
@@ -42,7 +43,7 @@ pub enum InvalidMap {
     /// A device's address lies outside the account's range.
     #[error("{0} has the address {1}, which is not in the account's range")]
     Outside(DeviceName, IpAddr),
-    /// Two devices have one address.
+    /// Two devices, or networks behind them, have one address.
     #[error("{0} and {1} have one address")]
     Shared(DeviceName, DeviceName),
     /// The domain is no domain of at least two labels.
@@ -87,7 +88,7 @@ impl Netmap {
             return Err(InvalidMap::Range6(range));
         }
         check_domain(&self.dns.domain)?;
-        let mut known = std::collections::BTreeMap::new();
+        let mut known = BTreeMap::new();
         let this = (&self.this.name, self.this.ipv4, self.this.ipv6);
         let peers = self.peers.iter().map(|peer| (&peer.name, peer.ipv4, peer.ipv6));
         for (name, ipv4, ipv6) in std::iter::once(this).chain(peers) {
@@ -98,6 +99,44 @@ impl Netmap {
                 }
             }
         }
+        self.check_edges(known)
+    }
+
+    /// Checks what stands behind edges: `known` are the devices' own addresses. Networks outside the
+    /// account's range are no error: nobody routes them.
+    fn check_edges<'a>(
+        &'a self,
+        mut known: BTreeMap<IpAddr, &'a DeviceName>,
+    ) -> Result<(), InvalidMap> {
+        let duty = self.edge.iter().flat_map(|duty| &duty.virtual_devices);
+        let own = duty.map(|device| (&device.name, device.ipv4));
+        let offered = self.peers.iter().filter_map(|peer| Some((peer, peer.edge.as_ref()?)));
+        let theirs = offered.clone().flat_map(|(_, offer)| &offer.virtual_devices);
+        for (name, ipv4) in own.chain(theirs.map(|device| (&device.name, device.ipv4))) {
+            self.check_address(name, IpNet::V4(self.ipv4_range), ipv4.into())?;
+            if let Some(other) = known.insert(ipv4.into(), name) {
+                return Err(InvalidMap::Shared(other.clone(), name.clone()));
+            }
+        }
+        let mut nets: Vec<(Ipv4Net, &DeviceName)> = offered
+            .flat_map(|(peer, offer)| {
+                offer.routed(self.ipv4_range).map(move |net| (net, &peer.name))
+            })
+            .collect();
+        nets.sort();
+        for (net, name) in &nets {
+            let addresses = IpAddr::V4(net.network())..=IpAddr::V4(net.broadcast());
+            if let Some((_, other)) = known.range(addresses).next() {
+                return Err(InvalidMap::Shared((*other).clone(), (*name).clone()));
+            }
+        }
+        // Two edges may lead to one network, but not to parts of each other's.
+        for pair in nets.windows(2) {
+            let [(net, name), (next, other)] = pair else { continue };
+            if net != next && net.contains(next) {
+                return Err(InvalidMap::Shared((*name).clone(), (*other).clone()));
+            }
+        }
         Ok(())
     }
 
@@ -106,6 +145,17 @@ impl Netmap {
     /// # Errors
     /// Names the first thing that can't be.
     pub fn check_delta(&self, delta: &Delta) -> Result<(), InvalidMap> {
+        let is_about_edges = |change: &Change| {
+            matches!(change, Change::Peer { peer } if peer.edge.is_some())
+                || matches!(change, Change::Edge { duty: Some(_) })
+        };
+        if delta.changes.iter().any(is_about_edges) {
+            let mut after = self.clone();
+            return match after.apply(delta) {
+                Apply::Applied => after.check(),
+                Apply::BaseMismatch => Ok(()),
+            };
+        }
         for change in &delta.changes {
             match change {
                 Change::Peer { peer } => self.check_peer(peer, &delta.changes)?,
@@ -119,6 +169,7 @@ impl Netmap {
                 | Change::RelayDuty { .. }
                 | Change::PeerRelays { .. }
                 | Change::Filter { .. }
+                | Change::Edge { .. }
                 | Change::Unknown => {}
             }
         }
@@ -136,8 +187,13 @@ impl Netmap {
         if same(self.this.ipv4, self.this.ipv6) {
             return Err(InvalidMap::Shared(self.this.name.clone(), peer.name.clone()));
         }
+        let stands_behind = |other: &Peer| {
+            let behind = other.edge.iter().flat_map(|offer| &offer.virtual_devices);
+            behind.into_iter().any(|device| device.ipv4 == peer.ipv4)
+        };
         let other = self.peers.iter().find(|other| {
-            other.id != peer.id && same(other.ipv4, other.ipv6) && !is_removed(other.id)
+            let shares = same(other.ipv4, other.ipv6) || stands_behind(other);
+            other.id != peer.id && shares && !is_removed(other.id)
         });
         other.map_or(Ok(()), |other| Err(InvalidMap::Shared(other.name.clone(), peer.name.clone())))
     }
@@ -148,14 +204,21 @@ impl Netmap {
         ipv4: Ipv4Addr,
         ipv6: Ipv6Addr,
     ) -> Result<(), InvalidMap> {
-        let ranges = [IpNet::V4(self.ipv4_range), IpNet::V6(self.ipv6_range)];
-        for (range, address) in ranges.iter().zip([IpAddr::V4(ipv4), IpAddr::V6(ipv6)]) {
-            if !range.contains(&address) || [range.network(), range.broadcast()].contains(&address)
-            {
-                return Err(InvalidMap::Outside(name.clone(), address));
-            }
+        self.check_address(name, IpNet::V4(self.ipv4_range), ipv4.into())?;
+        self.check_address(name, IpNet::V6(self.ipv6_range), ipv6.into())
+    }
+
+    fn check_address(
+        &self,
+        name: &DeviceName,
+        range: IpNet,
+        address: IpAddr,
+    ) -> Result<(), InvalidMap> {
+        if range.contains(&address) && ![range.network(), range.broadcast()].contains(&address) {
+            Ok(())
+        } else {
+            Err(InvalidMap::Outside(name.clone(), address))
         }
-        Ok(())
     }
 }
 
@@ -176,7 +239,10 @@ fn check_domain(domain: &str) -> Result<(), InvalidMap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AccountId, Admission, DeviceId, DnsConfig, MapVersion, PublicKey, SelfEntry};
+    use crate::{
+        AccountId, Admission, DeviceId, DnsConfig, EdgeOffer, MapVersion, PublicKey, SelfEntry,
+        VirtualPeer,
+    };
 
     fn map() -> Netmap {
         let name = DeviceName::from_free_text;
@@ -207,6 +273,7 @@ mod tests {
                 online: true,
                 capabilities: Vec::new(),
                 relays: Vec::new(),
+                edge: None,
                 signature: None,
             }],
             stun: Vec::new(),
@@ -215,6 +282,7 @@ mod tests {
             relays: Vec::new(),
             relay_duty: None,
             filter: None,
+            edge: None,
         }
     }
 
@@ -259,6 +327,44 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_behind_edges_is_inside_the_range_and_nobody_elses() {
+        let offering = |virtual_device: &str, subnets: &[&str]| {
+            let mut map = map();
+            let mut second = map.peers[0].clone();
+            second.id = DeviceId(3);
+            (second.ipv4, second.ipv6) =
+                ("100.80.1.3".parse().unwrap(), "fd00:1:2::103".parse().unwrap());
+            second.edge = Some(EdgeOffer {
+                virtual_devices: Vec::new(),
+                subnets: vec![range("100.80.240.0/24")],
+            });
+            map.peers.push(second);
+            map.peers[0].edge = Some(EdgeOffer {
+                virtual_devices: vec![VirtualPeer {
+                    name: DeviceName::from_free_text("camera"),
+                    ipv4: virtual_device.parse().unwrap(),
+                }],
+                subnets: subnets.iter().map(|net| range(net)).collect(),
+            });
+            map.check()
+        };
+        assert_eq!(offering("100.80.1.9", &["100.80.250.0/24", "100.80.240.0/24"]), Ok(()));
+        assert_eq!(offering("100.80.1.9", &["192.168.7.0/24", "0.0.0.0/0"]), Ok(()), "not routed");
+        for outside in ["192.168.7.9", "100.80.0.0", "100.80.255.255"] {
+            assert!(matches!(offering(outside, &[]), Err(InvalidMap::Outside(..))), "{outside}");
+        }
+        for taken in ["100.80.1.1", "100.80.1.2", "100.80.1.3"] {
+            assert!(matches!(offering(taken, &[]), Err(InvalidMap::Shared(..))), "{taken}");
+        }
+        for taken in ["100.80.1.0/24", "100.80.240.0/25", "100.80.240.0/23"] {
+            let shared = offering("100.80.9.9", &[taken]);
+            assert!(matches!(shared, Err(InvalidMap::Shared(..))), "{taken}");
+        }
+        let behind_a_net = offering("100.80.240.9", &[]);
+        assert!(matches!(behind_a_net, Err(InvalidMap::Shared(..))));
+    }
+
+    #[test]
     fn nor_can_a_delta() {
         let map = map();
         let delta = |changes| Delta {
@@ -273,6 +379,13 @@ mod tests {
         assert!(matches!(outside, Err(InvalidMap::Outside(..))));
         let double = Peer { id: DeviceId(9), ..peer.clone() };
         let shared = map.check_delta(&delta(vec![Change::Peer { peer: double.clone() }]));
+        assert!(matches!(shared, Err(InvalidMap::Shared(..))));
+        let behind = EdgeOffer {
+            virtual_devices: vec![VirtualPeer { name: peer.name.clone(), ipv4: map.this.ipv4 }],
+            subnets: Vec::new(),
+        };
+        let edge = Peer { edge: Some(behind), ..peer.clone() };
+        let shared = map.check_delta(&delta(vec![Change::Peer { peer: edge }]));
         assert!(matches!(shared, Err(InvalidMap::Shared(..))));
         // An address may pass from a removed device to another.
         let passed = vec![Change::Removed { id: peer.id }, Change::Peer { peer: double }];

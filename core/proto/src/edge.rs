@@ -145,6 +145,16 @@ pub struct EdgeOffer {
     pub subnets: Vec<Ipv4Net>,
 }
 
+impl EdgeOffer {
+    /// The networks that are believed: those inside the account's range, where a broker gives every
+    /// address. Others would draw traffic into the tunnel that isn't the mesh's.
+    pub fn routed(&self, range: Ipv4Net) -> impl Iterator<Item = Ipv4Net> + '_ {
+        let is_inside =
+            move |net: &Ipv4Net| range.contains(net) && net.prefix_len() > range.prefix_len();
+        self.subnets.iter().map(Ipv4Net::trunc).filter(is_inside)
+    }
+}
+
 /// A virtual device as the others know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualPeer {

@@ -7,6 +7,7 @@
 
 mod check;
 mod edge;
+mod edge_spec;
 mod endpoint;
 mod event_codec;
 mod filter;
@@ -27,6 +28,10 @@ pub use edge::{
     EDGE, EdgeDuty, EdgeOffer, EdgeState, Forward, ForwardProtocol, Gateway, LanSource, LanTarget,
     MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_FORWARDS, MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, MacAddr,
     ParseMacError, VirtualDevice, VirtualPeer,
+};
+pub use edge_spec::{
+    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, GatewaySpec,
+    NewForward, NewGateway, NewVirtualDevice, VirtualDeviceEdit, VirtualDeviceSpec,
 };
 pub use endpoint::{
     Endpoint, EndpointKind, MAX_ENDPOINTS, MappingBehaviour, NatReport, is_usable_endpoint,
@@ -73,7 +78,9 @@ pub use relay::{
 ///   told of devices that it may not see, but lets in whatever those send that it does see |
 /// | 3 | 2026-11-29 | admission: `admission`, `expires_unix` and `approvers` in the netmap's own entry;
 ///   an older node that waits, or has expired, has a map without peers and can't say why |
-pub const PROTOCOL: u32 = 3;
+/// | 4 | 2026-11-29 | edges: `edge` in the netmap, in its peers and in the check-in, and the change of it;
+///   an older node reaches an edge itself, and nothing behind it |
+pub const PROTOCOL: u32 = 4;
 
 /// The oldest protocol version that this build's broker still serves.
 pub const OLDEST_PROTOCOL: u32 = 1;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, Delta, DeviceId, DeviceName, Endpoint, MapVersion, NatReport, Netmap, PublicKey,
-    RelayChoice, RelayRtt, RelayState,
+    AccountId, Delta, DeviceId, DeviceName, EdgeState, Endpoint, MapVersion, NatReport, Netmap,
+    PublicKey, RelayChoice, RelayRtt, RelayState,
 };
 
 /// `GET /v1/node/challenge`: what a device must answer to prove that it holds its private key.
@@ -84,6 +84,9 @@ pub struct CheckInState {
     /// How it does its duty, if it is a connection relay of its account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayState>,
+    /// How it does its duty, if it is an edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<EdgeState>,
 }
 
 /// The broker's answer to a [`CheckIn`].

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    AccountId, DeviceId, DeviceName, Endpoint, Filter, NatReport, Pin, PublicKey, Relay, RelayDuty,
-    RelayRtt,
+    AccountId, DeviceId, DeviceName, EdgeDuty, EdgeOffer, Endpoint, Filter, NatReport, Pin,
+    PublicKey, Relay, RelayDuty, RelayRtt,
 };
 
 /// A netmap version was not `epoch-sequence`.
@@ -149,6 +149,9 @@ pub struct Peer {
     /// The relays that it reaches, as of its last check-in. Empty: unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relays: Vec<RelayRtt>,
+    /// What this device reaches behind it. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<EdgeOffer>,
     /// Reserved for a signature over id and key by the account's own lock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
@@ -197,6 +200,9 @@ pub struct Netmap {
     /// What this device lets in without having asked for it. Absent: everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
+    /// What this device opens of the LAN that it stands in. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<EdgeDuty>,
 }
 
 /// One thing that changed in a netmap.
@@ -271,6 +277,12 @@ pub enum Change {
         /// All of it.
         #[serde(default)]
         filter: Option<Filter>,
+    },
+    /// This device's duty as an edge changed; without one it has none (any more).
+    Edge {
+        /// The whole duty.
+        #[serde(default)]
+        duty: Option<EdgeDuty>,
     },
     /// From a newer version: passed over.
     #[serde(other)]
@@ -369,6 +381,7 @@ impl Netmap {
                 }
             }
             Change::Filter { filter } => self.filter.clone_from(filter),
+            Change::Edge { duty } => self.edge.clone_from(duty),
             Change::Unknown => {}
         }
     }
@@ -407,6 +420,7 @@ mod tests {
             relays: Vec::new(),
             relay_duty: None,
             filter: None,
+            edge: None,
         }
     }
 

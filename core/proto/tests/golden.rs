@@ -18,12 +18,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use warren_proto::{
     AccountId, Admission, Apply, Challenge, Change, CheckIn, CheckInReply, CheckInState,
-    ConnectRequest, ConnectSignal, Delta, DeviceId, DeviceName, DnsConfig, Endpoint, EndpointKind,
-    ErrorCode, Filter, FilterRule, MapVersion, MappingBehaviour, NatReport, Netmap,
-    ParseEventError, PathKind, PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey,
-    Register, Registered, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayId,
-    RelayInit, RelayLimits, RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope,
-    RelayState, RelayTls, RelayTransport, SelfEntry, SessionEvent, Sources, Target,
+    ConnectRequest, ConnectSignal, Delta, DeviceId, DeviceName, DnsConfig, EdgeChange, EdgeChanged,
+    EdgeDuty, EdgeOffer, EdgeSpec, EdgeState, Endpoint, EndpointKind, ErrorCode, Filter,
+    FilterRule, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, GatewaySpec, LanSource,
+    LanTarget, MapVersion, MappingBehaviour, NatReport, Netmap, NewForward, ParseEventError,
+    PathKind, PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey, Register, Registered,
+    Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayId, RelayInit, RelayLimits,
+    RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,
+    RelayTransport, SelfEntry, SessionEvent, Sources, Target, VirtualDevice, VirtualDeviceEdit,
+    VirtualDeviceId, VirtualPeer,
 };
 
 fn folder() -> PathBuf {
@@ -32,6 +35,15 @@ fn folder() -> PathBuf {
 
 /// What this build writes equals the file, and what it reads from the file equals the value.
 fn assert_golden<T>(name: &str, value: &T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let golden = assert_written(name, value);
+    assert_eq!(&with_unknown_fields::<T>(golden), value, "{name}: unknown fields must be ignored");
+}
+
+/// The same of what must be understood as a whole.
+fn assert_written<T>(name: &str, value: &T) -> serde_json::Value
 where
     T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
 {
@@ -48,7 +60,7 @@ where
     assert_eq!(serde_json::to_value(value).unwrap(), golden, "{name}: what is written has changed");
     let read: T = serde_json::from_str(&text).unwrap();
     assert_eq!(&read, value, "{name}: what is read has changed");
-    assert_eq!(&with_unknown_fields::<T>(golden), value, "{name}: unknown fields must be ignored");
+    golden
 }
 
 /// Reads the same message as a newer side would send it: with a field more in every object.
@@ -106,6 +118,7 @@ fn peer() -> Peer {
         online: true,
         capabilities: vec!["relay".to_owned()],
         relays: Vec::new(),
+        edge: None,
         signature: None,
     }
 }
@@ -202,6 +215,7 @@ fn netmap() -> Netmap {
         relays: Vec::new(),
         relay_duty: None,
         filter: None,
+        edge: None,
     }
 }
 
@@ -374,6 +388,101 @@ fn relays_in_the_netmap_are_written_and_read_as_ever() {
             ..delta()
         },
     );
+}
+
+#[test]
+fn edges_are_written_and_read_as_ever() {
+    let target = LanTarget {
+        ip: "192.168.1.9".parse().unwrap(),
+        mac: Some("3c:52:82:01:02:03".parse().unwrap()),
+    };
+    let beyond_a_router = LanTarget { ip: "192.168.9.2".parse().unwrap(), mac: None };
+    let forward = Forward {
+        id: ForwardId(0xf1),
+        name: "camera".to_owned(),
+        protocol: ForwardProtocol::Both,
+        port: 8080,
+        last_port: 8089,
+        target,
+        target_port: 80,
+        source: LanSource::Masquerade,
+    };
+    let device = VirtualDevice {
+        id: VirtualDeviceId(0xd1),
+        name: name("camera"),
+        ipv4: "100.71.1.77".parse().unwrap(),
+        target: beyond_a_router,
+        ports: vec![Ports::Tcp(80, 80), Ports::Icmp],
+        source: LanSource::Transparent,
+    };
+    let everything = VirtualDevice { ports: vec![Ports::All], ..device.clone() };
+    let gateway = Gateway {
+        id: GatewayId(0x61),
+        mesh: "100.71.240.0/24".parse().unwrap(),
+        lan: "192.168.1.0/24".parse().unwrap(),
+        source: LanSource::Masquerade,
+    };
+    let offer = EdgeOffer {
+        virtual_devices: vec![VirtualPeer { name: name("camera"), ipv4: device.ipv4 }],
+        subnets: vec![gateway.mesh],
+    };
+    let duty = EdgeDuty {
+        forwards: vec![forward],
+        virtual_devices: vec![device, everything],
+        gateways: vec![gateway],
+    };
+    let seen = Peer { edge: Some(offer), ..peer() };
+    assert_golden(
+        "netmap-edges",
+        &Netmap { edge: Some(duty.clone()), peers: vec![seen.clone()], ..netmap() },
+    );
+    let changes = vec![
+        Change::Edge { duty: Some(duty) },
+        Change::Edge { duty: None },
+        Change::Peer { peer: seen },
+    ];
+    assert_golden("delta-edges", &Delta { changes, ..delta() });
+    let state = EdgeState {
+        scanned_unix: Some(1_800_000_000),
+        devices: 12,
+        problems: vec!["the host's firewall drops what is forwarded".to_owned()],
+    };
+    let state = CheckInState { edge: Some(state), ..CheckInState::default() };
+    assert_golden("check-in-edge", &CheckIn { state: Some(state) });
+}
+
+#[test]
+fn what_edges_ask_for_is_written_and_read_as_ever() {
+    let target = LanTarget { ip: "192.168.1.9".parse().unwrap(), mac: None };
+    let new = NewForward {
+        name: Some("camera".to_owned()),
+        protocol: ForwardProtocol::Tcp,
+        port: 8080,
+        last_port: None,
+        target,
+        target_port: Some(80),
+        source: LanSource::Masquerade,
+        enabled: true,
+        note: String::new(),
+        allow_public: false,
+    };
+    assert_written("edge-change-add-forward", &EdgeChange::AddForward(new));
+    let edit = VirtualDeviceEdit { enabled: Some(false), ..VirtualDeviceEdit::default() };
+    let change = EdgeChange::SetVirtualDevice { id: VirtualDeviceId(0xd1), edit };
+    assert_written("edge-change-set-virtual-device", &change);
+    let spec = GatewaySpec {
+        id: GatewayId(0x61),
+        lan: "192.168.1.0/24".parse().unwrap(),
+        mesh: "100.71.240.0/24".parse().unwrap(),
+        enabled: true,
+        source: LanSource::Masquerade,
+        note: "the office".to_owned(),
+    };
+    assert_golden("edge-changed-gateway", &EdgeChanged::Gateway(spec.clone()));
+    assert_golden("edge-spec", &EdgeSpec { gateways: vec![spec], ..EdgeSpec::default() });
+    // What isn't understood of a wish is not done by halves.
+    let newer = r#"{"change":"add-gateway","lan":"192.168.1.0/24","from_the_future":1}"#;
+    assert!(serde_json::from_str::<EdgeChange>(newer).is_err());
 }
 
 #[test]

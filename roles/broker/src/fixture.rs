@@ -17,6 +17,7 @@ pub(crate) fn peer(id: u64, name: &str) -> Peer {
         online: false,
         capabilities: Vec::new(),
         relays: Vec::new(),
+        edge: None,
         signature: None,
     }
 }
@@ -46,5 +47,6 @@ pub(crate) fn map(peers: Vec<Peer>) -> Netmap {
         relays: Vec::new(),
         relay_duty: None,
         filter: None,
+        edge: None,
     }
 }

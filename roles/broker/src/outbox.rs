@@ -135,6 +135,7 @@ fn merge(last: &mut Delta, next: Delta) {
             | Change::Relays { .. }
             | Change::RelayDuty { .. }
             | Change::Filter { .. }
+            | Change::Edge { .. }
             | Change::Unknown => {
                 last.changes.retain(|earlier| discriminant(earlier) != discriminant(&change));
                 last.changes.push(change);
@@ -173,6 +174,7 @@ fn last_said(delta: &mut Delta, is_part: impl Fn(&Change) -> bool, id: DeviceId)
             | Change::Relays { .. }
             | Change::RelayDuty { .. }
             | Change::Filter { .. }
+            | Change::Edge { .. }
             | Change::Unknown => {}
         }
     }
@@ -193,6 +195,7 @@ fn subject(change: &Change) -> Option<DeviceId> {
         | Change::Relays { .. }
         | Change::RelayDuty { .. }
         | Change::Filter { .. }
+        | Change::Edge { .. }
         | Change::Unknown => None,
     }
 }

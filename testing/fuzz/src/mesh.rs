@@ -307,6 +307,7 @@ impl World {
             online: true,
             capabilities: Vec::new(),
             relays: Vec::new(),
+            edge: None,
             signature: None,
         }
     }
@@ -336,6 +337,7 @@ impl World {
             relays: Vec::new(),
             relay_duty: None,
             filter: None,
+            edge: None,
         }
     }
 }

@@ -58,6 +58,7 @@ fn peer(n: u8) -> Peer {
         online: true,
         capabilities: vec!["relay".to_owned()],
         relays: Vec::new(),
+        edge: None,
         signature: None,
     }
 }
@@ -87,6 +88,7 @@ fn netmap() -> Netmap {
         relays: Vec::new(),
         relay_duty: None,
         filter: None,
+        edge: None,
     }
 }
 

@@ -47,7 +47,9 @@ impl Mesh {
     /// Takes a filter, and brings what peers may send in line with it.
     pub(super) fn take_filter(&mut self, filter: Option<&Filter>, now: Instant) {
         let was_open = self.filter.rules.is_none();
-        self.filter.rules = filter.map(Rules::new);
+        let edge = &self.edge;
+        self.filter.rules =
+            filter.map(|it| Rules::new(it, &edge.virtual_devices, edge.opens_anything()));
         if was_open && self.filter.rules.is_none() {
             return;
         }
@@ -146,7 +148,12 @@ impl Mesh {
         now: Instant,
     ) -> bool {
         let Some(peer) = self.peers.get(handle) else { return false };
-        let admitted = peer.access.admits(read.protocol, read.destination);
+        let (protocol, port) = (read.protocol, read.destination);
+        let admitted = if self.is_self(header.destination) {
+            peer.access.admits(protocol, port)
+        } else {
+            peer.access.admits_behind(header.destination, protocol, port)
+        };
         let flows = &mut self.filter.flows;
         if let Kind::Error(at) = read.kind {
             return admitted || is_about_a_flow(flows, handle, &packet[at..], now);

@@ -91,7 +91,7 @@ impl Mesh {
         now: Instant,
     ) -> Result<(), InboundDrop> {
         let header = ip::parse(packet).ok_or(InboundDrop::MalformedPacket)?;
-        if !self.is_self(header.destination) {
+        if !self.is_self(header.destination) && !self.is_behind(header.destination) {
             return Err(InboundDrop::ForeignDestination);
         }
         let peer = self.peers.get_mut(handle).ok_or(InboundDrop::ForeignSource)?;

@@ -8,6 +8,7 @@ use warren_proto::{
 };
 
 use super::{Mesh, Ranges};
+use crate::behind::Behind;
 use crate::peer::is_plain;
 use crate::{Event, MapSource, OutboundDrop, PeerHandle};
 
@@ -50,6 +51,7 @@ impl Mesh {
         let relays = netmap.relays.clone();
         self.netmap = Some(netmap);
         self.take_self(&this, now);
+        self.take_duty(now);
         self.take_relays(&relays, now);
         self.choose_stun(now);
         self.schedule_tags(now);
@@ -160,6 +162,12 @@ impl Mesh {
                 }
                 self.take_filter(filter.as_ref(), now);
             }
+            Change::Edge { duty } => {
+                if let Some(netmap) = &mut self.netmap {
+                    netmap.edge.clone_from(duty);
+                }
+                self.take_duty(now);
+            }
             Change::Unknown => {}
             Change::NextPin { pin } => {
                 if let Some(netmap) = &mut self.netmap {
@@ -199,6 +207,7 @@ impl Mesh {
                 if let Some(peer) = self.peers.get_mut(handle) {
                     peer.relaying.reach.clone_from(&entry.relays);
                 }
+                self.peers.set_behind(handle, self.behind(entry));
                 self.take_presence(handle, &entry.endpoints, entry.nat, entry.online, now);
                 self.relay_found_for(handle, now);
                 return;
@@ -206,11 +215,18 @@ impl Mesh {
             self.remove_peer(handle, now);
         }
         let handle = self.peers.insert(entry, now);
+        self.peers.set_behind(handle, self.behind(entry));
         self.restrict(handle, now);
         if is_plain(entry) {
             self.peers.give_up_deriving(handle);
             self.ensure_tunnel(handle, now);
         }
+    }
+
+    /// What of a peer's offer is believed.
+    fn behind(&self, entry: &Entry) -> Behind {
+        let offer = entry.edge.as_ref().zip(self.ranges.v4);
+        offer.map(|(offer, range)| Behind::new(offer, range)).unwrap_or_default()
     }
 
     /// Takes the soft part of a peer.

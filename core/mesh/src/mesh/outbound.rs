@@ -93,7 +93,7 @@ impl Mesh {
     fn route(&self, packet: &[u8]) -> Result<PeerHandle, OutboundDrop> {
         let header = ip::parse(packet).ok_or(OutboundDrop::Malformed)?;
         if let Some(handle) = self.peers.by_address(header.destination) {
-            return if self.is_self(header.source) {
+            return if self.is_self(header.source) || self.is_behind(header.source) {
                 Ok(handle)
             } else {
                 Err(OutboundDrop::ForeignSource)
@@ -106,7 +106,7 @@ impl Mesh {
         let destination = header.destination;
         if self.is_multicast(destination) {
             OutboundDrop::Multicast
-        } else if self.is_self(destination) {
+        } else if self.is_self(destination) || self.is_behind(destination) {
             OutboundDrop::OwnAddress
         } else if self.ranges.contain(destination) && self.is_filtering() {
             OutboundDrop::Denied

@@ -1,6 +1,6 @@
 //! What people are shown.
 
-use warren_proto::{CheckInState, DeviceId, Peer as Entry, RelayTransport};
+use warren_proto::{CheckInState, DeviceId, EDGE, Peer as Entry, RelayTransport};
 use warren_turn::Family;
 
 use super::Mesh;
@@ -109,11 +109,16 @@ impl Mesh {
 
     /// What this device would check in with at this moment.
     pub fn check_in_state(&self) -> CheckInState {
-        CheckInState {
+        let mut state = CheckInState {
             relay_rtts: self.relays.published.clone(),
             relay: self.relays.own.clone(),
+            edge: self.edge.said().cloned(),
             ..self.outside.check_in_state()
+        };
+        if state.edge.is_some() {
+            state.capabilities.push(EDGE.to_owned());
         }
+        state
     }
 
     /// What is known of the own way out.

@@ -142,6 +142,7 @@ pub fn netmap(this: usize, peers: Vec<Peer>) -> Netmap {
         relays: Vec::new(),
         relay_duty: None,
         filter: None,
+        edge: None,
     }
 }
 
@@ -158,6 +159,7 @@ pub fn entry(index: usize, mesh: &Mesh) -> Peer {
         online: true,
         capabilities: Vec::new(),
         relays: Vec::new(),
+        edge: None,
         signature: None,
     }
 }

@@ -179,6 +179,7 @@ mod tests {
             online: true,
             capabilities: Vec::new(),
             relays: Vec::new(),
+            edge: None,
             signature: None,
         };
         let candidates = [

@@ -1,0 +1,150 @@
+//! What stands behind an edge: who is asked for it, who may speak for it, who is let through to it.
+
+mod common;
+
+use std::net::Ipv4Addr;
+
+use common::*;
+use warren_mesh::{InboundDrop, OutboundDrop};
+use warren_proto::{
+    Change, Delta, DeviceName, EDGE, EdgeDuty, EdgeOffer, EdgeState, Filter, FilterRule, Gateway,
+    GatewayId, LanSource, LanTarget, MapVersion, Peer, Ports, Sources, Target, VirtualDevice,
+    VirtualDeviceId, VirtualPeer,
+};
+
+const CAMERA: Ipv4Addr = Ipv4Addr::new(100, 80, 1, 99);
+const PRINTER: Ipv4Addr = Ipv4Addr::new(100, 80, 254, 7);
+
+fn name() -> DeviceName {
+    "camera".parse().expect("a name")
+}
+
+fn tell(world: &mut World, node: usize, changes: Vec<Change>) {
+    let now = world.now;
+    let base = world.nodes[node].mesh.netmap().expect("a map").version;
+    let version = MapVersion { sequence: base.sequence + 1, ..base };
+    let delta = Delta { base, version, changes };
+    assert_eq!(world.nodes[node].mesh.handle_delta(&delta, now), warren_proto::Apply::Applied);
+    world.drain(node);
+}
+
+fn duty() -> EdgeDuty {
+    let target = LanTarget { ip: Ipv4Addr::new(192, 168, 1, 9), mac: None };
+    EdgeDuty {
+        forwards: Vec::new(),
+        virtual_devices: vec![VirtualDevice {
+            id: VirtualDeviceId(1),
+            name: name(),
+            ipv4: CAMERA,
+            target,
+            ports: vec![Ports::All],
+            source: LanSource::Masquerade,
+        }],
+        gateways: vec![Gateway {
+            id: GatewayId(1),
+            mesh: "100.80.254.0/24".parse().expect("a network"),
+            lan: "192.168.1.0/24".parse().expect("a network"),
+            source: LanSource::Masquerade,
+        }],
+    }
+}
+
+fn edge_entry(world: &World, subnets: &[&str]) -> Peer {
+    let offer = EdgeOffer {
+        virtual_devices: vec![VirtualPeer { name: name(), ipv4: CAMERA }],
+        subnets: subnets.iter().map(|net| net.parse().expect("a network")).collect(),
+    };
+    Peer { edge: Some(offer), ..entry(0, &world.nodes[0].mesh) }
+}
+
+/// Node 0 is an edge, node 1 is told what stands behind it, node 2 isn't.
+fn office() -> World {
+    let mut world = World::new(3);
+    world.join(0, 1);
+    world.join(0, 2);
+    let now = world.now;
+    world.nodes[0].mesh.handle_edge(Some(EdgeState::default()), now);
+    tell(&mut world, 0, vec![Change::Edge { duty: Some(duty()) }]);
+    let peer = edge_entry(&world, &["100.80.254.0/24", "192.168.7.0/24"]);
+    tell(&mut world, 1, vec![Change::Peer { peer }]);
+    world
+}
+
+/// Sends a UDP packet and says whether it arrived.
+fn passes(world: &mut World, (from, source): (usize, Ipv4Addr), to: usize, ip: Ipv4Addr) -> bool {
+    let payload = [0x9c, 0x40, 0, 80, 0, 12, 0, 0, 1, 2, 3, 4];
+    let before = world.nodes[to].received.len();
+    world.send_packet(from, &ip_packet(source, ip, &payload));
+    world.run(DELAY * 3);
+    world.nodes[to].received.len() > before
+}
+
+#[test]
+fn packets_for_what_stands_behind_an_edge_go_to_it_and_answers_come_back() {
+    let mut world = office();
+    for ip in [CAMERA, PRINTER] {
+        assert!(passes(&mut world, (1, mesh_v4(1)), 0, ip), "{ip}");
+        assert!(passes(&mut world, (0, ip), 1, mesh_v4(1)), "{ip} answers");
+    }
+    let nowhere = Ipv4Addr::new(192, 168, 7, 7);
+    assert!(!passes(&mut world, (1, mesh_v4(1)), 0, nowhere), "outside the account's range");
+    assert!(!passes(&mut world, (2, mesh_v4(2)), 0, CAMERA), "who isn't told doesn't find it");
+    assert!(!passes(&mut world, (0, CAMERA), 2, mesh_v4(2)));
+    assert_eq!(world.nodes[2].drops.last(), Some(&InboundDrop::ForeignSource));
+    assert!(!passes(&mut world, (1, CAMERA), 0, mesh_v4(0)), "nobody else speaks for it");
+}
+
+#[test]
+fn an_edge_that_is_none_any_more_opens_nothing_whatever_its_map_says() {
+    let mut world = office();
+    let state = world.nodes[0].mesh.check_in_state();
+    assert!(state.capabilities.iter().any(|it| it == EDGE) && state.edge.is_some());
+    let now = world.now;
+    world.nodes[0].mesh.handle_edge(None, now);
+    world.drain(0);
+    let state = world.nodes[0].mesh.check_in_state();
+    assert!(state.capabilities.is_empty() && state.edge.is_none());
+    assert!(!passes(&mut world, (1, mesh_v4(1)), 0, CAMERA));
+    assert_eq!(world.nodes[0].drops.last(), Some(&InboundDrop::ForeignDestination));
+    assert!(!passes(&mut world, (0, CAMERA), 1, mesh_v4(1)));
+}
+
+#[test]
+fn what_a_peer_offers_no_more_is_not_sent_to_it() {
+    let mut world = office();
+    assert!(passes(&mut world, (1, mesh_v4(1)), 0, CAMERA));
+    let peer = entry(0, &world.nodes[0].mesh);
+    tell(&mut world, 1, vec![Change::Peer { peer }]);
+    assert!(!passes(&mut world, (1, mesh_v4(1)), 0, CAMERA));
+    let now = world.now;
+    let packet = ip_packet(mesh_v4(1), PRINTER, &[0; 12]);
+    let outcome = world.nodes[1].mesh.handle_outbound(&packet, packet.len(), now);
+    assert!(
+        matches!(outcome, warren_mesh::Outbound::Dropped(OutboundDrop::UnknownDestination)),
+        "{outcome:?}"
+    );
+    assert!(!passes(&mut world, (0, PRINTER), 1, mesh_v4(1)));
+}
+
+#[test]
+fn a_filter_lets_through_to_what_it_names_alone() {
+    let mut world = office();
+    let rule = |to, ports: &str| FilterRule {
+        from: Sources::Devices(vec![id(1)]),
+        ports: vec![ports.parse().expect("ports")],
+        to: vec![to],
+    };
+    let filter =
+        Filter { rules: vec![rule(Target::This, "*"), rule(Target::Virtual(name()), "udp:80")] };
+    tell(&mut world, 0, vec![Change::Filter { filter: Some(filter) }]);
+    assert!(passes(&mut world, (1, mesh_v4(1)), 0, CAMERA));
+    assert!(passes(&mut world, (0, CAMERA), 1, mesh_v4(1)), "and back");
+    assert!(passes(&mut world, (1, mesh_v4(1)), 0, mesh_v4(0)), "the edge itself");
+    assert!(!passes(&mut world, (1, mesh_v4(1)), 0, PRINTER));
+    let net = "100.80.254.0/29".parse().expect("a network");
+    let filter = Filter { rules: vec![rule(Target::Subnet(net), "udp")] };
+    tell(&mut world, 0, vec![Change::Filter { filter: Some(filter) }]);
+    assert!(passes(&mut world, (1, mesh_v4(1)), 0, PRINTER));
+    assert!(!passes(&mut world, (1, mesh_v4(1)), 0, CAMERA));
+    assert!(!passes(&mut world, (1, mesh_v4(1)), 0, mesh_v4(0)));
+}
