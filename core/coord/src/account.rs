@@ -7,6 +7,7 @@ mod check_in;
 mod connect;
 mod delta;
 mod device;
+mod edge;
 mod housekeeping;
 mod join_key;
 mod paths;
@@ -32,6 +33,7 @@ use self::aim::Aim;
 use self::check_in::Reported;
 use self::delta::{Digest, Log, Subject};
 use self::device::Device;
+use self::edge::Edges;
 use self::policy::Rules;
 use self::presence::Timer;
 use self::relay::Relays;
@@ -44,6 +46,7 @@ use crate::{
 pub use self::activity::{account_activity, relay_activity};
 pub use self::admission::SettingsEdit;
 pub use self::device::DeviceEdit;
+pub use self::edge::EdgeView;
 pub use self::join_key::{JoinKeyCreated, NewJoinKey};
 pub use self::paths::{PathView, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint};
 pub use self::policy::Verdict;
@@ -104,6 +107,7 @@ pub struct Account {
     webhooks: BTreeMap<WebhookId, WebhookRecord>,
     presences: VecDeque<Presence>,
     rules: Rules,
+    edges: Edges,
 }
 
 impl Account {
@@ -146,6 +150,7 @@ impl Account {
             webhooks: snapshot.webhooks.into_iter().map(|it| (it.id, it)).collect(),
             presences: VecDeque::new(),
             rules: Rules::new(snapshot.policy),
+            edges: Edges::new(snapshot.edges, snapshot.edge_items),
         };
         account.handle_clock(unix, now);
         for device in snapshot.devices {
@@ -201,6 +206,8 @@ impl Account {
             revoked: self.relays.revoked.clone(),
             policy: self.rules.record.clone(),
             webhooks: self.webhooks.values().cloned().collect(),
+            edges: self.edges.records(),
+            edge_items: self.edges.item_records(),
         }
     }
 
@@ -242,6 +249,9 @@ impl Account {
                 Change::WebhookRemoved(id) => {
                     self.webhooks.remove(&id);
                 }
+                Change::Edge(edge) => self.put_edge(edge, now),
+                Change::EdgeItem(item) => self.put_edge_item(item, now),
+                Change::EdgeItemRemoved { edge, id } => self.drop_edge_item(edge, id, now),
             }
         }
         prepared.reply
@@ -282,7 +292,7 @@ impl Account {
                 .devices
                 .values()
                 .filter(|subject| self.may_see(viewer, subject))
-                .map(peer_entry)
+                .map(|subject| self.entry_for(viewer, subject))
                 .collect(),
             stun: self.settings.stun.clone(),
             dns: self.dns(),
@@ -290,6 +300,7 @@ impl Account {
             relays: if is_member { self.relays_for(device) } else { Vec::new() },
             relay_duty: self.duty_of(device).filter(|_| is_member),
             filter: self.filter_of(viewer).filter(|_| is_member),
+            edge: self.edge_duty(device),
         })
     }
 
@@ -343,6 +354,7 @@ fn peer_entry(device: &Device) -> Peer {
         online: device.online,
         capabilities: reported.map(|reported| reported.capabilities.clone()).unwrap_or_default(),
         relays: reported.map(|reported| reported.relays.clone()).unwrap_or_default(),
+        edge: None,
         signature: None,
     }
 }

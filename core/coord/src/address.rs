@@ -58,11 +58,12 @@ pub(crate) fn allocate(
 ) -> Option<(u32, u32)> {
     let size = 1u32 << (32 - u32::from(range.prefix_len()));
     let usable = |offset: &u32| (1..=254).contains(&(offset & 0xff));
-    let fresh = (next_host.max(SERVICE_ADDRESSES)..size).find(usable);
+    let is_free = |offset: &u32| usable(offset) && !is_taken(ipv4(range, *offset));
+    let fresh = (next_host.max(SERVICE_ADDRESSES)..size).find(is_free);
     if let Some(offset) = fresh {
         return Some((offset, offset + 1));
     }
-    let freed = (SERVICE_ADDRESSES..size).filter(usable).find(|o| !is_taken(ipv4(range, *o)))?;
+    let freed = (SERVICE_ADDRESSES..size).find(is_free)?;
     Some((freed, size))
 }
 

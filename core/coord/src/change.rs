@@ -1,8 +1,8 @@
 use warren_proto::{DeviceId, JoinKeyId, RelayId, WebhookId};
 
 use crate::{
-    AccountRecord, DeviceRecord, JoinKeyRecord, ListedRelay, PolicyRecord, RelayRecord, UnixTime,
-    WebhookRecord,
+    AccountRecord, DeviceRecord, EdgeItemId, EdgeItemRecord, EdgeRecord, JoinKeyRecord,
+    ListedRelay, PolicyRecord, RelayRecord, UnixTime, WebhookRecord,
 };
 
 /// One durable change of an account. Records are whole: written in place of what was there.
@@ -12,7 +12,7 @@ pub enum Change {
     Account(AccountRecord),
     /// A device is new or has changed.
     Device(DeviceRecord),
-    /// A device is gone.
+    /// A device is gone, with all that it opened as an edge.
     DeviceRemoved(DeviceId),
     /// A device was heard of.
     LastSeen {
@@ -46,6 +46,17 @@ pub enum Change {
     Webhook(WebhookRecord),
     /// A webhook is gone.
     WebhookRemoved(WebhookId),
+    /// A device has become an edge, or is none any more.
+    Edge(EdgeRecord),
+    /// What an edge opens is new or has changed.
+    EdgeItem(EdgeItemRecord),
+    /// Something that an edge opened is gone.
+    EdgeItemRemoved {
+        /// The edge.
+        edge: DeviceId,
+        /// What it was.
+        id: EdgeItemId,
+    },
 }
 
 /// A decision that takes effect once its changes are committed: give it to

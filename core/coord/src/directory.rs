@@ -88,7 +88,10 @@ impl Directory {
                 | Change::RevocationOver(_)
                 | Change::Policy(_)
                 | Change::Webhook(_)
-                | Change::WebhookRemoved(_) => {}
+                | Change::WebhookRemoved(_)
+                | Change::Edge(_)
+                | Change::EdgeItem(_)
+                | Change::EdgeItemRemoved { .. } => {}
             }
         }
     }

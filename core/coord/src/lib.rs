@@ -37,6 +37,7 @@ mod challenge;
 mod change;
 mod context;
 mod directory;
+mod edge;
 mod limit;
 mod name;
 mod people;
@@ -49,11 +50,12 @@ mod snapshot;
 mod webhook;
 
 pub use account::{
-    Account, COALESCE_WINDOW, DeviceEdit, DeviceView, EPHEMERAL_AFTER, HOUSEKEEPING_INTERVAL,
-    JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn, NewWebhook, OFFLINE_GRACE,
-    Opened, PathView, Presence, RelayGroups, RelayOrigin, RelayProbe, RelayView, RelayWarning,
-    SessionId, SettingsEdit, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint, Verdict, WebhookCreated,
-    WebhookEdit, account_activity, relay_activity, relay_init, relay_update,
+    Account, COALESCE_WINDOW, DeviceEdit, DeviceView, EPHEMERAL_AFTER, EdgeView,
+    HOUSEKEEPING_INTERVAL, JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn,
+    NewWebhook, OFFLINE_GRACE, Opened, PathView, Presence, RelayGroups, RelayOrigin, RelayProbe,
+    RelayView, RelayWarning, SessionId, SettingsEdit, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint,
+    Verdict, WebhookCreated, WebhookEdit, account_activity, relay_activity, relay_init,
+    relay_update,
 };
 pub use activity::{
     Actor, By, CHAIN_START, Chain, ChainBroken, ChainCheck, ChainedEntry, Entry, FieldChange, Named,
@@ -63,6 +65,7 @@ pub use challenge::{CHALLENGE_LIFETIME, Gatekeeper, Proven, prove};
 pub use change::{Change, Prepared};
 pub use context::{BrokerSettings, Ctx, DeviceLimit, LeaseEpoch, UnixTime};
 pub use directory::{AccountEntry, Directory};
+pub use edge::{EdgeItem, EdgeItemId, EdgeItemRecord, EdgeRecord};
 pub use limit::Bucket;
 pub use people::{
     ApiTokenCreated, ApiTokenRecord, Asker, ClientInfo, Email, Enrolment, Identity, InvalidEmail,

@@ -18,6 +18,7 @@ mod edit;
 mod members;
 mod outline;
 mod port_set;
+mod reach;
 mod rule_set;
 mod selector;
 mod text;
@@ -28,6 +29,7 @@ pub use diff::{Difference, Row, Side};
 pub use edit::{Edit, EditError, GroupText, RuleText, TestText, edit};
 pub use members::Members;
 pub use outline::{Entry, Outline};
+pub use reach::ReachBehind;
 pub use selector::{Selector, Subject};
 pub use text::{Draft, MAX_TEXT, Problem, Severity};
 

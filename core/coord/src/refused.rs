@@ -64,6 +64,12 @@ pub enum Refused {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(&'static str),
+    /// What an edge is to open makes no sense.
+    #[error("{0}")]
+    EdgeInvalid(String),
+    /// What an edge is to open clashes with what it opens already.
+    #[error("{0}")]
+    EdgeConflict(String),
     /// What the request was made from has changed meanwhile.
     #[error("{0}")]
     Conflict(&'static str),
@@ -141,12 +147,16 @@ impl Refused {
             Self::UpgradeRequired => ErrorCode::UpgradeRequired,
             Self::AccountFull | Self::TooManyPeople => ErrorCode::AccountFull,
             Self::RateLimited => ErrorCode::RateLimited,
-            Self::Invalid(_) | Self::InvalidRange(_) | Self::PolicyBroken(_) => ErrorCode::Invalid,
+            Self::Invalid(_)
+            | Self::InvalidRange(_)
+            | Self::PolicyBroken(_)
+            | Self::EdgeInvalid(_) => ErrorCode::Invalid,
             Self::NotFound(_) | Self::PeerOffline | Self::NoRelay(_) => ErrorCode::NotFound,
             Self::AmbiguousRelay(_) | Self::PolicyChanged(_) => ErrorCode::Conflict,
             Self::NameTaken(_)
             | Self::RangeTaken(_)
             | Self::Conflict(_)
+            | Self::EdgeConflict(_)
             | Self::EmailTaken(_)
             | Self::LastOwner
             | Self::LastOperator => ErrorCode::Conflict,

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, PublicKey, UserId};
 
-use crate::{DeviceLimit, ListedRelay, RelayRecord, SecretHash, UnixTime, WebhookRecord};
+use crate::{
+    DeviceLimit, EdgeItemRecord, EdgeRecord, ListedRelay, RelayRecord, SecretHash, UnixTime,
+    WebhookRecord,
+};
 
 /// A tag was not a usable word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -216,6 +219,10 @@ pub struct Snapshot {
     pub policy: PolicyRecord,
     /// Its webhooks.
     pub webhooks: Vec<WebhookRecord>,
+    /// Its edges.
+    pub edges: Vec<EdgeRecord>,
+    /// What they open.
+    pub edge_items: Vec<EdgeItemRecord>,
 }
 
 impl Snapshot {
@@ -230,6 +237,8 @@ impl Snapshot {
             revoked: BTreeMap::new(),
             policy: PolicyRecord::INITIAL,
             webhooks: Vec::new(),
+            edges: Vec::new(),
+            edge_items: Vec::new(),
         }
     }
 
@@ -243,7 +252,11 @@ impl Snapshot {
                     self.devices.retain(|other| other.id != device.id);
                     self.devices.push(device.clone());
                 }
-                Change::DeviceRemoved(id) => self.devices.retain(|device| device.id != *id),
+                Change::DeviceRemoved(id) => {
+                    self.devices.retain(|device| device.id != *id);
+                    self.edges.retain(|edge| edge.device != *id);
+                    self.edge_items.retain(|item| item.edge != *id);
+                }
                 Change::LastSeen { device: id, at } => {
                     for device in self.devices.iter_mut().filter(|device| device.id == *id) {
                         device.last_seen = Some(*at);
@@ -272,11 +285,26 @@ impl Snapshot {
                     self.webhooks.push(webhook.clone());
                 }
                 Change::WebhookRemoved(id) => self.webhooks.retain(|it| it.id != *id),
+                Change::Edge(edge) => {
+                    self.edges.retain(|other| other.device != edge.device);
+                    self.edges.push(*edge);
+                }
+                Change::EdgeItem(record) => {
+                    let key = (record.edge, record.item.id());
+                    self.edge_items.retain(|other| (other.edge, other.item.id()) != key);
+                    self.edge_items.push(record.clone());
+                }
+                Change::EdgeItemRemoved { edge, id } => {
+                    let key = (*edge, *id);
+                    self.edge_items.retain(|other| (other.edge, other.item.id()) != key);
+                }
             }
         }
         self.devices.sort_by_key(|device| device.id);
         self.join_keys.sort_by_key(|key| key.id);
         self.relays.sort_by_key(|relay| relay.id);
         self.webhooks.sort_by_key(|webhook| webhook.id);
+        self.edges.sort_by_key(|edge| edge.device);
+        self.edge_items.sort_by_key(|record| (record.edge, record.item.id()));
     }
 }

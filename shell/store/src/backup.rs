@@ -76,7 +76,7 @@ impl Store {
 }
 
 /// Owners before what they own, so that foreign keys hold at every step.
-const TABLES: [(&str, &str); 21] = [
+const TABLES: [(&str, &str); 23] = [
     ("settings", "name, value"),
     (
         "accounts",
@@ -97,6 +97,8 @@ const TABLES: [(&str, &str); 21] = [
          never_expires",
     ),
     ("device_tags", "account_id, device_id, tag"),
+    ("edges", "account_id, device_id, enabled"),
+    ("edge_items", "account_id, device_id, kind, id, item, created"),
     (
         "relays",
         "id, account_id, name, kind, device_id, token_hash, url, username, secret, \

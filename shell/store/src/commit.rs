@@ -11,7 +11,7 @@ use warren_coord::{
 };
 use warren_proto::{AccountId, DeviceId, JoinKeyId};
 
-use crate::{Store, StoreError, activity, relay, webhook};
+use crate::{Store, StoreError, activity, edge, relay, webhook};
 
 impl Store {
     /// Commits an account's changes with the entries of Activity that they make: all or none. When
@@ -167,6 +167,11 @@ async fn write(
         Change::Policy(policy) => write_policy(connection, account, policy).await,
         Change::Webhook(record) => webhook::write(connection, account, record).await,
         Change::WebhookRemoved(id) => webhook::delete(connection, account, *id).await,
+        Change::Edge(record) => edge::write(connection, account, record).await,
+        Change::EdgeItem(record) => edge::write_item(connection, account, record).await,
+        Change::EdgeItemRemoved { edge, id } => {
+            edge::delete_item(connection, account, *edge, *id).await
+        }
     }
 }
 

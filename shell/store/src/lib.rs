@@ -12,6 +12,7 @@
 mod activity;
 mod backup;
 mod commit;
+mod edge;
 mod error;
 mod load;
 mod people;

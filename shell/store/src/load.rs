@@ -11,7 +11,7 @@ use warren_coord::{
 };
 use warren_proto::AccountId;
 
-use crate::{Store, StoreError, relay, webhook};
+use crate::{Store, StoreError, edge, relay, webhook};
 
 impl Store {
     /// Loads one account; `None` if there is no such account.
@@ -83,7 +83,20 @@ async fn load_account(
     let revoked = relay::load_revoked(connection, &id).await?;
     let policy = load_policy(connection, &id).await?;
     let webhooks = webhook::load(connection, &id).await?;
-    Ok(Snapshot { account, devices, join_keys, relays, relay_list, revoked, policy, webhooks })
+    let edges = edge::load(connection, &id).await?;
+    let edge_items = edge::load_items(connection, &id).await?;
+    Ok(Snapshot {
+        account,
+        devices,
+        join_keys,
+        relays,
+        relay_list,
+        revoked,
+        policy,
+        webhooks,
+        edges,
+        edge_items,
+    })
 }
 
 async fn load_policy(

@@ -44,6 +44,8 @@ pub struct Node {
     pub cache: Option<Netmap>,
     /// Its daemon.
     pub daemon: Option<Daemon>,
+    /// Whether it is an edge.
+    pub is_edge: bool,
     /// What happened to it that tests look at, the latest last.
     pub events: VecDeque<(Instant, Event)>,
     /// How many deltas it got.
@@ -128,6 +130,14 @@ impl Node {
         let session = Session::new(rng.next_u64(), version, now);
         self.daemon = Some(Daemon { mesh, session, instance });
         self.tell_addresses(network, now);
+        self.tell_edge(now);
+    }
+
+    pub(crate) fn tell_edge(&mut self, now: Instant) {
+        let state = self.is_edge.then(warren_proto::EdgeState::default);
+        if let Some(daemon) = &mut self.daemon {
+            daemon.mesh.handle_edge(state, now);
+        }
     }
 
     /// Kills the daemon; what is on disk stays.

@@ -87,6 +87,9 @@ impl Account {
                 let named = Named::new("webhook", id, &old.url);
                 ("webhook.removed", named, Some(of_webhook(old)), None)
             }
+            Change::Edge(new) => self.said_of_edge(new)?,
+            Change::EdgeItem(new) => self.said_of_edge_item(new),
+            Change::EdgeItemRemoved { edge, id } => self.said_of_edge_item_gone(*edge, *id)?,
             Change::LastSeen { .. } | Change::Revoked { .. } | Change::RevocationOver(_) => {
                 return None;
             }

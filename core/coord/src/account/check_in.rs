@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use warren_proto::{
-    CheckIn, CheckInReply, CheckInState, DeviceId, Endpoint, EndpointKind, MAX_ENDPOINTS,
-    NatReport, RelayRtt, RelayState, WIREGUARD_ONLY, is_usable_endpoint,
+    CheckIn, CheckInReply, CheckInState, DeviceId, EdgeState, Endpoint, EndpointKind,
+    MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_ENDPOINTS, NatReport, RelayRtt, RelayState,
+    WIREGUARD_ONLY, is_usable_endpoint,
 };
 
 use super::register::short;
@@ -31,6 +32,8 @@ pub(super) struct Reported {
     pub(super) relays: Vec<RelayRtt>,
     /// How it does its duty as a relay.
     pub(super) relay: Option<RelayState>,
+    /// How it does its duty as an edge.
+    pub(super) edge: Option<EdgeState>,
 }
 
 impl Account {
@@ -72,7 +75,12 @@ impl Account {
             }
             None => (true, !state.capabilities.is_empty(), !state.relays.is_empty()),
         };
+        let edge_news = old.as_ref().and_then(|old| old.edge.as_ref()) != state.edge.as_ref();
         known.reported = Some(state);
+        if edge_news {
+            self.revise();
+        }
+        self.note_consent(device, now);
         if moved || new_capabilities {
             self.touch_device(device, new_capabilities, now);
         }
@@ -104,7 +112,16 @@ impl Account {
             capabilities,
             relays: self.clean_rtts(&state.relay_rtts),
             relay,
+            edge: state.edge.as_ref().map(clean_edge),
         }
+    }
+}
+
+fn clean_edge(state: &EdgeState) -> EdgeState {
+    let problems = state.problems.iter().take(MAX_EDGE_PROBLEMS);
+    EdgeState {
+        problems: problems.map(|text| short(text, MAX_EDGE_PROBLEM)).collect(),
+        ..state.clone()
     }
 }
 

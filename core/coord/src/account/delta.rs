@@ -40,6 +40,10 @@ pub(super) enum Subject {
     Relays,
     /// What a device is to do as a relay.
     Duty(DeviceId),
+    /// What a device is to open as an edge.
+    Edge(DeviceId),
+    /// What a device reaches behind edges.
+    Offers(DeviceId),
     /// Whether a device and others see each other.
     Sight {
         id: DeviceId,
@@ -102,6 +106,8 @@ pub(super) struct Digest {
     reach: Vec<(DeviceId, Change)>,
     relays: bool,
     duties: BTreeSet<DeviceId>,
+    edges: BTreeSet<DeviceId>,
+    offers: BTreeSet<DeviceId>,
     /// For each viewer, whom it began or ceased to see.
     sights: BTreeMap<DeviceId, BTreeSet<DeviceId>>,
     gone: BTreeSet<DeviceId>,
@@ -186,12 +192,12 @@ impl Account {
                 continue;
             }
             let meant = self.devices.get(&change.id);
-            let meant = meant.is_some_and(|it| self.are_for_each_other(viewer, it));
-            match &change.seen {
-                Some(seen) if meant => changes.push(seen.clone()),
-                None if meant => changes.push(Change::Removed { id: change.id }),
+            let meant = meant.filter(|it| self.are_for_each_other(viewer, it));
+            match (&change.seen, meant) {
+                (Some(seen), Some(device)) => changes.push(self.change_for(viewer, device, seen)),
+                (None, Some(_)) => changes.push(Change::Removed { id: change.id }),
                 // Of those who were hidden all along it learns nothing.
-                Some(_) | None => {
+                (Some(_) | None, None) => {
                     let saw = sights.is_some_and(|it| it.contains(&change.id));
                     if saw || digest.gone.contains(&change.id) {
                         changes.push(Change::Removed { id: change.id });
@@ -213,6 +219,12 @@ impl Account {
         if digest.duties.contains(&id) {
             changes.push(Change::RelayDuty { duty: self.duty_of(id) });
         }
+        if digest.edges.contains(&id) {
+            changes.push(Change::Edge { duty: self.edge_duty(id) });
+        }
+        if digest.offers.contains(&id) {
+            changes.extend(self.edge_entries(viewer));
+        }
         Ok(changes)
     }
 
@@ -229,7 +241,7 @@ impl Account {
         }
         let device = self.devices.get(&other).filter(|it| self.may_see(viewer, it));
         Some(match device {
-            Some(device) => Change::Peer { peer: peer_entry(device) },
+            Some(device) => Change::Peer { peer: self.entry_for(viewer, device) },
             None => Change::Removed { id: other },
         })
     }
@@ -238,6 +250,7 @@ impl Account {
         let mut whole_by_device: BTreeMap<DeviceId, bool> = BTreeMap::new();
         let (mut stun, mut next_pin, mut dns, mut relays) = (false, false, false, false);
         let (mut own, mut reach, mut duties) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
+        let (mut edges, mut offers) = <(BTreeSet<_>, BTreeSet<_>)>::default();
         let mut sights: BTreeMap<DeviceId, BTreeSet<DeviceId>> = BTreeMap::new();
         let (mut gone, mut filters, mut all_filters) = (BTreeSet::new(), BTreeSet::new(), false);
         for subject in self.log.since(from)? {
@@ -260,6 +273,12 @@ impl Account {
                 }
                 Subject::Duty(id) => {
                     duties.insert(*id);
+                }
+                Subject::Edge(id) => {
+                    edges.insert(*id);
+                }
+                Subject::Offers(id) => {
+                    offers.insert(*id);
                 }
                 Subject::Sight { id, others } => {
                     for other in others.iter() {
@@ -301,6 +320,8 @@ impl Account {
             reach,
             relays,
             duties,
+            edges,
+            offers,
             sights,
             gone,
             filters,

@@ -237,7 +237,7 @@ impl Account {
         self.device_by_name.insert(record.name.clone(), id);
         self.device_by_key.insert(record.key, id);
         self.device_by_ipv4.insert(record.ipv4, id);
-        let meant = self.rules.meant(&record);
+        let meant = self.rules.meant(&record, &self.edges.networks(id));
         let admission = self.admission_of(&record, now);
         match self.devices.get_mut(&id) {
             Some(device) => (device.record, device.meant) = (record, meant),
@@ -252,6 +252,7 @@ impl Account {
         let Some(meant) = self.devices.get(&id).map(|device| device.meant.clone()) else { return };
         self.judge_device(id, Some(&meant), None, now);
         let Some(device) = self.devices.remove(&id) else { return };
+        self.forget_edge(id);
         self.forget_expiry(&device.record);
         self.device_by_name.remove(&device.record.name);
         self.device_by_key.remove(&device.record.key);

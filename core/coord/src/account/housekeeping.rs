@@ -23,6 +23,10 @@ impl Account {
         let gone = |id: &DeviceId| self.ephemeral_due.contains(id) && self.is_stale(*id);
         let removed = self.ephemeral_due.iter().copied().filter(|id| gone(id));
         let mut changes: Vec<Change> = removed.flat_map(|id| self.device_removal(id)).collect();
+        changes.extend(
+            self.consents()
+                .filter(|change| !matches!(change, Change::Edge(edge) if gone(&edge.device))),
+        );
         let over = self.relays.revoked.iter().filter(|(_, until)| **until < ctx.unix_time());
         changes.extend(over.map(|(device, _)| Change::RevocationOver(*device)));
         for id in self.seen_since_housekeeping.iter().copied().filter(|id| !gone(id)) {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use ipnet::IpNet;
 use warren_proto::{DeviceId, DeviceName, Filter, Ports};
 
 use super::device::Device;
 use super::{Account, Subject};
-use crate::policy::SourcesByRule;
 use crate::policy::{self, DEFAULT_TEXT, Draft, Identity, Meant, Members, Policy, Report, RuleRef};
+use crate::policy::{ReachBehind, SourcesByRule};
 use crate::{Change, DeviceRecord, PolicyRecord, Prepared, Refused};
 
 /// What counts of an account's policy.
@@ -28,13 +29,12 @@ impl Rules {
         Self { record, policy, members: Members::default(), sources: OnceLock::new() }
     }
 
-    pub(super) fn meant(&self, device: &DeviceRecord) -> Meant {
-        self.policy.meant(&self.identity(device))
+    pub(super) fn meant(&self, device: &DeviceRecord, gateway_to: &[IpNet]) -> Meant {
+        self.policy.meant(&self.identity(device, gateway_to))
     }
 
-    fn identity<'a>(&'a self, device: &'a DeviceRecord) -> Identity<'a> {
-        // No device is a gateway yet.
-        Identity::new(&device.name, device.owner, &device.tags, &[], &self.members)
+    fn identity<'a>(&'a self, device: &'a DeviceRecord, gateway_to: &'a [IpNet]) -> Identity<'a> {
+        Identity::new(&device.name, device.owner, &device.tags, gateway_to, &self.members)
     }
 
     /// Whether the policy speaks of a device of that name.
@@ -78,8 +78,13 @@ impl Account {
     }
 
     fn check_draft(&self, draft: &Draft) -> Report {
+        let devices: Vec<(&DeviceRecord, Vec<IpNet>)> = self
+            .devices
+            .iter()
+            .map(|(id, device)| (&device.record, self.edges.networks(*id)))
+            .collect();
         let devices: Vec<Identity<'_>> =
-            self.devices.values().map(|device| self.rules.identity(&device.record)).collect();
+            devices.iter().map(|(record, nets)| self.rules.identity(record, nets)).collect();
         policy::check(draft, &self.rules.policy, &devices, &self.rules.members)
     }
 
@@ -163,7 +168,8 @@ impl Account {
         };
         self.rules.sources_changed();
         for device in self.devices.values_mut() {
-            device.meant = self.rules.meant(&device.record);
+            let networks = self.edges.networks(device.record.id);
+            device.meant = self.rules.meant(&device.record, &networks);
         }
         let new = &self.rules.policy;
         if old.is_open() && new.is_open() {
@@ -188,6 +194,26 @@ impl Account {
             self.touch(Subject::Sight { id, others }, now);
         }
         self.touch(Subject::AllFilters, now);
+        for edge in self.edges.offering() {
+            self.touch_device(edge, true, now);
+        }
+    }
+
+    /// The networks that a device is a gateway to have changed.
+    pub(super) fn judge_gateway(&mut self, id: DeviceId, now: Instant) {
+        let networks = self.edges.networks(id);
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        let meant = self.rules.meant(&device.record, &networks);
+        let before = std::mem::replace(&mut device.meant, meant.clone());
+        self.judge_device(id, Some(&before), Some(&meant), now);
+        if !self.rules.policy.is_open() {
+            self.touch(Subject::Filters(Arc::new([id])), now);
+        }
+    }
+
+    /// What of the networks and virtual devices behind a device another one may reach.
+    pub(super) fn reach_behind(&self, viewer: &Device, edge: &Device) -> ReachBehind<'_> {
+        self.rules.policy.reach_behind(&viewer.meant, &edge.record.name)
     }
 
     /// A device's tags, owner or name have changed, or it is new, or gone (`after` is `None`).
@@ -228,6 +254,9 @@ impl Account {
         }
         if before.and(after).is_some() {
             filters.push(id);
+            if !self.edges.offering().is_empty() {
+                self.touch(Subject::Offers(id), now);
+            }
         }
         if !others.is_empty() {
             self.touch(Subject::Sight { id, others: others.into() }, now);
@@ -275,6 +304,8 @@ impl Account {
         let sources = self.rules.sources.get_or_init(|| {
             policy.sources(self.devices.iter().map(|(id, device)| (*id, &device.meant)))
         });
-        policy.filter(device.record.id, &device.meant, &device.record.name, &[], sources)
+        let (id, networks) = (device.record.id, self.edges.networks(device.record.id));
+        let filter = policy.filter(id, &device.meant, &device.record.name, &networks, sources)?;
+        Some(self.resolve_networks(id, filter))
     }
 }

@@ -25,6 +25,8 @@ pub(super) enum Timer {
     Credentials,
     /// A device must be renewed.
     Expiry,
+    /// Devices have said that they are edges, or none any more.
+    Edges,
 }
 
 impl Timer {
@@ -36,6 +38,7 @@ impl Timer {
             Self::Housekeeping => "housekeeping",
             Self::Credentials => "relay credentials",
             Self::Expiry => "device expiry",
+            Self::Edges => "edges",
         }
     }
 }
@@ -90,6 +93,7 @@ impl Account {
                 }
                 Timer::Credentials => self.renew_credentials(now),
                 Timer::Expiry => self.expire_due(now),
+                Timer::Edges => self.housekeeping_due = true,
                 Timer::Housekeeping => {
                     self.housekeeping_due = true;
                     self.timers.insert((now + HOUSEKEEPING_INTERVAL, Timer::Housekeeping));

@@ -109,7 +109,7 @@ impl Account {
         if self.devices.len() >= self.device_limit().0 as usize {
             return Err(Refused::AccountFull);
         }
-        let is_taken = |ip| self.device_by_ipv4.contains_key(&ip);
+        let is_taken = |ip| self.is_address_taken(ip);
         let range = self.record.ipv4_range;
         let (offset, next_host) =
             allocate(range, self.record.next_host, is_taken).ok_or(Refused::AccountFull)?;

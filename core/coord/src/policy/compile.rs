@@ -78,7 +78,7 @@ pub struct RuleRef<'a> {
 /// What counts of a text.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    rules: Vec<Rule>,
+    pub(super) rules: Vec<Rule>,
     from: Index,
     to: Index,
     /// Rules that lead to the asking person's own devices.
@@ -91,13 +91,13 @@ pub struct Policy {
 }
 
 #[derive(Debug, Clone)]
-struct Rule {
+pub(super) struct Rule {
     name: Option<String>,
     line: usize,
     ports: Vec<Ports>,
     from_everyone: bool,
-    to_everything: bool,
-    behind: Vec<Selector>,
+    pub(super) to_everything: bool,
+    pub(super) behind: Vec<Selector>,
 }
 
 /// The rules that say each word.

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use warren_coord::policy::Members;
-use warren_coord::{DeviceEdit, NewJoinKey, Refused, RelayFace, Role, SessionId, SettingsEdit};
+use warren_coord::{
+    DeviceEdit, EdgeItemId, NewJoinKey, Refused, RelayFace, Role, SessionId, SettingsEdit,
+};
 use warren_proto::{
-    Change, ConnectRequest, DeviceId, DeviceName, NatReport, Netmap, RelayId, SessionEvent, UserId,
+    Change, ConnectRequest, DeviceId, DeviceName, EdgeChange, GatewayEdit, NatReport, Netmap,
+    RelayId, SessionEvent, UserId, VirtualDeviceEdit,
 };
 
+use crate::edges::{gateway, virtual_device};
 use crate::world::World;
 
 #[derive(Debug, Clone)]
@@ -41,10 +45,15 @@ enum Step {
     Members { first: u8 },
     Wait { millis: u64 },
     Restart,
+    Consent { device: usize, is_edge: bool },
+    Virtual { device: usize, name: u8 },
+    Gateway { device: usize, lan: u8 },
+    Switch { item: usize, on: bool },
+    Drop { item: usize },
 }
 
 /// Texts that mean the same devices in many ways.
-const POLICIES: [&str; 7] = [
+const POLICIES: [&str; 9] = [
     "",
     "[[rules]]\nfrom = '*'\nto = '*'",
     "[[rules]]\nfrom = '*'\nto = 'tag:tag-1'\nports = 'tcp:22'",
@@ -53,6 +62,9 @@ const POLICIES: [&str; 7] = [
      'virtual:cam.name-2']",
     "[[rules]]\nfrom = 'role:admin'\nto = '*'\n[[rules]]\nfrom = 'user:u2@example.org'\nto = \
      'subnet:10.0.0.0/8@name-0'\nports = ['udp:53', 'icmp']",
+    "[[rules]]\nfrom = 'tag:tag-1'\nto = ['virtual:cam-0.name-1', 'subnet:192.168.0.0/16']",
+    "[[rules]]\nfrom = '*'\nto = ['virtual:cam-1.name-0', 'device:name-2']\n[[rules]]\nfrom = \
+     'user:u1@example.org'\nto = 'subnet:192.168.1.0/24@name-1'",
     "[[rules]]\nfrom = 'device:name-3'\nto = ['tag:tag-0', 'user:u0@example.org']",
 ];
 
@@ -91,6 +103,12 @@ fn step() -> impl Strategy<Value = Step> {
         6 => prop_oneof![Just(10u64), Just(60), Just(4_000), Just(2_000_000), Just(90_000_000)]
             .prop_map(|millis| Step::Wait { millis }),
         1 => Just(Step::Restart),
+        4 => (which.clone(), prop::bool::weighted(0.8))
+            .prop_map(|(device, is_edge)| Step::Consent { device, is_edge }),
+        4 => (which.clone(), 0..3u8).prop_map(|(device, name)| Step::Virtual { device, name }),
+        2 => (which.clone(), 0..3u8).prop_map(|(device, lan)| Step::Gateway { device, lan }),
+        2 => (which.clone(), any::<bool>()).prop_map(|(item, on)| Step::Switch { item, on }),
+        2 => which.clone().prop_map(|item| Step::Drop { item }),
     ]
 }
 
@@ -281,8 +299,55 @@ impl Model {
             }
             Step::Wait { millis } => world.advance(Duration::from_millis(millis)),
             Step::Restart => world.restart(),
+            Step::Consent { .. }
+            | Step::Virtual { .. }
+            | Step::Gateway { .. }
+            | Step::Switch { .. }
+            | Step::Drop { .. } => self.run_edge(step)?,
         }
         Some(())
+    }
+
+    fn run_edge(&mut self, step: &Step) -> Option<()> {
+        let items = &self.world.stored.edge_items;
+        let item = |n: usize| items.get(n % items.len().max(1)).map(|it| (it.edge, it.item.id()));
+        let (edge, change) = match *step {
+            Step::Consent { device, is_edge } => {
+                let device = self.device(device)?;
+                return self.world.try_consent(device, is_edge).ok();
+            }
+            Step::Virtual { device, name } => {
+                let new = virtual_device(&format!("cam-{name}"));
+                (self.device(device)?, EdgeChange::AddVirtualDevice(new))
+            }
+            Step::Gateway { device, lan } => {
+                let new = gateway(&format!("192.168.{lan}.0/24"));
+                (self.device(device)?, EdgeChange::AddGateway(new))
+            }
+            Step::Switch { item: n, on } => {
+                let enabled = Some(on);
+                match item(n)? {
+                    (edge, EdgeItemId::VirtualDevice(id)) => {
+                        let edit = VirtualDeviceEdit { enabled, ..Default::default() };
+                        (edge, EdgeChange::SetVirtualDevice { id, edit })
+                    }
+                    (edge, EdgeItemId::Gateway(id)) => {
+                        let edit = GatewayEdit { enabled, ..Default::default() };
+                        (edge, EdgeChange::SetGateway { id, edit })
+                    }
+                    (_, EdgeItemId::Forward(_)) => return None,
+                }
+            }
+            Step::Drop { item: n } => match item(n)? {
+                (edge, EdgeItemId::VirtualDevice(id)) => {
+                    (edge, EdgeChange::RemoveVirtualDevice { id })
+                }
+                (edge, EdgeItemId::Gateway(id)) => (edge, EdgeChange::RemoveGateway { id }),
+                (_, EdgeItemId::Forward(_)) => return None,
+            },
+            _ => return None,
+        };
+        self.world.edge_change(edge, change).ok().map(|_| ())
     }
 
     fn new(name: &str) -> Self {
@@ -302,6 +367,11 @@ impl Model {
             assert_eq!(owner, record.id, "an address is for life and not used again");
             let addresses = self.owner_by_ipv4.iter().filter(|(_, it)| **it == record.id);
             assert_eq!(addresses.count(), 1, "a device keeps its address");
+        }
+        for device in records {
+            if let Ok(map) = self.world.account.netmap(device.id) {
+                assert_eq!(map.check(), Ok(()), "what a node believes");
+            }
         }
     }
 }
@@ -343,6 +413,7 @@ fn mentioned(event: &SessionEvent) -> Vec<DeviceId> {
                 | Change::Relays { .. }
                 | Change::RelayDuty { .. }
                 | Change::Filter { .. }
+                | Change::Edge { .. }
                 | Change::Unknown => None,
             })
             .collect(),

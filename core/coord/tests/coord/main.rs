@@ -1,9 +1,10 @@
 //! The account's state machine through its public API, on virtual time.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 mod admin;
 mod admission;
 mod convergence;
+mod edges;
 mod invariants;
 mod joining;
 mod paths;

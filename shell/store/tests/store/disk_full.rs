@@ -18,7 +18,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
         .arg(
-            "mount -t tmpfs -o size=4m warren-store-test \"$1\" && exec \"$2\" --ignored --exact \
+            "mount -t tmpfs -o size=6m warren-store-test \"$1\" && exec \"$2\" --ignored --exact \
               disk_full::on_a_small_disk --nocapture",
         )
         .arg("sh")

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use warren_coord::{
-    AccountRecord, AccountSettings, Change, DeviceLimit, DeviceRecord, JoinKeyRecord, ListedRelay,
-    PolicyRecord, RelayFace, RelayKind, RelayRecord, SecretHash, Snapshot, Tag, UnixTime,
-    WebhookOff, WebhookRecord, WebhookSecret,
+    AccountRecord, AccountSettings, Change, DeviceLimit, DeviceRecord, EdgeItem, EdgeItemRecord,
+    EdgeRecord, JoinKeyRecord, ListedRelay, PolicyRecord, RelayFace, RelayKind, RelayRecord,
+    SecretHash, Snapshot, Tag, UnixTime, WebhookOff, WebhookRecord, WebhookSecret,
 };
 use warren_proto::{
-    AccountId, DeviceId, JoinKeyId, Pin, PublicKey, RelayId, RelayTls, UserId, WebhookId,
+    AccountId, DeviceId, ForwardId, ForwardProtocol, ForwardSpec, GatewayId, GatewaySpec,
+    JoinKeyId, LanSource, LanTarget, MacAddr, Pin, Ports, PublicKey, RelayId, RelayTls, UserId,
+    VirtualDeviceId, VirtualDeviceSpec, WebhookId,
 };
 
 pub(crate) const ACCOUNT: AccountId = AccountId(0xfeed_0000_0000_0001);
@@ -53,9 +55,16 @@ pub(crate) fn changes(n: u32) -> Vec<Change> {
         changes.push(Change::Revoked { device: device(slot, n).id, until: seconds(n) });
         changes.push(Change::Policy(policy(n)));
         changes.push(Change::RevocationOver(device((slot + 1) % 40, n).id));
+        let edge = device((slot + 33) % 40, n).id;
+        changes.push(Change::EdgeItemRemoved { edge, id: edge_item(edge, n).item.id() });
     } else {
         changes.push(Change::JoinKey(join_key(slot, n)));
         changes.push(Change::Device(device(slot, n)));
+        changes.push(Change::Edge(EdgeRecord {
+            device: device(slot, n).id,
+            enabled: n.is_multiple_of(2),
+        }));
+        changes.push(Change::EdgeItem(edge_item(device(slot, n).id, n)));
         changes.push(Change::Relay(relay(slot, n)));
         changes.push(Change::RelayList(relay_list(n)));
         changes.push(Change::Webhook(webhook(slot, n)));
@@ -127,6 +136,47 @@ fn webhook(slot: u8, n: u32) -> WebhookRecord {
             _ => None,
         },
     }
+}
+
+fn edge_item(edge: DeviceId, n: u32) -> EdgeItemRecord {
+    let target = LanTarget {
+        ip: Ipv4Addr::new(192, 168, 1, 9),
+        mac: n.is_multiple_of(2).then_some(MacAddr([2, 0, 0, 0, 0, 9])),
+    };
+    let id = u64::from(n % 5) + 1;
+    let item = match n % 3 {
+        0 => EdgeItem::Forward(ForwardSpec {
+            id: ForwardId(id),
+            name: format!("forward '{n}'"),
+            enabled: n.is_multiple_of(2),
+            protocol: ForwardProtocol::Both,
+            port: 8080,
+            last_port: 8081,
+            target,
+            target_port: 80,
+            source: LanSource::Masquerade,
+            note: "größer".to_owned(),
+        }),
+        1 => EdgeItem::VirtualDevice(VirtualDeviceSpec {
+            id: VirtualDeviceId(id),
+            name: format!("camera-{n}").parse().unwrap(),
+            ipv4: Ipv4Addr::new(100, 71, 2, 9),
+            enabled: true,
+            target,
+            ports: vec![Ports::Tcp(80, 90), Ports::Icmp],
+            source: LanSource::Transparent,
+            note: String::new(),
+        }),
+        _ => EdgeItem::Gateway(GatewaySpec {
+            id: GatewayId(id),
+            lan: "192.168.1.0/24".parse().unwrap(),
+            mesh: "100.71.254.0/24".parse().unwrap(),
+            enabled: n.is_multiple_of(4),
+            source: LanSource::Masquerade,
+            note: format!("note {n}"),
+        }),
+    };
+    EdgeItemRecord { edge, item, created: seconds(n) }
 }
 
 fn relay(slot: u8, n: u32) -> RelayRecord {

@@ -21,6 +21,7 @@ pub struct StreamId(usize);
 pub(super) struct Ping {
     from: NodeId,
     to: NodeId,
+    ip: IpAddr,
     sent: Instant,
     answered: Option<Instant>,
     dropped: Option<OutboundDrop>,
@@ -57,11 +58,16 @@ impl World {
 
     /// Sends one ping over the mesh.
     pub fn ping(&mut self, from: NodeId, to: NodeId) -> PingId {
+        self.ping_behind(from, to, self.mesh_ip(to))
+    }
+
+    /// Sends one ping to an address that stands behind a node, which answers for it.
+    pub fn ping_behind(&mut self, from: NodeId, to: NodeId, ip: IpAddr) -> PingId {
         let id = self.pings.len();
-        self.pings.push(Ping { from, to, sent: self.now, answered: None, dropped: None });
+        self.pings.push(Ping { from, to, ip, sent: self.now, answered: None, dropped: None });
         let datagram = Datagram {
             src: self.mesh_ip(from),
-            dst: self.mesh_ip(to),
+            dst: ip,
             src_port: 1000,
             dst_port: ECHO_PORT,
             id: id as u64,
@@ -70,6 +76,14 @@ impl World {
             self.pings[id].dropped = Some(reason);
         }
         PingId(id)
+    }
+
+    /// Has a node be an edge from now on, or none.
+    pub fn set_edge(&mut self, node: NodeId, is_edge: bool) {
+        let now = self.now;
+        self.nodes[node.0].is_edge = is_edge;
+        self.nodes[node.0].tell_edge(now);
+        self.settle(node, Vec::new());
     }
 
     /// How long a ping took, once it is answered.
@@ -180,12 +194,13 @@ impl World {
         let Some(datagram) = Datagram::parse(packet) else { return };
         let now = self.now;
         let own = self.mesh_ip(node);
-        assert_eq!(datagram.dst, own, "node {} got another one's packet", node.0);
+        let is_behind = datagram.dst_port == ECHO_PORT && datagram.dst != own;
+        assert!(datagram.dst == own || is_behind, "node {} got another one's packet", node.0);
         let index = usize::try_from(datagram.id).expect("an index");
         match datagram.dst_port {
             ECHO_PORT => {
                 let ping = &self.pings[index];
-                assert_eq!(ping.to, node, "a ping went astray");
+                assert_eq!((ping.to, ping.ip), (node, datagram.dst), "a ping went astray");
                 assert_eq!(datagram.src, self.mesh_ip(ping.from), "a ping's source was forged");
                 let _ = self.inject(node, &datagram.reply().packet(packet.len()));
             }

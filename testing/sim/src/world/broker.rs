@@ -191,6 +191,8 @@ fn refusal(refused: &Refused) -> Down {
         | Refused::LastOperator
         | Refused::IdentityUnknown
         | Refused::Conflict(_)
+        | Refused::EdgeInvalid(_)
+        | Refused::EdgeConflict(_)
         | Refused::PolicyChanged(_)
         | Refused::PolicyBroken(_) => Down::Done,
     }

@@ -1,0 +1,274 @@
+//! What an edge may open, and what would clash.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use warren_proto::{
+    DeviceId, EndpointKind, ForwardProtocol, ForwardSpec, GatewaySpec, LanTarget, MAX_FORWARDS,
+    MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, Ports, VirtualDeviceSpec,
+};
+use warren_turn::is_public;
+
+use super::Edge;
+use crate::account::Account;
+use crate::address::{SERVICE_ADDRESSES, overlap};
+use crate::{EdgeItem, Refused};
+
+/// The most virtual devices of one account: so many fit into every netmap.
+const MAX_VIRTUAL_OF_ACCOUNT: usize = 2_000;
+
+/// The most gateways of one account.
+const MAX_GATEWAYS_OF_ACCOUNT: usize = 1_000;
+
+const MAX_NAME: usize = 64;
+const MAX_NOTE: usize = 500;
+const MAX_PORTS: usize = 32;
+
+/// The largest network that a gateway leads to, and the smallest, by the lengths of their prefixes.
+const GATEWAY_PREFIXES: std::ops::RangeInclusive<u8> = 17..=30;
+
+/// The ports of its mesh address that an edge uses itself: names, and its web pages.
+const RESERVED: [(u16, ForwardProtocol, &str); 2] = [
+    (53, ForwardProtocol::Both, "its name server"),
+    (80, ForwardProtocol::Tcp, "its own web pages"),
+];
+
+impl Account {
+    pub(super) fn check_forward(
+        &self,
+        id: DeviceId,
+        edge: Option<&Edge>,
+        spec: &ForwardSpec,
+    ) -> Result<(), Refused> {
+        check_text(&spec.name, &spec.note)?;
+        check_ports(spec)?;
+        let items = edge.into_iter().flat_map(Edge::items);
+        let others = items.filter_map(|item| match item {
+            EdgeItem::Forward(other) if other.id != spec.id => Some(other),
+            EdgeItem::Forward(_) | EdgeItem::VirtualDevice(_) | EdgeItem::Gateway(_) => None,
+        });
+        let mut count = 0;
+        for other in others {
+            count += 1;
+            if other.name == spec.name {
+                return Err(Refused::EdgeConflict(format!(
+                    "this edge has a port forward called '{}' already; choose another name",
+                    spec.name
+                )));
+            }
+            let (first, last) = (spec.port.max(other.port), spec.last_port.min(other.last_port));
+            if first <= last && meet(spec.protocol, other.protocol) {
+                return Err(Refused::EdgeConflict(format!(
+                    "port {first} of this edge leads elsewhere by '{}' already; choose another port",
+                    other.name
+                )));
+            }
+        }
+        check_count(count, MAX_FORWARDS, "port forwards")?;
+        self.check_self(id, spec.target)
+    }
+
+    pub(super) fn check_virtual_device(
+        &self,
+        id: DeviceId,
+        edge: Option<&Edge>,
+        spec: &VirtualDeviceSpec,
+    ) -> Result<(), Refused> {
+        check_text(spec.name.as_str(), &spec.note)?;
+        if spec.ports.is_empty() || spec.ports.len() > MAX_PORTS {
+            return Err(Refused::Invalid("a virtual device lets 1 to 32 kinds of ports through"));
+        }
+        if spec.ports.contains(&Ports::Unknown) {
+            return Err(Refused::Invalid(
+                "ports are written as 'tcp:22', 'tcp:8000-8100', 'udp:53', 'icmp' or '*'",
+            ));
+        }
+        let is_other = |item: &&EdgeItem| item.id() != crate::EdgeItemId::VirtualDevice(spec.id);
+        let virtual_devices = |item: &EdgeItem| match item {
+            EdgeItem::VirtualDevice(other) => Some(other.name.clone()),
+            EdgeItem::Forward(_) | EdgeItem::Gateway(_) => None,
+        };
+        let own = edge.into_iter().flat_map(Edge::items).filter(is_other);
+        let names: Vec<_> = own.filter_map(virtual_devices).collect();
+        if names.contains(&spec.name) {
+            return Err(Refused::NameTaken(spec.name.clone()));
+        }
+        check_count(names.len(), MAX_VIRTUAL_DEVICES, "virtual devices")?;
+        let all = self.edges.items().filter(is_other).filter_map(virtual_devices).count();
+        if all >= MAX_VIRTUAL_OF_ACCOUNT {
+            return Err(Refused::Invalid("an account has at most 2,000 virtual devices"));
+        }
+        self.check_self(id, spec.target)
+    }
+
+    /// Checks the network that a new gateway is to lead to.
+    pub(super) fn check_network(&self, edge: Option<&Edge>, lan: Ipv4Net) -> Result<(), Refused> {
+        if lan.addr() != lan.network() {
+            return Err(Refused::EdgeInvalid(format!(
+                "{lan} has bits set behind its prefix; write {}",
+                lan.trunc()
+            )));
+        }
+        if !GATEWAY_PREFIXES.contains(&lan.prefix_len()) {
+            return Err(Refused::Invalid("a gateway leads to a network from /17 to /30"));
+        }
+        let ends = [lan.network(), lan.broadcast()];
+        if ends.iter().any(|ip| !is_lan(*ip)) {
+            return Err(Refused::EdgeInvalid(format!("{lan} is no private network")));
+        }
+        if overlap(lan, self.record.ipv4_range) {
+            return Err(Refused::EdgeInvalid(format!(
+                "{lan} overlaps the account's own range {}",
+                self.record.ipv4_range
+            )));
+        }
+        let own: Vec<&GatewaySpec> =
+            edge.into_iter().flat_map(Edge::items).filter_map(gateway).collect();
+        if let Some(other) = own.iter().find(|other| overlap(other.lan, lan)) {
+            return Err(Refused::EdgeConflict(format!(
+                "{lan} overlaps {}, which this edge is a gateway to already",
+                other.lan
+            )));
+        }
+        check_count(own.len(), MAX_GATEWAYS, "gateways")?;
+        if self.edges.items().filter_map(gateway).count() >= MAX_GATEWAYS_OF_ACCOUNT {
+            return Err(Refused::Invalid("an account has at most 1,000 gateways"));
+        }
+        Ok(())
+    }
+
+    /// The highest part of the account's range of that size in which nobody is or was.
+    pub(super) fn free_part(&self, prefix_len: u8) -> Option<Ipv4Net> {
+        let range = self.record.ipv4_range;
+        if prefix_len <= range.prefix_len() {
+            return None;
+        }
+        let step = 1u32 << (32 - prefix_len);
+        let base = u32::from(range.network());
+        let lowest = base + self.record.next_host.max(SERVICE_ADDRESSES);
+        let mut network = u32::from(range.broadcast()) & !(step - 1);
+        loop {
+            network = network.checked_sub(step).filter(|network| *network >= lowest)?;
+            let part = Ipv4Net::new(Ipv4Addr::from(network), prefix_len).ok()?;
+            if !self.is_inhabited(part) {
+                return Some(part);
+            }
+        }
+    }
+
+    fn is_inhabited(&self, part: Ipv4Net) -> bool {
+        let addresses = part.network()..=part.broadcast();
+        self.device_by_ipv4.range(addresses).next().is_some()
+            || self.edges.items().any(|item| match item {
+                EdgeItem::VirtualDevice(device) => part.contains(&device.ipv4),
+                EdgeItem::Gateway(gateway) => overlap(gateway.mesh, part),
+                EdgeItem::Forward(_) => false,
+            })
+    }
+
+    /// Checks a target that somebody has just chosen.
+    pub(super) fn check_target(
+        &self,
+        target: LanTarget,
+        allow_public: bool,
+    ) -> Result<(), Refused> {
+        let ip = target.ip;
+        if self.record.ipv4_range.contains(&ip) {
+            return Err(Refused::EdgeInvalid(format!(
+                "{ip} is an address of the mesh itself; give the device's address in its LAN"
+            )));
+        }
+        let is_unicast = !(ip.is_loopback()
+            || ip.is_multicast()
+            || ip.is_broadcast()
+            || ip.octets()[0] == 0
+            || ip.octets()[0] >= 240);
+        if !is_unicast {
+            return Err(Refused::EdgeInvalid(format!("{ip} is no address of a LAN device")));
+        }
+        if !is_lan(ip) && !allow_public {
+            return Err(Refused::EdgeInvalid(format!(
+                "{ip} is a public address; say that you mean it (`--allow-public`)"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses what leads from an edge to itself, as far as its own addresses are known.
+    fn check_self(&self, id: DeviceId, target: LanTarget) -> Result<(), Refused> {
+        let reported = self.devices.get(&id).and_then(|device| device.reported.as_ref());
+        let mut endpoints = reported.into_iter().flat_map(|reported| &reported.endpoints);
+        let is_itself = endpoints.any(|endpoint| {
+            endpoint.kind == EndpointKind::Host && endpoint.addr.ip() == IpAddr::V4(target.ip)
+        });
+        if is_itself {
+            return Err(Refused::EdgeInvalid(format!(
+                "{} is the edge's own address; it is reached without that",
+                target.ip
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn is_lan(ip: Ipv4Addr) -> bool {
+    !is_public(&IpAddr::V4(ip)) && !ip.is_loopback() && !ip.is_multicast() && ip.octets()[0] != 0
+}
+
+fn gateway(item: &EdgeItem) -> Option<&GatewaySpec> {
+    match item {
+        EdgeItem::Gateway(gateway) => Some(gateway),
+        EdgeItem::Forward(_) | EdgeItem::VirtualDevice(_) => None,
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+fn check_text(name: &str, note: &str) -> Result<(), Refused> {
+    if name.trim().is_empty() || name.len() > MAX_NAME || !is_plain(name) || name.trim() != name {
+        return Err(Refused::Invalid("a name has 1 to 64 bytes on one line"));
+    }
+    check_note(note)
+}
+
+pub(super) fn check_note(note: &str) -> Result<(), Refused> {
+    if note.len() > MAX_NOTE || !is_plain(note) {
+        return Err(Refused::Invalid("a note has at most 500 bytes on one line"));
+    }
+    Ok(())
+}
+
+fn check_count(others: usize, most: usize, what: &str) -> Result<(), Refused> {
+    if others < most {
+        return Ok(());
+    }
+    Err(Refused::EdgeInvalid(format!("an edge has at most {most} {what}; remove some")))
+}
+
+fn check_ports(spec: &ForwardSpec) -> Result<(), Refused> {
+    if spec.port == 0 || spec.target_port == 0 {
+        return Err(Refused::Invalid("a port is a number from 1 to 65,535"));
+    }
+    let Some(more) = spec.last_port.checked_sub(spec.port) else {
+        return Err(Refused::Invalid("the last port is below the first one"));
+    };
+    if spec.target_port.checked_add(more).is_none() {
+        return Err(Refused::Invalid("the target's ports would go beyond 65,535"));
+    }
+    let ports = spec.port..=spec.last_port;
+    let reserved = RESERVED
+        .iter()
+        .find(|(port, protocol, _)| ports.contains(port) && meet(spec.protocol, *protocol));
+    if let Some((port, _, whose)) = reserved {
+        return Err(Refused::EdgeInvalid(format!(
+            "port {port} of the edge belongs to {whose}; choose another one"
+        )));
+    }
+    Ok(())
+}
+
+fn meet(a: ForwardProtocol, b: ForwardProtocol) -> bool {
+    a == b || a == ForwardProtocol::Both || b == ForwardProtocol::Both
+}

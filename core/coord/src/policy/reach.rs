@@ -1,0 +1,57 @@
+//! What a device may reach behind edges.
+
+use std::collections::BTreeSet;
+
+use ipnet::{IpNet, Ipv4Net};
+use warren_proto::DeviceName;
+
+use super::{Meant, Policy, Selector};
+
+/// What a device may reach behind an edge.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReachBehind<'a> {
+    everything: bool,
+    virtuals: BTreeSet<&'a DeviceName>,
+    networks: Vec<IpNet>,
+}
+
+impl ReachBehind<'_> {
+    /// Whether a virtual device of that name is among it.
+    pub fn has_virtual(&self, name: &DeviceName) -> bool {
+        self.everything || self.virtuals.contains(name)
+    }
+
+    /// Whether a part of that network is among it.
+    pub fn has_part_of(&self, net: Ipv4Net) -> bool {
+        let net = IpNet::V4(net);
+        let meets = |other: &IpNet| other.contains(&net) || net.contains(other);
+        self.everything || self.networks.iter().any(meets)
+    }
+}
+
+impl Policy {
+    /// What behind an edge of that name a device may reach.
+    pub fn reach_behind(&self, from: &Meant, edge: &DeviceName) -> ReachBehind<'_> {
+        let mut reach = ReachBehind::default();
+        for rule in from.from.iter().filter_map(|rule| self.rules.get(rule)) {
+            reach.everything |= rule.to_everything;
+            for selector in &rule.behind {
+                match selector {
+                    Selector::Virtual { name, edge: of } if of == edge => {
+                        reach.virtuals.insert(name);
+                    }
+                    Selector::Subnet { net, edge: of }
+                        if of.as_ref().is_none_or(|of| of == edge) =>
+                    {
+                        reach.networks.push(*net);
+                    }
+                    Selector::Virtual { .. }
+                    | Selector::Subnet { .. }
+                    | Selector::Subject(_)
+                    | Selector::Own => {}
+                }
+            }
+        }
+        reach
+    }
+}

@@ -1,0 +1,320 @@
+//! What edges open, and who is told of it.
+
+use std::time::Duration;
+
+use warren_coord::{Actor, By, DeviceEdit, Refused};
+use warren_proto::{
+    CheckIn, CheckInState, DeviceId, EDGE, EdgeChange, EdgeChanged, EdgeDuty, Endpoint,
+    EndpointKind, ForwardEdit, ForwardProtocol, ForwardSpec, GatewaySpec, LanSource, LanTarget,
+    NewForward, NewGateway, NewVirtualDevice, Ports, Target, VirtualDeviceEdit, VirtualDeviceSpec,
+};
+
+use crate::world::{World, endpoint};
+
+const LAN: &str = "192.168.1.9";
+
+fn target(ip: &str) -> LanTarget {
+    LanTarget { ip: ip.parse().unwrap(), mac: None }
+}
+
+fn forward(protocol: ForwardProtocol, port: u16) -> NewForward {
+    NewForward {
+        name: None,
+        protocol,
+        port,
+        last_port: None,
+        target: target(LAN),
+        target_port: None,
+        source: LanSource::Masquerade,
+        enabled: true,
+        note: String::new(),
+        allow_public: false,
+    }
+}
+
+pub(crate) fn virtual_device(name: &str) -> NewVirtualDevice {
+    NewVirtualDevice {
+        name: name.parse().unwrap(),
+        target: target(LAN),
+        ports: vec![Ports::All],
+        source: LanSource::Masquerade,
+        enabled: true,
+        note: String::new(),
+        allow_public: false,
+    }
+}
+
+pub(crate) fn gateway(lan: &str) -> NewGateway {
+    NewGateway {
+        lan: lan.parse().unwrap(),
+        source: LanSource::Masquerade,
+        enabled: true,
+        note: String::new(),
+    }
+}
+
+impl World {
+    pub(crate) fn edge_change(
+        &mut self,
+        edge: DeviceId,
+        change: EdgeChange,
+    ) -> Result<EdgeChanged, Refused> {
+        let ctx = self.ctx();
+        let prepared = self.account.prepare_edge_change(edge, change, &ctx)?;
+        Ok(self.commit(prepared))
+    }
+
+    /// A device checks in and says whether it is an edge.
+    fn consent(&mut self, device: DeviceId, is_edge: bool) {
+        self.try_consent(device, is_edge).unwrap();
+        self.settle();
+        self.settle();
+    }
+
+    pub(crate) fn try_consent(&mut self, device: DeviceId, is_edge: bool) -> Result<(), Refused> {
+        let capabilities = if is_edge { vec![EDGE.to_owned()] } else { Vec::new() };
+        let lan = Endpoint { addr: "192.168.1.2:9".parse().unwrap(), kind: EndpointKind::Host };
+        let endpoints = vec![lan, endpoint("198.51.100.7:7")];
+        let state = CheckInState { endpoints, capabilities, ..CheckInState::default() };
+        let check_in = CheckIn { state: Some(state) };
+        self.account.handle_check_in(device, &check_in, self.now)?;
+        self.drain();
+        Ok(())
+    }
+
+    fn duty(&self, device: DeviceId) -> Option<EdgeDuty> {
+        self.account.netmap(device).unwrap().edge
+    }
+
+    /// The virtual devices and networks that a viewer is told of.
+    fn offered(&self, viewer: DeviceId, edge: DeviceId) -> Option<(Vec<String>, Vec<String>)> {
+        let map = self.account.netmap(viewer).unwrap();
+        let peer = map.peers.into_iter().find(|peer| peer.id == edge)?;
+        let offer = peer.edge.unwrap_or_default();
+        let names = offer.virtual_devices.iter().map(|it| it.name.to_string()).collect();
+        Some((names, offer.subnets.iter().map(ToString::to_string).collect()))
+    }
+
+    fn set_policy(&mut self, text: &str) {
+        let prepared = self.account.prepare_policy(text, None).unwrap();
+        self.commit(prepared);
+    }
+
+    fn added_virtual(&mut self, edge: DeviceId, name: &str) -> VirtualDeviceSpec {
+        match self.edge_change(edge, EdgeChange::AddVirtualDevice(virtual_device(name))).unwrap() {
+            EdgeChanged::VirtualDevice(spec) => spec,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn added_forward(&mut self, edge: DeviceId, new: NewForward) -> ForwardSpec {
+        match self.edge_change(edge, EdgeChange::AddForward(new)).unwrap() {
+            EdgeChanged::Forward(spec) => spec,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn added_gateway(&mut self, edge: DeviceId, lan: &str) -> GatewaySpec {
+        match self.edge_change(edge, EdgeChange::AddGateway(gateway(lan))).unwrap() {
+            EdgeChanged::Gateway(spec) => spec,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_device_opens_nothing_before_it_says_that_it_is_an_edge_and_its_word_is_kept() {
+    let mut world = World::new("home");
+    let (edge, laptop) = (world.join(1, "attic"), world.join(2, "laptop"));
+    world.open(edge);
+    let session = world.open(laptop);
+    world.added_forward(edge, forward(ForwardProtocol::Tcp, 8080));
+    let camera = world.added_virtual(edge, "camera");
+    assert_eq!(world.duty(edge), None);
+    assert_eq!(world.offered(laptop, edge), Some((vec![], vec![])));
+    world.consent(edge, true);
+    let duty = world.duty(edge).unwrap();
+    assert_eq!((duty.forwards[0].port, duty.forwards[0].target_port), (8080, 8080));
+    assert_eq!(duty.virtual_devices[0].ipv4, camera.ipv4);
+    assert_eq!(world.offered(laptop, edge), Some((vec!["camera".to_owned()], vec![])));
+    let told = &world.clients[&session].map.as_ref().unwrap().peers[0];
+    assert_eq!(told.edge.as_ref().unwrap().virtual_devices[0].ipv4, camera.ipv4);
+    world.assert_converged();
+
+    world.restart();
+    assert_eq!(world.duty(edge), Some(duty), "a broker that starts changes nothing");
+    world.consent(edge, false);
+    assert_eq!(world.duty(edge), None);
+    assert_eq!(world.offered(laptop, edge), Some((vec![], vec![])));
+    let view = world.account.edge(edge).unwrap();
+    assert!(!view.enabled && view.spec.forwards.len() == 1, "what was set waits");
+}
+
+#[test]
+fn ports_that_lead_elsewhere_or_are_the_edges_own_are_refused() {
+    let mut world = World::new("home");
+    let edge = world.join(1, "attic");
+    world.consent(edge, true);
+    let mut range = forward(ForwardProtocol::Tcp, 8000);
+    range.last_port = Some(8010);
+    let first = world.added_forward(edge, range);
+    let mut refused = |new: NewForward| match world.edge_change(edge, EdgeChange::AddForward(new)) {
+        Err(Refused::EdgeConflict(text) | Refused::EdgeInvalid(text)) => text,
+        Err(Refused::Invalid(text)) => text.to_owned(),
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(forward(ForwardProtocol::Both, 8010)).contains("port 8010"));
+    assert!(refused(forward(ForwardProtocol::Tcp, 8005)).contains("ports 8000-8010"));
+    for (protocol, port, word) in [
+        (ForwardProtocol::Udp, 53, "name server"),
+        (ForwardProtocol::Tcp, 53, "name server"),
+        (ForwardProtocol::Both, 80, "web pages"),
+        (ForwardProtocol::Tcp, 0, "from 1"),
+    ] {
+        let text = refused(forward(protocol, port));
+        assert!(text.contains(word), "{text}");
+    }
+    let mut backwards = forward(ForwardProtocol::Tcp, 9000);
+    backwards.last_port = Some(8999);
+    assert!(refused(backwards).contains("below"));
+    let mut high = forward(ForwardProtocol::Tcp, 9000);
+    (high.last_port, high.target_port) = (Some(9001), Some(65_535));
+    assert!(refused(high).contains("65,535"));
+    for (ip, word) in [
+        ("127.0.0.1", "no address"),
+        ("224.0.0.1", "no address"),
+        ("255.255.255.255", "no address"),
+        ("0.0.0.0", "no address"),
+        ("8.8.8.8", "--allow-public"),
+        ("192.168.1.2", "own address"),
+    ] {
+        let text = refused(NewForward { target: target(ip), ..forward(ForwardProtocol::Tcp, 9) });
+        assert!(text.contains(word), "{ip}: {text}");
+    }
+    let mesh = world.account.record().ipv4_range.hosts().nth(300).unwrap().to_string();
+    let inside = NewForward { target: target(&mesh), ..forward(ForwardProtocol::Tcp, 9) };
+    let inside = world.edge_change(edge, EdgeChange::AddForward(inside)).unwrap_err();
+    assert!(matches!(inside, Refused::EdgeInvalid(_)), "{inside}");
+
+    // UDP beside TCP, port 80 of UDP, a public address that is meant: all good.
+    world.added_forward(edge, forward(ForwardProtocol::Udp, 8005));
+    world.added_forward(edge, forward(ForwardProtocol::Udp, 80));
+    let mut public = forward(ForwardProtocol::Tcp, 9001);
+    (public.target, public.allow_public) = (target("203.0.113.9"), true);
+    let public = world.added_forward(edge, public);
+
+    let set = |id, edit| EdgeChange::SetForward { id, edit };
+    let moved = ForwardEdit { port: Some(80), last_port: Some(81), ..ForwardEdit::default() };
+    assert!(world.edge_change(edge, set(first.id, moved)).is_err());
+    let renamed = ForwardEdit { name: Some("x".to_owned()), ..ForwardEdit::default() };
+    assert!(world.edge_change(edge, set(public.id, renamed)).is_ok(), "its target is as it was");
+    let twice = ForwardEdit { name: Some("x".to_owned()), ..ForwardEdit::default() };
+    assert!(world.edge_change(edge, set(first.id, twice)).is_err());
+    let off = ForwardEdit { enabled: Some(false), ..ForwardEdit::default() };
+    world.edge_change(edge, set(first.id, off)).unwrap();
+    assert!(world.duty(edge).unwrap().forwards.iter().all(|it| it.id != first.id));
+    let id = first.id;
+    world.edge_change(edge, EdgeChange::RemoveForward { id }).unwrap();
+    let gone = world.edge_change(edge, EdgeChange::RemoveForward { id }).unwrap_err();
+    assert_eq!(gone, Refused::NotFound("port forward"));
+}
+
+#[test]
+fn addresses_of_devices_virtual_devices_and_networks_never_meet() {
+    let mut world = World::new("home");
+    let edge = world.join(1, "attic");
+    let camera = world.added_virtual(edge, "camera");
+    let laptop = world.join(2, "laptop");
+    assert_ne!(world.account.netmap(laptop).unwrap().this.ipv4, camera.ipv4);
+    let taken = world.edge_change(edge, EdgeChange::AddVirtualDevice(virtual_device("camera")));
+    assert!(matches!(taken, Err(Refused::NameTaken(_))));
+    let range = world.account.record().ipv4_range;
+    let first = world.added_gateway(edge, "192.168.1.0/24");
+    let second = world.added_gateway(edge, "10.1.0.0/18");
+    let third = world.added_gateway(edge, "192.168.7.0/30");
+    for (a, b) in [(&first, &second), (&first, &third), (&second, &third)] {
+        assert!(!a.mesh.contains(&b.mesh) && !b.mesh.contains(&a.mesh), "{a:?} {b:?}");
+        assert!(range.contains(&a.mesh) && a.mesh.prefix_len() == a.lan.prefix_len());
+        assert!(!a.mesh.contains(&range.broadcast()));
+    }
+    for (lan, word) in [
+        ("192.168.1.128/25", "overlaps"),
+        ("192.168.1.1/24", "behind its prefix"),
+        ("10.0.0.0/8", "/17"),
+        ("10.2.0.0/17", "no free part"),
+        ("8.8.8.0/24", "private"),
+        ("127.0.0.0/24", "private"),
+    ] {
+        let refused = world.edge_change(edge, EdgeChange::AddGateway(gateway(lan))).unwrap_err();
+        assert!(refused.to_string().contains(word), "{lan}: {refused}");
+    }
+}
+
+#[test]
+fn who_is_not_let_reach_a_virtual_device_is_not_told_of_it() {
+    let mut world = World::new("home");
+    let edge = world.join(1, "attic");
+    let (laptop, tablet) = (world.join(2, "laptop"), world.join(3, "tablet"));
+    for device in [edge, laptop, tablet] {
+        world.open(device);
+    }
+    world.consent(edge, true);
+    world.added_virtual(edge, "camera");
+    let printer = world.added_virtual(edge, "printer");
+    let office = world.added_gateway(edge, "192.168.1.0/24");
+    let both =
+        Some((vec!["camera".to_owned(), "printer".to_owned()], vec![office.mesh.to_string()]));
+    assert_eq!((world.offered(laptop, edge), world.offered(tablet, edge)), (both.clone(), both));
+    world.set_policy(
+        "[[rules]]\nfrom = ['device:laptop', 'tag:cam']\nto = 'virtual:camera.attic'\nports = \
+         'tcp:80'\n[[rules]]\nfrom = 'device:laptop'\nto = 'subnet:192.168.1.64/26'\n",
+    );
+    world.settle();
+    world.assert_converged();
+    let camera = vec!["camera".to_owned()];
+    let subnets = vec![office.mesh.to_string()];
+    assert_eq!(world.offered(laptop, edge), Some((camera.clone(), subnets)));
+    assert_eq!(world.offered(tablet, edge), None, "not even of the edge");
+    let filter = world.account.netmap(edge).unwrap().filter.unwrap();
+    let part = office.mesh.subnets(26).unwrap().nth(1).unwrap();
+    let to: Vec<Target> = filter.rules.iter().flat_map(|rule| rule.to.clone()).collect();
+    let expected = [Target::Virtual("camera".parse().unwrap()), Target::Subnet(part.into())];
+    assert!(expected.iter().all(|it| to.contains(it)) && to.len() == 2, "{to:?}");
+
+    let tags = Some(["cam".parse().unwrap()].into());
+    let prepared = world.change(tablet, DeviceEdit { tags, ..DeviceEdit::default() }).unwrap();
+    world.commit(prepared);
+    world.settle();
+    world.assert_converged();
+    assert_eq!(world.offered(tablet, edge), Some((camera, vec![])));
+    let off = VirtualDeviceEdit { enabled: Some(false), ..VirtualDeviceEdit::default() };
+    world.edge_change(edge, EdgeChange::SetVirtualDevice { id: printer.id, edit: off }).unwrap();
+    world.settle();
+    world.assert_converged();
+}
+
+#[test]
+fn what_an_edge_opens_goes_with_it_and_activity_says_who_changed_it() {
+    let mut world = World::new("home");
+    let edge = world.join(1, "attic");
+    world.consent(edge, true);
+    let ctx = world.ctx();
+    let change = EdgeChange::AddForward(forward(ForwardProtocol::Tcp, 8080));
+    let prepared = world.account.prepare_edge_change(edge, change, &ctx).unwrap();
+    let by = By::device(edge, "attic".parse().unwrap(), None);
+    let said = world.account.activity(&prepared.changes, &by, 1);
+    assert_eq!(
+        (said[0].action.as_str(), said[0].actor.name.as_str()),
+        ("forward.created", "attic")
+    );
+    assert!(matches!(by.actor, Actor::Device { .. }));
+    assert_eq!(said[0].subject.name, "port 8080");
+    world.commit(prepared);
+    world.added_virtual(edge, "camera");
+    let removed = world.account.prepare_remove(edge).unwrap();
+    world.commit(removed);
+    assert!(world.stored.edges.is_empty() && world.stored.edge_items.is_empty());
+    assert_eq!(world.account.edges().count(), 0);
+    world.advance(Duration::from_secs(1));
+    world.assert_converged();
+}
