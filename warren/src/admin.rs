@@ -3,6 +3,7 @@
 mod account;
 mod audit;
 mod device;
+mod edge;
 mod join_key;
 mod policy;
 mod relay;
@@ -36,6 +37,7 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::Policy(command) => policy::run(&client, command, json).await,
         AdminCommand::Why(args) => why::run(&client, args, json).await,
         AdminCommand::Webhooks(command) => webhook::run(&client, command, json).await,
+        AdminCommand::Edges(command) => edge::run(&client, command, json).await,
         AdminCommand::Relays(command) => relay::run(&client, command, json).await,
         AdminCommand::Status => status(&client, json).await,
         AdminCommand::Log(args) => {

@@ -4,6 +4,8 @@
 #[cfg(feature = "broker")]
 mod admin;
 #[cfg(feature = "broker")]
+mod admin_edges;
+#[cfg(feature = "broker")]
 mod admin_people;
 #[cfg(feature = "broker")]
 mod admin_policy;
@@ -11,6 +13,8 @@ mod admin_policy;
 mod admin_relays;
 #[cfg(feature = "broker")]
 mod admin_webhooks;
+#[cfg(feature = "node")]
+mod edge;
 #[cfg(feature = "node")]
 mod node;
 #[cfg(feature = "relay")]
@@ -30,6 +34,8 @@ pub(crate) use admin::{
     Accounts, Admin, AdminCommand, DeviceExpiry, Devices, JoinKeys, Pins, Serve, Tls,
 };
 #[cfg(feature = "broker")]
+pub(crate) use admin_edges::Edges;
+#[cfg(feature = "broker")]
 pub(crate) use admin_people::{Audit, ExportFormat, ReachArg, RoleChange, Tokens, Users, Wanted};
 #[cfg(feature = "broker")]
 pub(crate) use admin_policy::{Policy, Why};
@@ -37,6 +43,8 @@ pub(crate) use admin_policy::{Policy, Why};
 pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "broker")]
 pub(crate) use admin_webhooks::{Switch, Webhooks};
+#[cfg(feature = "node")]
+pub(crate) use edge::{Edge, Forwards, Gateways, VirtualDevices};
 #[cfg(feature = "node")]
 pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up, WhyHere};
 #[cfg(feature = "relay")]
@@ -122,6 +130,10 @@ pub(crate) enum Command {
     /// Show or set the UDP listen port
     #[cfg(feature = "node")]
     Lport(Lport),
+    /// Open the LAN that this device stands in: port forwards, virtual devices, gateways
+    #[cfg(feature = "node")]
+    #[command(subcommand)]
+    Edge(Edge),
     /// Run a relay server: STUN and TURN over UDP, TCP and TLS
     #[cfg(feature = "relay")]
     Relay(Box<Relay>),

@@ -6,6 +6,8 @@ mod cli;
 mod config_file;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(any(feature = "node", feature = "broker"))]
+mod edge_tables;
 #[cfg(any(feature = "broker", feature = "relay"))]
 mod folder;
 mod logging;
@@ -86,6 +88,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Log(args) => on_one_thread(node::log(&global, args)),
         #[cfg(feature = "node")]
         Command::Lport(args) => on_one_thread(node::lport(&global, &args)),
+        #[cfg(feature = "node")]
+        Command::Edge(command) => on_one_thread(node::edge(&global, command)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(&global, args),
         #[cfg(feature = "relay")]

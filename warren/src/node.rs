@@ -1,5 +1,6 @@
 //! The node's commands: the daemon, and what talks to it.
 
+mod edge;
 mod lport;
 mod netcheck;
 mod ping;
@@ -18,6 +19,7 @@ use crate::logging::SetFilter;
 use crate::output::{self, Usage, say};
 use crate::shutdown;
 
+pub(crate) use edge::edge;
 pub(crate) use lport::lport;
 pub(crate) use netcheck::netcheck;
 pub(crate) use ping::ping;
@@ -57,6 +59,7 @@ pub(crate) async fn run(
             Dns::Off => DnsMode::Off,
         },
         set_log_filter: Some(set_log_filter),
+        edge: None,
     };
     warren_node::run(config, shutdown::signal()?).await
 }

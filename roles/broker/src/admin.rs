@@ -10,6 +10,7 @@ mod activity_file;
 mod client;
 pub(crate) mod devices;
 mod download;
+mod edges;
 mod events;
 mod guard;
 pub(crate) mod https;
@@ -36,6 +37,7 @@ use std::path::{Path, PathBuf};
 
 pub use activity_file::{ActivityFileError, FileChain, verify_activity};
 pub use client::{Client, Error};
+pub use edges::Edge;
 pub use people_types::{
     ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, ExportQuery, FieldChange,
     Invitation, InvitationCreated, Link, Membership, Named, NewInvitation, NewPasswordLink,

@@ -69,6 +69,7 @@ pub(crate) fn router(
         .route("/v1/node/events", get(node::events))
         .route("/v1/node/connect", post(node::connect))
         .route("/v1/node/paths", post(node::paths))
+        .route("/v1/node/edge", get(node::edge).post(node::change_edge))
         .route("/v1/node/logout", post(node::logout))
         .route("/v1/relay/report", post(relay::report))
         .route("/v1/relay/events", get(relay::events))

@@ -2,6 +2,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::edge::EdgeLink;
+
 /// Changes what is logged while the daemon runs; an error says what is wrong with the filter.
 pub type SetLogFilter = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
@@ -25,6 +27,8 @@ pub struct NodeConfig {
     pub dns: DnsMode,
     /// How [`crate::local::Request::Log`] takes effect; refused without it.
     pub set_log_filter: Option<SetLogFilter>,
+    /// To the role that opens the LAN, if this program has it: without it this device can't be an edge.
+    pub edge: Option<EdgeLink>,
 }
 
 impl fmt::Debug for NodeConfig {

@@ -31,11 +31,13 @@ mod config;
 mod control;
 mod daemon;
 mod data;
+mod edge;
 pub mod local;
 mod names;
 mod state;
 
 pub use config::{DnsMode, NodeConfig, SetLogFilter};
 pub use daemon::{clean_up, run};
+pub use edge::{EdgeLink, EdgeOrders, EdgeRole, edge_link};
 pub use state::StateError;
 pub use warren_control::sse;

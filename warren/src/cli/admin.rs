@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use warren_proto::{DeviceName, JoinKeyId};
 
 use super::Log;
+use super::admin_edges::Edges;
 use super::admin_people::{Audit, Tokens, Users};
 use super::admin_policy::{Policy, Why};
 use super::admin_relays::Relays;
@@ -137,6 +138,9 @@ pub(crate) enum AdminCommand {
     /// Webhooks: what happens in an account, sent to an address as it happens
     #[command(subcommand)]
     Webhooks(Webhooks),
+    /// Edges: devices that open the LAN they stand in
+    #[command(subcommand)]
+    Edges(Edges),
     /// Relays: what carries traffic where no direct path exists
     #[command(subcommand)]
     Relays(Relays),

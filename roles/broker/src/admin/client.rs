@@ -1,4 +1,5 @@
 mod devices;
+mod edges;
 mod people;
 mod policy;
 mod relays;

@@ -11,8 +11,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use warren_proto::{
-    Challenge, CheckIn, CheckInReply, ConnectRequest, ErrorCode, INSTANCE_HEADER, InstanceId,
-    MapVersion, PathReports, Register, Registered,
+    Challenge, CheckIn, CheckInReply, ConnectRequest, EdgeChange, EdgeChanged, EdgeSpec, ErrorCode,
+    INSTANCE_HEADER, InstanceId, MapVersion, PathReports, Register, Registered,
 };
 
 use super::Api;
@@ -114,7 +114,7 @@ fn parse_check_in(bytes: &[u8]) -> ApiResult<CheckIn> {
     let check_in: CheckIn = extract::parse(bytes)?;
     if check_in.state.is_none() {
         let fields: Value = extract::parse(bytes)?;
-        if ["endpoints", "nat", "capabilities", "relay_rtts", "relay"]
+        if ["endpoints", "nat", "capabilities", "relay_rtts", "relay", "edge"]
             .iter()
             .any(|name| fields.get(name).is_some())
         {
@@ -179,6 +179,25 @@ pub(super) async fn paths(
 ) -> ApiResult<StatusCode> {
     caller.account.soft(|account, now| account.handle_paths(caller.device, reports, now))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/node/edge`: what is set for this device as an edge.
+pub(super) async fn edge(caller: Caller) -> ApiResult<Json<EdgeSpec>> {
+    let device = caller.device;
+    Ok(Json(caller.account.read(|account| account.edge(device))?.spec))
+}
+
+/// `POST /v1/node/edge`: whoever rules a device rules what it opens of its LAN.
+pub(super) async fn change_edge(
+    caller: Caller,
+    Content(bytes): Content,
+) -> ApiResult<Json<EdgeChanged>> {
+    let change: EdgeChange = extract::parse(&bytes)?;
+    let (by, device) = (caller.by(), caller.device);
+    let change = move |account: &warren_coord::Account, ctx: &warren_coord::Ctx| {
+        account.prepare_edge_change(device, change, ctx)
+    };
+    Ok(Json(caller.account.durable(by, change).await?))
 }
 
 /// `POST /v1/node/logout`

@@ -4,12 +4,14 @@
 //! change, and comes back with full jitter whenever the connection breaks or falls silent. The
 //! connection itself is `warren-control`'s.
 
+mod edge;
 mod error;
 mod leave;
 mod register;
 mod requests;
 mod session;
 
+pub(crate) use edge::{EdgeAsk, broker_away};
 pub(crate) use error::Named;
 pub(crate) use leave::leave;
 pub(crate) use register::register;

@@ -10,6 +10,8 @@ use tokio::task::JoinSet;
 use warren_control::{Answer, ControlError, Http, REQUEST_TIMEOUT};
 use warren_proto::{CheckIn, CheckInReply, CheckInState, ConnectRequest, Netmap, PathReports};
 
+use super::edge::EdgeAsk;
+
 /// The broker serves 16 requests of one connection at once.
 const TELLING_AT_ONCE: usize = 8;
 
@@ -98,6 +100,14 @@ impl Requests {
 
     pub(super) fn tell_paths(&mut self, reports: PathReports) {
         self.tell("/v1/node/paths", reports);
+    }
+
+    pub(super) fn ask_edge(&mut self, ask: EdgeAsk) {
+        let http = self.http.clone();
+        self.tasks.spawn(async move {
+            ask.ask(&http).await;
+            Done::Told(Ok(()))
+        });
     }
 
     fn tell(&mut self, path: &'static str, body: impl Serialize + Send + Sync + 'static) {

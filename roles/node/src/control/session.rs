@@ -14,6 +14,7 @@ use warren_proto::{
     PathReports, Pin, SessionEvent,
 };
 
+use super::edge::EdgeAsk;
 use super::requests::{Done, Requests};
 use crate::state::BrokerAddresses;
 
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Paths(PathReports),
     /// A delta didn't fit: fetch the whole map.
     FetchNetmap,
+    /// Somebody asks for what is set of this device as an edge, or for a change of it.
+    Edge(EdgeAsk),
     /// From now on these keys may sign the broker's certificate.
     Pins(Pins),
     /// The host's addresses are now these: a connection from another one is dead.
@@ -181,6 +184,7 @@ impl Session {
                         self.failures = 0;
                         return true;
                     }
+                    Some(Command::Edge(ask)) => ask.refuse(),
                     // The mesh repeats itself, and the map comes with the next session anyway.
                     Some(Command::Connect(_) | Command::FetchNetmap | Command::Paths(_)) => {}
                 },
@@ -259,6 +263,7 @@ impl Session {
                         self.changed = Some(Instant::now());
                         return Err(ControlError::NetworkChanged.into());
                     }
+                    Some(Command::Edge(ask)) => ask.refuse(),
                     // The mesh repeats itself, and the map comes with the session anyway.
                     Some(Command::Connect(_) | Command::FetchNetmap | Command::Paths(_)) => {}
                 },
@@ -319,6 +324,7 @@ impl Session {
             Command::Connect(request) => requests.connect(request),
             Command::Paths(reports) => requests.tell_paths(reports),
             Command::FetchNetmap => requests.fetch_netmap(),
+            Command::Edge(ask) => requests.ask_edge(ask),
             Command::Pins(pins) => self.config.pins = pins,
             Command::NetworkChanged(addresses) => {
                 self.changed = Some(Instant::now());

@@ -168,6 +168,7 @@ impl Daemon {
         } else if self.broker.lost {
             mesh.client().broker(BrokerState::Lost).await;
         }
+        self.tell_mesh_edge().await;
     }
 
     /// Ends the mesh and undoes what it did to the host.
@@ -212,7 +213,7 @@ impl Daemon {
             range4: netmap.ipv4_range,
             range6: netmap.ipv6_range,
             mtu: mesh.mtu,
-            peers4: netmap.peers.iter().map(|peer| peer.ipv4).collect(),
+            peers4: addresses(netmap),
             routes: Vec::new(),
         };
         if mesh.configured.as_ref() == Some(&wanted) {
@@ -303,6 +304,14 @@ impl Daemon {
         let state = self.network.as_ref().map(|watch| watch.state()).unwrap_or_default();
         state.addresses.iter().map(|address| address.ip).collect()
     }
+}
+
+/// The addresses that peers have, or what stands behind them.
+fn addresses(netmap: &Netmap) -> Vec<std::net::Ipv4Addr> {
+    let behind = netmap.peers.iter().flat_map(|peer| &peer.edge);
+    let virtual_devices = behind.flat_map(|offer| &offer.virtual_devices);
+    let peers = netmap.peers.iter().map(|peer| peer.ipv4);
+    peers.chain(virtual_devices.map(|device| device.ipv4)).collect()
 }
 
 fn local_addresses(state: &NetworkState) -> Vec<LocalAddress> {

@@ -9,6 +9,7 @@
 mod admission;
 mod broker;
 mod clock;
+mod edge;
 mod health;
 mod join;
 mod mapping;
@@ -132,6 +133,7 @@ pub(crate) struct Daemon {
     healths: Healths,
     orders: mpsc::Receiver<Order>,
     view: watch::Sender<View>,
+    edge_basis: Option<edge::Basis>,
 }
 
 /// What the daemon woke up for.
@@ -144,6 +146,7 @@ enum Wake {
     Network(NetworkState),
     Joined(join::Outcome),
     Saved(Result<(), crate::StateError>),
+    Edge,
     Housekeeping,
     Shutdown,
 }
@@ -192,6 +195,7 @@ impl Daemon {
             healths: Healths::default(),
             orders,
             view,
+            edge_basis: None,
         })
     }
 
@@ -259,6 +263,7 @@ impl Daemon {
                 state = changed(&mut self.network) => Wake::Network(state),
                 outcome = join::next_outcome(&mut self.join) => Wake::Joined(outcome),
                 result = self.persist.next_result() => Wake::Saved(result),
+                wake = edge::changed(&mut self.config.edge) => wake,
                 () = sleep_until(due) => Wake::Housekeeping,
             };
             match wake {
@@ -271,6 +276,7 @@ impl Daemon {
                 Wake::Network(state) => self.take_network(&state).await,
                 Wake::Joined(outcome) => self.take_join_outcome(outcome).await,
                 Wake::Saved(result) => self.note_saved(result),
+                Wake::Edge => self.tell_mesh_edge().await,
                 Wake::Housekeeping => {
                     if Instant::now() >= housekeeping {
                         housekeeping = Instant::now() + HOUSEKEEPING;
@@ -281,6 +287,7 @@ impl Daemon {
                 }
             }
             self.publish();
+            self.publish_edge();
         }
     }
 
@@ -303,6 +310,7 @@ impl Daemon {
         self.stop_control();
         self.join = None;
         self.take_down().await;
+        self.publish_edge();
         self.save_before_end();
         while self.farewells.join_next().await.is_some() {}
     }

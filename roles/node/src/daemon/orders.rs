@@ -6,7 +6,7 @@ use warren_proto::JoinLink;
 
 use super::Daemon;
 use crate::control::{Command, leave};
-use crate::local::{FailureCode, HealthCode, ListenPort, ListenPortChange};
+use crate::local::{EdgeReply, EdgeRequest, FailureCode, HealthCode, ListenPort, ListenPortChange};
 use crate::state::Identity;
 
 /// Why an order was not carried out.
@@ -62,6 +62,10 @@ pub(crate) enum Order {
         new_identity: bool,
         answer: Answer<Option<String>>,
     },
+    Edge {
+        request: EdgeRequest,
+        answer: Answer<EdgeReply>,
+    },
     ListenPort {
         set: Option<ListenPort>,
         answer: Answer<ListenPortChange>,
@@ -87,6 +91,7 @@ impl Daemon {
                 self.publish();
                 let _ = answer.send(result);
             }
+            Order::Edge { request, answer } => self.obey_edge(request, answer).await,
             Order::ListenPort { set, answer } => {
                 let result = self.listen_port(set).await;
                 self.publish();
@@ -181,6 +186,8 @@ impl Daemon {
         }
         self.identity.joining = None;
         self.identity.revoked = false;
+        // Another account was not meant when this one was let into the LAN.
+        self.identity.edge = false;
         self.broker = Default::default();
         for code in [HealthCode::MustJoinAgain, HealthCode::JoinFailed, HealthCode::WrongPin] {
             self.healths.clear(code);

@@ -22,7 +22,7 @@ use warren_mesh::{
     BrokerState, CandidateStatus, LocalAddress, MapSource, Mesh, Netcheck, OutboundDrop, PeerStatus,
 };
 use warren_net::{Finding, HostNetwork, TunConfig, UdpConfig};
-use warren_proto::{CheckInState, ConnectSignal, Delta, DeviceId, Netmap};
+use warren_proto::{CheckInState, ConnectSignal, Delta, DeviceId, EdgeState, Netmap};
 use zeroize::Zeroizing;
 
 use crate::local::DebugCounters;
@@ -72,6 +72,7 @@ enum Command {
     Broker(BrokerState),
     LocalAddresses(Vec<LocalAddress>),
     Mapping(Vec<SocketAddr>),
+    Edge(Option<EdgeState>),
     RaiseClock(Duration),
     Seek(DeviceId),
     Echo(Echo),
@@ -189,6 +190,10 @@ impl DataClient {
     }
 
     /// A floor for WireGuard's clock.
+    pub(crate) async fn edge(&self, state: Option<EdgeState>) {
+        self.tell(Command::Edge(state)).await;
+    }
+
     pub(crate) async fn raise_clock(&self, unix: Duration) {
         self.tell(Command::RaiseClock(unix)).await;
     }

@@ -232,6 +232,7 @@ impl<'e> Worker<'e> {
                 self.addresses = addresses;
             }
             Command::Mapping(mapped) => mesh.handle_mapping(&mapped, now),
+            Command::Edge(state) => mesh.handle_edge(state, now),
             Command::RaiseClock(unix) => {
                 mesh.raise_clock(unix, now);
                 self.clock = (now, unix);

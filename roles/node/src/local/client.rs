@@ -5,6 +5,7 @@ use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use super::edge::{EdgeReply, EdgeRequest};
 use super::message::{
     DebugCounters, FailureCode, ListenPort, ListenPortChange, NetcheckReport, PingReport,
     PingRequest, Reply, Request,
@@ -90,6 +91,16 @@ impl Client {
         let reply = self.ask(&Request::Up { join, name }).await?;
         let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
         Ok(*status)
+    }
+
+    /// [`Request::Edge`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or it or the broker refuses.
+    pub async fn edge(&self, edge: EdgeRequest) -> Result<EdgeReply, LocalError> {
+        let reply = self.ask(&Request::Edge { edge }).await?;
+        let Reply::Edge { edge } = reply else { return Err(unexpected(&reply)) };
+        Ok(*edge)
     }
 
     /// [`Request::Down`].

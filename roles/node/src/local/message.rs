@@ -3,6 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use warren_proto::{NatReport, PathKind, RelayTransport};
 
+use super::edge::{EdgeReply, EdgeRequest};
 use super::status::Status;
 use super::why::{WhyReport, WhyRequest};
 
@@ -47,6 +48,11 @@ pub enum Request {
         /// What to set, if anything.
         #[serde(default)]
         set: Option<ListenPort>,
+    },
+    /// This device as an edge. [`Reply::Edge`].
+    Edge {
+        /// What is asked.
+        edge: EdgeRequest,
     },
     /// Internal counters. [`Reply::Counters`].
     Counters,
@@ -297,6 +303,11 @@ pub enum Reply {
     Why(Box<WhyReport>),
     /// For [`Request::ListenPort`].
     ListenPort(ListenPortChange),
+    /// For [`Request::Edge`].
+    Edge {
+        /// The answer.
+        edge: Box<EdgeReply>,
+    },
     /// For [`Request::Counters`].
     Counters(DebugCounters),
     /// For [`Request::Logout`].

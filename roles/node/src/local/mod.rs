@@ -6,6 +6,7 @@
 //! ('The node's local socket') lists what travels.
 
 mod client;
+mod edge;
 mod message;
 mod status;
 mod why;
@@ -13,6 +14,7 @@ mod why;
 pub(crate) mod server;
 
 pub use client::{Client, LocalError, Replies};
+pub use edge::{EdgeReply, EdgeRequest, EdgeStatus};
 pub use message::{
     DebugCounters, FailureCode, ListenPort, ListenPortChange, MappingReport, NetcheckReport,
     PingReport, PingRequest, RelayReport, Reply, Request, StunReport,

@@ -173,6 +173,11 @@ async fn answer(
             let result = context.order(|answer| Order::ListenPort { set, answer }).await;
             replies.send_result(result.map(Reply::ListenPort)).await
         }
+        Request::Edge { edge } => {
+            let result = context.order(|answer| Order::Edge { request: edge, answer }).await;
+            let reply = result.map(|edge| Reply::Edge { edge: Box::new(edge) });
+            replies.send_result(reply).await
+        }
         Request::Counters => {
             let view = context.view.borrow().clone();
             replies.send(&Reply::Counters(counters(&view).await)).await

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use warren_proto::{
-    AccountId, DeviceId, DnsConfig, MapVersion, NatReport, Netmap, Peer, PublicKey, SelfEntry,
+    AccountId, DeviceId, DnsConfig, EdgeOffer, MapVersion, NatReport, Netmap, Peer, PublicKey,
+    SelfEntry, VirtualPeer,
 };
 
 use super::zone::Answer;
@@ -42,6 +43,7 @@ fn netmap() -> Netmap {
             online: false,
             capabilities: Vec::new(),
             relays: Vec::new(),
+            edge: None,
             signature: None,
         }],
         stun: Vec::new(),
@@ -50,6 +52,7 @@ fn netmap() -> Netmap {
         relays: Vec::new(),
         relay_duty: None,
         filter: None,
+        edge: None,
     }
 }
 
@@ -109,6 +112,27 @@ fn a_device_is_found_by_its_full_and_by_its_bare_name() {
         assert_eq!(data(&ask(name, RecordType::ANY).unwrap()).len(), 2);
     }
     assert_eq!(data(&ask("laptop.", RecordType::A).unwrap()), ["100.70.0.1"]);
+}
+
+#[test]
+fn what_stands_behind_an_edge_has_its_name_below_the_edges() {
+    let mut netmap = netmap();
+    let camera =
+        VirtualPeer { name: "camera".parse().unwrap(), ipv4: "100.70.9.9".parse().unwrap() };
+    netmap.peers[0].edge = Some(EdgeOffer { virtual_devices: vec![camera], subnets: Vec::new() });
+    let zone = Zone::new(&netmap).unwrap();
+    let ask = |name: &str, kind| match zone.answer(&question(name, kind)) {
+        Answer::Reply(bytes) => Message::from_vec(&bytes).unwrap(),
+        Answer::Forward | Answer::Ignore => panic!("{name}"),
+    };
+    let name = "camera.kitchen-pi.home.warren.internal.";
+    assert_eq!(data(&ask(name, RecordType::A)), ["100.70.9.9"]);
+    assert_eq!(denied(&ask(name, RecordType::AAAA)), "home.warren.internal.");
+    assert_eq!(data(&ask("9.9.70.100.in-addr.arpa.", RecordType::PTR)), [name]);
+    for missing in ["camera.laptop", "camera", "x.camera.kitchen-pi", "printer.kitchen-pi"] {
+        let reply = ask(&format!("{missing}.home.warren.internal."), RecordType::A);
+        assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain, "{missing}");
+    }
 }
 
 #[test]

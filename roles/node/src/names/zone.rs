@@ -37,7 +37,8 @@ pub(crate) struct Zone {
     /// The domains of reverse names that are ours.
     reverse: Vec<Name>,
     ranges: Vec<IpNet>,
-    by_label: BTreeMap<String, (Ipv4Addr, Ipv6Addr)>,
+    /// By the labels before the domain: `pi`, or `camera.pi` for what stands behind an edge.
+    by_label: BTreeMap<String, (Ipv4Addr, Option<Ipv6Addr>)>,
     by_address: BTreeMap<IpAddr, String>,
     serial: u32,
 }
@@ -46,7 +47,7 @@ pub(crate) struct Zone {
 enum Place {
     /// The zone's top, or one of the reverse zones' inner nodes: it exists and has no addresses.
     Apex(Name),
-    Device(Ipv4Addr, Ipv6Addr),
+    Device(Ipv4Addr, Option<Ipv6Addr>),
     Pointer(String),
     /// In one of our zones, and not there.
     Nowhere(Name),
@@ -64,16 +65,17 @@ impl Zone {
             return None;
         }
         let this = &netmap.this;
-        let own = (this.name.as_str().to_owned(), (this.ipv4, this.ipv6));
+        let own = (this.name.as_str().to_owned(), (this.ipv4, Some(this.ipv6)));
         // What programs trust by its bare name is no device's, whatever the broker says.
         let peers = netmap.peers.iter().filter(|peer| !peer.name.is_reserved());
-        let peers = peers.map(|peer| (peer.name.as_str().to_owned(), (peer.ipv4, peer.ipv6)));
+        let peers = peers.map(|peer| (peer.name.as_str().to_owned(), (peer.ipv4, Some(peer.ipv6))));
         // The own name comes last, so that nobody else can stand for it.
-        let by_label: BTreeMap<_, _> = peers.chain([own]).collect();
+        let by_label: BTreeMap<_, _> = behind_edges(netmap).chain(peers).chain([own]).collect();
         let by_address = by_label
             .iter()
             .flat_map(|(label, (ipv4, ipv6))| {
-                [(IpAddr::V4(*ipv4), label.clone()), (IpAddr::V6(*ipv6), label.clone())]
+                let ips = [Some(IpAddr::V4(*ipv4)), ipv6.map(IpAddr::V6)];
+                ips.into_iter().flatten().map(|ip| (ip, label.clone()))
             })
             .collect();
         let ranges = vec![IpNet::V4(netmap.ipv4_range), IpNet::V6(netmap.ipv6_range)];
@@ -138,11 +140,12 @@ impl Zone {
             }),
             Place::Device(ipv4, ipv6) => {
                 let ipv4 = Record::from_rdata(name.clone(), TTL, RData::A(A(ipv4)));
-                let ipv6 = Record::from_rdata(name.clone(), TTL, RData::AAAA(AAAA(ipv6)));
+                let ipv6 =
+                    ipv6.map(|ip| Record::from_rdata(name.clone(), TTL, RData::AAAA(AAAA(ip))));
                 let records = match wanted {
                     RecordType::A => vec![ipv4],
-                    RecordType::AAAA => vec![ipv6],
-                    RecordType::ANY => vec![ipv4, ipv6],
+                    RecordType::AAAA => ipv6.into_iter().collect(),
+                    RecordType::ANY => std::iter::once(ipv4).chain(ipv6).collect(),
                     _ => Vec::new(),
                 };
                 self.data_or_none(request, records, &self.domain)
@@ -183,11 +186,15 @@ impl Zone {
             return Place::Apex(self.domain.clone());
         }
         let above = lower.num_labels().saturating_sub(self.domain.num_labels());
-        let first = lower.iter().next().and_then(|label| std::str::from_utf8(label).ok());
-        let device = first.and_then(|label| self.by_label.get(label));
+        let label = |n| lower.iter().nth(n).and_then(|label| std::str::from_utf8(label).ok());
+        let own = match above {
+            2 => label(0).zip(label(1)).map(|(name, edge)| format!("{name}.{edge}")),
+            _ => label(0).map(str::to_owned),
+        };
+        let device = own.and_then(|own| self.by_label.get(&own));
         if self.domain.zone_of(&lower) {
             return match device {
-                Some((ipv4, ipv6)) if above == 1 => Place::Device(*ipv4, *ipv6),
+                Some((ipv4, ipv6)) if (1..=2).contains(&above) => Place::Device(*ipv4, *ipv6),
                 Some(_) | None => Place::Nowhere(self.domain.clone()),
             };
         }
@@ -234,6 +241,19 @@ impl Zone {
             SOA::new(self.name_server(), mailbox, self.serial, 3_600, 600, 86_400, NEGATIVE_TTL);
         Record::from_rdata(zone.clone(), NEGATIVE_TTL, RData::SOA(soa))
     }
+}
+
+/// What stands behind edges, this device's own among it: `camera.pi`.
+fn behind_edges(
+    netmap: &Netmap,
+) -> impl Iterator<Item = (String, (Ipv4Addr, Option<Ipv6Addr>))> + '_ {
+    let theirs = netmap.peers.iter().filter_map(|peer| Some((&peer.name, peer.edge.as_ref()?)));
+    let theirs = theirs.flat_map(|(edge, offer)| {
+        offer.virtual_devices.iter().map(move |it| (edge, &it.name, it.ipv4))
+    });
+    let own = netmap.edge.iter().flat_map(|duty| &duty.virtual_devices);
+    let own = own.map(|it| (&netmap.this.name, &it.name, it.ipv4));
+    theirs.chain(own).map(|(edge, name, ipv4)| (format!("{name}.{edge}"), (ipv4, None)))
 }
 
 /// An absolute name in lower case.

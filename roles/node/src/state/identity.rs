@@ -31,6 +31,9 @@ pub(crate) struct Identity {
     /// Whether the user wants the mesh up: `warren down` holds over restarts.
     #[serde(default = "yes")]
     pub(crate) up: bool,
+    /// Whether the user lets this device be an edge of the account that it is in.
+    #[serde(default)]
+    pub(crate) edge: bool,
     /// What to be called, if the user said so.
     #[serde(default)]
     pub(crate) name: Option<String>,
@@ -152,6 +155,7 @@ impl Identity {
             joining: None,
             mapping_nonce: rand::random(),
             revoked: false,
+            edge: false,
         }
     }
 

@@ -1,0 +1,87 @@
+//! Edges, as the edge itself asks for changes of them, and as an operator sees it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Device, TestBroker, broker, until};
+use http::{Method, StatusCode};
+use serde_json::json;
+use warren_broker::admin::ActivityQuery;
+use warren_proto::{EdgeChanged, EdgeSpec, ErrorCode, Netmap};
+
+async fn map(device: &Device) -> Netmap {
+    device.client.get("/v1/node/netmap").await.json()
+}
+
+async fn is_enabled(broker: &TestBroker, enabled: bool) -> bool {
+    broker.admin.edge("home", "site").await.unwrap().enabled == enabled
+}
+
+#[tokio::test]
+async fn an_edge_rules_what_it_opens_and_an_operator_sees_it() {
+    let (_folder, broker) = broker().await;
+    let site = broker.device("home", "site").await;
+    let laptop = broker.device("home", "laptop").await;
+    let state = json!({ "endpoints": [], "capabilities": ["edge"], "edge": {
+        "scanned_unix": 1_800_000_000, "devices": 3, "problems": ["nothing\u{7} works"] } });
+    site.client.post("/v1/node/check-in", &state).await;
+
+    let new = json!({ "change": "add-virtual-device", "name": "camera",
+        "target": { "ip": "192.168.1.9", "mac": "3c:52:82:01:02:03" } });
+    let answer = site.client.post("/v1/node/edge", &new).await;
+    let EdgeChanged::VirtualDevice(camera) = answer.json() else { panic!("{answer:?}") };
+    let forward = json!({ "change": "add-forward", "protocol": "tcp", "port": 8080,
+        "target": { "ip": "192.168.1.9" }, "target_port": 80 });
+    site.client.post("/v1/node/edge", &forward).await;
+    let again = site.client.post("/v1/node/edge", &forward).await;
+    assert_eq!((again.status, again.problem().code), (StatusCode::CONFLICT, ErrorCode::Conflict));
+    let reserved = json!({ "change": "add-forward", "protocol": "tcp", "port": 80,
+        "target": { "ip": "192.168.1.9" } });
+    let refused = site.client.post("/v1/node/edge", &reserved).await;
+    assert_eq!(
+        (refused.status, refused.problem().code),
+        (StatusCode::BAD_REQUEST, ErrorCode::Invalid)
+    );
+    let newer = json!({ "change": "add-gateway", "lan": "10.1.2.0/24", "only_on": "mondays" });
+    let newer = site.client.post("/v1/node/edge", &newer).await;
+    assert_eq!(newer.status, StatusCode::BAD_REQUEST, "not by halves");
+    let spec: EdgeSpec = site.client.get("/v1/node/edge").await.json();
+    assert_eq!((spec.forwards.len(), spec.virtual_devices.len()), (1, 1));
+
+    until("the edge is one", || is_enabled(&broker, true)).await;
+    let duty = map(&site).await.edge.unwrap();
+    assert_eq!(duty.virtual_devices[0].ipv4, camera.ipv4);
+    let seen = map(&laptop).await.peers.into_iter().find(|peer| peer.edge.is_some()).unwrap();
+    assert_eq!(seen.edge.unwrap().virtual_devices[0].name.as_str(), "camera");
+    assert!(map(&laptop).await.edge.is_none());
+
+    let edges = broker.admin.edges("home").await.unwrap();
+    assert_eq!(edges.len(), 1);
+    assert!(edges[0].enabled && edges[0].found == 3);
+    assert_eq!(edges[0].problems, ["nothing works"]);
+    let forwards = broker.admin.forwards("home", "site").await.unwrap();
+    assert_eq!((forwards[0].name.as_str(), forwards[0].target_port), ("port 8080", 80));
+
+    let id = forwards[0].id;
+    let answer = site
+        .client
+        .call(
+            Method::POST,
+            "/v1/node/edge",
+            format!(r#"{{"change":"remove-forward","id":"{id}"}}"#),
+        )
+        .await;
+    assert_eq!(answer.json::<EdgeChanged>(), EdgeChanged::Removed);
+    let entries = broker.admin.activity(&ActivityQuery::default()).await.unwrap().entries;
+    let said = |action: &str| entries.iter().find(|entry| entry.action == action).unwrap();
+    assert_eq!(said("forward.removed").actor.name, "site");
+    assert_eq!(said("virtual-device.created").subject.name, "camera");
+    assert_eq!(said("edge.enabled").subject.name, "site");
+
+    let gone = json!({ "endpoints": [] });
+    site.client.post("/v1/node/check-in", &gone).await;
+    until("the edge is none", || is_enabled(&broker, false)).await;
+    assert!(map(&site).await.edge.is_none());
+    assert!(map(&laptop).await.peers.iter().all(|peer| peer.edge.is_none()));
+    broker.stop().await;
+}

@@ -1,0 +1,136 @@
+//! This device as an edge: its owner's consent, the broker's duty, the role that carries it out.
+
+use tokio::sync::oneshot;
+use warren_proto::{EdgeState, MapVersion};
+
+use super::{Daemon, Wake};
+use crate::EdgeOrders;
+use crate::control::{Command, EdgeAsk, broker_away};
+use crate::daemon::Failure;
+use crate::edge::EdgeLink;
+use crate::local::{EdgeReply, EdgeRequest, EdgeStatus, FailureCode};
+
+/// What the orders were made of last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Basis {
+    version: MapVersion,
+    interface: u32,
+    is_connected: bool,
+}
+
+/// Waits until the edge role says something else of itself.
+pub(super) async fn changed(link: &mut Option<EdgeLink>) -> Wake {
+    if let Some(link) = link
+        && link.state.changed().await.is_ok()
+    {
+        return Wake::Edge;
+    }
+    std::future::pending().await
+}
+
+impl Daemon {
+    pub(super) async fn obey_edge(
+        &mut self,
+        request: EdgeRequest,
+        answer: oneshot::Sender<Result<EdgeReply, Failure>>,
+    ) {
+        let change = match request {
+            EdgeRequest::Enable | EdgeRequest::Disable => {
+                let result = self.set_edge(request == EdgeRequest::Enable).await;
+                let _ = answer.send(result.map(|()| EdgeReply::Status(self.edge_status())));
+                return;
+            }
+            EdgeRequest::Status => {
+                let _ = answer.send(Ok(EdgeReply::Status(self.edge_status())));
+                return;
+            }
+            EdgeRequest::Spec => None,
+            EdgeRequest::Change(change) => Some(change),
+        };
+        let failure = if self.identity.joined.is_none() {
+            Some(Failure::new(FailureCode::NotJoined, "this device has not joined an account yet"))
+        } else {
+            (!self.broker.connected).then(broker_away)
+        };
+        match failure {
+            Some(failure) => {
+                let _ = answer.send(Err(failure));
+            }
+            None => self.tell_broker(Command::Edge(EdgeAsk { change, answer })),
+        }
+    }
+
+    async fn set_edge(&mut self, enabled: bool) -> Result<(), Failure> {
+        if enabled && self.config.edge.is_none() {
+            let text = "this program can't open a LAN: it was built without the edge role";
+            return Err(Failure::new(FailureCode::Other, text));
+        }
+        self.identity.edge = enabled;
+        self.try_save_identity()
+            .map_err(|error| Failure::new(FailureCode::State, error.to_string()))?;
+        self.tell_mesh_edge().await;
+        Ok(())
+    }
+
+    /// Tells the mesh whether this device is an edge, and how that goes.
+    pub(super) async fn tell_mesh_edge(&mut self) {
+        let state = self.edge_state();
+        if let Some(mesh) = &self.mesh {
+            mesh.client().edge(state).await;
+        }
+    }
+
+    /// What the edge role says of itself, if this device is an edge.
+    fn edge_state(&mut self) -> Option<EdgeState> {
+        let link = self.config.edge.as_mut().filter(|_| self.identity.edge)?;
+        Some(link.state.borrow_and_update().clone())
+    }
+
+    fn edge_status(&self) -> EdgeStatus {
+        let link = self.config.edge.as_ref().filter(|_| self.identity.edge);
+        let netmap = self.map.as_ref().map(|map| &map.netmap);
+        let duty = netmap.and_then(|netmap| netmap.edge.as_ref()).filter(|_| link.is_some());
+        EdgeStatus {
+            enabled: self.identity.edge,
+            accepted: duty.is_some(),
+            broker_connected: self.broker.connected,
+            forwards: duty.map_or(0, |duty| duty.forwards.len()),
+            virtual_devices: duty.map_or(0, |duty| duty.virtual_devices.len()),
+            gateways: duty.map_or(0, |duty| duty.gateways.len()),
+            state: link.map(|link| link.state.borrow().clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Tells the edge role what is to be open, if that has changed.
+    pub(super) fn publish_edge(&mut self) {
+        let Some(link) = &self.config.edge else { return };
+        let sources = self.mesh.as_ref().zip(self.map.as_ref()).filter(|_| self.identity.edge);
+        let basis = sources.map(|(mesh, map)| Basis {
+            version: map.netmap.version,
+            interface: mesh.index,
+            is_connected: self.broker.connected,
+        });
+        if self.edge_basis == basis {
+            return;
+        }
+        self.edge_basis = basis;
+        let orders = sources.and_then(|(mesh, map)| {
+            let netmap = &map.netmap;
+            Some(EdgeOrders {
+                interface: mesh.interface.clone(),
+                ipv4: netmap.this.ipv4,
+                range: netmap.ipv4_range,
+                domain: netmap.dns.domain.clone(),
+                duty: netmap.edge.clone()?,
+                peers: netmap.peers.clone(),
+                filter: netmap.filter.clone(),
+                is_connected: self.broker.connected,
+            })
+        });
+        link.orders.send_if_modified(|present| {
+            let is_new = *present != orders;
+            *present = orders;
+            is_new
+        });
+    }
+}

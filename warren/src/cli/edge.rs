@@ -1,0 +1,282 @@
+//! The flags of `warren edge`.
+
+use std::net::Ipv4Addr;
+
+use clap::{Args, Subcommand, ValueEnum};
+use ipnet::Ipv4Net;
+use warren_proto::{DeviceName, ForwardProtocol, LanSource, MacAddr, Ports};
+
+/// Opens the LAN that this device stands in.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Edge {
+    /// Let this device be an edge: what the account sets for it is open from now on
+    Enable,
+    /// Be no edge any more: nothing is open, what is set is kept
+    Disable,
+    /// Whether this device is an edge, and what is open
+    Status,
+    /// Port forwards: ports of this device's mesh address that lead to devices of its LAN
+    #[command(subcommand)]
+    Forwards(Forwards),
+    /// Virtual devices: devices of the LAN with a mesh address and a name of their own
+    #[command(subcommand)]
+    VirtualDevices(VirtualDevices),
+    /// Gateways: networks behind this device
+    #[command(subcommand)]
+    Gateways(Gateways),
+}
+
+/// The first and last port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PortRange {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let port = |text: &str| match text.parse() {
+            Ok(0) | Err(_) => Err(format!("'{text}' is no port: write 8080 or 8080-8090")),
+            Ok(port) => Ok(port),
+        };
+        let (first, last) = s.split_once('-').unwrap_or((s, s));
+        let range = Self { first: port(first)?, last: port(last)? };
+        if range.first <= range.last {
+            Ok(range)
+        } else {
+            Err(format!("'{s}': the last port is below the first"))
+        }
+    }
+}
+
+/// A LAN device and, perhaps, a port of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LanAddress {
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) port: Option<u16>,
+}
+
+impl std::str::FromStr for LanAddress {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let wrong = || format!("'{s}' is no LAN device: write 192.168.1.9 or 192.168.1.9:80");
+        let (ip, port) = match s.split_once(':') {
+            Some((ip, port)) => (ip, Some(port.parse().map_err(|_| wrong())?)),
+            None => (s, None),
+        };
+        Ok(Self { ip: ip.parse().map_err(|_| wrong())?, port })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// TCP alone
+    Tcp,
+    /// UDP alone
+    Udp,
+    /// TCP and UDP
+    Both,
+}
+
+impl From<Protocol> for ForwardProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Both => Self::Both,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Source {
+    /// This device's LAN address: answers find back by themselves
+    Masquerade,
+    /// The mesh address of who asks: the LAN needs a route to the mesh by this device
+    Transparent,
+}
+
+impl From<Source> for LanSource {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Masquerade => Self::Masquerade,
+            Source::Transparent => Self::Transparent,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// In force
+    On,
+    /// Kept, and not in force
+    Off,
+}
+
+/// What all kinds have.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Whether it is in force
+    #[arg(long, value_enum)]
+    pub(crate) state: Option<OnOff>,
+    /// What the LAN device sees as the source
+    #[arg(long, value_enum)]
+    pub(crate) source: Option<Source>,
+    /// Something to remember of it
+    #[arg(long)]
+    pub(crate) note: Option<String>,
+}
+
+impl Common {
+    pub(crate) fn enabled(&self) -> Option<bool> {
+        self.state.map(|state| state == OnOff::On)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Forwards {
+    /// List them
+    List,
+    /// Lead a port to a device of the LAN
+    #[command(after_help = "Examples:\n  \
+        warren edge forwards add 8080 192.168.1.9:80 --name camera\n  \
+        warren edge forwards add 5000-5010 192.168.1.20 --protocol udp --mac 3c:52:82:01:02:03")]
+    Add {
+        /// Port of this device's mesh address, or ports: 8080, 8080-8090
+        port: PortRange,
+        /// The device, with the port that the first one leads to, if it is another:
+        /// 192.168.1.9, 192.168.1.9:80
+        target: LanAddress,
+        /// What it takes
+        #[arg(long, value_enum, default_value = "tcp")]
+        protocol: Protocol,
+        /// What to call it [default: by its port]
+        #[arg(long)]
+        name: Option<String>,
+        /// The device's MAC address: the forward follows it to another IP address
+        #[arg(long)]
+        mac: Option<MacAddr>,
+        /// Take a target that has a public address, too
+        #[arg(long)]
+        allow_public: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change one
+    Set {
+        /// Its name or id
+        forward: String,
+        /// Another port, or ports
+        #[arg(long)]
+        port: Option<PortRange>,
+        /// Another device
+        #[arg(long)]
+        target: Option<LanAddress>,
+        /// The device's MAC address
+        #[arg(long, requires = "target")]
+        mac: Option<MacAddr>,
+        /// What it takes
+        #[arg(long, value_enum)]
+        protocol: Option<Protocol>,
+        /// Another name
+        #[arg(long)]
+        name: Option<String>,
+        /// Take a target that has a public address, too
+        #[arg(long)]
+        allow_public: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove one
+    Remove {
+        /// Its name or id
+        forward: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VirtualDevices {
+    /// List them
+    List,
+    /// Give a device of the LAN a mesh address and a name
+    #[command(after_help = "Examples:\n  \
+        warren edge virtual-devices add camera-2 192.168.1.9\n  \
+        warren edge virtual-devices add printer 192.168.1.20 --ports tcp:631,tcp:9100")]
+    Add {
+        /// Its name in the mesh: NAME.THIS-DEVICE
+        name: DeviceName,
+        /// The device's LAN address
+        ip: Ipv4Addr,
+        /// The device's MAC address: it is followed to another IP address
+        #[arg(long)]
+        mac: Option<MacAddr>,
+        /// What is let through: tcp:80, tcp:8000-8100, udp:53, icmp [default: everything]
+        #[arg(long, value_delimiter = ',')]
+        ports: Vec<Ports>,
+        /// Take a target that has a public address, too
+        #[arg(long)]
+        allow_public: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change one
+    Set {
+        /// Its name or id
+        device: String,
+        /// Another name
+        #[arg(long)]
+        name: Option<DeviceName>,
+        /// Another LAN address
+        #[arg(long)]
+        ip: Option<Ipv4Addr>,
+        /// The device's MAC address
+        #[arg(long, requires = "ip")]
+        mac: Option<MacAddr>,
+        /// What is let through, instead of what was
+        #[arg(long, value_delimiter = ',')]
+        ports: Option<Vec<Ports>>,
+        /// Take a target that has a public address, too
+        #[arg(long)]
+        allow_public: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove one
+    Remove {
+        /// Its name or id
+        device: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Gateways {
+    /// List them
+    List,
+    /// Lead to a network behind this device
+    #[command(
+        after_help = "The mesh knows the network by a part of the account's own range, address \
+        by address, so that sites may have the same one. Example:\n  \
+        warren edge gateways add 192.168.1.0/24"
+    )]
+    Add {
+        /// The network as the LAN knows it
+        lan: Ipv4Net,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Change one
+    Set {
+        /// Its network or id
+        gateway: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove one
+    Remove {
+        /// Its network or id
+        gateway: String,
+    },
+}

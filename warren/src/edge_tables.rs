@@ -1,0 +1,65 @@
+//! How what an edge opens is shown.
+
+use warren_proto::{ForwardProtocol, ForwardSpec, GatewaySpec, LanTarget, VirtualDeviceSpec};
+
+use crate::output;
+
+pub(crate) fn forwards(all: &[ForwardSpec]) {
+    let mut table = output::table(&["NAME", "PORT", "TARGET", "STATE", "ID"]);
+    for it in all {
+        table.add_row([
+            it.name.clone(),
+            port(it),
+            format!("{}:{}", target(it.target), ports(it.target_port, it.last_port - it.port)),
+            state(it.enabled),
+            it.id.to_string(),
+        ]);
+    }
+    output::print_table(&table);
+}
+
+pub(crate) fn virtual_devices(all: &[VirtualDeviceSpec]) {
+    let mut table = output::table(&["NAME", "ADDRESS", "TARGET", "PORTS", "STATE", "ID"]);
+    for it in all {
+        let ports: Vec<String> = it.ports.iter().map(ToString::to_string).collect();
+        table.add_row([
+            it.name.to_string(),
+            it.ipv4.to_string(),
+            target(it.target),
+            ports.join(", "),
+            state(it.enabled),
+            it.id.to_string(),
+        ]);
+    }
+    output::print_table(&table);
+}
+
+pub(crate) fn gateways(all: &[GatewaySpec]) {
+    let mut table = output::table(&["NETWORK", "IN THE MESH", "STATE", "ID"]);
+    for it in all {
+        let (lan, mesh) = (it.lan.to_string(), it.mesh.to_string());
+        table.add_row([lan, mesh, state(it.enabled), it.id.to_string()]);
+    }
+    output::print_table(&table);
+}
+
+fn port(it: &ForwardSpec) -> String {
+    let protocol = match it.protocol {
+        ForwardProtocol::Tcp => "tcp",
+        ForwardProtocol::Udp => "udp",
+        ForwardProtocol::Both => "tcp+udp",
+    };
+    format!("{protocol} {}", ports(it.port, it.last_port - it.port))
+}
+
+fn ports(first: u16, more: u16) -> String {
+    if more == 0 { first.to_string() } else { format!("{first}-{}", first + more) }
+}
+
+fn target(target: LanTarget) -> String {
+    target.mac.map_or_else(|| target.ip.to_string(), |mac| format!("{} ({mac})", target.ip))
+}
+
+fn state(enabled: bool) -> String {
+    if enabled { "on" } else { "off" }.to_owned()
+}

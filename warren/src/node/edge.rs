@@ -1,0 +1,235 @@
+//! `warren edge`: this device as an edge.
+
+use anyhow::bail;
+use warren_node::local::{Client, EdgeReply, EdgeRequest, EdgeStatus};
+use warren_proto::{
+    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, GatewayEdit, LanSource, LanTarget, NewForward,
+    NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
+};
+
+use crate::cli::{Edge, Forwards, Gateways, Global, VirtualDevices};
+use crate::edge_tables;
+use crate::output::{self, say};
+
+/// `warren edge …`.
+pub(crate) async fn edge(global: &Global, command: Edge) -> anyhow::Result<()> {
+    let client = super::client(global);
+    match command {
+        Edge::Enable => status(&client, EdgeRequest::Enable, global.json).await,
+        Edge::Disable => status(&client, EdgeRequest::Disable, global.json).await,
+        Edge::Status => status(&client, EdgeRequest::Status, global.json).await,
+        Edge::Forwards(command) => forwards(&client, command, global.json).await,
+        Edge::VirtualDevices(command) => virtual_devices(&client, command, global.json).await,
+        Edge::Gateways(command) => gateways(&client, command, global.json).await,
+    }
+}
+
+async fn status(client: &Client, request: EdgeRequest, json: bool) -> anyhow::Result<()> {
+    let EdgeReply::Status(status) = client.edge(request).await? else { return Err(strange()) };
+    if json {
+        return output::json(&status);
+    }
+    show_status(&status);
+    Ok(())
+}
+
+fn show_status(status: &EdgeStatus) {
+    match (status.enabled, status.accepted) {
+        (false, _) => {
+            say!(
+                "This device is no edge: nothing of its LAN is open. `warren edge enable` makes it one."
+            );
+        }
+        (true, false) => say!("This device is an edge; the broker hasn't taken note of that yet."),
+        (true, true) => {
+            say!("This device is an edge.");
+            say!("Port forwards: {}", status.forwards);
+            say!("Virtual devices: {}", status.virtual_devices);
+            say!("Gateways: {}", status.gateways);
+        }
+    }
+    if !status.broker_connected {
+        say!("Note: the broker is out of reach, so nothing can be changed.");
+    }
+    for problem in &status.state.problems {
+        say!("Problem: {problem}");
+    }
+}
+
+async fn spec(client: &Client) -> anyhow::Result<EdgeSpec> {
+    match client.edge(EdgeRequest::Spec).await? {
+        EdgeReply::Spec(spec) => Ok(spec),
+        EdgeReply::Status(_) | EdgeReply::Changed(_) => Err(strange()),
+    }
+}
+
+/// Has the broker change something, and shows what there is afterwards.
+async fn change(client: &Client, change: EdgeChange, json: bool) -> anyhow::Result<()> {
+    let EdgeReply::Changed(changed) = client.edge(EdgeRequest::Change(change)).await? else {
+        return Err(strange());
+    };
+    if json {
+        return output::json(&changed);
+    }
+    match &changed {
+        EdgeChanged::Forward(spec) => edge_tables::forwards(std::slice::from_ref(spec)),
+        EdgeChanged::VirtualDevice(spec) => {
+            edge_tables::virtual_devices(std::slice::from_ref(spec));
+        }
+        EdgeChanged::Gateway(spec) => edge_tables::gateways(std::slice::from_ref(spec)),
+        EdgeChanged::Removed => say!("Removed."),
+    }
+    Ok(())
+}
+
+async fn forwards(client: &Client, command: Forwards, json: bool) -> anyhow::Result<()> {
+    let wanted = match command {
+        Forwards::List => {
+            let all = spec(client).await?.forwards;
+            return shown(&all, json, edge_tables::forwards);
+        }
+        Forwards::Add { port, target, protocol, name, mac, allow_public, common } => {
+            EdgeChange::AddForward(NewForward {
+                name,
+                protocol: protocol.into(),
+                port: port.first,
+                last_port: Some(port.last),
+                target: LanTarget { ip: target.ip, mac },
+                target_port: target.port,
+                source: common.source.map(LanSource::from).unwrap_or_default(),
+                enabled: common.enabled().unwrap_or(true),
+                note: common.note.unwrap_or_default(),
+                allow_public,
+            })
+        }
+        Forwards::Set { forward, port, target, mac, protocol, name, allow_public, common } => {
+            let edit = ForwardEdit {
+                enabled: common.enabled(),
+                name,
+                protocol: protocol.map(Into::into),
+                port: port.map(|port| port.first),
+                last_port: port.map(|port| port.last),
+                target: target.map(|target| LanTarget { ip: target.ip, mac }),
+                target_port: target.and_then(|target| target.port),
+                source: common.source.map(Into::into),
+                note: common.note,
+                allow_public,
+            };
+            EdgeChange::SetForward { id: forward_id(client, &forward).await?, edit }
+        }
+        Forwards::Remove { forward } => {
+            EdgeChange::RemoveForward { id: forward_id(client, &forward).await? }
+        }
+    };
+    change(client, wanted, json).await
+}
+
+async fn forward_id(client: &Client, text: &str) -> anyhow::Result<warren_proto::ForwardId> {
+    let all = spec(client).await?.forwards;
+    match all.iter().find(|it| it.name == text || it.id.to_string() == text) {
+        Some(it) => Ok(it.id),
+        None => bail!("there is no port forward '{text}'; see `warren edge forwards list`"),
+    }
+}
+
+async fn virtual_devices(
+    client: &Client,
+    command: VirtualDevices,
+    json: bool,
+) -> anyhow::Result<()> {
+    let wanted = match command {
+        VirtualDevices::List => {
+            let all = spec(client).await?.virtual_devices;
+            return shown(&all, json, edge_tables::virtual_devices);
+        }
+        VirtualDevices::Add { name, ip, mac, ports, allow_public, common } => {
+            EdgeChange::AddVirtualDevice(NewVirtualDevice {
+                name,
+                target: LanTarget { ip, mac },
+                ports: if ports.is_empty() { vec![Ports::All] } else { ports },
+                source: common.source.map(LanSource::from).unwrap_or_default(),
+                enabled: common.enabled().unwrap_or(true),
+                note: common.note.unwrap_or_default(),
+                allow_public,
+            })
+        }
+        VirtualDevices::Set { device, name, ip, mac, ports, allow_public, common } => {
+            let edit = VirtualDeviceEdit {
+                enabled: common.enabled(),
+                name,
+                target: ip.map(|ip| LanTarget { ip, mac }),
+                ports,
+                source: common.source.map(Into::into),
+                note: common.note,
+                allow_public,
+            };
+            EdgeChange::SetVirtualDevice { id: virtual_device_id(client, &device).await?, edit }
+        }
+        VirtualDevices::Remove { device } => {
+            EdgeChange::RemoveVirtualDevice { id: virtual_device_id(client, &device).await? }
+        }
+    };
+    change(client, wanted, json).await
+}
+
+async fn virtual_device_id(
+    client: &Client,
+    text: &str,
+) -> anyhow::Result<warren_proto::VirtualDeviceId> {
+    let all = spec(client).await?.virtual_devices;
+    let found = all.iter().find(|it| it.name.as_str() == text || it.id.to_string() == text);
+    match found {
+        Some(it) => Ok(it.id),
+        None => {
+            bail!("there is no virtual device '{text}'; see `warren edge virtual-devices list`")
+        }
+    }
+}
+
+async fn gateways(client: &Client, command: Gateways, json: bool) -> anyhow::Result<()> {
+    let wanted = match command {
+        Gateways::List => {
+            let all = spec(client).await?.gateways;
+            return shown(&all, json, edge_tables::gateways);
+        }
+        Gateways::Add { lan, common } => EdgeChange::AddGateway(NewGateway {
+            lan,
+            source: common.source.map(LanSource::from).unwrap_or_default(),
+            enabled: common.enabled().unwrap_or(true),
+            note: common.note.unwrap_or_default(),
+        }),
+        Gateways::Set { gateway: text, common } => {
+            let edit = GatewayEdit {
+                enabled: common.enabled(),
+                source: common.source.map(Into::into),
+                note: common.note,
+            };
+            EdgeChange::SetGateway { id: gateway_id(client, &text).await?, edit }
+        }
+        Gateways::Remove { gateway: text } => {
+            EdgeChange::RemoveGateway { id: gateway_id(client, &text).await? }
+        }
+    };
+    change(client, wanted, json).await
+}
+
+async fn gateway_id(client: &Client, text: &str) -> anyhow::Result<warren_proto::GatewayId> {
+    let all = spec(client).await?.gateways;
+    let found = all.iter().find(|it| it.lan.to_string() == text || it.id.to_string() == text);
+    match found {
+        Some(it) => Ok(it.id),
+        None => bail!("there is no gateway '{text}'; see `warren edge gateways list`"),
+    }
+}
+
+fn shown<T: serde::Serialize>(all: &[T], json: bool, table: fn(&[T])) -> anyhow::Result<()> {
+    if json {
+        return output::json(&all);
+    }
+    table(all);
+    Ok(())
+}
+
+fn strange() -> anyhow::Error {
+    anyhow::anyhow!("the daemon's answer was not understood; is it of another version?")
+}
