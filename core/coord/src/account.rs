@@ -13,6 +13,7 @@ mod join_key;
 mod paths;
 mod policy;
 mod presence;
+mod reach;
 mod register;
 mod relay;
 mod session;

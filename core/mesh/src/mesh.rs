@@ -36,6 +36,7 @@ mod hopeless;
 mod inbound;
 mod netmap;
 mod outbound;
+mod reach;
 mod relaying;
 mod relays;
 mod report;
@@ -74,6 +75,8 @@ pub struct Mesh {
     /// When any probe was last answered by a peer that isn't on the same link.
     answered: Option<Instant>,
     transactions: Transactions,
+    /// The broker's word of a look at whether an endpoint is reached.
+    reach: Option<reach::Expected>,
     timers: Timers,
     queues: Queues,
     budget: Budget,
@@ -143,6 +146,7 @@ impl Mesh {
             published: None,
             answered: None,
             transactions: Transactions::new(hasher),
+            reach: None,
             timers: Timers::default(),
             queues: Queues::default(),
             budget: Budget::new(now),

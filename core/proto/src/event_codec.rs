@@ -25,6 +25,7 @@ const NETMAP: &str = "netmap";
 const DELTA: &str = "delta";
 const CURRENT: &str = "current";
 const CONNECT: &str = "connect";
+const REACH: &str = "reach";
 const REVOKED: &str = "revoked";
 
 impl SessionEvent {
@@ -35,6 +36,7 @@ impl SessionEvent {
             Self::Delta(_) => DELTA,
             Self::Current(_) => CURRENT,
             Self::Connect(_) => CONNECT,
+            Self::Reach(_) => REACH,
             Self::Revoked => REVOKED,
         }
     }
@@ -44,7 +46,7 @@ impl SessionEvent {
         match self {
             Self::Netmap(netmap) => Some(netmap.version),
             Self::Delta(delta) => Some(delta.version),
-            Self::Current(_) | Self::Connect(_) | Self::Revoked => None,
+            Self::Current(_) | Self::Connect(_) | Self::Reach(_) | Self::Revoked => None,
         }
     }
 
@@ -62,6 +64,7 @@ impl SessionEvent {
             Self::Delta(delta) => write_json(buffer, delta),
             Self::Current(version) => write_json(buffer, version),
             Self::Connect(signal) => write_json(buffer, signal),
+            Self::Reach(check) => write_json(buffer, check),
             Self::Revoked => buffer.extend_from_slice(b"null"),
         }
     }
@@ -77,6 +80,7 @@ impl SessionEvent {
             DELTA => serde_json::from_str(data).map(Self::Delta).map_err(malformed(DELTA)),
             CURRENT => serde_json::from_str(data).map(Self::Current).map_err(malformed(CURRENT)),
             CONNECT => serde_json::from_str(data).map(Self::Connect).map_err(malformed(CONNECT)),
+            REACH => serde_json::from_str(data).map(Self::Reach).map_err(malformed(REACH)),
             REVOKED => Ok(Self::Revoked),
             other => Err(ParseEventError::Unknown(other.chars().take(64).collect())),
         }

@@ -111,6 +111,10 @@ id! {
     GatewayId
 }
 id! {
+    /// Names one look at whether a device is reached at an endpoint.
+    ReachId
+}
+id! {
     /// Names one run of a node: drawn anew each time the process starts, sent in
     /// [`crate::INSTANCE_HEADER`]. An instance that comes back after another one took its place
     /// betrays two machines with one identity.

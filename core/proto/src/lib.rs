@@ -20,6 +20,7 @@ mod name;
 mod netmap;
 mod paths;
 mod possession;
+mod reach;
 mod relay;
 mod relay_event_codec;
 
@@ -40,7 +41,7 @@ pub use event_codec::ParseEventError;
 pub use filter::{Filter, FilterRule, InvalidPorts, Ports, Sources, Target};
 pub use id::{
     AccountId, ApiTokenId, DeliveryId, DeviceId, ForwardId, GatewayId, InstanceId, InvitationId,
-    JoinKeyId, ParseIdError, RelayId, UserId, VirtualDeviceId, WebSessionId, WebhookId,
+    JoinKeyId, ParseIdError, ReachId, RelayId, UserId, VirtualDeviceId, WebSessionId, WebhookId,
 };
 pub use join_link::{JoinLink, ParseJoinLinkError, Pin};
 pub use join_request::{
@@ -59,6 +60,7 @@ pub use netmap::{
 };
 pub use paths::{MAX_PATH_REPORTS, PathKind, PathReport, PathReports};
 pub use possession::{BrokerIdentity, possession_message};
+pub use reach::ReachCheck;
 pub use relay::{
     FIXED_PORT, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayInit, RelayLimits,
     RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountId, Delta, DeviceId, DeviceName, EdgeState, Endpoint, MapVersion, NatReport, Netmap,
-    PublicKey, RelayChoice, RelayRtt, RelayState,
+    PublicKey, ReachCheck, RelayChoice, RelayRtt, RelayState,
 };
 
 /// `GET /v1/node/challenge`: what a device must answer to prove that it holds its private key.
@@ -141,6 +141,8 @@ pub enum SessionEvent {
     Current(MapVersion),
     /// A peer is about to probe this node.
     Connect(ConnectSignal),
+    /// A request is coming that shows whether an endpoint of this node is reached.
+    Reach(ReachCheck),
     /// The device was removed or expired: it must join again. The stream ends.
     Revoked,
 }

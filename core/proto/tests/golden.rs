@@ -22,11 +22,11 @@ use warren_proto::{
     EdgeDuty, EdgeOffer, EdgeSpec, EdgeState, Endpoint, EndpointKind, ErrorCode, Filter,
     FilterRule, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, GatewaySpec, LanSource,
     LanTarget, MapVersion, MappingBehaviour, NatReport, Netmap, NewForward, ParseEventError,
-    PathKind, PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey, Register, Registered,
-    Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayId, RelayInit, RelayLimits,
-    RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,
-    RelayTransport, SelfEntry, SessionEvent, Sources, Target, VirtualDevice, VirtualDeviceEdit,
-    VirtualDeviceId, VirtualPeer,
+    PathKind, PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey, ReachCheck, ReachId,
+    Register, Registered, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayId,
+    RelayInit, RelayLimits, RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope,
+    RelayState, RelayTls, RelayTransport, SelfEntry, SessionEvent, Sources, Target, VirtualDevice,
+    VirtualDeviceEdit, VirtualDeviceId, VirtualPeer,
 };
 
 fn folder() -> PathBuf {
@@ -339,6 +339,8 @@ fn connecting_is_written_and_read_as_ever() {
         "connect-signal-relay",
         &ConnectSignal { from: DeviceId(8), endpoints: Vec::new(), nat: nat(), relay: Some(other) },
     );
+    let check = ReachCheck { id: ReachId(0xC0_FFEE), key: "c2VjcmV0LXNlY3JldA".to_owned() };
+    assert_golden("reach-check", &check);
 }
 
 #[test]

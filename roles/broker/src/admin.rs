@@ -23,6 +23,7 @@ mod people;
 mod people_types;
 mod policy;
 mod policy_types;
+mod reach;
 mod relay_types;
 pub(crate) mod relays;
 mod rest;
@@ -44,6 +45,7 @@ pub use people_types::{
     NewUser, User, UserChange, UserCreated,
 };
 pub use policy_types::{PolicyCheck, PolicySaved, PolicyText, Why, WhyDevice, WhyQuery, WhyRule};
+pub use reach::Reachability;
 pub use relay_types::{
     DeviceRemoved, NewRelay, NewTurn, Relay, RelayCreated, RelayOrigin, SetRelays,
 };

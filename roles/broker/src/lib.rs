@@ -23,6 +23,7 @@ mod people;
 mod portal;
 mod problems;
 mod prune;
+mod reach;
 mod relays;
 mod server;
 mod stun;

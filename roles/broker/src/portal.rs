@@ -22,6 +22,7 @@ mod operator;
 mod owner;
 mod paths;
 mod profile;
+mod reach;
 mod reference;
 mod relays;
 mod settings;
@@ -157,6 +158,7 @@ fn accounts() -> Router<Arc<Portal>> {
         .route(&format!("{device}/approve"), post(device::approve))
         .route(&format!("{device}/refuse"), post(device::refuse))
         .route(&format!("{device}/renew"), post(device::renew))
+        .route(&format!("{device}/reach"), post(reach::reach))
         .route(&format!("{device}/expire"), post(device::expire))
         .route(&format!("{device}/remove"), post(device::remove))
         .route("/a/{account}/join", get(join::show).post(join::create))

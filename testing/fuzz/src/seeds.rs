@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use warren_proto::{
     AccountId, Challenge, Change, CheckIn, CheckInReply, CheckInState, ConnectRequest,
     ConnectSignal, Delta, DeviceId, DnsConfig, Endpoint, EndpointKind, ErrorCode, JoinLink,
-    MapVersion, MappingBehaviour, NatReport, Netmap, Peer, Pin, Problem, PublicKey, Register,
-    Registered, SelfEntry, SessionEvent,
+    MapVersion, MappingBehaviour, NatReport, Netmap, Peer, Pin, Problem, PublicKey, ReachCheck,
+    ReachId, Register, Registered, SelfEntry, SessionEvent,
 };
 use warren_turn::codec::ChangeRequest;
 use warren_turn::{Builder, Class, Method, Sha1Key, Sha256Key, TransactionId};
@@ -194,6 +194,7 @@ fn sse() -> Vec<(&'static str, Vec<u8>)> {
         SessionEvent::Delta(delta()),
         SessionEvent::Current(netmap().version),
         SessionEvent::Connect(signal),
+        SessionEvent::Reach(ReachCheck { id: ReachId(7), key: "c2VjcmV0LXNlY3JldA".to_owned() }),
         SessionEvent::Revoked,
     ] {
         stream.push_str(&format!("event: {}\n", event.name()));

@@ -91,6 +91,10 @@ export default async ({ browser, args, picture }) => {
   await ada.getByRole("button", { name: "Save endpoint" }).click();
   await ada.getByText("All devices will try", { exact: false }).waitFor();
   await look("6-static-endpoint");
+  await ada.getByText("Advanced").click();
+  await ada.getByRole("button", { name: "Check that it is reached" }).click();
+  await ada.getByText("Not reached: nothing came back from 203.0.113.9:51820", { exact: false }).waitFor();
+  await look("6-not-reached");
   await ada.goto(`${args.url}/a/home/settings`);
   await ada.getByLabel("Add to the list").selectOption({ label: "server" });
   await ada.getByRole("button", { name: "Add", exact: true }).click();

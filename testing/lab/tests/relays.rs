@@ -232,7 +232,13 @@ fn a_device_with_a_forwarded_port_relays_for_its_account_until_it_is_removed() {
         let listed = lab.broker.change(&["relays", "list"])?;
         ensure!(listed.contains("see show"), "list says: {listed}");
 
+        let reach = ["devices", "reach", "keeper"];
+        let said = lab.broker.change(&reach).expect_err("nothing is forwarded").to_string();
+        ensure!(said.contains("forwards UDP port 51820"), "reach says: {said}");
+
         porch.forward_port(PORT.parse()?, keeper_link.v4()?)?;
+        let said = lab.broker.change(&reach)?;
+        ensure!(said.contains(&format!("Reached: it answered at {outside}")), "{said}");
         let said = lab.broker.change(&["relays", "set", "keeper", "broker"])?;
         ensure!(!said.contains("no answer"), "it is reached, and yet: {said}");
         // Whoever was there before asks the keeper again after a minute.

@@ -54,6 +54,15 @@ pub(crate) async fn run(client: &Client, command: Devices, json: bool) -> anyhow
             let renewed = client.renew_device(&account.account, &name);
             super::show(renewed, json, |device| say!("{} {}.", device.name, lifetime(device))).await
         }
+        Devices::Reach { account, name } => {
+            let reached = client.reach_device(&account.account, &name).await?;
+            match json {
+                true => output::json(&reached)?,
+                false => say!("{}", reached.text),
+            }
+            anyhow::ensure!(reached.reached, "{name} isn't reached at {}", reached.endpoint);
+            Ok(())
+        }
         Devices::Approve { account, name } => {
             let approved = client.approve_device(&account.account, &name);
             super::show(approved, json, |device| say!("{} is in the mesh.", device.name)).await

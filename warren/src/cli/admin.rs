@@ -378,6 +378,13 @@ pub(crate) enum Devices {
         /// The device's name
         name: String,
     },
+    /// Look whether a device is reached at its static endpoint, by a STUN request from the broker
+    Reach {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The device's name
+        name: String,
+    },
     /// Take a device out of the mesh until it is renewed or joins again
     Expire {
         #[command(flatten)]

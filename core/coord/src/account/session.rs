@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use warren_proto::{ConnectSignal, DeviceId, InstanceId, MapVersion, SessionEvent};
+use warren_proto::{ConnectSignal, DeviceId, InstanceId, MapVersion, ReachCheck, SessionEvent};
 
 use super::Account;
 use crate::Refused;
@@ -41,6 +41,8 @@ pub(super) struct Session {
     /// The sequence up to which all that the device may see was sent; at least `sent`.
     pub(super) seen: u64,
     pub(super) signals: VecDeque<ConnectSignal>,
+    /// Word of a check that is about to come; a later one takes its place.
+    pub(super) reach: Option<ReachCheck>,
     /// The stream doesn't keep up: nothing is sent until it has drained.
     pub(super) stalled: bool,
 }
@@ -91,6 +93,7 @@ impl Account {
                 sent: 0,
                 seen: 0,
                 signals: VecDeque::new(),
+                reach: None,
                 stalled: false,
             },
         );
@@ -131,6 +134,7 @@ impl Account {
             session.stalled = true;
             session.start = Some(Start::WholeMap);
             session.signals.clear();
+            session.reach = None;
         }
         self.ready.remove(&session);
     }
@@ -186,6 +190,9 @@ impl Account {
                 Ok(None) => {}
                 Err(_) => return self.whole_map(id),
             }
+        }
+        if let Some(check) = self.sessions.get_mut(&id)?.reach.take() {
+            return Some(SessionEvent::Reach(check));
         }
         self.next_signal(id).map(SessionEvent::Connect)
     }

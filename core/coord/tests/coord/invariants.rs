@@ -418,7 +418,7 @@ fn mentioned(event: &SessionEvent) -> Vec<DeviceId> {
             })
             .collect(),
         SessionEvent::Connect(signal) => vec![signal.from],
-        SessionEvent::Current(_) | SessionEvent::Revoked => Vec::new(),
+        SessionEvent::Current(_) | SessionEvent::Reach(_) | SessionEvent::Revoked => Vec::new(),
     }
 }
 

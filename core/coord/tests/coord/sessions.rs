@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use warren_coord::Refused;
+use warren_coord::{DeviceEdit, Refused};
 use warren_proto::{
     Change, CheckIn, CheckInState, ConnectRequest, Endpoint, EndpointKind, MapVersion, NatReport,
-    RelayId, RelayRtt, RelayTransport, SessionEvent,
+    ReachCheck, ReachId, RelayId, RelayRtt, RelayTransport, SessionEvent,
 };
 
 use crate::world::{Client, World, endpoint};
@@ -254,6 +254,33 @@ fn a_connect_request_reaches_the_peers_session_and_no_other() {
         world.account.handle_connect(pi, &itself, world.now),
         Err(Refused::NotFound("peer"))
     );
+}
+
+#[test]
+fn a_device_with_a_static_endpoint_is_told_of_a_look_at_it() {
+    let mut world = World::new("home");
+    let (pi, laptop) = (world.join(1, "pi"), world.join(2, "laptop"));
+    let (on_pi, on_laptop) = (world.open(pi), world.open(laptop));
+    world.settle();
+    let check = ReachCheck { id: ReachId(7), key: "c2VjcmV0LXNlY3JldA".to_owned() };
+    let mut look = |world: &mut World| world.account.handle_reach(pi, check.clone(), world.now);
+    assert!(matches!(look(&mut world), Err(Refused::Invalid(_))), "there is nothing to look at");
+    let endpoint = "203.0.113.9:51820".parse().unwrap();
+    let edit = DeviceEdit::static_endpoint(Some(endpoint));
+    let prepared = world.change(pi, edit).unwrap();
+    world.commit(prepared);
+    world.settle();
+    let quiet = world.clients[&on_laptop].events.len();
+    assert_eq!(look(&mut world), Ok(endpoint));
+    world.drain();
+    assert!(
+        matches!(world.clients[&on_pi].events.last(), Some(SessionEvent::Reach(it)) if *it == check)
+    );
+    assert_eq!(world.clients[&on_laptop].events.len(), quiet);
+    let looks = (0..20).filter(|_| look(&mut world).is_ok()).count();
+    assert_eq!(looks, 4, "somebody else's address isn't to be flooded");
+    world.close(on_pi);
+    assert_eq!(look(&mut world), Err(Refused::PeerOffline));
 }
 
 #[test]

@@ -109,6 +109,9 @@ impl Mesh {
         if !self.is_usable(from) {
             return Err(InboundDrop::UnusableSource);
         }
+        if self.answer_reach(&tag, from, message, now) {
+            return Ok(());
+        }
         let handle = self.find_tag(&tag, now).ok_or(InboundDrop::UnknownTag)?;
         let peer = self.peers.get_mut(handle).ok_or(InboundDrop::UnknownTag)?;
         let pair = peer.pair.as_ref().ok_or(InboundDrop::UnknownTag)?;

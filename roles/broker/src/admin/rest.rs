@@ -16,8 +16,8 @@ use super::guard::{self, Guard};
 use super::once::{Once, once};
 use super::operation::{Operation, PREFIX};
 use super::{
-    activity, devices, edges, events, metrics, openapi, people, policy, relays, routes, tokens,
-    webhooks,
+    activity, devices, edges, events, metrics, openapi, people, policy, reach, relays, routes,
+    tokens, webhooks,
 };
 use crate::api::problem::Failure;
 use crate::broker::Broker;
@@ -31,6 +31,7 @@ pub(super) fn operations() -> Vec<Operation> {
         routes::operations(),
         devices::operations(),
         edges::operations(),
+        reach::operations(),
         relays::operations(),
         people::operations(),
         policy::operations(),

@@ -54,6 +54,7 @@ impl Pieces {
             event @ (SessionEvent::Delta(_)
             | SessionEvent::Current(_)
             | SessionEvent::Connect(_)
+            | SessionEvent::Reach(_)
             | SessionEvent::Revoked) => {
                 event.write_data(&mut text);
                 text.extend_from_slice(b"\n\n");

@@ -323,7 +323,7 @@ pub(super) fn find(member: &Member, text: &str) -> Result<DeviceId, Oops> {
 }
 
 /// A device that is the viewer's to handle: his own, or any if he is an admin.
-fn find_own(member: &Member, text: &str) -> Result<DeviceId, Oops> {
+pub(super) fn find_own(member: &Member, text: &str) -> Result<DeviceId, Oops> {
     let id = find(member, text)?;
     let owner = member.account.read(|account| account.device_owner(id));
     if is_own(member, owner) || member.may(Right::ManageDevices) {

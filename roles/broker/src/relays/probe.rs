@@ -1,7 +1,7 @@
 //! Whether relays can be reached: the broker asks each for a Binding (RFC 8489 §2), from a port of
 //! its own for each question, so that no router lets the answer through as one to another.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,32 +32,51 @@ pub(crate) async fn answers(addr: SocketAddr) -> bool {
 }
 
 async fn ask(addr: SocketAddr) -> std::io::Result<bool> {
+    let id = TransactionId(rand::random());
+    let mut request = Vec::new();
+    Builder::new(&mut request, Class::Request, Method::BINDING, id).fingerprint();
+    let is_answer = |it: &Message<'_>| it.class() == Class::Success && it.transaction_id() == id;
+    Ok(exchange(addr, &request, is_answer).await?.rtt.is_some())
+}
+
+/// What became of a question.
+pub(crate) struct Asked {
+    /// The own address that it left from.
+    pub(crate) from: IpAddr,
+    /// From the last time it was sent until the answer, if there was one.
+    pub(crate) rtt: Option<Duration>,
+}
+
+/// Sends a request until it is answered, or [`PATIENCE`] is over the fourth time.
+pub(crate) async fn exchange(
+    addr: SocketAddr,
+    request: &[u8],
+    is_answer: impl Fn(&Message<'_>) -> bool,
+) -> std::io::Result<Asked> {
     let any: SocketAddr = match addr {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(addr).await?;
-    let id = TransactionId(rand::random());
-    let mut request = Vec::new();
-    Builder::new(&mut request, Class::Request, Method::BINDING, id).fingerprint();
+    let from = socket.local_addr()?.ip();
     let mut buffer = [0; 1500];
     for _ in 0..TRIES {
         // A port that is closed shows as an error here; it may open.
-        let _ = socket.send(&request).await;
-        let end = Instant::now() + PATIENCE;
+        let _ = socket.send(request).await;
+        let sent = Instant::now();
+        let end = sent + PATIENCE;
         while let Ok(received) = timeout_at(end, socket.recv(&mut buffer)).await {
             let Ok(len) = received else {
                 tokio::time::sleep_until(end).await;
                 break;
             };
-            let answer = Message::parse(&buffer[..len]).ok();
-            if answer.is_some_and(|it| it.class() == Class::Success && it.transaction_id() == id) {
-                return Ok(true);
+            if Message::parse(&buffer[..len]).is_ok_and(|it| is_answer(&it)) {
+                return Ok(Asked { from, rtt: Some(sent.elapsed()) });
             }
         }
     }
-    Ok(false)
+    Ok(Asked { from, rtt: None })
 }
 
 async fn probes(addresses: Vec<SocketAddr>) -> Vec<RelayProbe> {

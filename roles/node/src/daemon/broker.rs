@@ -238,6 +238,11 @@ impl Daemon {
                     mesh.client().signal(signal).await;
                 }
             }
+            SessionEvent::Reach(check) => {
+                if let Some(mesh) = &self.mesh {
+                    mesh.client().expect_reach(check).await;
+                }
+            }
             // The session reports it as its own end.
             SessionEvent::Revoked => {}
         }

@@ -22,7 +22,7 @@ use warren_mesh::{
     BrokerState, CandidateStatus, LocalAddress, MapSource, Mesh, Netcheck, OutboundDrop, PeerStatus,
 };
 use warren_net::{Finding, HostNetwork, TunConfig, UdpConfig};
-use warren_proto::{CheckInState, ConnectSignal, Delta, DeviceId, EdgeState, Netmap};
+use warren_proto::{CheckInState, ConnectSignal, Delta, DeviceId, EdgeState, Netmap, ReachCheck};
 use zeroize::Zeroizing;
 
 use crate::local::DebugCounters;
@@ -69,6 +69,7 @@ enum Command {
     Netmap(Box<Netmap>, MapSource),
     Delta(Box<Delta>),
     Signal(ConnectSignal),
+    ExpectReach(ReachCheck),
     Broker(BrokerState),
     LocalAddresses(Vec<LocalAddress>),
     Mapping(Vec<SocketAddr>),
@@ -172,6 +173,11 @@ impl DataClient {
     /// A peer is about to probe.
     pub(crate) async fn signal(&self, signal: ConnectSignal) {
         self.tell(Command::Signal(signal)).await;
+    }
+
+    /// A request is coming that shows whether an endpoint is reached.
+    pub(crate) async fn expect_reach(&self, check: ReachCheck) {
+        self.tell(Command::ExpectReach(check)).await;
     }
 
     /// The control session's state.

@@ -225,6 +225,7 @@ impl<'e> Worker<'e> {
                 self.update_relay(now);
             }
             Command::Signal(signal) => mesh.handle_connect(&signal, now),
+            Command::ExpectReach(check) => mesh.expect_reach(&check, now),
             Command::Broker(state) => mesh.handle_broker(state, now),
             Command::LocalAddresses(addresses) => {
                 let port = self.pump.sockets.port();

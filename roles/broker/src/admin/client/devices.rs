@@ -1,7 +1,9 @@
 use http::Method;
 
 use super::{Client, Error, account_path, escape};
-use crate::admin::{Device, DeviceChange, DevicePath, DeviceRemoved, JoinApproval, JoinRequest};
+use crate::admin::{
+    Device, DeviceChange, DevicePath, DeviceRemoved, JoinApproval, JoinRequest, Reachability,
+};
 
 impl Client {
     /// An account's devices, by name.
@@ -83,6 +85,15 @@ impl Client {
     /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn renew_device(&self, account: &str, device: &str) -> Result<Device, Error> {
         let path = format!("{}/renew", device_path(account, device));
+        self.send(Method::POST, &path, None::<&()>).await
+    }
+
+    /// Looks whether a device is reached at its static endpoint.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
+    pub async fn reach_device(&self, account: &str, device: &str) -> Result<Reachability, Error> {
+        let path = format!("{}/reach", device_path(account, device));
         self.send(Method::POST, &path, None::<&()>).await
     }
 
