@@ -131,6 +131,19 @@ impl Peers {
         }
     }
 
+    /// Ends the permission and the channels of an address.
+    pub(super) fn forget(&mut self, ip: IpAddr) {
+        let ip = bits(ip);
+        if let Ok(place) = self.permissions.binary_search_by_key(&ip, |known| known.ip) {
+            self.permissions.remove(place);
+        }
+        let before = self.channels.len();
+        self.channels.retain(|channel| channel.ip != ip);
+        if self.channels.len() < before {
+            self.sort_places();
+        }
+    }
+
     fn place_of_number(&self, number: ChannelNumber) -> Result<usize, usize> {
         self.by_number
             .binary_search_by_key(&number, |place| self.channels[usize::from(*place)].number)
@@ -160,9 +173,12 @@ impl Peers {
         self.channels.retain(|channel| now < channel.expires);
         let first = self.channels.iter().map(|channel| channel.expires).min();
         self.channels_until = first.unwrap_or(now + 1 + CHANNEL);
-        if self.channels.len() == before {
-            return;
+        if self.channels.len() < before {
+            self.sort_places();
         }
+    }
+
+    fn sort_places(&mut self) {
         let channels = &self.channels;
         let places = || (0..).take(channels.len()).collect::<Vec<u16>>();
         self.by_number = places();
@@ -250,6 +266,22 @@ mod tests {
         assert_eq!(peers.channel(peer(2), 601), Some(number(2)));
         assert_eq!(peers.peer(number(1), 601), Some(peer(3)));
         assert_eq!(peers.channels(), 2);
+    }
+
+    #[test]
+    fn an_address_is_forgotten_with_all_its_channels() {
+        let mut peers = Peers::default();
+        let [a, b] = [peer(1), peer(2)];
+        let elsewhere = SocketAddr::new(a.ip(), 9);
+        for (n, peer) in [(1, a), (2, b), (3, elsewhere)] {
+            peers.permit(peer.ip(), 0);
+            peers.bind(number(n), peer, 10, 0).unwrap();
+        }
+        peers.forget(a.ip());
+        assert!(!peers.is_permitted(a.ip(), 0) && peers.is_permitted(b.ip(), 0));
+        assert_eq!([1, 2, 3].map(|n| peers.peer(number(n), 0)), [None, Some(b), None]);
+        assert_eq!([a, b, elsewhere].map(|p| peers.channel(p, 0)), [None, Some(number(2)), None]);
+        assert_eq!(peers.channels(), 1);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Which peers may be reached at all (design.md §7).
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::Config;
+use super::{Config, Server};
 
 /// Never reached unless allowed: this network, private (RFC 1918), shared (RFC 6598), loopback,
 /// link-local, IETF assignments, documentation, 6to4 anycast, benchmarking, multicast, reserved
@@ -41,14 +42,44 @@ const GLOBAL_IPV6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0),
 #[derive(Debug)]
 pub(super) struct Policy {
     allowed: Vec<IpNet>,
-    own: Vec<IpAddr>,
+    relayed: [Option<IpAddr>; 2],
+    own: BTreeSet<IpAddr>,
+}
+
+impl Server {
+    /// The host's addresses are these, instead of [`Config::own`]. What is permitted or bound to one
+    /// that is new among them, and that the allow-list doesn't name, is so no more.
+    pub fn set_own(&mut self, own: &[IpAddr]) {
+        let lost = self.policy.set_own(own);
+        if lost.is_empty() {
+            return;
+        }
+        let mut channels = 0;
+        for allocation in self.table.iter_mut().filter(|there| !there.relayed.is_virtual()) {
+            let before = allocation.peers.channels();
+            lost.iter().for_each(|ip| allocation.peers.forget(*ip));
+            channels += before - allocation.peers.channels();
+        }
+        self.table.channels -= channels;
+    }
 }
 
 impl Policy {
     pub(super) fn new(config: &Config) -> Self {
         let relayed = [config.relayed_ipv4.map(IpAddr::V4), config.relayed_ipv6.map(IpAddr::V6)];
-        let own = config.own.iter().map(IpAddr::to_canonical).chain(relayed.into_iter().flatten());
-        Self { allowed: config.allow_peers.clone(), own: own.collect() }
+        let allowed = config.allow_peers.clone();
+        let mut policy = Self { allowed, relayed, own: BTreeSet::new() };
+        policy.set_own(&config.own);
+        policy
+    }
+
+    /// Gives those that could be reached before, and can't any more.
+    fn set_own(&mut self, own: &[IpAddr]) -> Vec<IpAddr> {
+        let named = own.iter().map(IpAddr::to_canonical);
+        let own: BTreeSet<IpAddr> = named.chain(self.relayed.into_iter().flatten()).collect();
+        let before: BTreeSet<IpAddr> = own.iter().copied().filter(|ip| self.allows(*ip)).collect();
+        self.own = own;
+        before.into_iter().filter(|ip| !self.allows(*ip)).collect()
     }
 
     /// Whether a peer may be reached, through a socket. The host's own addresses may only when the

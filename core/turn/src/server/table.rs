@@ -172,6 +172,11 @@ impl Table {
         })
     }
 
+    /// The same, for the rare day that the host has another address.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Allocation> {
+        self.slots.iter_mut().filter_map(|slot| slot.allocation.as_deref_mut())
+    }
+
     fn handle(&self, index: u32) -> Handle {
         Handle { index, generation: self.slots[index as usize].generation }
     }

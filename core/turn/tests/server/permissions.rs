@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use warren_turn::server::{Config, Quotas};
-use warren_turn::{AttributeType, Method};
+use warren_turn::server::{Config, Dropped, Quotas, RelayedPort, Run};
+use warren_turn::{AttributeType, Family, Method};
 
 use crate::world::{Who, World, addr, client, config, number};
 
@@ -43,6 +43,33 @@ fn an_allow_list_opens_a_range() {
     world.allocated(&mut who);
     assert_eq!(world.permit(&mut who, &[addr("10.0.0.1:1")]), Ok(()));
     assert_eq!(world.permit(&mut who, &[addr("192.168.0.1:1")]), Err(403));
+}
+
+#[test]
+fn an_address_that_becomes_the_hosts_own_is_no_peer_any_more() {
+    let allow_peers = vec!["9.9.9.9/32".parse().unwrap()];
+    let mut world = World::new(Config { allow_peers, ..config() });
+    let mut who = Who::alice(client(1));
+    let relayed = world.allocated(&mut who);
+    let [own, named, other] = [addr("8.8.8.8:1"), addr("9.9.9.9:1"), addr("1.1.1.1:1")];
+    for (n, peer) in [(1, own), (2, named), (3, other), (4, relayed)] {
+        assert_eq!(world.bind(&mut who, number(n), peer), Ok(()));
+    }
+    world.server.set_own(&[own.ip(), named.ip()]);
+    assert_eq!(world.server.gauges().channels, 3);
+    let route = |world: &mut World, n| {
+        world.server.route_channel(who.at, number(n), Run::one(9), world.now).err()
+    };
+    assert_eq!(route(&mut world, 1), Some(Dropped::NoChannel));
+    assert_eq!([2, 3, 4].map(|n| route(&mut world, n)), [None; 3]);
+    let port = RelayedPort { family: Family::V4, port: relayed.port() };
+    let from_there = world.server.route_peer(port, own, Run::one(9), world.now);
+    assert_eq!(from_there, Err(Dropped::NoPermission));
+    assert_eq!(world.permit(&mut who, &[own]), Err(403));
+    assert_eq!(world.bind(&mut who, number(1), own), Err(403));
+    // It is somebody else's again.
+    world.server.set_own(&[named.ip()]);
+    assert_eq!(world.bind(&mut who, number(1), own), Ok(()));
 }
 
 #[test]
