@@ -19,8 +19,9 @@ pub(super) enum Rejection {
     BadRequest,
     /// 401, with a nonce: no integrity, or an unknown or expired name, or a wrong password.
     Unauthenticated { failed: bool },
-    /// 438, with a nonce.
-    Stale,
+    /// 438, with a nonce. An owner is the credential's who has an allocation at this 5-tuple, and has
+    /// proved before that he hears what is sent there.
+    Stale { is_owner: bool },
 }
 
 /// Who sent a request.
@@ -121,14 +122,27 @@ impl Server {
         else {
             return Err(Rejection::BadRequest);
         };
-        let proof = self.nonces.check(nonce, remote, self.unix(now)).ok_or(Rejection::Stale)?;
-        let algorithm = password_algorithm(message, nonce).ok_or(Rejection::BadRequest)?;
-        let claim = Claim { message, username, realm, algorithm, kind };
-        let (identity, key) = self
-            .find_user(&claim)
-            .or_else(|| self.find_rest(&claim, client, now))
-            .ok_or(Rejection::Unauthenticated { failed: true })?;
+        let algorithm = password_algorithm(message, nonce);
+        let claim = algorithm.map(|algorithm| Claim { message, username, realm, algorithm, kind });
+        let find = |claim: &Claim<'_>| {
+            self.find_user(claim).or_else(|| self.find_rest(claim, client, now))
+        };
+        let Some(proof) = self.nonces.check(nonce, remote, self.unix(now)) else {
+            let owner = self.proven_owner(client);
+            let is_owner = owner.is_some_and(|owner| {
+                claim.as_ref().and_then(find).is_some_and(|(found, _)| found == *owner)
+            });
+            return Err(Rejection::Stale { is_owner });
+        };
+        let claim = claim.ok_or(Rejection::BadRequest)?;
+        let (identity, key) = find(&claim).ok_or(Rejection::Unauthenticated { failed: true })?;
         Ok(Proven { identity, key, proof })
+    }
+
+    /// Whose allocation a client has, if it hears what is sent to it.
+    fn proven_owner(&self, client: ClientAddr) -> Option<&Identity> {
+        let allocation = self.table.get(self.table.find(client)?)?;
+        self.owners.identity(allocation.owner).filter(|_| allocation.credit.is_none())
     }
 
     fn find_user(&self, claim: &Claim<'_>) -> Option<(Identity, MessageKey)> {

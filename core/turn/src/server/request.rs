@@ -147,7 +147,10 @@ impl Server {
                 self.refuse(&reply, code);
                 Ok(Handled::Consumed)
             }
-            Err(Refused::Unproven) => self.reject(client, remote, message, Rejection::Stale, now),
+            Err(Refused::Unproven) => {
+                let rejection = Rejection::Stale { is_owner: false };
+                self.reject(client, remote, message, rejection, now)
+            }
         }
     }
 
@@ -211,15 +214,17 @@ impl Server {
         rejection: Rejection,
         now: Instant,
     ) -> Result<Handled, Dropped> {
-        let (code, is_told_nonce) = match rejection {
-            Rejection::BadRequest => (400, false),
+        let (code, is_told_nonce, is_stranger) = match rejection {
+            Rejection::BadRequest => (400, false, true),
             Rejection::Unauthenticated { failed } => {
                 self.counters.auth_failures += u64::from(failed);
-                (401, true)
+                (401, true, true)
             }
-            Rejection::Stale => (438, true),
+            Rejection::Stale { is_owner } => (438, true, !is_owner),
         };
-        self.binding.admit(remote, now).map_err(dropped)?;
+        if is_stranger {
+            self.binding.admit(remote, now).map_err(dropped)?;
+        }
         self.counters.refuse(code);
         let reply = reply_to(client, message);
         let bare = |builder: &mut Builder<'_>| {

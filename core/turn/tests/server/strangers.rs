@@ -149,6 +149,41 @@ fn a_flood_of_forged_sources_is_answered_at_the_total_rate_and_leaves_nothing() 
 }
 
 #[test]
+fn a_client_whose_nonce_is_old_gets_a_new_one_in_the_middle_of_a_flood() {
+    let limits = Limits { prefix_rate: 10, prefix_burst: 20, total_rate: 100, total_burst: 200 };
+    let mut world = World::new(Config { limits, ..config() });
+    let mut who = Who::alice(client(1));
+    world.allocated(&mut who);
+    let mut forged = Who { password: "guess".to_owned(), ..who.clone() };
+    // A nonce is good for an hour.
+    assert_eq!(world.refresh(&mut who, Some(3600)), Ok(3600));
+    world.pass(Duration::from_secs(3000));
+    assert_eq!(world.refresh(&mut who, Some(3600)), Ok(3600));
+    world.pass(Duration::from_secs(700));
+    let flood = world.bare(Method::ALLOCATE, |b| {
+        b.requested_transport(17);
+    });
+    for n in 0..20_000_u16 {
+        let [high, low] = n.to_be_bytes();
+        let addr = ([45, high, low, 7], 5000).into();
+        let _ = world.send(ClientAddr::Udp { listener: Listener(0), addr }, &flood);
+        // From the client's own prefix too.
+        let addr = ([198, 51, 100, low], 1024 + u16::from(high)).into();
+        let _ = world.send(ClientAddr::Udp { listener: Listener(0), addr }, &flood);
+    }
+    world.out.clear();
+    // Whoever has no password draws on what strangers have.
+    let request = world.signed(&mut forged, Method::REFRESH, |_| {});
+    assert!(matches!(world.send(who.at, &request), Handled::Dropped(_)));
+    let request = world.signed(&mut who, Method::REFRESH, |_| {});
+    let answer = world.ask(who.at, &request);
+    let challenge = Message::parse(&answer).unwrap();
+    assert_eq!(challenge.error_code(), Some(438));
+    who.learn(&challenge);
+    assert_eq!(world.refresh(&mut who, None), Ok(600));
+}
+
+#[test]
 fn a_flood_of_wrong_signatures_is_answered_at_the_same_rate() {
     let limits = Limits { prefix_rate: 10, prefix_burst: 20, total_rate: 1000, total_burst: 1000 };
     let mut world = World::new(Config { limits, ..config() });
