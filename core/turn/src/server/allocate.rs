@@ -113,7 +113,7 @@ impl Server {
                 self.allocate_ports(opening, now)
             }
             Kind::Reserved(token) => {
-                self.check_quotas(&proven.identity, 0)?;
+                // What is reserved is counted already.
                 let port =
                     self.fetch_reservation(token, &proven.identity).ok_or(Refused::Code(508))?;
                 let mut relayed = Relayed::Ports { ipv4: None, ipv6: None };
@@ -182,12 +182,13 @@ impl Server {
     /// 486 or 508 where there would be too many allocations; `replaced` of them go.
     fn check_quotas(&self, identity: &Identity, replaced: u32) -> Result<(), Refused> {
         let owner = self.owners.find(identity.source, &identity.name);
-        let has = owner.map_or(0, |owner| self.owners.allocations(owner));
+        let has = owner.map_or(0, |owner| self.owners.holdings(owner));
         if has.saturating_sub(replaced) >= self.config.quotas.allocations {
             return Err(Refused::Code(486));
         }
         let total = self.config.quotas.total_allocations as usize;
-        if self.table.len().saturating_sub(replaced as usize) >= total {
+        let there = self.table.len() + self.reservations.len();
+        if there.saturating_sub(replaced as usize) >= total {
             return Err(Refused::Code(508));
         }
         Ok(())
@@ -419,19 +420,18 @@ impl Server {
             return;
         }
         if opening.wanted == Wanted::Pair {
-            self.reserve_next(handle, &opening, now);
+            self.reserve_next(handle, now);
         }
         self.write_success(handle, &opening.reply, &opening.families, now);
     }
 
-    fn reserve_next(&mut self, handle: Handle, opening: &Opening, now: Instant) {
-        let Some(relayed) = self.table.get(handle).map(|allocation| allocation.relayed) else {
-            return;
-        };
+    fn reserve_next(&mut self, handle: Handle, now: Instant) {
+        let Some(allocation) = self.table.get(handle) else { return };
+        let (relayed, owner) = (allocation.relayed, allocation.owner);
         for family in Family::ALL {
             if let Some(port) = relayed.port(family) {
                 let next = RelayedPort { family, port: port + 1 };
-                let token = self.reserve(next, opening.identity.clone(), now);
+                let token = self.reserve(next, owner, now);
                 if let Some(allocation) = self.table.get_mut(handle) {
                     allocation.token = Some(token);
                 }

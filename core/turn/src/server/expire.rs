@@ -67,7 +67,7 @@ impl Server {
 
     /// Forgets a credential that has no allocation, once it could spend its bandwidth afresh
     /// anyway: who allocates again and again doesn't get more of it.
-    fn let_go_of_owner(&mut self, owner: OwnerId, now: Instant) {
+    pub(super) fn let_go_of_owner(&mut self, owner: OwnerId, now: Instant) {
         let elapsed = self.elapsed(now);
         if let Some(wait) = self.owners.let_go(owner, elapsed) {
             self.timers.set(now + wait, Timer::Owner(owner));

@@ -43,6 +43,8 @@ impl Identity {
 struct Owner {
     identity: Identity,
     allocations: u32,
+    /// Ports that wait to be fetched.
+    reservations: u32,
     bucket: Bucket,
     /// Whether a timer will ask again.
     is_waiting: bool,
@@ -103,9 +105,10 @@ impl Owners {
         self.slots.get(owner.0 as usize)?.as_ref().map(|owner| &owner.identity)
     }
 
-    pub(super) fn allocations(&self, owner: OwnerId) -> u32 {
+    /// Its allocations and reservations.
+    pub(super) fn holdings(&self, owner: OwnerId) -> u32 {
         let owner = self.slots.get(owner.0 as usize).and_then(Option::as_ref);
-        owner.map_or(0, |owner| owner.allocations)
+        owner.map_or(0, |owner| owner.allocations + owner.reservations)
     }
 
     /// Counts one more allocation of a credential, which is made known if need be.
@@ -125,6 +128,7 @@ impl Owners {
         self.slots[index as usize] = Some(Owner {
             identity: identity.clone(),
             allocations: 0,
+            reservations: 0,
             bucket: Bucket::default(),
             is_waiting: false,
         });
@@ -138,12 +142,25 @@ impl Owners {
         }
     }
 
+    /// Counts one more reservation of somebody who has an allocation.
+    pub(super) fn add_reservation(&mut self, owner: OwnerId) {
+        if let Some(owner) = self.get_mut(owner) {
+            owner.reservations += 1;
+        }
+    }
+
+    pub(super) fn remove_reservation(&mut self, owner: OwnerId) {
+        if let Some(owner) = self.get_mut(owner) {
+            owner.reservations -= 1;
+        }
+    }
+
     /// Forgets an owner without allocations, unless its bandwidth is overdrawn: then says how long
     /// until it isn't, if nobody was told yet.
     pub(super) fn let_go(&mut self, owner: OwnerId, now: Duration) -> Option<Duration> {
         let slot = self.slots.get_mut(owner.0 as usize)?;
         let known = slot.as_mut()?;
-        if known.allocations > 0 {
+        if known.allocations + known.reservations > 0 {
             known.is_waiting = false;
             return None;
         }
@@ -242,6 +259,6 @@ mod tests {
         let b = owners.add_allocation(&identity(Source::User, "a"));
         assert_ne!(a, b);
         assert_eq!(owners.add_allocation(&identity(Source::Rest, "a")), a);
-        assert_eq!((owners.allocations(a), owners.allocations(b)), (2, 1));
+        assert_eq!((owners.holdings(a), owners.holdings(b)), (2, 1));
     }
 }

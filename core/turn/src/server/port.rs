@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::expire::Timer;
-use super::owner::Identity;
+use super::owner::{Identity, OwnerId};
 use super::table::Keyed;
 use super::{RelayedPort, Server};
 
@@ -134,7 +134,7 @@ impl Ports {
 #[derive(Debug)]
 struct Reservation {
     port: RelayedPort,
-    owner: Identity,
+    owner: OwnerId,
     expires: Instant,
 }
 
@@ -146,6 +146,10 @@ impl Reservations {
     pub(super) fn new(keyed: Keyed) -> Self {
         Self(HashMap::with_hasher(keyed))
     }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl Server {
@@ -156,33 +160,37 @@ impl Server {
     }
 
     /// Keeps an open port for its owner; gives the token that fetches it.
-    pub(super) fn reserve(&mut self, port: RelayedPort, owner: Identity, now: Instant) -> [u8; 8] {
+    pub(super) fn reserve(&mut self, port: RelayedPort, owner: OwnerId, now: Instant) -> [u8; 8] {
         let token = self.random.bytes();
         let expires = now + RESERVATION;
         if let Some(ports) = self.table.ports_mut(port.family) {
             ports.reserve(port.port);
         }
+        self.owners.add_reservation(owner);
         self.reservations.0.insert(token, Reservation { port, owner, expires });
         self.timers.set(expires, Timer::Reservation(token));
         token
     }
 
-    /// Takes a reserved port, if it is the owner's.
+    /// Takes a reserved port, if it is the owner's, who makes an allocation of it at once.
     pub(super) fn fetch_reservation(
         &mut self,
         token: [u8; 8],
         owner: &Identity,
     ) -> Option<RelayedPort> {
-        if self.reservations.0.get(&token)?.owner != *owner {
+        if self.owners.identity(self.reservations.0.get(&token)?.owner)? != owner {
             return None;
         }
         let reservation = self.reservations.0.remove(&token)?;
+        self.owners.remove_reservation(reservation.owner);
         self.timers.remove(reservation.expires, Timer::Reservation(token));
         Some(reservation.port)
     }
 
     pub(super) fn expire_reservation(&mut self, token: [u8; 8], now: Instant) {
         if let Some(reservation) = self.reservations.0.remove(&token) {
+            self.owners.remove_reservation(reservation.owner);
+            self.let_go_of_owner(reservation.owner, now);
             self.close_port(reservation.port, now);
         }
     }

@@ -1,6 +1,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use warren_turn::Message;
 use warren_turn::server::{Config, Dropped, Quotas, Run};
 
 use crate::world::{Who, World, addr, client, config, number};
@@ -20,6 +21,38 @@ fn one_credential_has_only_so_many_allocations() {
     assert_eq!(world.refresh(&mut first, Some(0)), Ok(0));
     world.allocated(&mut Who::rest("a", client(3)));
     assert_eq!(world.server.gauges().credentials, 2);
+}
+
+#[test]
+fn ports_that_are_reserved_count() {
+    let mut world = world(Quotas { allocations: 4, total_allocations: 5, ..Quotas::default() });
+    let pair = |world: &mut World, who: &mut Who| {
+        let answer = world.allocate(who, |b| {
+            b.even_port(true);
+        })?;
+        Ok::<_, u16>(Message::parse(&answer).unwrap().reservation_token().unwrap())
+    };
+    let mut first = Who::rest("a", client(1));
+    let token = pair(&mut world, &mut first).unwrap();
+    let second = pair(&mut world, &mut Who::rest("a", client(2))).unwrap();
+    // Letting go of the allocations doesn't let go of the ports.
+    assert_eq!(world.refresh(&mut first, Some(0)), Ok(0));
+    assert!(pair(&mut world, &mut first).is_ok());
+    assert_eq!(pair(&mut world, &mut Who::rest("a", client(3))), Err(486));
+    assert_eq!(world.allocate(&mut Who::rest("b", client(4)), |_| {}).map(drop), Err(508));
+    // To fetch one takes nothing more.
+    for (n, token) in [(5, token), (6, second)] {
+        let mut who = Who::rest("a", client(n));
+        let fetched = world.allocate(&mut who, |b| {
+            b.reservation_token(token);
+        });
+        assert!(fetched.is_ok(), "{fetched:?}");
+    }
+    world.pass(Duration::from_secs(31));
+    world.allocated(&mut Who::rest("b", client(4)));
+    world.pass(Duration::from_secs(700));
+    assert_eq!(world.server.gauges().credentials, 0);
+    assert_eq!(world.server.poll_timeout(), None);
 }
 
 #[test]
