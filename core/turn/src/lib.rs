@@ -16,6 +16,7 @@ pub mod client;
 pub mod codec;
 mod credential;
 mod nonce;
+mod prefix;
 mod random;
 pub mod rest;
 pub mod server;

@@ -78,7 +78,7 @@ use nonces::Nonces;
 use owner::Owners;
 use policy::Policy;
 use port::Reservations;
-use stream::{Prefix, Stream};
+use stream::{Stream, Waiting};
 use table::{Keyed, Table};
 
 /// One of the shell's UDP sockets that clients send to, or one address of a socket that has several.
@@ -264,7 +264,8 @@ pub enum Event {
     OpenPort(RelayedPort),
     /// Close it.
     ClosePort(RelayedPort),
-    /// Close a connection: it has had no allocation for too long, or its credential was revoked.
+    /// Close a connection: it has had no allocation for too long or gives way to one of others, or
+    /// its credential was revoked.
     CloseStream(StreamId),
 }
 
@@ -280,10 +281,8 @@ pub struct Server {
     owners: Owners,
     reservations: Reservations,
     streams: HashMap<StreamId, Stream, Keyed>,
-    /// How many of them have no allocation.
-    waiting_streams: u32,
-    /// Where these come from.
-    waiting_by_prefix: HashMap<Prefix, u32, Keyed>,
+    /// Those of them that have no allocation.
+    waiting: Waiting,
     timers: Timers<Timer>,
     random: Random,
     counters: Counters,
@@ -310,9 +309,8 @@ impl Server {
             table: Table::new(&config, keyed.clone()),
             owners: Owners::new(keyed.clone()),
             reservations: Reservations::new(keyed.clone()),
-            streams: HashMap::with_hasher(keyed.clone()),
-            waiting_streams: 0,
-            waiting_by_prefix: HashMap::with_hasher(keyed),
+            streams: HashMap::with_hasher(keyed),
+            waiting: Waiting::default(),
             timers: Timers::default(),
             counters: Counters::default(),
             transmits: VecDeque::new(),
@@ -476,8 +474,7 @@ impl Server {
         }
     }
 
-    /// Whether a client has an allocation: others' connections are closed first when there are too
-    /// many.
+    /// Whether a client has an allocation: who has none may send short messages only.
     pub fn has_allocation(&self, client: ClientAddr) -> bool {
         self.table.find(canonical_client(client)).is_some()
     }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
 
+use crate::prefix::Prefix;
+
 /// How many replies the unauthenticated get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -88,12 +90,15 @@ impl Limiter {
         Admission::Granted
     }
 
+    /// Whether the source's prefix has had its share; takes nothing.
+    pub fn is_exhausted(&self, source: IpAddr, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.start);
+        !self.cells[self.fuller_cell(source)].has_token(elapsed, self.prefix)
+    }
+
     fn fuller_cell(&self, source: IpAddr) -> usize {
         let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
-        match source.to_canonical() {
-            IpAddr::V4(ip) => hasher.write(&ip.octets()[..3]),
-            IpAddr::V6(ip) => hasher.write(&ip.octets()[..7]),
-        }
+        hasher.write(Prefix::of(source).bytes());
         let hash = hasher.finish().to_le_bytes();
         let index = |low: u8, high: u8| usize::from(u16::from_le_bytes([low, high])) % CELLS;
         let (first, second) = (index(hash[0], hash[1]), CELLS + index(hash[2], hash[3]));

@@ -21,7 +21,8 @@ pub struct Config {
     /// Whether virtual relayed addresses are given. Without relayed addresses it gives nothing
     /// else: that is a private relay.
     pub virtual_addresses: bool,
-    /// The host's own addresses. They are no peers, unless the allow-list names them one by one.
+    /// The host's own addresses; others later by [`super::Server::set_own`]. They are no peers, unless
+    /// the allow-list names them one by one.
     pub own: Vec<IpAddr>,
     /// Peers that are allowed although their range is denied by default.
     pub allow_peers: Vec<IpNet>,
@@ -97,9 +98,9 @@ impl std::fmt::Debug for User {
 /// How much of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
-    /// Allocations of one credential (486 beyond).
+    /// Allocations of one credential, and ports that are reserved for it (486 beyond).
     pub allocations: u32,
-    /// Allocations in total (508 beyond).
+    /// Allocations and reserved ports in total (508 beyond).
     pub total_allocations: u32,
     /// Payload bytes a second of one credential, in both directions together.
     pub bandwidth: Option<NonZeroU64>,
@@ -109,7 +110,7 @@ pub struct Quotas {
     pub max_lifetime: Duration,
     /// Permissions of one allocation, and as many channels (508 beyond).
     pub peers: u16,
-    /// Connections that have no allocation yet, in total.
+    /// Connections that have no allocation yet, in total; beyond, the prefix that has most loses one.
     pub waiting_streams: u32,
     /// The same of one /24 (IPv4) or /56 (IPv6), so that nobody keeps all others out.
     pub waiting_streams_per_prefix: u32,

@@ -1,10 +1,13 @@
 //! Connections: they may wait for an allocation, but neither many nor for long.
 
-use std::net::{IpAddr, SocketAddr};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::expire::Timer;
 use super::{ClientAddr, Event, Server, StreamId, canonical};
+use crate::prefix::Prefix;
 
 /// How long a connection may be without an allocation.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -16,37 +19,74 @@ pub(super) struct Stream {
     deadline: Option<Instant>,
 }
 
-/// A /24 of IPv4, or a /56 of IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Prefix([u8; 8]);
+/// The connections without an allocation.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    count: u32,
+    /// The oldest first.
+    by_prefix: BTreeMap<Prefix, BTreeSet<(Instant, StreamId)>>,
+    /// How many a prefix has, and since when: the one that has most is the last, and of such as have
+    /// equally many the one with the oldest.
+    fullest: BTreeSet<(usize, Reverse<Instant>, Prefix)>,
+}
 
-impl Prefix {
-    fn of(remote: SocketAddr) -> Self {
-        let mut prefix = [0; 8];
-        match remote.ip() {
-            IpAddr::V4(ip) => {
-                prefix[..3].copy_from_slice(&ip.octets()[..3]);
-                // No IPv6 address has this last byte here.
-                prefix[7] = 1;
-            }
-            IpAddr::V6(ip) => prefix[..7].copy_from_slice(&ip.octets()[..7]),
+impl Waiting {
+    fn of(&self, prefix: Prefix) -> usize {
+        self.by_prefix.get(&prefix).map_or(0, BTreeSet::len)
+    }
+
+    fn insert(&mut self, prefix: Prefix, entry: (Instant, StreamId)) {
+        self.change(prefix, |entries| entries.insert(entry));
+        self.count += 1;
+    }
+
+    fn remove(&mut self, prefix: Prefix, entry: (Instant, StreamId)) {
+        self.change(prefix, |entries| entries.remove(&entry));
+        self.count -= 1;
+    }
+
+    fn change(
+        &mut self,
+        prefix: Prefix,
+        act: impl FnOnce(&mut BTreeSet<(Instant, StreamId)>) -> bool,
+    ) {
+        let mut entries = self.by_prefix.remove(&prefix).unwrap_or_default();
+        let figure = |entries: &BTreeSet<(Instant, StreamId)>| {
+            entries.first().map(|(oldest, _)| (entries.len(), Reverse(*oldest), prefix))
+        };
+        if let Some(before) = figure(&entries) {
+            self.fullest.remove(&before);
         }
-        Self(prefix)
+        act(&mut entries);
+        if let Some(after) = figure(&entries) {
+            self.fullest.insert(after);
+            self.by_prefix.insert(prefix, entries);
+        }
+    }
+
+    /// The oldest of the prefix that has most.
+    fn victim(&self) -> Option<StreamId> {
+        let (_, _, prefix) = self.fullest.last()?;
+        self.by_prefix.get(prefix)?.first().map(|(_, stream)| *stream)
     }
 }
 
 impl Server {
-    /// A connection was accepted. `false` when there are too many without an allocation, in all or from
-    /// its prefix: close it, it is not known here.
+    /// A connection was accepted. `false` when there are too many of its prefix without an allocation:
+    /// close it, it is not known here. When there are too many in all, the oldest of the prefix that has
+    /// most gives way ([`Event::CloseStream`]): so nobody keeps others out, from however many prefixes.
     #[must_use]
     pub fn handle_stream(&mut self, stream: StreamId, remote: SocketAddr, now: Instant) -> bool {
         let remote = canonical(remote);
-        let (quotas, prefix) = (self.config.quotas, Prefix::of(remote));
-        let neighbours = self.waiting_by_prefix.get(&prefix).copied().unwrap_or(0);
-        if self.waiting_streams >= quotas.waiting_streams
-            || neighbours >= quotas.waiting_streams_per_prefix
-        {
+        let quotas = self.config.quotas;
+        let most = quotas.waiting_streams_per_prefix.min(quotas.waiting_streams) as usize;
+        if self.waiting.of(Prefix::of(remote.ip())) >= most {
             return false;
+        }
+        if self.waiting.count >= quotas.waiting_streams
+            && let Some(victim) = self.waiting.victim()
+        {
+            self.drop_stream(victim);
         }
         self.streams.insert(stream, Stream { remote, deadline: None });
         self.await_allocation(stream, now);
@@ -64,10 +104,10 @@ impl Server {
     pub(super) fn await_allocation(&mut self, stream: StreamId, now: Instant) {
         let deadline = now + PATIENCE;
         if let Some(known) = self.streams.get_mut(&stream)
-            && known.deadline.replace(deadline).is_none()
+            && known.deadline.is_none()
         {
-            self.waiting_streams += 1;
-            *self.waiting_by_prefix.entry(Prefix::of(known.remote)).or_default() += 1;
+            known.deadline = Some(deadline);
+            self.waiting.insert(Prefix::of(known.remote.ip()), (deadline, stream));
             self.timers.set(deadline, Timer::Stream(stream));
         }
     }
@@ -76,14 +116,7 @@ impl Server {
         if let Some(known) = self.streams.get_mut(&stream)
             && let Some(deadline) = known.deadline.take()
         {
-            self.waiting_streams -= 1;
-            let prefix = Prefix::of(known.remote);
-            if let Some(neighbours) = self.waiting_by_prefix.get_mut(&prefix) {
-                *neighbours -= 1;
-                if *neighbours == 0 {
-                    self.waiting_by_prefix.remove(&prefix);
-                }
-            }
+            self.waiting.remove(Prefix::of(known.remote.ip()), (deadline, stream));
             self.timers.remove(deadline, Timer::Stream(stream));
         }
     }

@@ -119,6 +119,41 @@ fn connections_of_one_prefix_keep_nobody_else_out() {
 }
 
 #[test]
+fn connections_of_many_prefixes_keep_nobody_else_out() {
+    let quotas = Quotas { waiting_streams: 8, waiting_streams_per_prefix: 4, ..Quotas::default() };
+    let mut world = World::new(Config { quotas, ..config() });
+    let come = |world: &mut World, n, from: String| {
+        let is_taken = world.server.handle_stream(StreamId(n), addr(&from), world.now);
+        world.drain();
+        world.pass(Duration::from_millis(10));
+        is_taken
+    };
+    for n in 0..8 {
+        assert!(come(&mut world, n, format!("[2001:db8:0:{}00::1]:1", n % 4)));
+    }
+    assert!(world.closed.is_empty());
+    // Each who comes takes the place of the oldest of those who have most.
+    assert!(come(&mut world, 100, "198.51.100.1:1".to_owned()));
+    assert_eq!(world.closed, [StreamId(0)]);
+    for n in 8..200 {
+        come(&mut world, 1000 + n, format!("[2001:db8:0:{}00::1]:1", n % 4));
+    }
+    assert!(!world.closed.contains(&StreamId(100)), "who has one is closed before who has several");
+    assert_eq!(world.server.gauges().streams, 8);
+    world.allocated(&mut Who::alice(ClientAddr::Stream(StreamId(100))));
+    // Where all have one, the oldest goes.
+    for n in 0..8 {
+        assert!(come(&mut world, 2000 + n, format!("203.0.{n}.1:1")));
+    }
+    for n in 0..8 {
+        assert!(come(&mut world, 3000 + n, format!("192.0.{n}.1:1")));
+        assert_eq!(world.closed.last(), Some(&StreamId(2000 + n)));
+    }
+    world.pass(Duration::from_secs(21));
+    assert_eq!(world.server.gauges().streams, 1);
+}
+
+#[test]
 fn the_connection_of_a_revoked_id_is_closed() {
     let mut world = World::new(config());
     let mut who = Who::rest("a", stream(&mut world, 1));
