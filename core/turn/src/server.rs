@@ -198,6 +198,8 @@ pub enum Dropped {
     TotalLimit,
     /// An answer would be more than four times as long as the unproven request.
     Factor,
+    /// A request where nobody may have an allocation: no credential would do.
+    NoCredentials,
     /// Data from a client without an allocation, or for a relayed address without one.
     NoAllocation,
     /// The channel isn't bound.
@@ -214,13 +216,14 @@ pub enum Dropped {
 
 impl Dropped {
     /// All reasons.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Malformed,
         Self::Source,
         Self::Unexpected,
         Self::PrefixLimit,
         Self::TotalLimit,
         Self::Factor,
+        Self::NoCredentials,
         Self::NoAllocation,
         Self::NoChannel,
         Self::NoPermission,
@@ -238,6 +241,7 @@ impl Dropped {
             Self::PrefixLimit => "prefix_limit",
             Self::TotalLimit => "total_limit",
             Self::Factor => "factor",
+            Self::NoCredentials => "no_credentials",
             Self::NoAllocation => "no_allocation",
             Self::NoChannel => "no_channel",
             Self::NoPermission => "no_permission",

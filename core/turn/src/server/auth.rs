@@ -63,6 +63,11 @@ impl Credentials {
         }
     }
 
+    /// Whether nobody can have one.
+    pub(super) fn are_none(&self) -> bool {
+        self.secrets.is_empty() && self.user_by_name_and_realm.is_empty()
+    }
+
     pub(super) fn realm(&self) -> &[u8] {
         &self.realm
     }

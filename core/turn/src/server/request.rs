@@ -121,6 +121,9 @@ impl Server {
         if !is_ours {
             return Err(Dropped::Unexpected);
         }
+        if self.credentials.are_none() {
+            return Err(Dropped::NoCredentials);
+        }
         let remote = self.remote(client).ok_or(Dropped::Source)?;
         if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
             return Err(Dropped::Source);

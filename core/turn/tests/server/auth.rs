@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use warren_turn::codec::{PasswordAlgorithm, UDP_TRANSPORT};
-use warren_turn::server::Settings;
+use warren_turn::server::{Config, Dropped, Handled, Settings};
 use warren_turn::{AttributeType, Builder, Message, Method, rest};
 
 use crate::world::{REALM, SECRET, UNIX, Who, World, client, config, settings};
@@ -239,4 +239,20 @@ fn unknown_attributes_that_must_be_understood_are_named() {
     let message = Message::parse(&answer).unwrap();
     assert_eq!(message.error_code(), Some(420));
     assert_eq!(message.unknown_attributes().collect::<Vec<_>>(), [AttributeType(0x7001)]);
+}
+
+#[test]
+fn where_nobody_may_have_an_allocation_none_is_talked_about() {
+    let mut world = World::new(Config { settings: Settings::default(), ..config() });
+    let request = world.bare(Method::ALLOCATE, |b| {
+        b.requested_transport(17);
+    });
+    let handled = world.send(client(1), &request);
+    assert_eq!(handled, Handled::Dropped(Dropped::NoCredentials));
+    assert!(world.out.is_empty());
+    let binding = world.bare(Method::BINDING, |_| {});
+    assert_eq!(world.send(client(1), &binding), Handled::Consumed);
+    world.out.clear();
+    world.server.set_settings(settings(), world.now);
+    world.allocated(&mut Who::alice(client(1)));
 }
