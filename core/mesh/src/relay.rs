@@ -18,7 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use warren_proto::{Relay as Info, RelayCredential, RelayId, RelayRtt, RelayState, RelayTransport};
+use warren_proto::{
+    DeviceId, Relay as Info, RelayCredential, RelayId, RelayRtt, RelayState, RelayTransport,
+};
 use warren_turn::ChannelNumber;
 use warren_turn::client::{Client, Credential, Failure};
 
@@ -32,7 +34,7 @@ use measure::Measurement;
 const MAX_KNOWN: usize = 256;
 
 /// The most allocations at a time.
-pub(crate) const MAX_ALLOCATIONS: usize = 4;
+pub(crate) const MAX_ALLOCATIONS: usize = 16;
 
 /// A relay that failed isn't tried again for so long; it doubles with each failure in a row.
 const FIRST_REST: Duration = Duration::from_secs(5);
@@ -208,6 +210,13 @@ impl Relays {
         self.entries.iter().filter(|relay| relay.allocation.is_some()).count()
     }
 
+    /// Whether there can't be another allocation: as many as there may be, and all are needed.
+    fn are_full(&self) -> bool {
+        let is_needed = |allocation: &&Allocation| !allocation.users.is_empty();
+        let allocations = self.entries.iter().filter_map(|relay| relay.allocation.as_ref());
+        allocations.filter(is_needed).count() >= MAX_ALLOCATIONS
+    }
+
     /// How many needs of peers all allocations together serve.
     pub(crate) fn users(&self) -> usize {
         let allocations = self.entries.iter().filter_map(|relay| relay.allocation.as_ref());
@@ -254,12 +263,11 @@ impl Relays {
                     }
                     handle
                 }
-                None if self.entries.len() < MAX_KNOWN => {
+                None => {
+                    let Some(handle) = self.add(info, list) else { continue };
                     news = true;
-                    self.entries.push(Relay::new(info.clone()));
-                    RelayHandle(u16::try_from(self.entries.len() - 1).unwrap_or(u16::MAX))
+                    handle
                 }
-                None => continue,
             };
             if !order.contains(&handle) {
                 order.push(handle);
@@ -275,6 +283,21 @@ impl Relays {
         }
         self.order = order;
         (void, news)
+    }
+
+    /// Gives a new relay a handle: at last those of relays that have left the list, of which nothing is
+    /// left.
+    fn add(&mut self, info: &Info, list: &[Info]) -> Option<RelayHandle> {
+        if self.entries.len() < MAX_KNOWN {
+            self.entries.push(Relay::new(info.clone()));
+            return u16::try_from(self.entries.len() - 1).ok().map(RelayHandle);
+        }
+        let is_over = |relay: &Relay| {
+            relay.allocation.is_none() && list.iter().all(|info| info.id != relay.info.id)
+        };
+        let place = self.entries.iter().position(is_over)?;
+        self.entries[place] = Relay::new(info.clone());
+        u16::try_from(place).ok().map(RelayHandle)
     }
 
     /// How a datagram for a path leaves; `None` while it can't.
@@ -413,6 +436,13 @@ impl Relay {
 
     pub(crate) fn has_streams(&self) -> bool {
         !self.info.tls.is_empty() || !self.info.tcp.is_empty()
+    }
+
+    /// Two devices that relay for each other share one 5-tuple, so each has its half of the channels.
+    pub(crate) fn first_channel(&self, this: Option<DeviceId>) -> ChannelNumber {
+        let is_second = self.info.device.is_some_and(|other| this.is_some_and(|this| this > other));
+        let second = (ChannelNumber::MIN.number() + ChannelNumber::MAX.number()).div_ceil(2);
+        ChannelNumber::new(second).filter(|_| is_second).unwrap_or(ChannelNumber::MIN)
     }
 
     /// It doesn't work; gives until when it is left alone.

@@ -90,6 +90,9 @@ pub struct Config {
     /// How often a Binding request keeps the NAT's mapping alive and shows that the server is
     /// there, once allocated; `None` for never.
     pub keepalive: Option<Duration>,
+    /// The number of the first channel; later ones follow it. Two that are each other's servers at one
+    /// 5-tuple begin at different ones, to tell whose a message is.
+    pub first_channel: ChannelNumber,
 }
 
 impl Config {
@@ -103,6 +106,7 @@ impl Config {
             lifetime: None,
             rto: Duration::from_millis(500),
             keepalive: Some(Duration::from_secs(25)),
+            first_channel: ChannelNumber::MIN,
         }
     }
 }
@@ -210,9 +214,9 @@ pub enum Inbound {
     },
     /// An answer to a request.
     Consumed,
-    /// Nothing that this client has asked for: somebody else's, or too late.
+    /// Nothing that this client has asked for: somebody else's, of no channel of its own, or too late.
     NotOurs,
-    /// From the server, but refused: damaged, forged, or for no channel.
+    /// From the server, but refused: damaged, or forged.
     Refused,
 }
 
@@ -266,10 +270,10 @@ impl Client {
         }
         let mut client = Self {
             auth: Auth::known(&config),
+            channels: Channels::new(config.first_channel),
             config,
             next_credential: None,
             state: State::Allocating,
-            channels: Channels::default(),
             permissions: BTreeMap::new(),
             transactions: BTreeMap::new(),
             timers: Timers::default(),
@@ -410,7 +414,7 @@ impl Client {
         let Some((number, range)) = channel_data(datagram) else { return Inbound::Refused };
         match self.channels.peer(number) {
             Some(peer) => Inbound::Data { peer, range },
-            None => Inbound::Refused,
+            None => Inbound::NotOurs,
         }
     }
 

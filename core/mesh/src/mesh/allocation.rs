@@ -8,6 +8,7 @@ use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use warren_proto::DeviceId;
 use warren_turn::client::{Client, Config, Event as TurnEvent, Failure, Transport};
 use warren_turn::{Family, is_public};
 
@@ -94,8 +95,9 @@ impl Mesh {
         self.counters.allocations += 1;
         let patience = self.patience_with(relay);
         let seed = self.random.seed();
+        let this = self.this_device();
         let Some(entry) = self.relays.get_mut(relay) else { return };
-        let config = turn_config(entry, Transport::Udp);
+        let config = turn_config(entry, Transport::Udp, this);
         let mut allocation =
             entry.allocation.take().unwrap_or_else(|| Allocation::new(Carrier::Udp(server), now));
         allocation.carrier = Carrier::Udp(server);
@@ -175,6 +177,10 @@ impl Mesh {
             let Some(event) = client.poll_event() else { return };
             self.take_turn_event(relay, &event, now);
         }
+    }
+
+    pub(super) fn this_device(&self) -> Option<DeviceId> {
+        self.netmap.as_ref().map(|netmap| netmap.this.id)
     }
 
     fn client_of(&mut self, relay: RelayHandle) -> Option<&mut Client> {
@@ -429,8 +435,9 @@ impl Mesh {
     }
 }
 
-pub(super) fn turn_config(relay: &Relay, transport: Transport) -> Config {
+pub(super) fn turn_config(relay: &Relay, transport: Transport, this: Option<DeviceId>) -> Config {
     Config {
+        first_channel: relay.first_channel(this),
         transport,
         virtual_address: relay.info.virtual_addresses,
         family: if relay.info.virtual_addresses { Family::V6 } else { Family::V4 },

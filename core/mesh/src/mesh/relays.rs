@@ -238,12 +238,9 @@ impl Mesh {
                 }
             }
             (true, Class::Indication) => Inbound::Dropped(InboundDrop::NotAProbe),
-            (false, Class::Success | Class::Error | Class::Indication) => {
-                match self.relays.by_server(remote) {
-                    Some(relay) => self.handle_from_relay(relay, datagram, now),
-                    None => self.not_ours(InboundDrop::UnknownTransaction),
-                }
-            }
+            (false, Class::Success | Class::Error | Class::Indication) => self
+                .handle_from_server(remote, datagram, now)
+                .unwrap_or_else(|| self.not_ours(InboundDrop::UnknownTransaction)),
         }
     }
 
@@ -254,10 +251,27 @@ impl Mesh {
         datagram: &mut [u8],
         now: Instant,
     ) -> Inbound {
-        match self.relays.by_server(remote) {
-            Some(relay) => self.handle_from_relay(relay, datagram, now),
-            None => self.not_ours(InboundDrop::NoRelay),
-        }
+        self.handle_from_server(remote, datagram, now)
+            .unwrap_or_else(|| self.not_ours(InboundDrop::NoRelay))
+    }
+
+    /// Takes what comes from where this device has an allocation; `None` where it has none. A device
+    /// that relays there may use this one's relay from the same socket: what the own client doesn't know
+    /// is for that.
+    fn handle_from_server(
+        &mut self,
+        remote: SocketAddr,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Option<Inbound> {
+        let relay = self.relays.by_server(remote)?;
+        Some(match self.handle_from_relay(relay, datagram, now) {
+            Inbound::Dropped(reason @ InboundDrop::UnknownTransaction) => self.not_ours(reason),
+            handled @ (Inbound::Deliver { .. }
+            | Inbound::Consumed
+            | Inbound::Relay
+            | Inbound::Dropped(_)) => handled,
+        })
     }
 
     /// What isn't for this device's own mesh is for its relay, if it is one.

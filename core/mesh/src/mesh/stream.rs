@@ -69,8 +69,9 @@ impl Mesh {
             return;
         };
         let seed = self.random.seed();
+        let this = self.this_device();
         let Some(entry) = self.relays.get_mut(relay) else { return };
-        let config = turn_config(entry, Transport::Stream);
+        let config = turn_config(entry, Transport::Stream, this);
         let Some(allocation) = entry.allocation.as_mut() else { return };
         if let Carrier::Stream(present) = &mut allocation.carrier {
             present.open = true;

@@ -1,6 +1,7 @@
 //! Which relay a pair uses: the first of the account's list that both sides reach. Among entries of
 //! equal rank it is the one with the smallest sum of both round-trip times, then the first
-//! (protocols.md §7). Both sides come to the same result from what both have published.
+//! (protocols.md §7). Both sides come to the same result from what both have published, but where one of
+//! them has as many allocations as it may: then it takes one of those, and names that to the other.
 
 use std::time::Instant;
 
@@ -25,7 +26,10 @@ pub(crate) struct Pair<'a> {
 impl Relays {
     /// The relay for a pair, if there is one.
     pub(crate) fn choose(&self, pair: Pair<'_>, now: Instant) -> Option<RelayHandle> {
-        let candidates = || self.order.iter().filter_map(|relay| self.figure(*relay, pair, now));
+        let full = self.are_full();
+        let has_room = |relay: &RelayHandle| !full || self.allocation(*relay).is_some();
+        let usable = || self.order.iter().copied().filter(has_room);
+        let candidates = || usable().filter_map(|relay| self.figure(relay, pair, now));
         candidates()
             .filter(|(_, relay)| pair.avoid != Some(*relay))
             .min_by_key(|(figure, _)| *figure)
@@ -68,6 +72,7 @@ mod tests {
 
     use warren_proto::{Relay, RelayCredential, RelayId, RelayTransport};
 
+    use super::super::{Allocation, Carrier, MAX_ALLOCATIONS};
     use super::*;
     use crate::testing::start;
 
@@ -80,7 +85,7 @@ mod tests {
             name: format!("relay {n}"),
             rank,
             device,
-            udp: vec![format!("192.0.2.{n}:3478").parse().unwrap()],
+            udp: vec![format!("192.0.{}.{}:3478", n / 256, n % 256).parse().unwrap()],
             tcp: Vec::new(),
             tls: Vec::new(),
             virtual_addresses: true,
@@ -164,6 +169,51 @@ mod tests {
         let ours = [rtt(1, 1), rtt(2, 1), rtt(3, 99)];
         assert_eq!(choose(&relays(&list, &ours), &ours, None, now), Some(3));
         assert_eq!(choose(&relays(&list[..2], &ours), &ours, None, now), None);
+    }
+
+    #[test]
+    fn where_there_can_be_no_other_allocation_one_of_those_that_there_are_is_chosen() {
+        let now = start();
+        let most = MAX_ALLOCATIONS as u64;
+        let list: Vec<Relay> = (0..=most).map(|n| relay(n, n as u16, None)).collect();
+        let ours: Vec<RelayRtt> = (0..=most).map(|n| rtt(n, 1)).collect();
+        let mut all = relays(&list, &ours);
+        // All but the first have somebody who needs them.
+        for handle in all.handles().skip(1) {
+            let mut allocation = Allocation::new(Carrier::Udp("192.0.2.1:1".parse().unwrap()), now);
+            allocation.users.insert(crate::PeerHandle(handle.0.into()));
+            all.get_mut(handle).unwrap().allocation = Some(allocation);
+        }
+        assert_eq!(choose(&all, &ours, None, now), Some(1));
+        assert_eq!(choose(&all, &ours[2..], None, now), Some(2));
+        // One that nobody needs would make room.
+        all.allocation_mut(RelayHandle(9)).unwrap().users.clear();
+        assert_eq!(choose(&all, &ours, None, now), Some(0));
+    }
+
+    #[test]
+    fn devices_that_relay_for_each_other_number_their_channels_apart() {
+        let first_channel = |this, device| {
+            let all = relays(&[relay(1, 0, device)], &[]);
+            all.get(RelayHandle(0)).unwrap().first_channel(Some(this)).number()
+        };
+        assert_eq!(first_channel(THIS, Some(PEER)), 0x4000);
+        assert_eq!(first_channel(PEER, Some(THIS)), 0x4800);
+        assert_eq!(first_channel(PEER, None), 0x4000, "a server has no channels of its own");
+    }
+
+    #[test]
+    fn relays_come_and_go_without_end_and_one_in_use_keeps_its_place() {
+        let now = start();
+        let mut all = relays(&[relay(0, 0, None)], &[]);
+        let in_use = Allocation::new(Carrier::Udp("192.0.2.1:1".parse().unwrap()), now);
+        all.get_mut(RelayHandle(0)).unwrap().allocation = Some(in_use);
+        for n in 1..1000 {
+            let _ = all.take(&[relay(n, 0, None), relay(n + 1, 0, None)]);
+            assert!(all.by_id(RelayId(n)).is_some() && all.by_id(RelayId(n + 1)).is_some(), "{n}");
+        }
+        assert!(all.handles().count() <= 256);
+        assert!(all.get(RelayHandle(0)).is_some_and(|there| there.info.id == RelayId(0)));
     }
 
     #[test]

@@ -40,13 +40,11 @@ pub(super) struct Channels {
     next: ChannelNumber,
 }
 
-impl Default for Channels {
-    fn default() -> Self {
-        Self { by_peer: BTreeMap::new(), peer_by_number: BTreeMap::new(), next: ChannelNumber::MIN }
-    }
-}
-
 impl Channels {
+    pub(super) fn new(first: ChannelNumber) -> Self {
+        Self { by_peer: BTreeMap::new(), peer_by_number: BTreeMap::new(), next: first }
+    }
+
     pub(super) fn number(&self, peer: SocketAddr) -> Option<ChannelNumber> {
         self.by_peer.get(&peer).map(|channel| channel.number)
     }
@@ -67,7 +65,7 @@ impl Channels {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.next);
     }
 
     /// There is no allocation any more: none is bound, none rests.

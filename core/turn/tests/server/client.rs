@@ -442,7 +442,7 @@ fn data_of_no_channel_of_ours_is_refused() {
     let mut world = World::new(config());
     let mut seat = Seat::new(&world, at(1), virtual_config("a"), 1);
     settle(&mut world, &mut [&mut seat]);
-    assert_eq!(seat.client.handle_datagram(&[0x40, 0, 0, 1, 7], world.now), Inbound::Refused);
+    assert_eq!(seat.client.handle_datagram(&[0x40, 0, 0, 1, 7], world.now), Inbound::NotOurs);
     let number = seat.client.bind(virtual_relayed("b"), world.now).unwrap();
     settle(&mut world, &mut [&mut seat]);
     let datagram = [&number.header(2)[..], &[7, 8]].concat();
