@@ -418,3 +418,16 @@ fn addresses_that_nobody_could_use_are_not_passed_on() {
     };
     assert_eq!(given.clean().udp, ["203.0.113.5:3478".parse().unwrap()]);
 }
+
+#[test]
+fn a_relay_server_behind_its_devices_nat_says_so() {
+    let mut world = World::new("home");
+    let laptop = world.join(1, "laptop");
+    world.open(laptop);
+    world.check_in(laptop, &["198.51.100.7:5000"]).unwrap();
+    world.server("attic", "198.51.100.7:3478");
+    world.server("berlin", "203.0.113.10:3478");
+    let is_same = |warning: &RelayWarning| matches!(warning, RelayWarning::SameAddress { .. });
+    let same = |world: &World, relay| world.warnings(relay).into_iter().filter(is_same).count();
+    assert_eq!((same(&world, "attic"), same(&world, "berlin")), (1, 0));
+}

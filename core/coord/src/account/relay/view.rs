@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use warren_proto::{DeviceName, FIXED_PORT, RelayId, RelayLimits, RelayLoad};
+use warren_proto::{DeviceId, DeviceName, FIXED_PORT, RelayId, RelayLimits, RelayLoad};
 
 use super::public_ips;
 use super::report::Live;
@@ -262,6 +262,10 @@ impl Account {
             }
             RelayKind::Server { .. } | RelayKind::Turn { .. } | RelayKind::Own => {}
         }
+        if matches!(record.kind, RelayKind::Server { .. }) {
+            let addresses = face.udp.iter().map(SocketAddr::ip).collect();
+            warnings.extend(self.neighbours(addresses, None));
+        }
         let is_device = matches!(record.kind, RelayKind::Device(_));
         if face.is_empty() && !is_device && warnings.is_empty() {
             warnings.push(RelayWarning::NoAddress);
@@ -293,16 +297,23 @@ impl Account {
         }
         let mut own: BTreeSet<IpAddr> = public_ips(device).into_iter().collect();
         own.extend(face.udp.iter().map(SocketAddr::ip));
-        for ip in own {
+        warnings.extend(self.neighbours(own, Some(device.record.id)));
+        warnings
+    }
+
+    /// Devices that share one of a relay's addresses; not the one that it is.
+    fn neighbours(
+        &self,
+        addresses: BTreeSet<IpAddr>,
+        itself: Option<DeviceId>,
+    ) -> impl Iterator<Item = RelayWarning> {
+        addresses.into_iter().filter_map(move |ip| {
             let shares = |peer: &&super::Device| {
-                peer.record.id != device.record.id && public_ips(peer).contains(&ip)
+                Some(peer.record.id) != itself && public_ips(peer).contains(&ip)
             };
             let peers: Vec<DeviceName> =
                 self.devices.values().filter(shares).map(|peer| peer.record.name.clone()).collect();
-            if !peers.is_empty() {
-                warnings.push(RelayWarning::SameAddress { ip, peers });
-            }
-        }
-        warnings
+            (!peers.is_empty()).then_some(RelayWarning::SameAddress { ip, peers })
+        })
     }
 }
