@@ -27,9 +27,10 @@ impl Relays {
         }
         self.check_scope(server, &report)?;
         report.software.truncate(report.software.floor_char_boundary(64));
-        let face = face_of(&report, source).clean();
+        let known = self.current_face(server)?;
+        let face = face_of(&report, source, &known).clean();
         let (id, now) = (server.id(), Instant::now());
-        if self.current_face(server)? != face {
+        if known != face {
             let last = self.lock().moved.insert(id, now);
             if last.is_some_and(|last| now.duration_since(last) < MOVE_INTERVAL) {
                 return Err(Refused::RateLimited.into());
@@ -137,25 +138,93 @@ fn void() -> Failure {
     Failure::new(ErrorCode::Revoked, "this relay was removed")
 }
 
-/// Unspecified addresses stand for where the report came from.
-fn face_of(report: &RelayReport, source: IpAddr) -> RelayFace {
-    let addresses = |given: &[SocketAddr]| {
-        let known = |addr: &SocketAddr| match addr.ip().is_unspecified() {
-            true if addr.is_ipv4() == source.is_ipv4() => {
-                Some(SocketAddr::new(source, addr.port()))
+/// Unspecified addresses stand for where the report came from. That speaks for one family alone: of the
+/// other, what was known of the same port stays.
+fn face_of(report: &RelayReport, source: IpAddr, known: &RelayFace) -> RelayFace {
+    let is_source = |ip: IpAddr| ip.is_ipv4() == source.is_ipv4();
+    let addresses = |given: &[SocketAddr], known: &[SocketAddr]| -> Vec<SocketAddr> {
+        let find = |addr: &SocketAddr| match addr.ip().is_unspecified() {
+            true if is_source(addr.ip()) => Some(SocketAddr::new(source, addr.port())),
+            true => {
+                let is_same =
+                    |it: &&SocketAddr| it.port() == addr.port() && it.is_ipv4() == addr.is_ipv4();
+                known.iter().find(is_same).copied()
             }
-            true => None,
             false => Some(*addr),
         };
-        given.iter().filter_map(known).collect()
+        given.iter().filter_map(find).collect()
     };
-    let host = |tls: &RelayTls| RelayTls {
-        host: if tls.host.is_empty() { source.to_string() } else { tls.host.clone() },
-        ..tls.clone()
+    let host = |tls: &RelayTls| {
+        let is_elsewhere = |it: &&RelayTls| {
+            it.port == tls.port && it.host.parse().is_ok_and(|ip: IpAddr| !is_source(ip))
+        };
+        let kept = || known.tls.iter().find(is_elsewhere).map(|it| it.host.clone());
+        match tls.host.is_empty() {
+            true => kept().unwrap_or_else(|| source.to_string()),
+            false => tls.host.clone(),
+        }
     };
     RelayFace {
-        udp: addresses(&report.udp),
-        tcp: addresses(&report.tcp),
-        tls: report.tls.iter().map(host).collect(),
+        udp: addresses(&report.udp, &known.udp),
+        tcp: addresses(&report.tcp, &known.tcp),
+        tls: report.tls.iter().map(|tls| RelayTls { host: host(tls), ..tls.clone() }).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use warren_proto::{PROTOCOL, RelayLimits, RelayLoad};
+
+    use super::*;
+
+    fn report(udp: &[&str], host: &str) -> RelayReport {
+        let udp: Vec<SocketAddr> = udp.iter().map(|addr| addr.parse().unwrap()).collect();
+        let tls = RelayTls { host: host.to_owned(), port: 443, server_name: None, pin: None };
+        RelayReport {
+            protocol: PROTOCOL,
+            account: None,
+            tcp: udp.clone(),
+            udp,
+            tls: vec![tls],
+            limits: RelayLimits::default(),
+            load: RelayLoad::default(),
+            software: String::new(),
+            draining: false,
+        }
+    }
+
+    fn told(report: &RelayReport, source: &str, known: &RelayFace) -> (RelayFace, String, String) {
+        let face = face_of(report, source.parse().unwrap(), known);
+        assert_eq!(face.udp, face.tcp);
+        let udp: Vec<String> = face.udp.iter().map(ToString::to_string).collect();
+        let host = face.tls[0].host.clone();
+        (face, udp.join(" "), host)
+    }
+
+    #[test]
+    fn a_report_speaks_for_the_family_that_it_came_by_and_leaves_the_other() {
+        let both = report(&["0.0.0.0:3478", "[::]:3478"], "");
+        let (v4, v6) = ("198.51.100.7", "2606:4700::7");
+        let nothing = RelayFace::default();
+        let (first, udp, host) = told(&both, v4, &nothing);
+        assert_eq!((&*udp, &*host), ("198.51.100.7:3478", v4));
+        // It connects by the other family: no device loses its allocation for that.
+        let (second, udp, host) = told(&both, v6, &first);
+        assert_eq!((&*udp, &*host), ("198.51.100.7:3478 [2606:4700::7]:3478", v4));
+        assert_eq!(told(&both, v4, &second).0, second);
+        assert_eq!(told(&both, v6, &second).0, second);
+        // A new address of its family is news, and another port is another place.
+        let (_, udp, host) = told(&both, "198.51.100.8", &second);
+        assert_eq!((&*udp, &*host), ("198.51.100.8:3478 [2606:4700::7]:3478", "198.51.100.8"));
+        let moved = report(&["0.0.0.0:3479", "[::]:3479"], "relay.example.org");
+        let (_, udp, host) = told(&moved, v4, &second);
+        assert_eq!((&*udp, &*host), ("198.51.100.7:3479", "relay.example.org"));
+    }
+
+    #[test]
+    fn what_a_report_names_holds_wherever_it_came_from() {
+        let named = report(&["198.51.100.9:3478", "[2606:4700::9]:3478"], "198.51.100.9");
+        let (_, udp, host) = told(&named, "203.0.113.1", &RelayFace::default());
+        assert_eq!((&*udp, &*host), ("198.51.100.9:3478 [2606:4700::9]:3478", "198.51.100.9"));
     }
 }
