@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
+use futures_util::future::OptionFuture;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -371,7 +372,8 @@ impl Running {
     /// Serves until `shutdown`, then ends streams and connections and writes what is left.
     ///
     /// # Errors
-    /// Another process has taken over an account of this broker's database.
+    /// Another process has taken over an account of this broker's database, or the relay inside has
+    /// failed.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let admin = tokio::spawn(self.admin.run(self.broker.clone(), self.stop.subscribe()));
         let serving = tokio::spawn(self.server.run(self.stop.subscribe(), GRACE));
@@ -383,13 +385,20 @@ impl Running {
             tokio::spawn(webhooks::keep_sending(self.broker.clone(), self.stop.subscribe()));
         let asking =
             tokio::spawn(probe::keep_asking(self.broker.relays.clone(), self.stop.subscribe()));
+        let failed = self.relay.as_ref().map(|relay| relay.running.failed());
         let telling = self.relay.take().map(|Embedded { running, told }| {
             let relays = self.broker.relays.clone();
             tokio::spawn(own::keep_telling(relays, running, told, self.stop.subscribe()))
         });
-        let lost = tokio::select! {
-            () = shutdown => None,
-            Some(lease) = self.lost.recv() => Some(lease),
+        let ended = tokio::select! {
+            () = shutdown => Ok(()),
+            Some(lease) = self.lost.recv() => Err(anyhow!(
+                "another broker has taken over {lease}: two brokers use one database"
+            )),
+            // STUN goes with it; who supervises the process starts it again.
+            Some(()) = OptionFuture::from(failed) => {
+                Err(anyhow!("the relay inside this broker has failed"))
+            }
         };
         info!("shutting down");
         self.stop.send_replace(true);
@@ -407,12 +416,7 @@ impl Running {
         }
         drop(self.tls);
         self.broker.store.clone().close().await;
-        match lost {
-            None => Ok(()),
-            Some(lease) => {
-                bail!("another broker has taken over {lease}: two brokers use one database")
-            }
-        }
+        ended
     }
 }
 

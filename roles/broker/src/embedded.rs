@@ -44,6 +44,9 @@ pub trait RunningRelay: Debug + Send + Sync {
     /// What it carries.
     fn load(&self) -> RelayLoad;
 
+    /// Waits until it can't serve any more, which it should never come to.
+    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
     /// Serves a connection that came in on the HTTPS port, to its end.
     fn serve(
         &self,

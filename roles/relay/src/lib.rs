@@ -4,6 +4,7 @@
 //! threads, signals, metrics.
 
 pub mod control;
+mod listen;
 pub mod metrics;
 pub mod pair;
 pub mod turn;

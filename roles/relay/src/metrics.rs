@@ -1,6 +1,7 @@
 //! A small HTTP server for those who watch over a relay: `/metrics` in Prometheus' text format,
 //! `/healthz` (it runs), `/readyz` (it takes new work).
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::{Display, Write as _};
 use std::future::Future;
@@ -8,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -16,10 +16,15 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
 
-/// The most connections at once; whoever comes later waits.
+use crate::listen;
+
+/// The most connections at once, and of one address.
 const MAX_CONNECTIONS: usize = 64;
+const MAX_PER_SOURCE: usize = 16;
+/// How long a request may take to come.
+const HEADER_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may take.
 const MAX_TIME: Duration = Duration::from_secs(30);
 
@@ -84,26 +89,23 @@ impl Page {
     }
 }
 
-/// Listens at `address`; the result serves until it is dropped.
+/// Listens at `address`; the result serves until it is dropped. To be called within a tokio runtime.
 ///
 /// # Errors
 ///
 /// If the address can't be listened at.
-pub async fn listen(
+pub fn listen(
     address: SocketAddr,
     watched: Arc<impl Watched>,
 ) -> anyhow::Result<impl Future<Output = Infallible> + Send> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("can't serve metrics at {address}: choose another --metrics"))?;
+    let listener = listen::tcp("metrics", address, "--metrics")?;
     tracing::info!(address = %listener.local_addr()?, "metrics are served");
     Ok(serve(listener, watched))
 }
 
 async fn serve(listener: TcpListener, watched: Arc<impl Watched>) -> Infallible {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = Connections::default();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
         let (stream, from) = match listener.accept().await {
             Ok((stream, from)) => (stream, from.ip()),
             Err(error) => {
@@ -112,18 +114,47 @@ async fn serve(listener: TcpListener, watched: Arc<impl Watched>) -> Infallible 
                 continue;
             }
         };
+        connections.make_room(from);
         let watched = Arc::clone(&watched);
-        tokio::spawn(async move {
+        connections.spawn(from, async move {
             let answer = service_fn(|request: Request<Incoming>| {
                 let response = answer(&request.map(drop), from, &*watched);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIME)
                 .serve_connection(TokioIo::new(stream), answer);
             let _ = tokio::time::timeout(MAX_TIME, connection).await;
-            drop(place);
         });
+    }
+}
+
+/// The connections there are, the oldest first. An answer takes no time, so whoever is old has asked
+/// nothing yet, or has had his answer: he makes room.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    by_age: VecDeque<(IpAddr, AbortHandle)>,
+}
+
+impl Connections {
+    fn make_room(&mut self, from: IpAddr) {
+        while self.tasks.try_join_next().is_some() {}
+        self.by_age.retain(|(_, task)| !task.is_finished());
+        let is_neighbour = |(source, _): &&(IpAddr, AbortHandle)| *source == from;
+        let victim = if self.by_age.iter().filter(is_neighbour).count() >= MAX_PER_SOURCE {
+            self.by_age.iter().position(|one| is_neighbour(&one))
+        } else {
+            (self.by_age.len() >= MAX_CONNECTIONS).then_some(0)
+        };
+        if let Some((_, task)) = victim.and_then(|place| self.by_age.remove(place)) {
+            task.abort();
+        }
+    }
+
+    fn spawn(&mut self, from: IpAddr, serving: impl Future<Output = ()> + Send + 'static) {
+        self.by_age.push_back((from, self.tasks.spawn(serving)));
     }
 }
 
@@ -201,5 +232,30 @@ mod tests {
         assert_eq!(get("/readyz", false).0, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(get("/readyz", true).0, StatusCode::OK);
         assert_eq!(get("/", true).0, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_keep_nobody_out() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        use tokio::net::{TcpSocket, TcpStream};
+
+        let listener = listen::tcp("metrics", ([127, 0, 0, 1], 0).into(), "--metrics").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, Arc::new(Three { ready: true })));
+        let mut silent = Vec::new();
+        for n in 0..3 * MAX_CONNECTIONS {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 1 + (n % 8) as u8, 1], 0).into()).unwrap();
+            silent.push(socket.connect(address).await.unwrap());
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        // Sooner than the silent ones are given up.
+        let read = tokio::time::timeout(HEADER_TIME / 2, stream.read_to_string(&mut answer));
+        read.await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        serving.abort();
     }
 }

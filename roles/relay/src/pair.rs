@@ -11,14 +11,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::MissedTickBehavior;
 use warren_net::{ServerSocket, ServerSocketConfig, UdpCounters};
 use warren_pair::{Event, Relay};
 
-use crate::Stop;
 use crate::metrics::{self, Page, Watched};
+use crate::{Stop, listen};
 pub use probe::{ProbeConfig, ProbeReport, probe};
 pub use warren_pair::{Authenticator, Config as Limits, Key, KeyError, WELL_KNOWN_KEY};
 use worker::Worker;
@@ -71,7 +71,7 @@ pub async fn run(config: PairRelayConfig, mut stops: Receiver<Stop>) -> anyhow::
         sockets: sockets.iter().flatten().cloned().collect(),
     });
     let served = match config.metrics {
-        Some(address) => Some(metrics::listen(address, Arc::clone(&shared)).await?),
+        Some(address) => Some(metrics::listen(address, Arc::clone(&shared))?),
         None => None,
     };
     let served = served.map(tokio::spawn);
@@ -209,16 +209,7 @@ fn open(
         send_buffer: config.send_buffer,
         ..ServerSocketConfig::new(address)
     };
-    match ServerSocket::bind(&socket) {
-        Err(warren_net::Error::PortInUse { port }) => bail!(
-            "UDP port {port} is in use by another program: choose another with --port \
-             (`ss -ulpn` shows who has it)"
-        ),
-        Err(warren_net::Error::NoAddressFamily(error)) => Err(error).with_context(|| {
-            format!("can't listen at {address}: is it an address of this machine?")
-        }),
-        result => result.with_context(|| format!("can't listen at {address}")),
-    }
+    listen::udp(&socket, "--port")
 }
 
 fn warn_of_small_buffers(config: &PairRelayConfig, (receive, send): (usize, usize)) {

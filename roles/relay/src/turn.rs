@@ -11,46 +11,34 @@ mod listeners;
 mod mint;
 mod observe;
 mod outbox;
+mod run;
 mod sockets;
 mod streams;
 mod tls;
 mod worker;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, bail};
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::Ipv6V6Only;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use warren_proto::RelayLoad;
+use warren_proto::{Pin, RelayLoad};
+pub use warren_turn::is_public;
 pub use warren_turn::server::{Config as ServerConfig, Counters, Gauges, Quotas, Settings, User};
 
-use crate::Stop;
 use crate::metrics;
 use hub::Hub;
-pub use link::BrokerConfig;
-use link::Link;
+pub use link::{BrokerConfig, settings_of};
 pub use mint::Mint;
+pub use run::{Master, run};
 pub use sockets::{interface_addresses, relayed_address};
 pub use streams::Connection;
 pub use tls::pin_of;
 pub use warren_control::{BrokerUrl, Pins, RelayLinkConfig};
 pub use warren_tls::AcmeConfig;
 use worker::Worker;
-
-/// How often the end of a drain is looked for.
-const DRAIN_CHECK: Duration = Duration::from_millis(200);
-
-/// How often it is noted what goes on, for the broker.
-const LOOK_AROUND: Duration = Duration::from_secs(20);
-
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
 
 /// What a TURN server is told.
 #[derive(Debug, Clone)]
@@ -107,6 +95,8 @@ pub enum CertificateSource {
 pub struct Turn {
     hub: Arc<Hub>,
     tasks: JoinSet<()>,
+    /// Of the certificate, where it comes out of files.
+    pin: Option<watch::Receiver<Pin>>,
     _worker: Worker,
 }
 
@@ -123,9 +113,24 @@ impl Turn {
         }
         let hub = Arc::new(Hub::new(config, Instant::now(), unix_time())?);
         let mut tasks = JoinSet::new();
-        streams::listen(config, &hub, &mut tasks).await?;
+        let pin = streams::listen(config, &hub, &mut tasks)?;
         let worker = Worker::start(Arc::clone(&hub))?;
-        Ok(Self { hub, tasks, _worker: worker })
+        Ok(Self { hub, tasks, pin, _worker: worker })
+    }
+
+    #[cfg(test)]
+    fn of(hub: Arc<Hub>, worker: Worker) -> Self {
+        Self { hub, tasks: JoinSet::new(), pin: None, _worker: worker }
+    }
+
+    fn serve_metrics(&mut self, config: &TurnConfig) -> anyhow::Result<()> {
+        let Some(address) = config.metrics else { return Ok(()) };
+        let observed = observe::Observed::new(Arc::clone(&self.hub), config.mint.clone());
+        let served = metrics::listen(address, Arc::new(observed))?;
+        self.tasks.spawn(async move {
+            let _ = served.await;
+        });
+        Ok(())
     }
 
     /// The UDP addresses that it listens at, in the order of the configuration.
@@ -141,6 +146,26 @@ impl Turn {
     /// Corrects the wall clock by which credentials expire: the time since 1970, now.
     pub fn set_clock(&self, unix: Duration) {
         self.hub.with(|state, now| state.server.set_clock(unix, now));
+    }
+
+    /// The host's addresses are these, instead of [`ServerConfig::own`].
+    pub fn set_own(&self, own: &[IpAddr]) {
+        self.hub.with(|state, _| state.server.set_own(own));
+    }
+
+    /// The key that the certificate's chain ends in, and the next ones; `None` where it doesn't come
+    /// out of files.
+    fn pin(&self) -> Option<watch::Receiver<Pin>> {
+        self.pin.clone()
+    }
+
+    /// Waits until it forwards no more, which it never should before it is dropped: nothing but an
+    /// end of the whole helps then.
+    pub fn failed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut forwarding = self.hub.forwarding();
+        async move {
+            let _ = forwarding.wait_for(|forwarding| !*forwarding).await;
+        }
     }
 
     /// Says whether it serves anybody, to those who ask whether it is ready.
@@ -186,123 +211,6 @@ impl Turn {
     }
 }
 
-/// Who says whom a TURN server serves.
-#[derive(Debug)]
-pub enum Master {
-    /// Its configuration. Settings that come here count from then on.
-    Nobody(Receiver<Settings>),
-    /// A broker; the settings of the configuration are empty.
-    Broker(Box<BrokerConfig>),
-}
-
-/// Runs a TURN server until `stops` says so, or has no sender any more.
-///
-/// # Errors
-///
-/// As [`Turn::start`]; or the broker wants no more of it.
-pub async fn run(
-    config: TurnConfig,
-    master: Master,
-    mut stops: Receiver<Stop>,
-) -> anyhow::Result<()> {
-    let mut turn = Turn::start(&config).await?;
-    let (mut settings, mut link) = match master {
-        Master::Nobody(settings) => (Some(settings), None),
-        Master::Broker(broker) => {
-            turn.set_serving(false);
-            (None, Some(Link::new(*broker, &config)))
-        }
-    };
-    if let Some(address) = config.metrics {
-        let watched = Arc::new(observe::Observed::new(Arc::clone(&turn.hub), config.mint.clone()));
-        let served = metrics::listen(address, watched).await?;
-        turn.tasks.spawn(async move {
-            let _ = served.await;
-        });
-    }
-    for address in turn.udp_addresses() {
-        tracing::info!(%address, "TURN over UDP");
-    }
-    let mut draining_until: Option<tokio::time::Instant> = None;
-    let mut checks = tokio::time::interval(DRAIN_CHECK);
-    let mut looks = tokio::time::interval(LOOK_AROUND);
-    loop {
-        tokio::select! {
-            told = stops.recv() => match told.unwrap_or(Stop::Now) {
-                Stop::Now => {
-                    tracing::info!("the TURN server ends");
-                    break;
-                }
-                Stop::Drain if draining_until.is_none() => {
-                    turn.drain();
-                    if let Some(link) = &mut link {
-                        link.drain();
-                    }
-                    let allocations = turn.gauges().allocations;
-                    tracing::info!(allocations, "draining: nothing new, ends with the last one");
-                    draining_until = Some(tokio::time::Instant::now() + config.drain_timeout);
-                }
-                Stop::Drain => {}
-            },
-            Some(settings) = next_settings(&mut settings) => turn.set_settings(settings),
-            news = next_news(&mut link) => match (news, &mut link) {
-                (Some(news), Some(link)) => link.take(news, &turn)?,
-                (None, _) | (_, None) => bail!("the broker wants no more of this relay"),
-            },
-            _ = looks.tick() => {
-                if let Some(link) = &mut link {
-                    link.look_around(&turn);
-                }
-            }
-            _ = checks.tick(), if draining_until.is_some() => {
-                let allocations = turn.gauges().allocations;
-                let is_late = draining_until.is_some_and(|until| until.elapsed() > Duration::ZERO);
-                if allocations == 0 || is_late {
-                    tracing::info!(allocations, "drained, the TURN server ends");
-                    break;
-                }
-            }
-        }
-    }
-    if let Some(link) = &mut link {
-        link.farewell().await;
-    }
-    Ok(())
-}
-
-async fn next_settings(settings: &mut Option<Receiver<Settings>>) -> Option<Settings> {
-    match settings {
-        Some(settings) => settings.recv().await,
-        None => None,
-    }
-}
-
-async fn next_news(link: &mut Option<Link>) -> Option<warren_control::RelayNews> {
-    match link {
-        Some(link) => link.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 fn unix_time() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-fn listening(what: &str, address: SocketAddr) -> impl FnOnce() -> String {
-    let what = what.to_owned();
-    move || format!("can't listen for {what} at {address}")
-}
-
-/// As with UDP, IPv6's unspecified address means IPv6 alone: IPv4's may have a listener beside it.
-fn bind_tcp(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bind = || -> std::io::Result<TcpListener> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        if address.is_ipv6() {
-            setsockopt(&socket, Ipv6V6Only, &true)?;
-        }
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    bind().with_context(listening(what, address))
 }

@@ -67,6 +67,8 @@ struct Driven {
     client: Client,
     heard: Vec<(SocketAddr, Vec<u8>)>,
     relayed: Option<SocketAddr>,
+    /// Peers that it may not have.
+    refused: Vec<SocketAddr>,
 }
 
 impl Driven {
@@ -76,7 +78,7 @@ impl Driven {
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let config = Config { virtual_address, ..Config::new(credential(id)) };
         let client = Client::new(config, [id.len() as u8; 32], Instant::now());
-        Self { socket, client, heard: Vec::new(), relayed: None }
+        Self { socket, client, heard: Vec::new(), relayed: None, refused: Vec::new() }
     }
 
     fn until(&mut self, is_done: impl Fn(&Self) -> bool) {
@@ -103,9 +105,8 @@ impl Driven {
             match event {
                 Event::Allocated { relayed, .. } => self.relayed = Some(relayed),
                 Event::Failed { reason } => panic!("{reason}"),
-                Event::ChannelFailed { reason, .. } | Event::PermissionFailed { reason, .. } => {
-                    panic!("{reason}")
-                }
+                Event::ChannelFailed { peer, .. } => self.refused.push(peer),
+                Event::PermissionFailed { reason, .. } => panic!("{reason}"),
                 Event::ChannelReady { .. }
                 | Event::Permitted(_)
                 | Event::Rtt(_)
@@ -116,7 +117,8 @@ impl Driven {
 
     fn bind(&mut self, peer: SocketAddr) -> ChannelNumber {
         let number = self.client.bind(peer, Instant::now()).unwrap();
-        self.until(|this| this.client.channel(peer).is_some());
+        self.until(|this| this.client.channel(peer).is_some() || !this.refused.is_empty());
+        assert_eq!(self.refused, []);
         number
     }
 
@@ -179,6 +181,29 @@ async fn a_peer_gets_the_data_alone_and_its_answers_come_back() {
         client.until(|client| client.heard.len() == 71);
         let indicated = (another.local_addr().unwrap(), b"by indication".to_vec());
         assert_eq!(client.heard[70], indicated);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hosts_addresses_are_no_peers_though_they_were_not_known_at_the_start() {
+    let (_tell, stops) = tokio::sync::mpsc::channel(1);
+    let (_keep, settings) = tokio::sync::mpsc::channel(1);
+    let mut config = config();
+    config.udp = vec![UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()];
+    // A range doesn't open what is the host's own.
+    config.server.allow_peers = vec!["127.0.0.0/8".parse().unwrap()];
+    config.server.relayed_ipv4 = Some("127.0.0.2".parse().unwrap());
+    let server = config.udp[0];
+    tokio::spawn(warren_relay::turn::run(config, Master::Nobody(settings), stops));
+    tokio::task::spawn_blocking(move || {
+        let mut client = Driven::new(server, "a", false);
+        client.bind("127.0.0.3:9".parse().unwrap());
+        let own = "127.0.0.1:9".parse().unwrap();
+        client.client.bind(own, Instant::now()).unwrap();
+        client.until(|client| client.refused == [own] || client.client.channel(own).is_some());
+        assert_eq!(client.refused, [own]);
     })
     .await
     .unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use warren_broker::{RelayConnection, RelayPlan, RelayRuntime, RunningRelay, Starting};
 use warren_proto::{RelayInit, RelayLoad};
-use warren_relay::turn::{ServerConfig, Settings, Turn, TurnConfig, interface_addresses};
+use warren_relay::turn::{ServerConfig, Turn, TurnConfig, settings_of};
 
 /// Starts [`Turn`] as the broker's own relay. It gives virtual addresses alone, which is all that
 /// nodes want of it: nobody gets a port of this host.
@@ -21,9 +21,8 @@ impl RelayRuntime for Embedded {
             tcp: Vec::new(),
             tls: None,
             server: ServerConfig {
-                own: interface_addresses(),
                 stun: plan.seen,
-                ..ServerConfig::private(settings(&plan.init))
+                ..ServerConfig::private(settings_of(&plan.init))
             },
             metrics: None,
             mint: None,
@@ -41,11 +40,15 @@ struct Running(Turn);
 
 impl RunningRelay for Running {
     fn tell(&self, init: &RelayInit) {
-        self.0.set_settings(settings(init));
+        self.0.set_settings(settings_of(init));
     }
 
     fn load(&self) -> RelayLoad {
         self.0.load()
+    }
+
+    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.0.failed())
     }
 
     fn serve(
@@ -54,14 +57,5 @@ impl RunningRelay for Running {
         remote: SocketAddr,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(self.0.serve_connection(connection, remote))
-    }
-}
-
-fn settings(init: &RelayInit) -> Settings {
-    Settings {
-        realm: init.realm.clone(),
-        secrets: init.secrets.iter().map(|secret| secret.clone().into_bytes()).collect(),
-        users: Vec::new(),
-        revoked: init.revoked.iter().map(ToString::to_string).collect(),
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use tokio::sync::watch;
 use warren_net::{Poller, ServerSocket, ServerSocketConfig, UdpCounters};
 use warren_turn::Family;
 use warren_turn::server::{ClientAddr, Event, Listener, PortError, RelayedPort, Server, StreamId};
@@ -15,6 +16,7 @@ use warren_turn::server::{ClientAddr, Event, Listener, PortError, RelayedPort, S
 use super::listeners::Listeners;
 use super::outbox::Outbox;
 use super::{TurnConfig, sockets};
+use crate::listen;
 
 /// Kernel buffer of a relayed port, each way, in bytes: it has one client.
 const PORT_BUFFER: usize = 1 << 20;
@@ -61,6 +63,8 @@ pub(super) struct Hub {
     next_stream: AtomicU64,
     is_draining: AtomicBool,
     is_serving: AtomicBool,
+    /// Whether there is a thread that forwards.
+    forwarding: watch::Sender<bool>,
 }
 
 /// What is only touched under the lock.
@@ -81,7 +85,7 @@ impl Hub {
         let poller = Poller::new().context("can't watch sockets")?;
         let mut listeners = Vec::new();
         for (number, address) in (0_u16..).zip(&config.udp) {
-            let socket = sockets::listen(*address)?;
+            let socket = listen::udp(&ServerSocketConfig::new(*address), "--listen")?;
             poller
                 .add(&socket, Token::Listener(Listener(number)).encode())
                 .context("can't watch a socket")?;
@@ -104,12 +108,14 @@ impl Hub {
             next_stream: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             is_serving: AtomicBool::new(true),
+            forwarding: watch::Sender::new(true),
         })
     }
 
     /// Does something with the state, and then what the server wants done.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut State, Instant) -> T) -> T {
-        // Nothing that holds the lock leaves the state half changed when it panics: it is used on.
+        // Whatever has panicked, the state is used on: without the forwarding thread the process ends,
+        // and of a connection's message a part at most was handled.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let result = act(&mut state, now);
@@ -141,9 +147,20 @@ impl Hub {
         self.is_serving.store(is_serving, Ordering::Relaxed);
     }
 
+    pub(super) fn forwarding(&self) -> watch::Receiver<bool> {
+        self.forwarding.subscribe()
+    }
+
+    /// The thread that forwards has ended.
+    pub(super) fn end_forwarding(&self) {
+        self.forwarding.send_replace(false);
+    }
+
     /// Whether new clients are served.
     pub(super) fn is_ready(&self) -> bool {
-        self.is_serving.load(Ordering::Relaxed) && !self.is_draining.load(Ordering::Relaxed)
+        *self.forwarding.borrow()
+            && self.is_serving.load(Ordering::Relaxed)
+            && !self.is_draining.load(Ordering::Relaxed)
     }
 }
 

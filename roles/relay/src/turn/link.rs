@@ -3,16 +3,14 @@
 //! It serves nobody before the broker's first `init`. When the broker goes, it goes on with what it
 //! knows for a day.
 
-use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::bail;
 use tokio::sync::watch;
-use tokio::time::Instant;
-use warren_control::{RelayLink, RelayLinkConfig, RelayNews};
+use warren_control::{ControlError, RelayLink, RelayLinkConfig, RelayNews};
 use warren_proto::{
-    DeviceId, DeviceName, PROTOCOL, RelayEvent, RelayInit, RelayLimits, RelayLoad, RelayReport,
-    RelayScope, RelayTls,
+    DeviceId, DeviceName, ErrorCode, PROTOCOL, Pin, RelayEvent, RelayInit, RelayLimits, RelayLoad,
+    RelayReport, RelayScope, RelayTls,
 };
 
 use super::{Settings, Turn, TurnConfig};
@@ -40,11 +38,26 @@ pub struct BrokerConfig {
 pub(super) struct Link {
     link: RelayLink,
     report: watch::Sender<RelayReport>,
+    /// What the broker has said; `None` before, and when it has been away for too long.
     init: Option<RelayInit>,
-    revoked: BTreeSet<DeviceId>,
+    has_pins: bool,
+    /// The broker has known this relay.
+    was_known: bool,
     /// Since when the broker is away.
     lost: Option<Instant>,
+    /// What was said of that last.
+    complaint: Option<String>,
     problem: Option<String>,
+}
+
+/// Whom a server serves to which a broker has said this.
+pub fn settings_of(init: &RelayInit) -> Settings {
+    Settings {
+        realm: init.realm.clone(),
+        secrets: init.secrets.iter().map(|secret| secret.clone().into_bytes()).collect(),
+        users: Vec::new(),
+        revoked: init.revoked.iter().map(DeviceId::to_string).collect(),
+    }
 }
 
 impl Link {
@@ -67,13 +80,27 @@ impl Link {
         };
         let (report, told) = watch::channel(report);
         Self {
+            has_pins: !broker.link.pins.0.is_empty(),
             link: RelayLink::new(broker.link, told),
             report,
             init: None,
-            revoked: BTreeSet::new(),
+            was_known: false,
             lost: None,
+            complaint: None,
             problem: None,
         }
+    }
+
+    /// TLS shows another certificate: nodes that were told its key are told the new one.
+    pub(super) fn set_pin(&self, pin: Pin) {
+        self.report.send_if_modified(|report| {
+            let pins = report.tls.iter_mut().filter_map(|tls| tls.pin.as_mut());
+            let mut is_other = false;
+            for known in pins {
+                is_other |= std::mem::replace(known, pin) != pin;
+            }
+            is_other
+        });
     }
 
     /// Waits for the broker; may be dropped while it waits.
@@ -86,21 +113,32 @@ impl Link {
     /// # Errors
     ///
     /// If it wants no more of this relay, or never will: then there is nothing left to do.
-    pub(super) fn take(&mut self, news: RelayNews, turn: &Turn) -> anyhow::Result<()> {
+    pub(super) fn take(
+        &mut self,
+        news: RelayNews,
+        turn: &Turn,
+        now: Instant,
+    ) -> anyhow::Result<()> {
         match news {
             RelayNews::Event { event: RelayEvent::Init(init), received } => {
                 self.take_init(init, received, turn);
             }
             RelayNews::Event { event: RelayEvent::Revoke(devices), .. } => {
                 tracing::info!(devices = devices.len(), "devices were removed");
-                self.revoked.extend(devices);
-                self.apply(turn);
+                if let Some(init) = &mut self.init {
+                    init.revoked.extend(devices);
+                    turn.set_settings(settings_of(init));
+                }
             }
-            RelayNews::Event { event: RelayEvent::Revoked, .. } => {
+            RelayNews::Event { event: RelayEvent::Revoked, .. } if self.was_known => {
                 bail!(
                     "the broker has removed this relay; `warren admin relays create` makes a new token"
                 )
             }
+            RelayNews::Event { event: RelayEvent::Revoked, .. } => bail!(
+                "the broker doesn't know this relay's token: is it whole, and of this broker, or was \
+                 the relay removed? `warren admin relays create` makes a new one for --token-file"
+            ),
             RelayNews::Reported(reported) => {
                 if reported.problem != self.problem {
                     match &reported.problem {
@@ -112,17 +150,48 @@ impl Link {
                     self.problem = reported.problem;
                 }
             }
-            RelayNews::Lost(error) if error.is_definitive() && self.init.is_none() => {
+            RelayNews::Lost(ControlError::WrongPin { authority }) if !self.was_known => bail!(
+                "the broker at {authority} shows another certificate than --pin names: somebody may \
+                 be in between, or the broker was set up anew; `warren admin relays create` prints \
+                 its pin"
+            ),
+            RelayNews::Lost(error) if error.is_definitive() && !self.was_known => {
                 return Err(error.into());
             }
             RelayNews::Lost(error) => {
-                if self.lost.is_none() {
-                    tracing::warn!(%error, "the broker is away");
+                let complaint = self.complaint(&error);
+                if self.complaint.as_ref() != Some(&complaint) {
+                    tracing::warn!("{complaint}");
+                    self.complaint = Some(complaint);
                 }
-                self.lost.get_or_insert_with(Instant::now);
+                self.lost.get_or_insert(now);
             }
         }
         Ok(())
+    }
+
+    fn complaint(&self, error: &ControlError) -> String {
+        match error {
+            ControlError::Refused(problem) if problem.code == ErrorCode::RateLimited => {
+                "the broker was asked too often: this relay reports again in a while".to_owned()
+            }
+            ControlError::Refused(_) => format!("the broker refuses this relay: {error}"),
+            ControlError::Tls { .. } if !self.has_pins => format!(
+                "{error}; if the broker has made its certificate itself, give --pin as `warren admin \
+                 relays create` prints it"
+            ),
+            ControlError::Url(_)
+            | ControlError::Resolve { .. }
+            | ControlError::Connect { .. }
+            | ControlError::WrongPin { .. }
+            | ControlError::Tls { .. }
+            | ControlError::Http(_)
+            | ControlError::Protocol(_)
+            | ControlError::Timeout(_)
+            | ControlError::Silent(_)
+            | ControlError::Ended
+            | ControlError::NetworkChanged => format!("the broker is away: {error}"),
+        }
     }
 
     fn take_init(&mut self, init: RelayInit, received: SystemTime, turn: &Turn) {
@@ -136,32 +205,22 @@ impl Link {
         }
         let since = received.elapsed().unwrap_or_default();
         turn.set_clock(Duration::from_millis(init.clock_unix_ms) + since);
-        self.revoked = init.revoked.iter().copied().collect();
-        self.lost = None;
-        self.init = Some(init);
-        self.apply(turn);
+        turn.set_settings(settings_of(&init));
         turn.set_serving(true);
-    }
-
-    fn apply(&self, turn: &Turn) {
-        let Some(init) = &self.init else { return };
-        turn.set_settings(Settings {
-            realm: init.realm.clone(),
-            secrets: init.secrets.iter().map(|secret| secret.clone().into_bytes()).collect(),
-            users: Vec::new(),
-            revoked: self.revoked.iter().map(DeviceId::to_string).collect(),
-        });
+        (self.init, self.was_known) = (Some(init), true);
+        (self.lost, self.complaint) = (None, None);
     }
 
     /// Notes what goes on for the next report, and stops serving when the broker has been away for
     /// too long: allocations end when they aren't refreshed.
-    pub(super) fn look_around(&mut self, turn: &Turn) {
+    pub(super) fn look_around(&mut self, turn: &Turn, now: Instant) {
         let load = turn.load();
         self.report.send_if_modified(|report| {
             report.load = load;
             false
         });
-        let is_forsaken = self.lost.is_some_and(|since| since.elapsed() > GOOD_FOR);
+        let is_forsaken =
+            self.lost.is_some_and(|since| now.saturating_duration_since(since) > GOOD_FOR);
         if is_forsaken && self.init.take().is_some() {
             tracing::warn!("the broker has been away for a day: nobody is served any more");
             turn.set_settings(Settings::default());
@@ -178,5 +237,152 @@ impl Link {
     pub(super) async fn farewell(&mut self) {
         self.report.send_modify(|report| report.draining = true);
         let _ = tokio::time::timeout(Duration::from_secs(2), self.link.farewell()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use warren_control::{BrokerUrl, Pins};
+    use warren_proto::{Problem, RelayId};
+    use warren_turn::{Builder, Class, Message, Method, TransactionId};
+
+    use super::super::ServerConfig;
+    use super::*;
+
+    fn turn_config() -> TurnConfig {
+        TurnConfig {
+            udp: vec![([127, 0, 0, 1], 0).into()],
+            tcp: Vec::new(),
+            tls: None,
+            server: ServerConfig::private(Settings::default()),
+            metrics: None,
+            mint: None,
+            drain_timeout: Duration::ZERO,
+        }
+    }
+
+    fn link(pins: &[Pin]) -> Link {
+        let tls = |pin| RelayTls { host: String::new(), port: 443, server_name: None, pin };
+        let broker = BrokerConfig {
+            link: RelayLinkConfig {
+                url: BrokerUrl::parse("https://127.0.0.1:1").unwrap(),
+                pins: Pins(pins.to_vec()),
+                token: "token".to_owned(),
+            },
+            account: None,
+            udp: Vec::new(),
+            tcp: Vec::new(),
+            tls: vec![tls(Some(Pin([1; 32]))), tls(None)],
+        };
+        Link::new(broker, &turn_config())
+    }
+
+    fn init() -> RelayNews {
+        let init = RelayInit {
+            id: RelayId(7),
+            name: "relay".parse().unwrap(),
+            scope: RelayScope::Operator,
+            realm: "here".to_owned(),
+            secrets: vec!["secret".to_owned()],
+            revoked: Vec::new(),
+            clock_unix_ms: 1_795_000_000_000,
+        };
+        RelayNews::Event { event: RelayEvent::Init(init), received: SystemTime::now() }
+    }
+
+    /// Whether an Allocate is answered: a Binding behind it always is.
+    fn is_served(turn: &Turn) -> bool {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(turn.udp_addresses()[0]).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        for (method, n) in [(Method::ALLOCATE, 1), (Method::BINDING, 2)] {
+            let mut request = Vec::new();
+            let id = TransactionId([n; 12]);
+            let mut builder = Builder::new(&mut request, Class::Request, method, id);
+            if method == Method::ALLOCATE {
+                builder.requested_transport(17);
+            }
+            socket.send(&request).unwrap();
+        }
+        let mut buffer = [0; 1500];
+        let len = socket.recv(&mut buffer).unwrap();
+        Message::parse(&buffer[..len]).unwrap().method() == Method::ALLOCATE
+    }
+
+    fn refused(code: ErrorCode) -> ControlError {
+        ControlError::Refused(Problem { status: 400, title: "no".to_owned(), code })
+    }
+
+    #[tokio::test]
+    async fn nobody_is_served_before_the_brokers_word_nor_a_day_after_its_last() {
+        let (turn, mut link) = (Turn::start(&turn_config()).await.unwrap(), link(&[]));
+        turn.set_serving(false);
+        let start = Instant::now();
+        assert!(!is_served(&turn), "an Allocate is answered before the broker has said anything");
+        link.take(init(), &turn, start).unwrap();
+        assert!(is_served(&turn) && turn.hub.is_ready());
+        // The broker goes, and comes back in time.
+        let day = Duration::from_secs(24 * 3600);
+        link.take(RelayNews::Lost(ControlError::Ended), &turn, start).unwrap();
+        let late = start + day - Duration::from_secs(1);
+        link.look_around(&turn, late);
+        assert!(is_served(&turn) && turn.hub.is_ready());
+        link.take(init(), &turn, late).unwrap();
+        link.look_around(&turn, start + 2 * day);
+        assert!(is_served(&turn), "it is back");
+        // It goes for good, whatever is tried.
+        let gone = start + 2 * day;
+        for hours in 0..24 {
+            let now = gone + Duration::from_secs(hours * 3600);
+            link.take(RelayNews::Lost(ControlError::Timeout(9)), &turn, now).unwrap();
+            link.look_around(&turn, now);
+            assert!(is_served(&turn), "{hours}");
+        }
+        link.look_around(&turn, gone + day + Duration::from_secs(1));
+        assert!(!is_served(&turn) && !turn.hub.is_ready());
+        // A broker that comes back says it all again.
+        link.take(init(), &turn, gone + 2 * day).unwrap();
+        assert!(is_served(&turn) && turn.hub.is_ready());
+    }
+
+    #[tokio::test]
+    async fn complaints_say_what_is_wrong_and_what_to_do() {
+        let turn = Turn::start(&turn_config()).await.unwrap();
+        let untrusted = || ControlError::Tls {
+            authority: "h:443".to_owned(),
+            reason: "UnknownIssuer".to_owned(),
+        };
+        assert!(link(&[]).complaint(&untrusted()).contains("give --pin"));
+        assert!(!link(&[Pin([2; 32])]).complaint(&untrusted()).contains("give --pin"));
+        let busy = link(&[]).complaint(&refused(ErrorCode::RateLimited));
+        assert!(!busy.contains("away") && busy.contains("again"), "{busy}");
+
+        let revoked =
+            || RelayNews::Event { event: RelayEvent::Revoked, received: SystemTime::now() };
+        let now = Instant::now();
+        let unknown = link(&[]).take(revoked(), &turn, now).unwrap_err().to_string();
+        assert!(unknown.contains("token") && !unknown.contains("has removed"), "{unknown}");
+        let wrong = ControlError::WrongPin { authority: "h:443".to_owned() };
+        let wrong = link(&[]).take(RelayNews::Lost(wrong), &turn, now).unwrap_err().to_string();
+        assert!(wrong.contains("--pin") && !wrong.contains("join link"), "{wrong}");
+        let mut known = link(&[]);
+        known.take(init(), &turn, now).unwrap();
+        let removed = known.take(revoked(), &turn, now).unwrap_err().to_string();
+        assert!(removed.contains("has removed"), "{removed}");
+    }
+
+    #[tokio::test]
+    async fn a_new_certificates_pin_is_reported() {
+        let link = link(&[]);
+        let mut reports = link.report.subscribe();
+        let pins = |report: &RelayReport| report.tls.iter().map(|tls| tls.pin).collect::<Vec<_>>();
+        link.set_pin(Pin([1; 32]));
+        assert!(!reports.has_changed().unwrap());
+        link.set_pin(Pin([3; 32]));
+        assert!(reports.has_changed().unwrap());
+        // Who reaches it by a name needs none.
+        assert_eq!(pins(&reports.borrow_and_update()), [Some(Pin([3; 32])), None]);
     }
 }

@@ -1,7 +1,8 @@
 //! Credentials for other applications, by HTTP: `POST /credentials?id=ID&ttl=SECONDS`.
 //!
-//! Whoever asks shows a token. Each request counts against its prefix and the total before the token
-//! is looked at, so that nobody guesses quickly, and nobody keeps the relay busy.
+//! Whoever asks shows a token. A wrong one counts against its prefix and the total, and a prefix that has
+//! had its share gets nothing for the right one either, so that nobody guesses quickly; but whoever
+//! knows the token is kept out by no stranger from elsewhere.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -12,11 +13,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use serde::Serialize;
+use subtle::ConstantTimeEq as _;
 use warren_turn::{Admission, Limiter, Limits, rest};
 
 use super::unix_time;
 
-/// Requests that are looked at. A server that mints for its users asks once for each call or page.
+/// Wrong requests that are answered.
 const LIMITS: Limits =
     Limits { prefix_rate: 20, prefix_burst: 100, total_rate: 200, total_burst: 400 };
 
@@ -67,9 +69,10 @@ impl Minter {
         secret: Option<&[u8]>,
         now: Instant,
     ) -> Response<Full<Bytes>> {
-        let admission =
-            self.limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(from, now);
-        if admission != Admission::Granted {
+        let said = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let token = said.and_then(|said| said.strip_prefix(b"Bearer ")).unwrap_or_default();
+        let is_known = bool::from(token.ct_eq(self.mint.token.as_bytes()));
+        if !self.admits(from, is_known, now) {
             let mut response = plain(StatusCode::TOO_MANY_REQUESTS, "too many requests\n");
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             return response;
@@ -77,9 +80,7 @@ impl Minter {
         if request.method() != Method::POST {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "POST only\n");
         }
-        let said = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let token = said.and_then(|said| said.strip_prefix(b"Bearer ")).unwrap_or_default();
-        if !is_same(token, self.mint.token.as_bytes()) {
+        if !is_known {
             return plain(StatusCode::UNAUTHORIZED, "the token is missing or wrong\n");
         }
         let Some(secret) = secret else {
@@ -89,6 +90,14 @@ impl Minter {
             );
         };
         self.make(request.uri().query().unwrap_or_default(), secret)
+    }
+
+    fn admits(&self, from: IpAddr, is_known: bool, now: Instant) -> bool {
+        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_known {
+            true => !limiter.is_exhausted(from, now),
+            false => limiter.admit(from, now) == Admission::Granted,
+        }
     }
 
     fn make(&self, query: &str, secret: &[u8]) -> Response<Full<Bytes>> {
@@ -114,11 +123,6 @@ impl Minter {
         };
         with_type(StatusCode::OK, "application/json", body.into())
     }
-}
-
-/// Compares without telling by its time where they differ.
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
@@ -194,6 +198,20 @@ mod tests {
         assert_eq!(ask(1, BEARER, now), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(ask(2, BEARER, now), StatusCode::OK);
         assert_eq!(ask(1, BEARER, now + Duration::from_secs(1)), StatusCode::OK);
+    }
+
+    #[test]
+    fn strangers_from_everywhere_do_not_keep_out_who_knows_the_token() {
+        let (minter, now) = (minter(), Instant::now());
+        let ask = |last, token| {
+            minter.answer(&request(GOOD, token, Method::POST), from(last), SECRET, now).status()
+        };
+        let guesses = (0..100).flat_map(|_| 0..200);
+        let answered = guesses.filter(|n| ask(*n, None) == StatusCode::UNAUTHORIZED).count();
+        assert_eq!(answered, 400);
+        assert_eq!(ask(201, None), StatusCode::TOO_MANY_REQUESTS);
+        // However often it asks.
+        assert!((0..1000).all(|_| ask(201, BEARER) == StatusCode::OK));
     }
 
     #[test]

@@ -2,22 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use anyhow::{Context as _, bail};
 use nix::ifaddrs::getifaddrs;
-use warren_net::{ServerSocket, ServerSocketConfig};
-
-pub(super) fn listen(address: SocketAddr) -> anyhow::Result<ServerSocket> {
-    match ServerSocket::bind(&ServerSocketConfig::new(address)) {
-        Err(warren_net::Error::PortInUse { port }) => bail!(
-            "UDP port {port} is in use by another program: choose another with --listen \
-             (`ss -ulpn` shows who has it)"
-        ),
-        Err(warren_net::Error::NoAddressFamily(error)) => Err(error).with_context(|| {
-            format!("can't listen at {address}: is it an address of this machine?")
-        }),
-        result => result.with_context(|| format!("can't listen at {address}")),
-    }
-}
 
 /// A relayed address where it is one of the host's, else (behind a NAT) any.
 pub(super) fn where_to_bind(ip: IpAddr) -> IpAddr {

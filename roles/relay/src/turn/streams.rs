@@ -10,14 +10,17 @@ use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
 };
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use warren_proto::Pin;
 use warren_tls::Acceptor;
 use warren_turn::server::{ClientAddr, StreamId};
 use warren_turn::stream::{MAX_FRAME, StreamDecoder};
 
 use super::hub::Hub;
 use super::outbox::{Outbox, Waiting};
-use super::{TurnConfig, bind_tcp, tls};
+use super::{TurnConfig, tls};
+use crate::listen;
 
 /// The longest message of somebody who has no allocation yet.
 const MAX_FIRST_FRAME: usize = 4096;
@@ -34,24 +37,25 @@ pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Connection for T {}
 
-pub(super) async fn listen(
+/// Gives the certificate's pin, and the next ones, where it comes out of files.
+pub(super) fn listen(
     config: &TurnConfig,
     hub: &Arc<Hub>,
     tasks: &mut JoinSet<()>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<watch::Receiver<Pin>>> {
     for address in &config.tcp {
-        let listener = bind_tcp("TURN over TCP", *address)?;
+        let listener = listen::tcp("TURN over TCP", *address, "--listen")?;
         tracing::info!(address = %listener.local_addr()?, "TURN over TCP");
         tasks.spawn(accept_tcp(Arc::clone(hub), listener));
     }
-    let Some(wanted) = &config.tls else { return Ok(()) };
-    let acceptor = tls::acceptor(&wanted.certificate, tasks)?;
+    let Some(wanted) = &config.tls else { return Ok(None) };
+    let (acceptor, pin) = tls::acceptor(&wanted.certificate, tasks)?;
     for address in &wanted.listen {
-        let listener = bind_tcp("TURN over TLS", *address)?;
+        let listener = listen::tcp("TURN over TLS", *address, "--tls")?;
         tracing::info!(address = %listener.local_addr()?, "TURN over TLS");
         tasks.spawn(accept_tls(Arc::clone(hub), listener, acceptor.clone()));
     }
-    Ok(())
+    Ok(pin)
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
@@ -89,9 +93,14 @@ async fn accept_tls(hub: Arc<Hub>, listener: TcpListener, acceptor: Acceptor) {
                 let (hub, acceptor) = (Arc::clone(&hub), acceptor.clone());
                 connections.spawn(async move {
                     // Handshakes wait for an allocation already, and are limited like that.
-                    let Some((seat, messages)) = Seat::take(hub, remote) else { return };
+                    let Some((seat, mut messages)) = Seat::take(hub, remote) else { return };
                     let handshake = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream));
-                    match handshake.await {
+                    let handshake = tokio::select! {
+                        handshake = handshake => handshake,
+                        // Nothing is sent before; it ends only because others need its place.
+                        _ = messages.next() => return,
+                    };
+                    match handshake {
                         Ok(Ok(Some(stream))) => seat.serve(stream, messages).await,
                         Ok(Ok(None)) => tracing::debug!("an ACME authority has looked"),
                         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),

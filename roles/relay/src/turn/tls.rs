@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use warren_proto::{Pin, TURN_ALPN};
 use warren_tls::{Acceptor, Acme};
@@ -21,24 +22,26 @@ use super::CertificateSource;
 /// How often the files are looked at.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// What connections go through; `tasks` keeps its certificate fresh.
+/// What connections go through; `tasks` keeps its certificate fresh. With its pin, and the next ones,
+/// where it comes out of files.
 pub(super) fn acceptor(
     source: &CertificateSource,
     tasks: &mut JoinSet<()>,
-) -> anyhow::Result<Acceptor> {
+) -> anyhow::Result<(Acceptor, Option<watch::Receiver<Pin>>)> {
     match source {
         CertificateSource::Files { chain, key } => {
-            let certificate = Certificate::load(chain, key)
-                .context("TURN over TLS has no certificate: see --cert and --key")?;
+            let certificate =
+                Certificate::load(chain, key).context("the certificate of --tls can't be used")?;
             let config = server_config(certificate.current.clone())?;
+            let pin = certificate.pin.subscribe();
             tasks.spawn(certificate.keep_fresh());
-            Ok(Acceptor::new(config))
+            Ok((Acceptor::new(config), Some(pin)))
         }
         CertificateSource::Acme { name, folder, config } => {
             let (acme, ordering) = Acme::start(folder.clone(), name, config)?;
             let acceptor = acme.acceptor(server_config(acme.resolver())?);
             tasks.spawn(ordering);
-            Ok(acceptor)
+            Ok((acceptor, None))
         }
     }
 }
@@ -64,6 +67,7 @@ struct Certificate {
     key: PathBuf,
     seen: Stamp,
     current: Arc<Current>,
+    pin: watch::Sender<Pin>,
 }
 
 /// When the files were changed last.
@@ -81,8 +85,10 @@ impl ResolvesServerCert for Current {
 impl Certificate {
     fn load(chain: &Path, key: &Path) -> anyhow::Result<Self> {
         let seen = stamp(chain, key);
-        let current = Arc::new(Current(Mutex::new(Arc::new(read(chain, key)?))));
-        Ok(Self { chain: chain.to_owned(), key: key.to_owned(), seen, current })
+        let certificate = read(chain, key)?;
+        let pin = watch::Sender::new(pin_in(chain, &certificate.cert)?);
+        let current = Arc::new(Current(Mutex::new(Arc::new(certificate))));
+        Ok(Self { chain: chain.to_owned(), key: key.to_owned(), seen, current, pin })
     }
 
     /// Looks at the files again and again; what can't be read leaves the old one in place.
@@ -94,10 +100,13 @@ impl Certificate {
                 continue;
             }
             self.seen = stamp;
-            match read(&self.chain, &self.key) {
-                Ok(fresh) => {
+            let fresh = read(&self.chain, &self.key)
+                .and_then(|fresh| Ok((pin_in(&self.chain, &fresh.cert)?, fresh)));
+            match fresh {
+                Ok((pin, fresh)) => {
                     *self.current.0.lock().unwrap_or_else(PoisonError::into_inner) =
                         Arc::new(fresh);
+                    self.pin.send_if_modified(|known| std::mem::replace(known, pin) != pin);
                     tracing::info!("the certificate of TURN over TLS is a new one");
                 }
                 Err(error) => {
@@ -114,7 +123,10 @@ impl Certificate {
 ///
 /// If the file can't be read, or holds no certificate.
 pub fn pin_of(chain: &Path) -> anyhow::Result<Pin> {
-    let certificates = certificates(chain)?;
+    pin_in(chain, &certificates(chain)?)
+}
+
+fn pin_in(chain: &Path, certificates: &[CertificateDer<'_>]) -> anyhow::Result<Pin> {
     let last = certificates.last().context("there is no certificate")?;
     let parsed = webpki::EndEntityCert::try_from(last)
         .with_context(|| format!("{} holds no certificate", chain.display()))?;
@@ -141,7 +153,7 @@ fn stamp(chain: &Path, key: &Path) -> Stamp {
 fn read(chain: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
     let certificates = certificates(chain)?;
     let private = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("can't read {}", key.display()))?;
+        .with_context(|| format!("can't read the key {}", key.display()))?;
     CertifiedKey::from_der(certificates, private, &provider::default_provider())
         .with_context(|| format!("{} and {} don't belong together", chain.display(), key.display()))
 }

@@ -25,16 +25,33 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn start(hub: Arc<Hub>) -> anyhow::Result<Self> {
+        Self::spawn(hub, forward)
+    }
+
+    pub(super) fn spawn(
+        hub: Arc<Hub>,
+        run: impl FnOnce(&Hub) + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let (waker, woken) = UnixStream::pair().context("can't make a pipe")?;
         hub.poller.add(&woken, Token::End.encode()).context("can't watch a pipe")?;
         let thread = std::thread::Builder::new()
             .name("turn".to_owned())
             .spawn(move || {
-                forward(&hub);
+                let _end = End(&hub);
+                run(&hub);
                 drop(woken);
             })
             .context("can't start a thread")?;
         Ok(Self { thread: Some(thread), waker: Some(waker) })
+    }
+}
+
+/// Says that the thread has ended, in whatever way.
+struct End<'a>(&'a Hub);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end_forwarding();
     }
 }
 
