@@ -192,7 +192,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What a duration looks like.
-#[cfg(feature = "relay")]
 pub(crate) fn parse_short_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, 1e-3),

@@ -1,15 +1,16 @@
-//! `warren service`: hardened systemd units for the node and the broker.
+//! `warren service`: hardened systemd units for the node, the broker and the relays.
 
 mod unit;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use crate::cli::{Global, Role, Service, ServiceInstall};
-use crate::output::{Usage, say};
+use crate::output::{self, Usage, say};
 use unit::Unit;
 
 const UNIT_FOLDER: &str = "/etc/systemd/system";
@@ -20,6 +21,10 @@ const SYSTEM: &[&str] = &["/usr", "/opt", "/bin", "/sbin", "/nix", "/gnu"];
 const PROGRAM: &str = "/usr/local/bin/warren";
 /// What the units' hardening hides from the service.
 const HIDDEN: &[&str] = &["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+
+/// `warren relay` may take so long to stop where nobody has said otherwise; a pair relay, which ends
+/// with its last pair, gets no longer.
+const DRAIN: Duration = Duration::from_secs(600);
 
 pub(crate) fn run(global: &Global, command: Service) -> anyhow::Result<()> {
     match command {
@@ -37,7 +42,10 @@ fn install(global: &Global, install: &ServiceInstall) -> anyhow::Result<()> {
         return Ok(());
     }
     require_systemd()?;
-    ensure_group()?;
+    let is_relay = matches!(install.role, Role::Relay | Role::PairRelay);
+    if !is_relay {
+        ensure_group()?;
+    }
     if program != own {
         place(&own, &program)?;
         say!("This program is copied to {}.", program.display());
@@ -53,8 +61,19 @@ fn install(global: &Global, install: &ServiceInstall) -> anyhow::Result<()> {
     systemctl(&["daemon-reload"])?;
     systemctl(&["enable", &name])?;
     // One that runs already is of the program or the flags before.
+    if is_relay && systemctl(&["is-active", &name]).is_ok() {
+        let most = unit.drain.as_secs();
+        say!(
+            "The one that runs ends with its last client, in {most} s at most; \
+             `systemctl kill --signal=SIGINT {name}` ends it at once."
+        );
+    }
     systemctl(&["restart", &name])?;
     say!("{name} is installed and running.");
+    if is_relay {
+        say!("`journalctl --unit {name}` shows what it says.");
+        return Ok(());
+    }
     tell_next(global, install.role);
     Ok(())
 }
@@ -74,6 +93,7 @@ fn tell_next(global: &Global, role: Role) {
         Role::Broker => {
             say!("Next: sudo warren admin join-keys create   (prints a join link)");
         }
+        Role::Relay | Role::PairRelay => {}
     }
     say!("{without_sudo}");
 }
@@ -105,7 +125,28 @@ fn wanted(global: &Global, install: &ServiceInstall, program: &Path) -> anyhow::
         args: install.args.clone(),
         state,
         config,
+        drain: drain(install)?,
     })
+}
+
+/// How long the service may go on when it is to stop.
+fn drain(install: &ServiceInstall) -> anyhow::Result<Duration> {
+    match install.role {
+        Role::Node | Role::Broker => Ok(Duration::ZERO),
+        Role::PairRelay => Ok(DRAIN),
+        Role::Relay => {
+            let flag = "--drain-timeout";
+            let mut args = install.args.iter();
+            let given = args.find_map(|arg| Some((arg, arg.strip_prefix(flag)?)));
+            let text = match given {
+                None => return Ok(DRAIN),
+                Some((_, "")) => args.next().map_or("", String::as_str),
+                Some((_, value)) => value.strip_prefix('=').unwrap_or(value),
+            };
+            output::parse_short_duration(text)
+                .map_err(|complaint| Usage(format!("{flag}: {complaint}")).into())
+        }
+    }
 }
 
 /// Refuses what doesn't belong into a unit: everybody can read it, and `ps` shows its command; and
@@ -121,6 +162,15 @@ fn check_args(args: &[String]) -> anyhow::Result<()> {
                     its command line: write the link into a file that only root can read and give \
                     --join-file FILE, or run `warren up --join -` afterwards";
         return Err(Usage(text.to_owned()).into());
+    }
+    for (flag, instead) in [("--secret", "--secret-file"), ("--mint-token", "--mint-token-file")] {
+        if given(flag) {
+            let text = format!(
+                "every user of this machine can read a unit and its command line: give {instead} FILE \
+                 in place of {flag}, with a file that only root can read"
+            );
+            return Err(Usage(text).into());
+        }
     }
     for flag in ["--state", "--config"] {
         if given(flag) {
@@ -231,7 +281,25 @@ mod tests {
         }
         assert!(complaint(&["--state", "/srv"]).unwrap().contains("install --state"));
         assert!(complaint(&["--config=/etc/warren.toml"]).unwrap().contains("install --config"));
+        for flag in ["--secret", "--mint-token=x"] {
+            assert!(complaint(&["--standalone", flag]).unwrap().contains("-file FILE"), "{flag}");
+        }
+        assert_eq!(complaint(&["--secret-file", "/etc/warren/secret"]), None);
         assert_eq!(complaint(&["--join-file", "/etc/warren.link", "--name", "join"]), None);
+    }
+
+    #[test]
+    fn a_relay_may_take_as_long_to_stop_as_its_flags_say() {
+        let drain = |role, args: &[&str]| {
+            let args = args.iter().map(ToString::to_string).collect();
+            drain(&ServiceInstall { role, instance: None, print: true, args })
+        };
+        let seconds = |role, args: &[&str]| drain(role, args).unwrap().as_secs();
+        assert_eq!(seconds(Role::Relay, &["--standalone"]), 600);
+        assert_eq!(seconds(Role::Relay, &["--drain-timeout", "1h", "--standalone"]), 3600);
+        assert_eq!(seconds(Role::Relay, &["--drain-timeout=30s"]), 30);
+        assert_eq!((seconds(Role::PairRelay, &[]), seconds(Role::Node, &[])), (600, 0));
+        assert!(drain(Role::Relay, &["--drain-timeout"]).is_err());
     }
 
     #[test]

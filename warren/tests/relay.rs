@@ -304,6 +304,7 @@ fn what_it_logs_is_changed_by_its_owner_while_it_runs() {
 
 #[test]
 fn it_says_what_is_missing() {
+    let broker = ["relay", "--broker", "https://127.0.0.1:1", "--token-file", "/nowhere"];
     for (arguments, hint) in [
         (&["relay"][..], "--standalone"),
         (&["relay", "--standalone"], "--secret"),
@@ -311,6 +312,13 @@ fn it_says_what_is_missing() {
         (&["relay", "--broker", "https://127.0.0.1:1"], "--token-file"),
         (&["relay", "--standalone", "--secret", "x", "--tls", "127.0.0.1:0"], "--acme"),
         (&["relay", "--standalone", "--secret", "x", "--acme", "relay.example.org"], "--tls"),
+        (&["relay", "--standalone", "--secret", ""], "--secret-file"),
+        (&["relay", "--standalone", "--secret", "x", "--listen", "127.0.0.1"], "0.0.0.0:3478"),
+        (&["relay", "--standalone", "--secret", "x", "--metrics", "1"], "0.0.0.0:3478"),
+        (&["relay", "--standalone", "--secret", "x", "--public-ip", "0.0.0.0"], "others see"),
+        (&["relay", "--standalone", "--secret", "x", "--max-lifetime", "5"], "10m"),
+        (&[&broker[..], &["--secret", "x"][..]].concat(), "--standalone"),
+        (&[&broker[..], &["--pin", "x"][..]].concat(), "relays create"),
     ] {
         let output = Command::new(WARREN).args(arguments).output().unwrap();
         assert!(!output.status.success());

@@ -82,7 +82,7 @@ pub(crate) struct PairRelayServe {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
     /// Serve Prometheus metrics, /healthz and /readyz there, by HTTP
-    #[arg(long, env = "WARREN_METRICS", value_name = "ADDR:PORT")]
+    #[arg(long, env = "WARREN_METRICS", value_name = "ADDR:PORT", value_parser = super::turn::parse_address)]
     pub(crate) metrics: Option<SocketAddr>,
 }
 

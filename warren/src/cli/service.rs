@@ -10,6 +10,10 @@ pub(crate) enum Role {
     Node,
     /// The broker
     Broker,
+    /// A STUN and TURN server, `warren relay`
+    Relay,
+    /// `warren pair-relay`
+    PairRelay,
 }
 
 #[derive(Debug, Subcommand)]
@@ -30,7 +34,10 @@ pub(crate) enum Service {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sudo warren service install\n  \
-    sudo warren service install --role broker -- --public-url https://203.0.113.7:8443")]
+    sudo warren service install --role broker -- --public-url https://203.0.113.7:8443\n  \
+    sudo warren service install --role relay -- --broker https://203.0.113.7:8443 \\\n      \
+    --pin PIN --token-file /etc/warren/relay.token\n  \
+    sudo warren service install --role pair-relay -- --key-file /etc/warren/pair.key")]
 pub(crate) struct ServiceInstall {
     /// Which service
     #[arg(long, value_enum, default_value = "node")]

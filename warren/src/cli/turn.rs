@@ -57,7 +57,7 @@ pub(crate) struct RelayServe {
     #[arg(long, env = "WARREN_TOKEN_FILE", value_name = "FILE", requires = "broker")]
     pub(crate) token_file: Option<PathBuf>,
     /// Key of the broker's certificate, as `warren admin relays create` has printed it
-    #[arg(long, env = "WARREN_PIN", value_name = "PIN", requires = "broker")]
+    #[arg(long, env = "WARREN_PIN", value_name = "PIN", requires = "broker", value_parser = parse_pin)]
     pub(crate) pin: Option<Pin>,
     /// End if the token is for another account than this
     #[arg(long, env = "WARREN_ACCOUNT", value_name = "NAME", requires = "broker")]
@@ -65,14 +65,9 @@ pub(crate) struct RelayServe {
     /// Serve by itself, without a broker
     #[arg(long, env = "WARREN_STANDALONE", requires = "credentials")]
     pub(crate) standalone: bool,
-    /// Secret that credentials are made with; twice while it is being changed, the new one first
-    #[arg(
-        long,
-        env = "WARREN_SECRET",
-        value_name = "SECRET",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
+    /// Secret that credentials are made with; twice while it is being changed, the new one first (in the
+    /// environment with a comma between them)
+    #[arg(long, env = "WARREN_SECRET", value_name = "SECRET", hide_env_values = true)]
     pub(crate) secret: Vec<String>,
     /// The same from a file, one or two lines; read again when it changes
     #[arg(long, env = "WARREN_SECRET_FILE", value_name = "FILE", conflicts_with = "secret")]
@@ -84,7 +79,8 @@ pub(crate) struct RelayServe {
     #[arg(long, env = "WARREN_REALM", value_name = "REALM", default_value = "warren")]
     pub(crate) realm: String,
     /// Where to serve STUN and TURN over UDP and TCP; by default port 3478 of all addresses
-    #[arg(long, env = "WARREN_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',')]
+    #[arg(long, env = "WARREN_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',',
+          value_parser = parse_address)]
     pub(crate) listen: Vec<SocketAddr>,
     /// Where to serve TURN over TLS
     #[arg(
@@ -92,7 +88,8 @@ pub(crate) struct RelayServe {
         env = "WARREN_TLS",
         value_name = "ADDR:PORT",
         value_delimiter = ',',
-        requires = "certificate"
+        requires = "certificate",
+        value_parser = parse_address
     )]
     pub(crate) tls: Vec<SocketAddr>,
     /// Certificate chain for --tls, PEM; read again when it changes
@@ -118,8 +115,9 @@ pub(crate) struct RelayServe {
     /// E-mail address for the ACME account
     #[arg(long, env = "WARREN_ACME_EMAIL", value_name = "ADDRESS", requires = "acme")]
     pub(crate) acme_email: Option<String>,
-    /// Address of relayed ports as peers see it, one of each family [default: this host's own]
-    #[arg(long, env = "WARREN_PUBLIC_IP", value_name = "IP", value_delimiter = ',')]
+    /// Address of this relay as others see it, one of each family [default: this host's own]
+    #[arg(long, env = "WARREN_PUBLIC_IP", value_name = "IP", value_delimiter = ',',
+          value_parser = parse_public_ip)]
     pub(crate) public_ip: Vec<IpAddr>,
     /// Relayed ports
     #[arg(long, env = "WARREN_PORTS", value_name = "FIRST-LAST", default_value = "49152-65535",
@@ -141,16 +139,16 @@ pub(crate) struct RelayServe {
     /// The most bytes a second of one credential [default: any number]
     #[arg(long, env = "WARREN_USER_BANDWIDTH", value_name = "BYTES")]
     pub(crate) user_bandwidth: Option<NonZeroU64>,
-    /// The longest time between two refreshes of an allocation
+    /// The longest time between two refreshes of an allocation; 10m at least
     #[arg(long, env = "WARREN_MAX_LIFETIME", value_name = "DURATION", default_value = "1h",
-          value_parser = parse_short_duration)]
+          value_parser = parse_lifetime)]
     pub(crate) max_lifetime: Duration,
     /// How long a drain may take
     #[arg(long, env = "WARREN_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10m",
           value_parser = parse_short_duration)]
     pub(crate) drain_timeout: Duration,
     /// Serve Prometheus metrics, /healthz and /readyz there, by HTTP
-    #[arg(long, env = "WARREN_METRICS", value_name = "ADDR:PORT")]
+    #[arg(long, env = "WARREN_METRICS", value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) metrics: Option<SocketAddr>,
     /// Make credentials for who says this token: POST /credentials?id=ID&ttl=SECONDS at --metrics
     #[arg(
@@ -184,6 +182,39 @@ fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     bounds.ok_or_else(|| format!("'{text}' is no range of ports: use e.g. 49152-65535"))
 }
 
+fn parse_pin(text: &str) -> Result<Pin, String> {
+    text.trim().parse().map_err(|_| {
+        format!(
+            "'{text}' is no pin: copy the whole one that `warren admin relays create` has printed"
+        )
+    })
+}
+
+pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("'{text}' is no address with a port: use e.g. 0.0.0.0:3478 or [::]:3478")
+    })
+}
+
+fn parse_public_ip(text: &str) -> Result<IpAddr, String> {
+    let ip: IpAddr = text.parse().map_err(|_| format!("'{text}' is no IP address"))?;
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Err(format!("nobody can send to {ip}: give the address that others see"));
+    }
+    Ok(ip)
+}
+
+/// Clients that ask for less get so much (RFC 8656 §7.2).
+const LEAST_LIFETIME: Duration = Duration::from_secs(600);
+
+fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = parse_short_duration(text)?;
+    if lifetime < LEAST_LIFETIME {
+        return Err("every client may have 10 minutes (RFC 8656): give 10m or more".to_owned());
+    }
+    Ok(lifetime)
+}
+
 fn parse_name(text: &str) -> Result<String, String> {
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -214,6 +245,20 @@ mod tests {
         for text in ["", "1", "0-5", "9-5", "1-65536", "a-b"] {
             assert!(parse_ports(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_refused_says_what_to_give() {
+        let pin = parse_pin("abc").unwrap_err();
+        assert!(pin.contains("relays create") && !pin.contains("join link"), "{pin}");
+        assert!(parse_address("127.0.0.1").unwrap_err().contains("0.0.0.0:3478"));
+        assert!(parse_address("1").is_err() && parse_address("[::1]:1").is_ok());
+        for ip in ["0.0.0.0", "::", "224.0.0.1", "me"] {
+            assert!(parse_public_ip(ip).is_err(), "{ip}");
+        }
+        assert_eq!(parse_public_ip("10.1.2.3"), Ok(IpAddr::from([10, 1, 2, 3])));
+        assert!(parse_lifetime("5").is_err() && parse_lifetime("599s").is_err());
+        assert_eq!(parse_lifetime("10m"), Ok(LEAST_LIFETIME));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::Role;
 
@@ -18,9 +19,11 @@ pub(super) struct Unit {
     pub(super) program: PathBuf,
     /// For the service's command.
     pub(super) args: Vec<String>,
-    /// The node's folder, where it isn't the usual one.
+    /// The node's or relay's folder, where it isn't the usual one.
     pub(super) state: Option<PathBuf>,
     pub(super) config: Option<PathBuf>,
+    /// How long it goes on after it was told to stop.
+    pub(super) drain: Duration,
 }
 
 /// The unit's file name.
@@ -42,6 +45,8 @@ impl Unit {
         let description = match self.role {
             Role::Node => "Warren node: this device's place in its mesh",
             Role::Broker => "Warren broker: where the devices of a mesh find each other",
+            Role::Relay => "Warren relay: a STUN and TURN server",
+            Role::PairRelay => "Warren pair relay: joins two UDP programs by a GUID",
         };
         format!(
             "[Unit]\n\
@@ -52,13 +57,14 @@ impl Unit {
              \n\
              [Service]\n\
              Type=exec\n\
-             {}{}{}{HARDENED}\
+             {}{}{}TimeoutStopSec={}\n{HARDENED}\
              \n\
              [Install]\n\
              WantedBy=multi-user.target\n",
             self.commands(),
             self.folders(),
             self.rights(),
+            (self.drain + STOPPING).as_secs(),
         )
     }
 
@@ -67,6 +73,8 @@ impl Unit {
         let subcommand = match self.role {
             Role::Node => "node",
             Role::Broker => "serve",
+            Role::Relay => "relay",
+            Role::PairRelay => "pair-relay",
         };
         let mut text = format!("ExecStart={program} {subcommand}");
         for arg in &self.args {
@@ -102,7 +110,7 @@ impl Unit {
             set("WARREN_CONFIG", config);
         }
         match self.role {
-            Role::Node => set("WARREN_STATE", &folder),
+            Role::Node | Role::Relay | Role::PairRelay => set("WARREN_STATE", &folder),
             // The data folder is the broker's alone; the group reaches the socket through /run.
             Role::Broker => {
                 let run = named("warren-broker", self.instance.as_deref());
@@ -133,16 +141,25 @@ impl Unit {
                  PrivateUsers=no\n\
                  SupplementaryGroups=warren\n"
             }
+            // Secrets and keys are in files that only root can read.
+            Role::Relay | Role::PairRelay => {
+                "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n\
+                 AmbientCapabilities=\n\
+                 PrivateDevices=yes\n\
+                 ProtectHostname=yes\n"
+            }
         }
     }
 }
+
+/// How long anything takes to stop that has nothing to wait for.
+const STOPPING: Duration = Duration::from_secs(15);
 
 /// Of every role.
 const HARDENED: &str = "\
 Restart=always
 RestartSec=2
 KillSignal=SIGTERM
-TimeoutStopSec=15
 LimitNOFILE=1048576
 UMask=0077
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
@@ -170,6 +187,8 @@ fn role_name(role: Role) -> &'static str {
     match role {
         Role::Node => "node",
         Role::Broker => "broker",
+        Role::Relay => "relay",
+        Role::PairRelay => "pair-relay",
     }
 }
 
@@ -207,6 +226,7 @@ mod tests {
             args: args.iter().map(ToString::to_string).collect(),
             state: None,
             config: None,
+            drain: Duration::ZERO,
         }
     }
 
@@ -250,9 +270,22 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_has_the_time_to_drain() {
+        let mut relay = unit(Role::Relay, "/bin/true", &["--drain-timeout", "10m"]);
+        relay.drain = Duration::from_secs(600);
+        let text = relay.text();
+        assert!(text.contains("ExecStart=/bin/true relay --drain-timeout 10m\n"), "{text}");
+        assert!(text.contains("\nTimeoutStopSec=615\n"), "{text}");
+        assert!(text.contains("Environment=WARREN_STATE=/var/lib/warren/relay\n"), "{text}");
+        assert_eq!(unit(Role::PairRelay, "/bin/true", &[]).name(), "warren-pair-relay.service");
+        let text = unit(Role::Node, "/bin/true", &[]).text();
+        assert!(text.contains("\nTimeoutStopSec=15\n"), "{text}");
+    }
+
+    #[test]
     fn systemd_finds_nothing_wrong_with_the_units() {
         let folder = tempfile::tempdir().unwrap();
-        for role in [Role::Node, Role::Broker] {
+        for role in [Role::Node, Role::Broker, Role::Relay, Role::PairRelay] {
             let unit = unit(role, "/bin/true", &[]);
             assert!(unit.text().contains("\nProtectKernelTunables=yes\n"));
             let path = folder.path().join(unit.name());
