@@ -20,6 +20,8 @@ mod node;
 #[cfg(feature = "relay")]
 mod relay;
 mod service;
+#[cfg(feature = "broker")]
+mod sign_in;
 #[cfg(feature = "relay")]
 mod turn;
 pub(crate) mod values;
@@ -50,6 +52,8 @@ pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up, WhyHere}
 #[cfg(feature = "relay")]
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 pub(crate) use service::{Role, Service, ServiceInstall};
+#[cfg(feature = "broker")]
+pub(crate) use sign_in::SingleSignOn;
 #[cfg(feature = "relay")]
 pub(crate) use turn::{Relay, RelayCommand, RelayServe};
 

@@ -1,13 +1,15 @@
 //! `warren serve`.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use warren_broker::{AcmeConfig, DeviceLimit, RelayRuntime, ServeConfig, SetLogFilter, TlsMode};
+use warren_broker::{
+    AcmeConfig, DeviceLimit, OidcConfig, RelayRuntime, ServeConfig, SetLogFilter, TlsMode,
+};
 
-use crate::cli::{Serve, Tls};
+use crate::cli::{Serve, SingleSignOn, Tls};
 use crate::folder;
 use crate::logging::SetFilter;
 use crate::output::Usage;
@@ -30,6 +32,37 @@ fn relay(_unwanted: bool) -> Option<Arc<dyn RelayRuntime>> {
     None
 }
 
+/// All of it or nothing.
+fn oidc(args: SingleSignOn) -> anyhow::Result<Option<OidcConfig>> {
+    let secret = secret(args.oidc_client_secret, args.oidc_client_secret_file.as_deref())?;
+    let is_wanted = args.oidc_client_id.is_some() || secret.is_some();
+    let Some(issuer) = args.oidc_issuer else {
+        if is_wanted {
+            return Err(Usage("give --oidc-issuer URL, too".to_owned()).into());
+        }
+        return Ok(None);
+    };
+    let lacks = |what: &str| Usage(format!("--oidc-issuer needs {what}, too"));
+    Ok(Some(OidcConfig {
+        issuer,
+        client_id: args.oidc_client_id.ok_or_else(|| lacks("--oidc-client-id"))?,
+        client_secret: secret
+            .ok_or_else(|| lacks("--oidc-client-secret or --oidc-client-secret-file"))?,
+        name: args.oidc_name,
+        domains: args.oidc_domain,
+        newcomers: args.oidc_new_users,
+        authority: args.oidc_ca,
+    }))
+}
+
+/// A secret, or the one that a file has.
+fn secret(given: Option<String>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(path) = file else { return Ok(given) };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("can't read the secret in {}", path.display()))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
 pub(crate) async fn serve(args: Serve, set_log_filter: SetFilter) -> anyhow::Result<()> {
     let mut config = ServeConfig::new(data_folder(args.data)?);
     config.listen = args.listen;
@@ -42,6 +75,7 @@ pub(crate) async fn serve(args: Serve, set_log_filter: SetFilter) -> anyhow::Res
     config.relay = relay(args.no_relay);
     config.set_log_filter = Some(SetLogFilter(set_log_filter));
     config.webhook_targets = args.allow_webhook;
+    config.oidc = oidc(args.single_sign_on)?;
     config.max_devices = DeviceLimit(args.max_devices);
     // Under a service manager the journal would keep the secret.
     config.first_link = std::io::stdout().is_terminal();

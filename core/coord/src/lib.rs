@@ -72,9 +72,9 @@ pub use people::{
     InvalidRole, InvalidScope, Invitation, InvitationCreated, InvitationRecord, LinkCreated,
     LinkPurpose, LinkRecord, Member, MembershipRecord, NewApiToken, NewInvitation, NewUser,
     PasswordHash, People, PeopleChange, PeopleSnapshot, Proof, Right, Role, SESSION_IDLE,
-    SESSION_LIFETIME, Scope, SignInMethod, SignInStep, SignInThrottle, SignedIn, Standing,
-    TokenGrant, TokenReach, TotpRecord, UserEdit, UserRecord, WebSessionCreated, WebSessionRecord,
-    check_password, may, right_for_role,
+    SESSION_LIFETIME, Scope, SignInMethod, SignInStep, SignInThrottle, SignedIn, SsoBegun,
+    SsoPurpose, SsoReturned, SsoVisits, Standing, TokenGrant, TokenReach, TotpRecord, UserEdit,
+    UserRecord, Vouched, WebSessionCreated, WebSessionRecord, check_password, may, right_for_role,
 };
 pub use pool::RelayPool;
 pub use refused::Refused;

@@ -12,8 +12,9 @@
 //! ```text
 //! password:  right_password(e-mail) -> hash, checked by the shell
 //!            -> handle_password -> Proof, or SecondFactor(secret) -> handle_code -> Proof
-//! provider:  handle_identity -> Proof
 //! Proof      -> prepare_sign_in -> session
+//! provider:  SsoVisits::begin -> (he goes there and comes back) -> SsoVisits::finish
+//!            -> Vouched, checked by the shell -> prepare_single_sign_on -> session
 //! ```
 
 mod activity;
@@ -28,6 +29,7 @@ mod record;
 mod right;
 mod session;
 mod sign_in;
+mod single_sign_on;
 mod throttle;
 mod token;
 mod totp;
@@ -58,6 +60,7 @@ pub use self::right::{
 };
 pub use self::session::{ClientInfo, SESSION_IDLE, SESSION_LIFETIME, SignedIn, WebSessionCreated};
 pub use self::sign_in::{Proof, SignInStep};
+pub use self::single_sign_on::{SsoBegun, SsoPurpose, SsoReturned, SsoVisits, Vouched};
 pub use self::throttle::SignInThrottle;
 pub use self::token::{ApiTokenCreated, NewApiToken, TokenGrant};
 pub use self::user::{NewUser, UserEdit};

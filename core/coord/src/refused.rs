@@ -127,12 +127,18 @@ pub enum Refused {
     /// The broker would be left without an operator.
     #[error("the broker needs an operator; make somebody else an operator first")]
     LastOperator,
-    /// Nobody at that provider may sign in so.
+    /// No user has this identity, and nothing lets him become one.
     #[error(
-        "no user belongs to this identity; sign in with your password and link it in your profile, \
-         or ask for an invitation"
+        "no user here belongs to this identity, and nobody has invited it; ask an owner of your \
+         account for an invitation"
     )]
     IdentityUnknown,
+    /// The user with the identity's e-mail address has not linked it, and he alone may.
+    #[error(
+        "there is a user with your e-mail address who has not linked this identity; sign in as he \
+         does otherwise, and link it in your profile"
+    )]
+    IdentityNotLinked,
 }
 
 impl Refused {
@@ -160,9 +166,11 @@ impl Refused {
             | Self::EmailTaken(_)
             | Self::LastOwner
             | Self::LastOperator => ErrorCode::Conflict,
-            Self::SignInFailed | Self::CodeWrong | Self::TookTooLong | Self::IdentityUnknown => {
-                ErrorCode::SignInFailed
-            }
+            Self::SignInFailed
+            | Self::CodeWrong
+            | Self::TookTooLong
+            | Self::IdentityUnknown
+            | Self::IdentityNotLinked => ErrorCode::SignInFailed,
             Self::UserSuspended | Self::AccountSuspended => ErrorCode::Suspended,
             Self::NotYourDevice | Self::Forbidden => ErrorCode::Forbidden,
             Self::LinkInvalid => ErrorCode::LinkInvalid,

@@ -27,6 +27,7 @@ use crate::embedded::{RelayPlan, RelayRuntime, RunningRelay};
 use crate::first_start::FirstStart;
 use crate::join_requests::JoinRequests;
 use crate::members;
+use crate::oidc::{self, Oidc};
 use crate::people::PeopleHandle;
 use crate::portal;
 use crate::problems::problems;
@@ -63,6 +64,8 @@ pub(crate) struct Broker {
     pub(crate) set_log_filter: Option<SetLogFilter>,
     /// What messages to webhooks are sent with.
     pub(crate) webhooks: webhooks::Sender,
+    /// Who vouches for people besides their passwords.
+    pub(crate) oidc: Option<Arc<Oidc>>,
 }
 
 impl Broker {
@@ -108,8 +111,14 @@ impl Broker {
             devices: count(warren_coord::Account::device_count),
             online: count(warren_coord::Account::session_count),
             pins: self.pins(),
-            problems: self.problems.clone(),
+            problems: self.problems(),
         }
+    }
+
+    /// What is wrong, for the operator.
+    fn problems(&self) -> Vec<String> {
+        let oidc = self.oidc.as_ref().and_then(|oidc| oidc.problem());
+        self.problems.iter().cloned().chain(oidc).collect()
     }
 
     /// The pins of the own CA.
@@ -278,6 +287,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     }
     let admin = AdminServer::bind(&config.admin_socket())?;
     let identity = tls.identity(&url);
+    let oidc = config.oidc.clone().map(|config| Oidc::new(config, &url)).transpose()?;
     let broker = Arc::new(Broker {
         accounts: accounts.clone(),
         relays: relays.clone(),
@@ -293,6 +303,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         join_requests: Arc::default(),
         set_log_filter: config.set_log_filter.clone(),
         webhooks: webhooks::Sender::new(Targets(config.webhook_targets.clone()))?,
+        oidc: oidc.map(Arc::new),
     });
     let first = FirstStart::prepare(&broker, config.first_link).await?;
     let connections = config.limits.connections.min(room);
@@ -364,6 +375,11 @@ impl Running {
         &self.first
     }
 
+    /// Where the provider of single sign-on is to send people back to, if there is one.
+    pub fn sso_redirect(&self) -> Option<&str> {
+        self.broker.oidc.as_ref().map(|oidc| oidc.redirect())
+    }
+
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.broker.data.path().to_owned()
@@ -383,6 +399,8 @@ impl Running {
         let pruning = tokio::spawn(prune::keep_pruning(self.broker.clone(), self.stop.subscribe()));
         let webhooks =
             tokio::spawn(webhooks::keep_sending(self.broker.clone(), self.stop.subscribe()));
+        let provider =
+            tokio::spawn(oidc::keep_ready(self.broker.oidc.clone(), self.stop.subscribe()));
         let asking =
             tokio::spawn(probe::keep_asking(self.broker.relays.clone(), self.stop.subscribe()));
         let failed = self.relay.as_ref().map(|relay| relay.running.failed());
@@ -411,6 +429,7 @@ impl Running {
         let _ = members.await;
         let _ = pruning.await;
         let _ = webhooks.await;
+        let _ = provider.await;
         if let Some(telling) = telling {
             let _ = telling.await;
         }

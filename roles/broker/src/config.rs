@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::embedded::RelayRuntime;
+use crate::oidc::OidcConfig;
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -66,6 +67,8 @@ pub struct ServeConfig {
     pub max_devices: DeviceLimit,
     /// Where webhooks may lead besides the internet, also without TLS.
     pub webhook_targets: Vec<IpNet>,
+    /// Who vouches for people besides their passwords. `None`: nobody.
+    pub oidc: Option<OidcConfig>,
     /// What relays for accounts that have named no relay of their own. `None`: nothing.
     pub relay: Option<Arc<dyn RelayRuntime>>,
     /// Changes what is logged, as the admin socket asks. `None`: it can't be changed.
@@ -91,6 +94,7 @@ impl ServeConfig {
             first_link: true,
             max_devices: DeviceLimit::DEFAULT,
             webhook_targets: Vec::new(),
+            oidc: None,
             relay: None,
             set_log_filter: None,
             limits: Limits::default(),
@@ -159,6 +163,9 @@ impl ServeConfig {
                     "--tls acme needs a domain in --public-url, not '{host}'"
                 );
             }
+        }
+        if let Some(oidc) = &self.oidc {
+            oidc.check()?;
         }
         if let Some(suffix) = &self.dns_suffix {
             let label = |label: &str| label.parse::<warren_proto::DeviceName>().is_ok();

@@ -18,6 +18,7 @@ mod first_start;
 mod fixture;
 mod join_requests;
 mod members;
+mod oidc;
 mod outbox;
 mod people;
 mod portal;
@@ -42,6 +43,7 @@ pub use config::{
 };
 pub use embedded::{RelayConnection, RelayPlan, RelayRuntime, RunningRelay, Starting};
 pub use first_start::FirstStart;
+pub use oidc::OidcConfig;
 
 pub use warren_coord::DeviceLimit;
 pub use warren_tls::AcmeConfig;
@@ -66,6 +68,9 @@ fn greeting(running: &Running) -> String {
     }
     if let [first, ..] = running.stun_public().as_slice() {
         text.push_str(&format!("STUN at {first}\n"));
+    }
+    if let Some(redirect) = running.sso_redirect() {
+        text.push_str(&format!("Single sign-on; redirect URI for the provider: {redirect}\n"));
     }
     for problem in running.problems() {
         text.push_str(&format!("\nProblem: {problem}.\n"));

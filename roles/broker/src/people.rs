@@ -11,6 +11,7 @@
 mod grant;
 mod hasher;
 mod sign_in;
+mod single_sign_on;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -19,6 +20,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, mpsc, watch};
 use tracing::{error, warn};
 use warren_coord::{
     By, Ctx, HOUSEKEEPING_INTERVAL, People, PeopleChange, Prepared, Refused, SignInThrottle,
+    SsoVisits,
 };
 use warren_proto::AccountId;
 use warren_store::{Store, StoreError};
@@ -33,6 +35,7 @@ pub(crate) use grant::{Grant, Holder};
 pub(crate) struct PeopleHandle {
     state: Mutex<People>,
     throttle: Mutex<SignInThrottle>,
+    visits: Mutex<SsoVisits>,
     hasher: Hasher,
     /// Durable changes take turns.
     turn: Arc<AsyncMutex<()>>,
@@ -54,6 +57,7 @@ impl PeopleHandle {
         Ok(Arc::new(Self {
             state: Mutex::new(people),
             throttle: Mutex::default(),
+            visits: Mutex::default(),
             hasher,
             turn: Arc::default(),
             store,

@@ -27,6 +27,7 @@ mod reference;
 mod relays;
 mod settings;
 mod sign_in;
+mod single_sign_on;
 mod tenant;
 mod tokens;
 mod users;
@@ -49,6 +50,7 @@ use warren_web::{Layout, Shield, assets, finish, takes_gzip};
 use crate::api::problem::Failure;
 use crate::broker::Broker;
 use crate::config::{HTTPS_PORT, Limits, PublicUrl};
+use crate::oidc::CALLBACK;
 use answer::{Answer, Oops, page, to};
 use browser::Browser;
 use viewer::Viewer;
@@ -65,6 +67,11 @@ pub(crate) struct Portal {
 }
 
 impl Portal {
+    /// What people call who vouches for them, where somebody does.
+    fn sso(&self) -> Option<String> {
+        self.broker.oidc.as_ref().map(|oidc| oidc.name())
+    }
+
     /// What a device's owner is called; nothing where it has none.
     fn owner(&self, device: &warren_coord::DeviceView) -> String {
         let Some(owner) = device.owner else { return String::new() };
@@ -110,6 +117,8 @@ fn strangers() -> Router<Arc<Portal>> {
     Router::new()
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
         .route("/sign-in/code", post(sign_in::code))
+        .route("/sign-in/sso", post(single_sign_on::begin))
+        .route(CALLBACK, get(single_sign_on::finish))
         .route("/set-up", get(links::set_up).post(links::set_up_with))
         .route("/set-up/operator", post(links::create_operator))
         .route("/invitation", get(links::invitation).post(links::invitation_with))
@@ -136,6 +145,8 @@ fn persons() -> Router<Arc<Portal>> {
         .route("/profile/totp", get(profile::begin_totp).post(profile::confirm_totp))
         .route("/profile/totp/off", post(profile::end_totp))
         .route("/profile/recovery-codes", post(profile::new_codes))
+        .route("/profile/sso/link", post(single_sign_on::link))
+        .route("/profile/sso/unlink", post(single_sign_on::unlink))
         .route("/profile/sessions/end", post(profile::end_sessions))
         .route("/profile/sessions/{session}/end", post(profile::end_session))
 }

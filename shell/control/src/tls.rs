@@ -49,6 +49,24 @@ impl Tls {
         Ok(Self { config: Arc::new(config), matched })
     }
 
+    /// A client that believes the system's authorities and, besides, these.
+    ///
+    /// # Errors
+    /// TLS can't be set up, or one of them is no certificate.
+    pub fn with_authorities(
+        extra: Vec<CertificateDer<'static>>,
+        alpn: &[u8],
+    ) -> Result<Self, rustls::Error> {
+        let mut roots = system_roots();
+        for authority in extra {
+            roots.add(authority)?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = config_with(provider.clone(), believing(roots, provider)?)?;
+        config.alpn_protocols = vec![alpn.to_vec()];
+        Ok(Self { config: Arc::new(config), matched: Arc::default() })
+    }
+
     /// A client for a broker of which nothing is known but its URL: it believes the system's
     /// authorities, or else whoever answers, and then [`Tls::matched`] tells his pin. What he says
     /// is worth something only when people have compared a code that is bound to that pin.
@@ -58,10 +76,7 @@ impl Tls {
     pub fn first_contact() -> Result<Self, rustls::Error> {
         let matched = Arc::new(OnceLock::new());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let known =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(system_roots()), provider.clone())
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let known = believing(system_roots(), provider.clone())?;
         let anybody = PinVerifier {
             pins: Pins::default(),
             provider: Arc::clone(&provider),
@@ -87,10 +102,7 @@ impl Tls {
 fn client_config(pins: &Pins, matched: &Arc<OnceLock<Pin>>) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = if pins.0.is_empty() {
-        let roots = Arc::new(system_roots());
-        WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?
+        believing(system_roots(), Arc::clone(&provider))?
     } else {
         Arc::new(PinVerifier {
             pins: pins.clone(),
@@ -99,6 +111,15 @@ fn client_config(pins: &Pins, matched: &Arc<OnceLock<Pin>>) -> Result<ClientConf
         })
     };
     config_with(provider, verifier)
+}
+
+fn believing(
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))
 }
 
 fn config_with(

@@ -54,6 +54,18 @@ impl Browser {
         Ok(Self { chromium, node, modules })
     }
 
+    /// Node itself, for what is no script for the browser.
+    #[must_use]
+    pub fn node(&self) -> &Path {
+        &self.node
+    }
+
+    /// The folder from which Node finds the packages of package.json.
+    #[must_use]
+    pub fn modules(&self) -> &Path {
+        &self.modules
+    }
+
     /// The run of a script: a module whose default export is an async function.
     pub fn script(&self, script: impl Into<PathBuf>) -> Job {
         Job {

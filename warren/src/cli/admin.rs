@@ -92,6 +92,8 @@ pub(crate) struct Serve {
     /// E-mail address for the ACME account
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) acme_email: Option<String>,
+    #[command(flatten)]
+    pub(crate) single_sign_on: super::SingleSignOn,
 }
 
 #[derive(Debug, Args)]

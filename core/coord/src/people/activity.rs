@@ -145,6 +145,10 @@ fn user_action(old: Option<&UserRecord>, new: &UserRecord) -> &'static str {
     if old.password != new.password {
         return "user.password-changed";
     }
+    if old.identities != new.identities {
+        let is_more = new.identities.len() > old.identities.len();
+        return if is_more { "user.identity-linked" } else { "user.identity-unlinked" };
+    }
     match (&old.totp, &new.totp) {
         (None, Some(_)) => "user.second-factor-added",
         (Some(_), None) => "user.second-factor-removed",

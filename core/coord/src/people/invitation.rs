@@ -8,7 +8,7 @@ use super::right::right_for_role;
 use super::session::{ClientInfo, WebSessionCreated};
 use super::{
     Asker, Email, InvitationRecord, MembershipRecord, NewUser, People, PeopleChange, Role,
-    SignInMethod,
+    SignInMethod, UserRecord,
 };
 use crate::secret::secret_text;
 use crate::{Ctx, Prepared, Refused, SecretHash, UnixTime};
@@ -162,7 +162,17 @@ impl People {
         ctx: &Ctx,
     ) -> Result<Prepared<AccountId, PeopleChange>, Refused> {
         let invitation = self.good_invitation(secret, ctx.unix_time())?;
-        let user = self.known(user)?;
+        let changes = self.accepting(invitation, self.known(user)?, ctx)?;
+        Ok(Prepared { changes, reply: invitation.account })
+    }
+
+    /// What becomes of an invitation and of the user who accepts it.
+    pub(super) fn accepting(
+        &self,
+        invitation: &InvitationRecord,
+        user: &UserRecord,
+        ctx: &Ctx,
+    ) -> Result<Vec<PeopleChange>, Refused> {
         if invitation.email.as_ref().is_some_and(|email| *email != user.email) {
             return Err(Refused::LinkInvalid);
         }
@@ -178,7 +188,7 @@ impl People {
                 created: ctx.unix_time(),
             }));
         }
-        Ok(Prepared { changes, reply: invitation.account })
+        Ok(changes)
     }
 
     /// Somebody who is no user yet accepts an invitation, becomes one and is signed in.
@@ -215,7 +225,11 @@ impl People {
         Ok(Prepared { changes, reply })
     }
 
-    fn good_invitation(&self, secret: &str, now: UnixTime) -> Result<&InvitationRecord, Refused> {
+    pub(super) fn good_invitation(
+        &self,
+        secret: &str,
+        now: UnixTime,
+    ) -> Result<&InvitationRecord, Refused> {
         let id = self.index.invitation_by_hash.get(&SecretHash::of(secret));
         id.and_then(|id| self.invitations.get(id))
             .filter(|invitation| invitation.expires > now)

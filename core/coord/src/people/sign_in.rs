@@ -1,4 +1,4 @@
-//! Showing who one is: password, second factor, OpenID provider.
+//! Showing who one is: password and second factor.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -7,8 +7,7 @@ use warren_proto::{UserId, WebSessionId};
 
 use super::session::{ClientInfo, WebSessionCreated};
 use super::{
-    Email, Identity, NewUser, PasswordHash, People, PeopleChange, SignInMethod, TotpRecord,
-    UserRecord, totp,
+    Email, PasswordHash, People, PeopleChange, SignInMethod, TotpRecord, UserRecord, totp,
 };
 use crate::limit::Bucket;
 use crate::secret::secret_text;
@@ -182,54 +181,6 @@ impl People {
         Ok((SignInMethod::PasswordAndCode, Spent::Step(step)))
     }
 
-    /// Finds the user of an identity that an OpenID provider has vouched for.
-    ///
-    /// # Errors
-    /// [`Refused::IdentityUnknown`] or [`Refused::UserSuspended`].
-    pub fn handle_identity(&self, identity: &Identity) -> Result<Proof, Refused> {
-        let user = self.index.user_by_identity.get(identity).and_then(|id| self.users.get(id));
-        let user = user.ok_or(Refused::IdentityUnknown)?;
-        if user.suspended {
-            return Err(Refused::UserSuspended);
-        }
-        Ok(oidc_proof(user.id))
-    }
-
-    /// Takes in somebody whom an OpenID provider vouches for and whose identity is unknown. A user
-    /// with that address is his, if that user has no password: otherwise whoever made the user
-    /// could wait for the owner of the address (he signs in with the password and links it
-    /// himself). Nobody has it: a new user, if `create`.
-    ///
-    /// The provider must have verified the address, and be trusted with its domain.
-    ///
-    /// # Errors
-    /// [`Refused::IdentityUnknown`] or [`Refused::UserSuspended`].
-    pub fn prepare_identity(
-        &self,
-        identity: Identity,
-        email: &Email,
-        name: &str,
-        create: bool,
-        ctx: &Ctx,
-    ) -> Result<Prepared<Proof, PeopleChange>, Refused> {
-        let mut user = match self.user_with_email(email) {
-            Some(user) if user.password.is_none() && !user.suspended => user.clone(),
-            Some(user) if user.suspended => return Err(Refused::UserSuspended),
-            Some(_) => return Err(Refused::IdentityUnknown),
-            None if create => {
-                let (email, name) = (email.clone(), name.to_owned());
-                self.new_user(NewUser { email, name, password: None, operator: false }, ctx)?
-            }
-            None => return Err(Refused::IdentityUnknown),
-        };
-        if self.index.user_by_identity.contains_key(&identity) {
-            return Err(Refused::IdentityUnknown);
-        }
-        user.identities.insert(identity);
-        let reply = oidc_proof(user.id);
-        Ok(Prepared { changes: vec![PeopleChange::User(user)], reply })
-    }
-
     /// Signs somebody in: a new session, in place of the one (`previous`) that the browser had.
     ///
     /// # Errors
@@ -255,15 +206,22 @@ impl People {
         if after != *user {
             changes.push(PeopleChange::User(after));
         }
-        let previous = previous.filter(|id| self.sessions.contains_key(id));
-        changes.extend(previous.map(PeopleChange::SessionRemoved));
-        let oldest = self.oldest_sessions(user.id);
-        changes.extend(
-            oldest.filter(|it| previous.map(PeopleChange::SessionRemoved).as_ref() != Some(it)),
-        );
+        changes.extend(self.room_for_session(user.id, previous));
         let (session, reply) = self.new_session(user.id, proof.method, client, ctx);
         changes.push(PeopleChange::Session(session));
         Ok(Prepared { changes, reply })
+    }
+
+    /// What ends for a new session of a user: the one that the browser had, and his oldest.
+    pub(super) fn room_for_session(
+        &self,
+        user: UserId,
+        previous: Option<WebSessionId>,
+    ) -> Vec<PeopleChange> {
+        let previous = previous.filter(|id| self.sessions.contains_key(id));
+        let previous = previous.map(PeopleChange::SessionRemoved);
+        let oldest = self.oldest_sessions(user).filter(|it| Some(it) != previous.as_ref());
+        previous.clone().into_iter().chain(oldest).collect()
     }
 }
 
@@ -292,8 +250,4 @@ fn recovery_code(user: &UserRecord, code: &str) -> Option<SecretHash> {
     let plain: String = code.chars().filter(char::is_ascii_alphanumeric).collect();
     let hash = SecretHash::of(&plain.to_ascii_uppercase());
     user.recovery_codes.contains(&hash).then_some(hash)
-}
-
-fn oidc_proof(user: UserId) -> Proof {
-    Proof { user, method: SignInMethod::Oidc, spent: Spent::Nothing, password: None }
 }

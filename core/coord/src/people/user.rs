@@ -154,14 +154,17 @@ impl People {
     /// Links an identity at an OpenID provider to a user who is signed in.
     ///
     /// # Errors
-    /// [`Refused::NotFound`], or [`Refused::Invalid`] when it is another user's.
+    /// [`Refused::NotFound`], [`Refused::UserSuspended`], or [`Refused::Conflict`] when it is another user's.
     pub fn prepare_link_identity(
         &self,
         user: UserId,
         identity: Identity,
     ) -> Result<Prepared<(), PeopleChange>, Refused> {
+        if self.known(user)?.suspended {
+            return Err(Refused::UserSuspended);
+        }
         if self.index.user_by_identity.get(&identity).is_some_and(|other| *other != user) {
-            return Err(Refused::Invalid("this identity belongs to another user"));
+            return Err(Refused::Conflict("this identity belongs to another user"));
         }
         let mut record = self.known(user)?.clone();
         let is_new = record.identities.insert(identity);

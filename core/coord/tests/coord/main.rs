@@ -12,5 +12,6 @@ mod people;
 mod people_invariants;
 mod relays;
 mod sessions;
+mod single_sign_on;
 mod webhooks;
 mod world;

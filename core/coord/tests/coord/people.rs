@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use warren_coord::{
-    Asker, ClientInfo, Ctx, Email, Identity, LeaseEpoch, LinkPurpose, NewApiToken, NewInvitation,
-    NewUser, PasswordHash, People, PeopleChange, PeopleSnapshot, Prepared, Proof, Refused, Right,
-    Role, SESSION_IDLE, SESSION_LIFETIME, Scope, SignInMethod, SignInStep, Standing, TokenReach,
+    Asker, ClientInfo, Ctx, Email, LeaseEpoch, LinkPurpose, NewApiToken, NewInvitation, NewUser,
+    PasswordHash, People, PeopleChange, PeopleSnapshot, Prepared, Proof, Refused, Right, Role,
+    SESSION_IDLE, SESSION_LIFETIME, Scope, SignInMethod, SignInStep, Standing, TokenReach,
     UnixTime, UserEdit, WebSessionCreated,
 };
 use warren_proto::{AccountId, UserId};
@@ -595,43 +595,6 @@ fn a_token_is_worth_what_its_creator_may_and_its_scopes_say() {
     assert!(village.people.token(&created.secret, now).is_none(), "expired");
     let foreign = village.people.prepare_remove_token(TokenReach::Account(OFFICE), created.id);
     assert_eq!(foreign.unwrap_err(), Refused::NotFound("API token"));
-}
-
-#[test]
-fn a_provider_signs_in_whom_it_knows_and_takes_over_nobody() {
-    let mut village = Village::new();
-    let bob = village.user("bob@example.org", false);
-    let identity = |subject: &str| Identity {
-        issuer: "https://id.example.org".to_owned(),
-        subject: subject.to_owned(),
-    };
-    assert_eq!(
-        village.people.handle_identity(&identity("1")).unwrap_err(),
-        Refused::IdentityUnknown
-    );
-    let ctx = village.ctx();
-    let prepare = |people: &People, subject: &str, email: &str, create| {
-        people.prepare_identity(identity(subject), &mail(email), "", create, &ctx)
-    };
-    let taken = prepare(&village.people, "1", "bob@example.org", true).unwrap_err();
-    assert_eq!(taken, Refused::IdentityUnknown, "he has a password: he links it himself");
-    let prepared = village.people.prepare_link_identity(bob, identity("1")).unwrap();
-    village.commit(prepared);
-    let proof = village.people.handle_identity(&identity("1")).unwrap();
-    assert_eq!(proof.user(), bob);
-    village.finish(&proof).unwrap();
-
-    assert!(prepare(&village.people, "2", "eve@example.org", false).is_err());
-    let prepared = prepare(&village.people, "2", "eve@example.org", true).unwrap();
-    let proof = village.commit(prepared);
-    let eve = village.finish(&proof).unwrap().user;
-    assert_eq!(village.people.user(eve).unwrap().email, mail("eve@example.org"));
-    let both = village.people.prepare_link_identity(eve, identity("1")).unwrap_err();
-    assert!(matches!(both, Refused::Invalid(_)));
-    let out = village.people.prepare_unlink_identity(eve, &identity("2")).unwrap_err();
-    assert!(matches!(out, Refused::Invalid(_)), "she has no password");
-    village.edit(eve, UserEdit { suspended: Some(true), ..UserEdit::default() }).unwrap();
-    assert_eq!(village.people.handle_identity(&identity("2")), Err(Refused::UserSuspended));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
-use warren_coord::{Actor, By, ClientInfo, SESSION_LIFETIME};
+use warren_coord::{Actor, By, ClientInfo, SESSION_LIFETIME, SecretHash};
 use warren_proto::WebSessionId;
 use warren_web::cookie::{Jar, Life};
 use warren_web::{Csrf, Fields, Layout, Theme, Toast, Tone, is_same_origin};
@@ -35,6 +35,8 @@ const TOAST_LIFE: u64 = 60;
 #[derive(Debug, Clone)]
 pub(super) struct Browser {
     pub(super) csrf: Csrf,
+    /// The hash of its cookie's secret.
+    pub(super) known_by: SecretHash,
     pub(super) theme: Theme,
     pub(super) toast: Option<Toast>,
     /// Path and query of the page.
@@ -53,10 +55,12 @@ impl Browser {
             Some(_) => None,
             None => Some(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())),
         };
-        let csrf = Csrf::new(secret.or(fresh_visit.as_deref()).unwrap_or_default());
+        let secret = secret.or(fresh_visit.as_deref()).unwrap_or_default();
+        let (csrf, known_by) = (Csrf::new(secret), SecretHash::of(secret));
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
         Self {
             csrf,
+            known_by,
             theme: jar.read(headers, THEME).map(Theme::from_word).unwrap_or_default(),
             toast: jar.read(headers, TOAST).and_then(read_toast),
             path,

@@ -26,6 +26,14 @@ struct Session {
     end: String,
 }
 
+/// Who one is at an OpenID provider.
+struct Identity {
+    /// What the provider is called.
+    at: String,
+    issuer: String,
+    subject: String,
+}
+
 #[derive(Template)]
 #[template(path = "profile.html")]
 struct Page {
@@ -36,6 +44,11 @@ struct Page {
     has_password: bool,
     has_totp: bool,
     codes_left: usize,
+    /// What the provider of single sign-on is called.
+    sso: Option<String>,
+    /// Whether an identity there is linked.
+    is_linked: bool,
+    identities: Vec<Identity>,
     sessions: Vec<Session>,
     name_error: String,
     current_error: String,
@@ -85,8 +98,18 @@ fn render(portal: &Portal, viewer: &Viewer, status: StatusCode, wrong: Wrong) ->
         .people
         .read(|people| people.live_sessions(viewer.user, UnixTime(now)).collect());
     sessions.sort_by_key(|it| (it.id != viewer.session, std::cmp::Reverse(it.last_used)));
+    let oidc = portal.broker.oidc.as_ref();
+    let is_present = |issuer: &str| oidc.is_some_and(|oidc| oidc.issuer() == issuer);
+    let identity = |it: &warren_coord::Identity| Identity {
+        at: portal.sso().filter(|_| is_present(&it.issuer)).unwrap_or_else(|| it.issuer.clone()),
+        issuer: it.issuer.clone(),
+        subject: it.subject.clone(),
+    };
     let form = Page {
         layout: viewer.layout(portal, "Your profile", None),
+        sso: portal.sso(),
+        is_linked: user.identities.iter().any(|it| is_present(&it.issuer)),
+        identities: user.identities.iter().map(identity).collect(),
         email: user.email.to_string(),
         name: user.name,
         is_operator: user.operator,
@@ -209,7 +232,11 @@ pub(super) async fn change_password(
 }
 
 /// Whether a person knows his password; guessing is as slow as at sign-in.
-async fn confirm(portal: &Portal, viewer: &Viewer, password: String) -> Result<(), String> {
+pub(super) async fn confirm(
+    portal: &Portal,
+    viewer: &Viewer,
+    password: String,
+) -> Result<(), String> {
     let people = &portal.broker.people;
     let confirmed = people.confirm_password(viewer.user, password, viewer.source).await;
     confirmed.map_err(|failure| sentence(failure.text()))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
+use http::StatusCode;
 use serde::Deserialize;
 use warren_coord::{Proof, SignInStep, WebSessionCreated};
 use warren_web::Layout;
@@ -22,6 +23,20 @@ struct Page {
     next: String,
     email: String,
     error: String,
+    /// What the provider of single sign-on is called.
+    sso: Option<String>,
+}
+
+/// The sign-in page, with what has kept somebody out.
+pub(super) fn again(
+    portal: &Portal,
+    browser: &Browser,
+    status: StatusCode,
+    next: String,
+    error: String,
+) -> Answer {
+    let (layout, sso) = (browser.bare_layout("Sign in"), portal.sso());
+    page_with(status, &Page { layout, next, email: String::new(), error, sso })
 }
 
 #[derive(Template)]
@@ -53,8 +68,7 @@ pub(super) async fn show(
     if portal.broker.people.read(|people| people.users().next().is_none()) {
         return to("/set-up");
     }
-    let layout = browser.bare_layout("Sign in");
-    page(&Page { layout, next: wish.next, email: String::new(), error: String::new() })
+    again(&portal, &browser, StatusCode::OK, wish.next, String::new())
 }
 
 #[derive(Deserialize)]
@@ -81,7 +95,8 @@ pub(super) async fn sign_in(
         Err(failure) => {
             let layout = visitor.browser.bare_layout("Sign in");
             let error = sentence(failure.text());
-            let form = Page { layout, next: given.next, email: given.email, error };
+            let sso = portal.sso();
+            let form = Page { layout, next: given.next, email: given.email, error, sso };
             page_with(refused_status(&failure), &form)
         }
     }

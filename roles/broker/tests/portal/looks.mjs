@@ -23,7 +23,7 @@ export default async ({ browser, args, picture, require }) => {
     const page = await context.newPage();
     page.on("pageerror", (error) => note(`error ${error}`));
     page.on("console", (message) => {
-      const expected = /status of (404|422)/.test(message.text());
+      const expected = /status of (404|422|503)/.test(message.text());
       if (!expected && ["error", "warning"].includes(message.type())) note(message.text());
     });
     page.on("request", (request) => {
@@ -65,6 +65,10 @@ export default async ({ browser, args, picture, require }) => {
     await stranger.goto(args.url + path);
     await look(stranger, name);
   }
+  await stranger.goto(`${args.url}/sign-in`);
+  await stranger.getByRole("button", { name: "Continue with Example" }).click();
+  await stranger.getByText("doesn't work at the moment", { exact: false }).waitFor();
+  await look(stranger, "sign-in-provider-down");
   await stranger.context().close();
 
   const page = await open(storageState);

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use warren_broker::admin::{NewAccount, NewWebhook};
 use warren_browser::Browser;
 
-use crate::common::broker;
+use crate::common::{TestBroker, broker, config};
 use crate::person::{PASSWORD, Person};
+use crate::provider::{certify, free_port, oidc};
 use crate::world::{POLICY, ask_to_join, furnish};
 
 fn script(name: &str) -> std::path::PathBuf {
@@ -18,7 +19,12 @@ fn script(name: &str) -> std::path::PathBuf {
 /// Opens every page in one of the script's sizes.
 async fn look(size: &str) {
     let browser = Browser::find().unwrap();
-    let (_folder, broker) = broker().await;
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody is there: what people are told then is looked at, too.
+    certify(folder.path());
+    let mut config = config(&folder.path().join("data"));
+    config.oidc = Some(oidc(folder.path(), free_port()));
+    let broker = TestBroker::start_with(config).await;
     let _world = furnish(&broker).await;
     let mut stranger = Person::stranger(&broker).await;
     assert_eq!(stranger.get("/").await.location(), "/sign-in?next=/");

@@ -9,5 +9,7 @@ mod hostile;
 mod looks;
 mod members;
 mod person;
+mod provider;
+mod single_sign_on;
 mod speed;
 mod world;

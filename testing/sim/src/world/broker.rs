@@ -190,6 +190,7 @@ fn refusal(refused: &Refused) -> Down {
         | Refused::LastOwner
         | Refused::LastOperator
         | Refused::IdentityUnknown
+        | Refused::IdentityNotLinked
         | Refused::Conflict(_)
         | Refused::EdgeInvalid(_)
         | Refused::EdgeConflict(_)
