@@ -103,7 +103,7 @@ pub(crate) struct Log {
 pub(crate) enum Command {
     /// Run a broker: devices meet here; it never sees their traffic
     #[cfg(feature = "broker")]
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Run the node daemon in the foreground; connects if this device has joined
     #[cfg(feature = "node")]
     Node(Node),

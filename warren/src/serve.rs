@@ -63,7 +63,8 @@ fn secret(given: Option<String>, file: Option<&Path>) -> anyhow::Result<Option<S
     Ok(Some(text.trim().to_owned()))
 }
 
-pub(crate) async fn serve(args: Serve, set_log_filter: SetFilter) -> anyhow::Result<()> {
+pub(crate) async fn serve(args: Box<Serve>, set_log_filter: SetFilter) -> anyhow::Result<()> {
+    let args = *args;
     let mut config = ServeConfig::new(data_folder(args.data)?);
     config.listen = args.listen;
     config.public_url = args.public_url;
