@@ -35,7 +35,7 @@ fn main() {
         let version = MapVersion { sequence: base.sequence + 1, ..base };
         let ports = (0..20).map(|n| Ports::Udp(n * 100, n * 100 + 50)).collect();
         let rule = FilterRule { from: Sources::All, ports, to: vec![Target::This] };
-        let filter = Some(Filter { rules: vec![rule] });
+        let filter = Some(Filter { rules: vec![rule], ..Filter::default() });
         let delta = Delta { base, version, changes: vec![Change::Filter { filter }] };
         assert_eq!(node.handle_delta(&delta, now), Apply::Applied);
     }

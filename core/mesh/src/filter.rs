@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use warren_proto::{DeviceId, DeviceName, Filter, FilterRule, Ports, Sources, Target};
+use warren_proto::{DeviceId, DeviceName, Filter, FilterLimit, FilterRule, Ports, Sources, Target};
 
 /// What of the filter is about one peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +26,9 @@ impl Access {
     pub(crate) fn admits(&self, protocol: u8, port: u16) -> bool {
         match self {
             Self::Open => true,
-            Self::Ports(admitted) => admitted.here.contains(protocol, port),
+            Self::Ports(admitted) => {
+                admitted.here.contains(protocol, port) && !admitted.closed.contains(protocol, port)
+            }
         }
     }
 
@@ -53,6 +55,8 @@ pub(crate) enum Watched {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Admitted {
     here: PortTable,
+    /// Ports of this device that are for others alone.
+    closed: PortTable,
     /// By length of the prefix and network, so that a look-up takes one step for each length.
     behind: BTreeMap<u8, BTreeMap<Ipv4Addr, PortTable>>,
 }
@@ -98,6 +102,7 @@ impl PortTable {
 pub(crate) struct Rules {
     all: Granted,
     by_device: BTreeMap<DeviceId, Granted>,
+    limits: Vec<FilterLimit>,
     /// Whether anything stands behind this device: only then it matters whether rules lead there.
     is_edge: bool,
 }
@@ -131,7 +136,8 @@ impl Rules {
         virtual_devices: &BTreeMap<DeviceName, Ipv4Addr>,
         is_edge: bool,
     ) -> Self {
-        let mut rules = Self { is_edge, ..Self::default() };
+        let limits = filter.limits.clone();
+        let mut rules = Self { is_edge, limits, ..Self::default() };
         for FilterRule { from, ports, to } in &filter.rules {
             let here = to.iter().any(|it| matches!(it, Target::This | Target::Everything));
             let behind: Vec<Ipv4Net> = to
@@ -163,10 +169,16 @@ impl Rules {
             behind.entry(*net).or_default().extend(ports);
         }
         let all_behind = behind.get(&EVERYTHING).is_some_and(|it| it.contains(&Ports::All));
-        if here.contains(&Ports::All) && (all_behind || !self.is_edge) {
+        let closed = self.limits.iter().filter(|limit| !limit.from.contains(&peer));
+        let closed: Vec<Ports> = closed.flat_map(|limit| &limit.ports).copied().collect();
+        if here.contains(&Ports::All) && (all_behind || !self.is_edge) && closed.is_empty() {
             return Access::Open;
         }
-        let mut admitted = Admitted { here: PortTable::new(&here), ..Admitted::default() };
+        let mut admitted = Admitted {
+            here: PortTable::new(&here),
+            closed: PortTable::new(&closed),
+            ..Admitted::default()
+        };
         for (net, ports) in behind.iter().filter(|_| self.is_edge) {
             let nets = admitted.behind.entry(net.prefix_len()).or_default();
             nets.insert(net.network(), PortTable::new(ports));
@@ -217,6 +229,19 @@ mod tests {
         assert!(!behind([100, 80, 254, 200], 1, 0));
         assert!(!rules.access(DeviceId(3)).admits_behind(camera.into(), 6, 80));
         assert!(Rules::new(&filter, &names, false).access(DeviceId(3)).is_open());
+    }
+
+    #[test]
+    fn a_port_that_is_for_some_alone_is_closed_to_all_others_whatever_the_rules_say() {
+        let json = r#"{"rules":[{"from":"all","to":["*"]}],
+            "limits":[{"from":["0000000000000001"],"ports":["tcp:8080-8089"]}]}"#;
+        let filter: Filter = serde_json::from_str(json).unwrap();
+        let rules = Rules::new(&filter, &BTreeMap::new(), true);
+        assert!(rules.access(DeviceId(1)).is_open());
+        let other = rules.access(DeviceId(2));
+        assert!(!other.is_open() && !other.admits(6, 8085));
+        assert!(other.admits(6, 8090) && other.admits(17, 8085) && other.admits(1, 0));
+        assert!(other.admits_behind([100, 80, 1, 9].into(), 6, 8085));
     }
 
     #[test]

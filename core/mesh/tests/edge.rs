@@ -134,15 +134,17 @@ fn a_filter_lets_through_to_what_it_names_alone() {
         ports: vec![ports.parse().expect("ports")],
         to: vec![to],
     };
-    let filter =
-        Filter { rules: vec![rule(Target::This, "*"), rule(Target::Virtual(name()), "udp:80")] };
+    let filter = Filter {
+        rules: vec![rule(Target::This, "*"), rule(Target::Virtual(name()), "udp:80")],
+        limits: Vec::new(),
+    };
     tell(&mut world, 0, vec![Change::Filter { filter: Some(filter) }]);
     assert!(passes(&mut world, (1, mesh_v4(1)), 0, CAMERA));
     assert!(passes(&mut world, (0, CAMERA), 1, mesh_v4(1)), "and back");
     assert!(passes(&mut world, (1, mesh_v4(1)), 0, mesh_v4(0)), "the edge itself");
     assert!(!passes(&mut world, (1, mesh_v4(1)), 0, PRINTER));
     let net = "100.80.254.0/29".parse().expect("a network");
-    let filter = Filter { rules: vec![rule(Target::Subnet(net), "udp")] };
+    let filter = Filter { rules: vec![rule(Target::Subnet(net), "udp")], limits: Vec::new() };
     tell(&mut world, 0, vec![Change::Filter { filter: Some(filter) }]);
     assert!(passes(&mut world, (1, mesh_v4(1)), 0, PRINTER));
     assert!(!passes(&mut world, (1, mesh_v4(1)), 0, CAMERA));

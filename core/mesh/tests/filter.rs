@@ -12,7 +12,7 @@ fn filter(rules: &[(Sources, &str)]) -> Option<Filter> {
         ports: ports.split(' ').map(|it| it.parse().expect("ports")).collect(),
         to: vec![Target::This],
     });
-    Some(Filter { rules: rules.collect() })
+    Some(Filter { rules: rules.collect(), limits: Vec::new() })
 }
 
 fn only(node: usize, ports: &str) -> Option<Filter> {

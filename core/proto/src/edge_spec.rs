@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DeviceName, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, LanSource, LanTarget,
-    Ports, VirtualDevice, VirtualDeviceId,
+    Ports, Schedule, VirtualDevice, VirtualDeviceId,
 };
 
 /// A port forward as it is set.
@@ -34,6 +34,13 @@ pub struct ForwardSpec {
     /// What the LAN device sees as the source.
     #[serde(default)]
     pub source: LanSource,
+    /// Who may use it, of those whom the policy lets reach that port: people, groups, tags, devices,
+    /// roles, as a policy writes them. Empty: all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// The hours in which it is in force. Absent: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// What people want to remember of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -65,6 +72,13 @@ pub struct NewForward {
     /// Whether it is in force. Absent: it is.
     #[serde(default = "yes")]
     pub enabled: bool,
+    /// Who may use it, of those whom the policy lets reach that port: people, groups, tags, devices,
+    /// roles, as a policy writes them. Empty: all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// The hours in which it is in force. Absent: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// What people want to remember of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -102,6 +116,15 @@ pub struct ForwardEdit {
     /// What the LAN device sees as the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<LanSource>,
+    /// Who may use it; an empty list: whoever the policy lets reach that port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<String>>,
+    /// The hours in which it is in force; `null` or absent: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// Whether it is to be in force at all hours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub always: bool,
     /// What people want to remember of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

@@ -30,6 +30,19 @@ pub struct Filter {
     /// Whoever one of them admits is let in.
     #[serde(default)]
     pub rules: Vec<FilterRule>,
+    /// Ports of the device itself that are for some alone, whatever the rules admit. They came with
+    /// edges, which alone have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<FilterLimit>,
+}
+
+/// Whom ports of a device are for, if the rules admit them there, too.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FilterLimit {
+    /// Who, and nobody else.
+    pub from: Vec<DeviceId>,
+    /// Which protocols and ports.
+    pub ports: Vec<Ports>,
 }
 
 /// Who may reach what on this device.

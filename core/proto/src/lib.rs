@@ -23,6 +23,7 @@ mod possession;
 mod reach;
 mod relay;
 mod relay_event_codec;
+mod schedule;
 
 pub use check::{IPV6_PREFIX, InvalidMap, InvalidRange, check_range};
 pub use edge::{
@@ -38,7 +39,7 @@ pub use endpoint::{
     Endpoint, EndpointKind, MAX_ENDPOINTS, MappingBehaviour, NatReport, is_usable_endpoint,
 };
 pub use event_codec::ParseEventError;
-pub use filter::{Filter, FilterRule, InvalidPorts, Ports, Sources, Target};
+pub use filter::{Filter, FilterLimit, FilterRule, InvalidPorts, Ports, Sources, Target};
 pub use id::{
     AccountId, ApiTokenId, DeliveryId, DeviceId, ForwardId, GatewayId, InstanceId, InvitationId,
     JoinKeyId, ParseIdError, ReachId, RelayId, UserId, VirtualDeviceId, WebSessionId, WebhookId,
@@ -66,6 +67,7 @@ pub use relay::{
     RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,
     RelayTransport, TURN_ALPN,
 };
+pub use schedule::{ParseTimeOfDayError, Schedule, TimeOfDay, Weekday};
 
 /// The version of the node-broker protocol that this build speaks.
 ///

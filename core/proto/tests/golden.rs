@@ -20,13 +20,13 @@ use warren_proto::{
     AccountId, Admission, Apply, Challenge, Change, CheckIn, CheckInReply, CheckInState,
     ConnectRequest, ConnectSignal, Delta, DeviceId, DeviceName, DnsConfig, EdgeChange, EdgeChanged,
     EdgeDuty, EdgeOffer, EdgeSpec, EdgeState, Endpoint, EndpointKind, ErrorCode, Filter,
-    FilterRule, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, GatewaySpec, LanSource,
-    LanTarget, MapVersion, MappingBehaviour, NatReport, Netmap, NewForward, ParseEventError,
-    PathKind, PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey, ReachCheck, ReachId,
-    Register, Registered, Relay, RelayChoice, RelayCredential, RelayDuty, RelayEvent, RelayId,
-    RelayInit, RelayLimits, RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope,
-    RelayState, RelayTls, RelayTransport, SelfEntry, SessionEvent, Sources, Target, VirtualDevice,
-    VirtualDeviceEdit, VirtualDeviceId, VirtualPeer,
+    FilterLimit, FilterRule, Forward, ForwardEdit, ForwardId, ForwardProtocol, Gateway, GatewayId,
+    GatewaySpec, LanSource, LanTarget, MapVersion, MappingBehaviour, NatReport, Netmap, NewForward,
+    ParseEventError, PathKind, PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey,
+    ReachCheck, ReachId, Register, Registered, Relay, RelayChoice, RelayCredential, RelayDuty,
+    RelayEvent, RelayId, RelayInit, RelayLimits, RelayLoad, RelayReport, RelayReported, RelayRtt,
+    RelayScope, RelayState, RelayTls, RelayTransport, Schedule, SelfEntry, SessionEvent, Sources,
+    Target, VirtualDevice, VirtualDeviceEdit, VirtualDeviceId, VirtualPeer, Weekday,
 };
 
 fn folder() -> PathBuf {
@@ -465,6 +465,8 @@ fn what_edges_ask_for_is_written_and_read_as_ever() {
         target_port: Some(80),
         source: LanSource::Masquerade,
         enabled: true,
+        allow: Vec::new(),
+        schedule: None,
         note: String::new(),
         allow_public: false,
     };
@@ -482,6 +484,17 @@ fn what_edges_ask_for_is_written_and_read_as_ever() {
     };
     assert_golden("edge-changed-gateway", &EdgeChanged::Gateway(spec.clone()));
     assert_golden("edge-spec", &EdgeSpec { gateways: vec![spec], ..EdgeSpec::default() });
+    let limit = FilterLimit { from: vec![DeviceId(7)], ports: vec![Ports::Tcp(8080, 8089)] };
+    let filter = Some(Filter { limits: vec![limit], ..Filter::default() });
+    assert_golden("delta-limits", &Delta { changes: vec![Change::Filter { filter }], ..delta() });
+    let hours = Schedule {
+        days: [Weekday::Monday, Weekday::Saturday].into(),
+        from: "08:00".parse().unwrap(),
+        to: "18:30".parse().unwrap(),
+        utc_offset_minutes: 60,
+    };
+    let edit = ForwardEdit { schedule: Some(hours), ..ForwardEdit::default() };
+    assert_written("edge-change-schedule", &EdgeChange::SetForward { id: ForwardId(0xf1), edit });
     // What isn't understood of a wish is not done by halves.
     let newer = r#"{"change":"add-gateway","lan":"192.168.1.0/24","from_the_future":1}"#;
     assert!(serde_json::from_str::<EdgeChange>(newer).is_err());
@@ -591,6 +604,7 @@ fn filter() -> Filter {
             FilterRule { from: Sources::All, ports: others, to: behind },
             FilterRule { from: devices, ports: vec![Ports::All], to: vec![Target::Everything] },
         ],
+        limits: Vec::new(),
     }
 }
 

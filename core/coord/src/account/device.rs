@@ -209,10 +209,14 @@ impl Account {
         let touched = old.is_none_or(|old| face(&old.record) != face(&record));
         let is_own_news = old.is_some_and(|old| old.record.expires != record.expires);
         let before = old.map(|device| device.meant.clone());
+        let renamed = old.is_none_or(|old| who(&old.record) != who(&record));
         self.store_device(record, now);
         self.await_expiry(now);
         let after = self.devices.get(&id).map(|device| device.meant.clone());
         self.judge_device(id, before.as_ref(), after.as_ref(), now);
+        if renamed {
+            self.limits_changed(now);
+        }
         let moved = self.judge_admission(id, now);
         if !self.devices.get(&id).is_some_and(Device::is_registered) {
             self.cut_off(id);
@@ -255,6 +259,7 @@ impl Account {
         self.judge_device(id, Some(&meant), None, now);
         let Some(device) = self.devices.remove(&id) else { return };
         self.forget_edge(id);
+        self.limits_changed(now);
         self.forget_expiry(&device.record);
         self.device_by_name.remove(&device.record.name);
         self.device_by_key.remove(&device.record.key);
@@ -285,6 +290,11 @@ impl Account {
 /// What of a stored device others, or it itself, are told.
 fn face(record: &DeviceRecord) -> impl PartialEq + '_ {
     (&record.name, record.ipv4, record.ipv6, record.static_endpoint)
+}
+
+/// What of a stored device tells whose and what it is.
+fn who(record: &DeviceRecord) -> impl PartialEq + '_ {
+    (&record.name, &record.tags, record.owner)
 }
 
 pub(super) fn check_tags(tags: &BTreeSet<Tag>) -> Result<(), Refused> {

@@ -6,6 +6,7 @@
 mod activity;
 mod check;
 mod edit;
+mod limits;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,8 @@ use std::time::Instant;
 
 use ipnet::{IpNet, Ipv4Net};
 use warren_proto::{
-    Change as MapChange, DeviceId, EDGE, EdgeDuty, EdgeOffer, Filter, Peer, Target, VirtualPeer,
+    Change as MapChange, DeviceId, EDGE, EdgeDuty, EdgeOffer, Filter, ForwardId, Peer, Target,
+    VirtualPeer,
 };
 
 use super::device::Device;
@@ -30,12 +32,16 @@ pub(super) struct Edges {
     by_device: BTreeMap<DeviceId, Edge>,
     /// Devices whose word on whether they are edges is to be kept.
     unsettled: BTreeSet<DeviceId>,
+    /// When hours begin or end next.
+    hours: Option<(Instant, Timer)>,
 }
 
 #[derive(Debug, Default)]
 struct Edge {
     record: Option<EdgeRecord>,
     items: BTreeMap<EdgeItemId, EdgeItemRecord>,
+    /// Port forwards that are out of their hours.
+    closed: BTreeSet<ForwardId>,
 }
 
 impl Edge {
@@ -49,7 +55,10 @@ impl Edge {
 
     /// What is to be open at this moment.
     fn open(&self) -> impl Iterator<Item = &EdgeItem> {
-        self.items().filter(|item| self.is_enabled() && item.is_enabled())
+        self.items().filter(|item| {
+            let closed = matches!(item, EdgeItem::Forward(spec) if self.closed.contains(&spec.id));
+            self.is_enabled() && item.is_enabled() && !closed
+        })
     }
 }
 
@@ -193,7 +202,7 @@ impl Account {
             rule.to = to;
         }
         rules.retain(|rule| !rule.to.is_empty());
-        Filter { rules }
+        Filter { rules, limits: filter.limits }
     }
 
     /// A device has said, or says no more, that it is an edge: that is kept.
@@ -255,9 +264,12 @@ impl Account {
             return;
         }
         self.touch(Subject::Edge(id), now);
+        self.keep_hours(now);
         if offered {
             self.touch_device(id, true, now);
             self.judge_gateway(id, now);
+        } else {
+            self.touch(Subject::Filters(std::sync::Arc::new([id])), now);
         }
     }
 }

@@ -119,6 +119,7 @@ impl Account {
         if members != self.rules.members {
             self.rules.members = members;
             self.judge_anew(None, now);
+            self.limits_changed(now);
             self.approvers_changed(now);
         }
     }
@@ -153,6 +154,7 @@ impl Account {
         let policy = Policy::compile(&Draft::parse(text_of(&record)));
         self.rules.record = record;
         self.judge_anew(Some(policy), now);
+        self.limits_changed(now);
     }
 
     /// Works out anew who sees whom; tells those for whom that changes.
@@ -295,8 +297,20 @@ impl Account {
         self.rules.policy.may_see(&viewer.meant, &subject.meant)
     }
 
+    /// Whether a device is meant by one of these words, as the policy's groups have it.
+    pub(super) fn is_among(&self, id: DeviceId, words: &[policy::Subject]) -> bool {
+        let Some(device) = self.devices.get(&id) else { return false };
+        let identity = self.rules.identity(&device.record, &[]);
+        words.iter().any(|word| self.rules.policy.is_meant(word, &identity))
+    }
+
     /// What a device lets in.
     pub(super) fn filter_of(&self, device: &Device) -> Option<Filter> {
+        let filter = self.policy_filter(device);
+        self.with_limits(device.record.id, filter)
+    }
+
+    fn policy_filter(&self, device: &Device) -> Option<Filter> {
         let policy = &self.rules.policy;
         if policy.is_open() {
             return None;

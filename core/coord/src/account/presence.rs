@@ -27,6 +27,8 @@ pub(super) enum Timer {
     Expiry,
     /// Devices have said that they are edges, or none any more.
     Edges,
+    /// The hours of a port forward begin or end.
+    Hours,
 }
 
 impl Timer {
@@ -39,6 +41,7 @@ impl Timer {
             Self::Credentials => "relay credentials",
             Self::Expiry => "device expiry",
             Self::Edges => "edges",
+            Self::Hours => "hours",
         }
     }
 }
@@ -94,6 +97,7 @@ impl Account {
                 Timer::Credentials => self.renew_credentials(now),
                 Timer::Expiry => self.expire_due(now),
                 Timer::Edges => self.housekeeping_due = true,
+                Timer::Hours => self.keep_hours(now),
                 Timer::Housekeeping => {
                     self.housekeeping_due = true;
                     self.timers.insert((now + HOUSEKEEPING_INTERVAL, Timer::Housekeeping));

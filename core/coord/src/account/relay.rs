@@ -72,6 +72,7 @@ impl Account {
     pub fn handle_clock(&mut self, unix: Duration, now: Instant) {
         self.relays.clock = Some((now, unix));
         self.await_expiry(now);
+        self.keep_hours(now);
         if let Some((at, timer)) = self.relay_timer.take() {
             self.timers.remove(&(at, timer));
         }

@@ -88,6 +88,7 @@ pub struct Policy {
     /// Rules that lead to a network behind whoever is a gateway to it.
     anywhere: Vec<(IpNet, usize)>,
     names: BTreeSet<DeviceName>,
+    pub(super) groups: BTreeMap<String, Vec<Subject>>,
 }
 
 #[derive(Debug, Clone)]
@@ -158,6 +159,8 @@ impl Policy {
         for rule in &draft.rules {
             policy.add(rule, draft);
         }
+        let words = |group: &Vec<At<Subject>>| group.iter().map(|it| it.what.clone()).collect();
+        policy.groups = draft.groups.iter().map(|(name, it)| (name.clone(), words(it))).collect();
         policy
     }
 
@@ -322,7 +325,7 @@ impl Policy {
             let from = who.sources(id)?;
             Some(FilterRule { from, ports: ports.to_vec(), to })
         });
-        Some(Filter { rules: rules.collect() })
+        Some(Filter { rules: rules.collect(), limits: Vec::new() })
     }
 
     /// The devices that each rule means as those that ask.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::{IpNet, Ipv4Net};
 use warren_proto::DeviceName;
 
-use super::{Meant, Policy, Selector};
+use super::{Identity, Meant, Policy, Selector, Subject};
 
 /// What a device may reach behind an edge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,5 +53,22 @@ impl Policy {
             }
         }
         reach
+    }
+
+    /// Whether a word means a device.
+    pub fn is_meant(&self, word: &Subject, device: &Identity<'_>) -> bool {
+        let is_persons = device.tags.is_empty();
+        match word {
+            Subject::Everyone => true,
+            Subject::User(email) => is_persons && device.email == Some(email),
+            Subject::Role(role) => is_persons && device.role == Some(*role),
+            Subject::Tag(tag) => device.tags.contains(tag),
+            Subject::Device(name) => device.name == Some(name),
+            // Groups hold no groups.
+            Subject::Group(name) => self.groups.get(name).is_some_and(|words| {
+                let is_group = |word: &Subject| matches!(word, Subject::Group(_));
+                words.iter().any(|word| !is_group(word) && self.is_meant(word, device))
+            }),
+        }
     }
 }

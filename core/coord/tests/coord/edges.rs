@@ -6,7 +6,8 @@ use warren_coord::{Actor, By, DeviceEdit, Refused};
 use warren_proto::{
     CheckIn, CheckInState, DeviceId, EDGE, EdgeChange, EdgeChanged, EdgeDuty, Endpoint,
     EndpointKind, ForwardEdit, ForwardProtocol, ForwardSpec, GatewaySpec, LanSource, LanTarget,
-    NewForward, NewGateway, NewVirtualDevice, Ports, Target, VirtualDeviceEdit, VirtualDeviceSpec,
+    NewForward, NewGateway, NewVirtualDevice, Ports, Schedule, Target, VirtualDeviceEdit,
+    VirtualDeviceSpec, Weekday,
 };
 
 use crate::world::{World, endpoint};
@@ -17,7 +18,7 @@ fn target(ip: &str) -> LanTarget {
     LanTarget { ip: ip.parse().unwrap(), mac: None }
 }
 
-fn forward(protocol: ForwardProtocol, port: u16) -> NewForward {
+pub(crate) fn forward(protocol: ForwardProtocol, port: u16) -> NewForward {
     NewForward {
         name: None,
         protocol,
@@ -27,6 +28,8 @@ fn forward(protocol: ForwardProtocol, port: u16) -> NewForward {
         target_port: None,
         source: LanSource::Masquerade,
         enabled: true,
+        allow: Vec::new(),
+        schedule: None,
         note: String::new(),
         allow_public: false,
     }
@@ -291,6 +294,73 @@ fn who_is_not_let_reach_a_virtual_device_is_not_told_of_it() {
     world.edge_change(edge, EdgeChange::SetVirtualDevice { id: printer.id, edit: off }).unwrap();
     world.settle();
     world.assert_converged();
+}
+
+#[test]
+fn a_port_forward_is_for_those_alone_whom_it_names() {
+    let mut world = World::new("home");
+    let (edge, laptop) = (world.join(1, "attic"), world.join(2, "laptop"));
+    let tablet = world.join(3, "tablet");
+    for device in [edge, laptop, tablet] {
+        world.open(device);
+    }
+    world.consent(edge, true);
+    let mut new = forward(ForwardProtocol::Both, 8080);
+    new.allow = vec!["device:laptop".to_owned(), "tag:tools".to_owned()];
+    world.added_forward(edge, new);
+    world.settle();
+    world.assert_converged();
+    let limits = |world: &World| world.account.netmap(edge).unwrap().filter.unwrap().limits;
+    assert_eq!(limits(&world)[0].from, [laptop]);
+    assert_eq!(limits(&world)[0].ports, [Ports::Tcp(8080, 8080), Ports::Udp(8080, 8080)]);
+    assert_eq!(world.account.netmap(laptop).unwrap().filter, None);
+
+    let tags = Some(["tools".parse().unwrap()].into());
+    let prepared = world.change(tablet, DeviceEdit { tags, ..DeviceEdit::default() }).unwrap();
+    world.commit(prepared);
+    world.settle();
+    world.assert_converged();
+    let mut both = [laptop, tablet];
+    both.sort();
+    assert_eq!(limits(&world)[0].from, both);
+    let mut wrong = forward(ForwardProtocol::Tcp, 9000);
+    wrong.allow = vec!["laptop".to_owned()];
+    let wrong = world.edge_change(edge, EdgeChange::AddForward(wrong)).unwrap_err();
+    assert!(wrong.to_string().contains("device:NAME"), "{wrong}");
+}
+
+#[test]
+fn a_port_forward_keeps_its_hours() {
+    let mut world = World::new("home");
+    let edge = world.join(1, "attic");
+    world.open(edge);
+    world.consent(edge, true);
+    // 2027-01-15, a Friday, 08:00 UTC.
+    assert!((1_800_000_000..1_800_000_100).contains(&world.unix.as_secs()));
+    let mut new = forward(ForwardProtocol::Tcp, 8080);
+    new.schedule = Some(Schedule {
+        days: [Weekday::Friday].into(),
+        from: "10:00".parse().unwrap(),
+        to: "11:00".parse().unwrap(),
+        utc_offset_minutes: 60,
+    });
+    let id = world.added_forward(edge, new).id;
+    let is_open = |world: &World| !world.duty(edge).unwrap().forwards.is_empty();
+    assert!(!is_open(&world), "it is nine there");
+    world.advance(Duration::from_secs(3600));
+    assert!(is_open(&world));
+    world.settle();
+    world.assert_converged();
+    world.restart();
+    assert!(is_open(&world));
+    world.open(edge);
+    world.advance(Duration::from_secs(3600));
+    world.settle();
+    assert!(!is_open(&world));
+    world.assert_converged();
+    let always = ForwardEdit { always: true, ..ForwardEdit::default() };
+    world.edge_change(edge, EdgeChange::SetForward { id, edit: always }).unwrap();
+    assert!(is_open(&world));
 }
 
 #[test]

@@ -10,11 +10,11 @@ use warren_coord::{
     DeviceEdit, EdgeItemId, NewJoinKey, Refused, RelayFace, Role, SessionId, SettingsEdit,
 };
 use warren_proto::{
-    Change, ConnectRequest, DeviceId, DeviceName, EdgeChange, GatewayEdit, NatReport, Netmap,
-    RelayId, SessionEvent, UserId, VirtualDeviceEdit,
+    Change, ConnectRequest, DeviceId, DeviceName, EdgeChange, ForwardProtocol, GatewayEdit,
+    NatReport, Netmap, NewForward, RelayId, SessionEvent, UserId, VirtualDeviceEdit,
 };
 
-use crate::edges::{gateway, virtual_device};
+use crate::edges::{forward, gateway, virtual_device};
 use crate::world::World;
 
 #[derive(Debug, Clone)]
@@ -48,6 +48,7 @@ enum Step {
     Consent { device: usize, is_edge: bool },
     Virtual { device: usize, name: u8 },
     Gateway { device: usize, lan: u8 },
+    Forward { device: usize, allow: usize },
     Switch { item: usize, on: bool },
     Drop { item: usize },
 }
@@ -67,6 +68,10 @@ const POLICIES: [&str; 9] = [
      'user:u1@example.org'\nto = 'subnet:192.168.1.0/24@name-1'",
     "[[rules]]\nfrom = 'device:name-3'\nto = ['tag:tag-0', 'user:u0@example.org']",
 ];
+
+/// Whom port forwards are for.
+const ALLOWED: [&[&str]; 3] =
+    [&["tag:tag-1", "device:name-2"], &["user:u1@example.org", "role:admin"], &["group:g"]];
 
 fn step() -> impl Strategy<Value = Step> {
     let which = 0..100usize;
@@ -107,6 +112,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(device, is_edge)| Step::Consent { device, is_edge }),
         4 => (which.clone(), 0..3u8).prop_map(|(device, name)| Step::Virtual { device, name }),
         2 => (which.clone(), 0..3u8).prop_map(|(device, lan)| Step::Gateway { device, lan }),
+        3 => (which.clone(), 0..ALLOWED.len())
+            .prop_map(|(device, allow)| Step::Forward { device, allow }),
         2 => (which.clone(), any::<bool>()).prop_map(|(item, on)| Step::Switch { item, on }),
         2 => which.clone().prop_map(|item| Step::Drop { item }),
     ]
@@ -302,6 +309,7 @@ impl Model {
             Step::Consent { .. }
             | Step::Virtual { .. }
             | Step::Gateway { .. }
+            | Step::Forward { .. }
             | Step::Switch { .. }
             | Step::Drop { .. } => self.run_edge(step)?,
         }
@@ -324,6 +332,13 @@ impl Model {
                 let new = gateway(&format!("192.168.{lan}.0/24"));
                 (self.device(device)?, EdgeChange::AddGateway(new))
             }
+            Step::Forward { device, allow } => {
+                let port = 8000 + u16::try_from(allow).ok()?;
+                let words = ALLOWED[allow].iter().map(|word| (*word).to_owned());
+                let new =
+                    NewForward { allow: words.collect(), ..forward(ForwardProtocol::Tcp, port) };
+                (self.device(device)?, EdgeChange::AddForward(new))
+            }
             Step::Switch { item: n, on } => {
                 let enabled = Some(on);
                 match item(n)? {
@@ -343,7 +358,7 @@ impl Model {
                     (edge, EdgeChange::RemoveVirtualDevice { id })
                 }
                 (edge, EdgeItemId::Gateway(id)) => (edge, EdgeChange::RemoveGateway { id }),
-                (_, EdgeItemId::Forward(_)) => return None,
+                (edge, EdgeItemId::Forward(id)) => (edge, EdgeChange::RemoveForward { id }),
             },
             _ => return None,
         };

@@ -155,6 +155,8 @@ fn edge_item(edge: DeviceId, n: u32) -> EdgeItemRecord {
             target,
             target_port: 80,
             source: LanSource::Masquerade,
+            allow: vec!["tag:server".to_owned()],
+            schedule: None,
             note: "größer".to_owned(),
         }),
         1 => EdgeItem::VirtualDevice(VirtualDeviceSpec {

@@ -1,6 +1,6 @@
 //! What changes of edges mean for people who read Activity.
 
-use warren_proto::{DeviceId, ForwardProtocol, ForwardSpec, LanSource, LanTarget};
+use warren_proto::{DeviceId, ForwardProtocol, ForwardSpec, LanSource, LanTarget, Schedule};
 
 use crate::account::Account;
 use crate::activity::{Facts, Named};
@@ -55,6 +55,8 @@ impl Account {
                 .open("target", target(it.target))
                 .open("target_port", it.target_port)
                 .open("source", source(it.source))
+                .list("allow", &it.allow)
+                .maybe("hours", it.schedule.as_ref().map(hours))
                 .open("note", &it.note),
             EdgeItem::VirtualDevice(it) => facts
                 .open("name", &it.name)
@@ -95,6 +97,13 @@ fn port(spec: &ForwardSpec) -> String {
     } else {
         format!("{protocol} {}-{}", spec.port, spec.last_port)
     }
+}
+
+fn hours(schedule: &Schedule) -> String {
+    let days: Vec<String> = schedule.days.iter().map(|day| format!("{day:?}")).collect();
+    let days = if days.is_empty() { "daily".to_owned() } else { days.join(" ") };
+    let Schedule { from, to, utc_offset_minutes, .. } = schedule;
+    format!("{days} {from}-{to}, {utc_offset_minutes} minutes ahead of UTC")
 }
 
 fn target(target: LanTarget) -> String {

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use warren_proto::{
     DeviceId, EndpointKind, ForwardProtocol, ForwardSpec, GatewaySpec, LanTarget, MAX_FORWARDS,
-    MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, Ports, VirtualDeviceSpec,
+    MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, Ports, Schedule, VirtualDeviceSpec,
 };
 use warren_turn::is_public;
 
 use super::Edge;
 use crate::account::Account;
 use crate::address::{SERVICE_ADDRESSES, overlap};
+use crate::policy::Subject;
 use crate::{EdgeItem, Refused};
 
 /// The most virtual devices of one account: so many fit into every netmap.
@@ -23,6 +24,9 @@ const MAX_GATEWAYS_OF_ACCOUNT: usize = 1_000;
 const MAX_NAME: usize = 64;
 const MAX_NOTE: usize = 500;
 const MAX_PORTS: usize = 32;
+const MAX_ALLOW: usize = 32;
+/// The largest offset from UTC that there is, in minutes: UTC+14 on the Line Islands.
+const MAX_UTC_OFFSET: u16 = 14 * 60;
 
 /// The largest network that a gateway leads to, and the smallest, by the lengths of their prefixes.
 const GATEWAY_PREFIXES: std::ops::RangeInclusive<u8> = 17..=30;
@@ -42,6 +46,8 @@ impl Account {
     ) -> Result<(), Refused> {
         check_text(&spec.name, &spec.note)?;
         check_ports(spec)?;
+        check_allow(&spec.allow)?;
+        check_hours(spec.schedule.as_ref())?;
         let items = edge.into_iter().flat_map(Edge::items);
         let others = items.filter_map(|item| match item {
             EdgeItem::Forward(other) if other.id != spec.id => Some(other),
@@ -265,6 +271,21 @@ fn check_ports(spec: &ForwardSpec) -> Result<(), Refused> {
         return Err(Refused::EdgeInvalid(format!(
             "port {port} of the edge belongs to {whose}; choose another one"
         )));
+    }
+    Ok(())
+}
+
+fn check_allow(allow: &[String]) -> Result<(), Refused> {
+    if allow.len() > MAX_ALLOW {
+        return Err(Refused::Invalid("at most 32 words say who may use a port forward"));
+    }
+    let wrong = allow.iter().find_map(|word| word.parse::<Subject>().err());
+    wrong.map_or(Ok(()), |wrong| Err(Refused::EdgeInvalid(wrong)))
+}
+
+fn check_hours(schedule: Option<&Schedule>) -> Result<(), Refused> {
+    if schedule.is_some_and(|it| it.utc_offset_minutes.unsigned_abs() > MAX_UTC_OFFSET) {
+        return Err(Refused::Invalid("local time is at most 14 hours ahead of UTC or behind it"));
     }
     Ok(())
 }

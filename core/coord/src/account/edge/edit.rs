@@ -63,6 +63,8 @@ impl Account {
             target: new.target,
             target_port: new.target_port.unwrap_or(new.port),
             source: new.source,
+            allow: new.allow,
+            schedule: new.schedule,
             note: new.note,
         };
         self.check_forward(edge, self.edge_of(edge), &spec)?;
@@ -92,6 +94,8 @@ impl Account {
         spec.enabled = edit.enabled.unwrap_or(spec.enabled);
         spec.protocol = edit.protocol.unwrap_or(spec.protocol);
         spec.target_port = edit.target_port.unwrap_or(spec.target_port);
+        spec.allow = edit.allow.unwrap_or(spec.allow);
+        spec.schedule = edit.schedule.or(spec.schedule).filter(|_| !edit.always);
         spec.source = edit.source.unwrap_or(spec.source);
         spec.note = edit.note.unwrap_or(spec.note);
         self.check_forward(edge, self.edge_of(edge), &spec)?;
