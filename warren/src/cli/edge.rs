@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
-use warren_proto::{DeviceName, ForwardProtocol, LanSource, MacAddr, Ports};
+use warren_proto::{DeviceName, ForwardProtocol, LanSource, MacAddr, Ports, Schedule, Weekday};
 
 /// Opens the LAN that this device stands in.
 #[derive(Debug, Subcommand)]
@@ -71,6 +71,67 @@ impl std::str::FromStr for LanAddress {
     }
 }
 
+/// Hours of the week, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hours(pub(crate) Option<Schedule>);
+
+impl std::str::FromStr for Hours {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        if s == "always" {
+            return Ok(Self(None));
+        }
+        let wrong = || {
+            format!(
+                "'{s}' are no hours: write 08:00-18:00, or mon,tue@08:00-18:00+01:00, or always"
+            )
+        };
+        let (days, hours) = match s.split_once('@') {
+            Some((days, hours)) => (days.split(',').map(weekday).collect::<Option<_>>(), hours),
+            None => (Some(std::collections::BTreeSet::new()), s),
+        };
+        let (from, rest) = hours.split_at_checked(5).ok_or_else(wrong)?;
+        let (to, offset) =
+            rest.strip_prefix('-').and_then(|rest| rest.split_at_checked(5)).ok_or_else(wrong)?;
+        Ok(Self(Some(Schedule {
+            days: days.ok_or_else(wrong)?,
+            from: from.parse().map_err(|_| wrong())?,
+            to: to.parse().map_err(|_| wrong())?,
+            utc_offset_minutes: utc_offset(offset).ok_or_else(wrong)?,
+        })))
+    }
+}
+
+fn weekday(text: &str) -> Option<Weekday> {
+    Some(match text {
+        "mon" => Weekday::Monday,
+        "tue" => Weekday::Tuesday,
+        "wed" => Weekday::Wednesday,
+        "thu" => Weekday::Thursday,
+        "fri" => Weekday::Friday,
+        "sat" => Weekday::Saturday,
+        "sun" => Weekday::Sunday,
+        _ => return None,
+    })
+}
+
+/// `+01:00`, `-05:30`; nothing: UTC.
+fn utc_offset(text: &str) -> Option<i16> {
+    if text.is_empty() {
+        return Some(0);
+    }
+    let (sign, time) = match text.split_at_checked(1)? {
+        ("+", time) => (1, time),
+        ("-", time) => (-1, time),
+        _ => return None,
+    };
+    let (hours, minutes) = time.split_once(':')?;
+    let (hours, minutes): (i16, i16) = (hours.parse().ok()?, minutes.parse().ok()?);
+    ((0..=14).contains(&hours) && (0..60).contains(&minutes))
+        .then_some(sign * (hours * 60 + minutes))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
     /// TCP alone
@@ -120,8 +181,8 @@ pub(crate) enum OnOff {
 #[derive(Debug, Args)]
 pub(crate) struct Common {
     /// Whether it is in force
-    #[arg(long, value_enum)]
-    pub(crate) state: Option<OnOff>,
+    #[arg(long = "enabled", value_enum)]
+    pub(crate) switch: Option<OnOff>,
     /// What the LAN device sees as the source
     #[arg(long, value_enum)]
     pub(crate) source: Option<Source>,
@@ -132,7 +193,7 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn enabled(&self) -> Option<bool> {
-        self.state.map(|state| state == OnOff::On)
+        self.switch.map(|switch| switch == OnOff::On)
     }
 }
 
@@ -159,6 +220,14 @@ pub(crate) enum Forwards {
         /// The device's MAC address: the forward follows it to another IP address
         #[arg(long)]
         mac: Option<MacAddr>,
+        /// Who may use it, of those whom the policy lets: user:anna@example.org, group:NAME, tag:NAME,
+        /// device:NAME, role:admin [default: all of them]
+        #[arg(long, value_name = "WHO", value_delimiter = ',')]
+        allow: Vec<String>,
+        /// When it is in force: 08:00-18:00, mon,tue,fri@08:00-18:00+01:00 (local time's offset from
+        /// UTC) [default: always]
+        #[arg(long)]
+        hours: Option<Hours>,
         /// Take a target that has a public address, too
         #[arg(long)]
         allow_public: bool,
@@ -169,6 +238,12 @@ pub(crate) enum Forwards {
     Set {
         /// Its name or id
         forward: String,
+        /// Who may use it; `anybody`: whoever the policy lets
+        #[arg(long, value_name = "WHO", value_delimiter = ',')]
+        allow: Option<Vec<String>>,
+        /// When it is in force; `always`: at all hours
+        #[arg(long)]
+        hours: Option<Hours>,
         /// Another port, or ports
         #[arg(long)]
         port: Option<PortRange>,

@@ -88,7 +88,7 @@ async fn forwards(client: &Client, command: Forwards, json: bool) -> anyhow::Res
             let all = spec(client).await?.forwards;
             return shown(&all, json, edge_tables::forwards);
         }
-        Forwards::Add { port, target, protocol, name, mac, allow_public, common } => {
+        Forwards::Add { port, target, protocol, name, mac, allow, hours, allow_public, common } => {
             EdgeChange::AddForward(NewForward {
                 name,
                 protocol: protocol.into(),
@@ -98,11 +98,24 @@ async fn forwards(client: &Client, command: Forwards, json: bool) -> anyhow::Res
                 target_port: target.port,
                 source: common.source.map(LanSource::from).unwrap_or_default(),
                 enabled: common.enabled().unwrap_or(true),
+                allow,
+                schedule: hours.and_then(|hours| hours.0),
                 note: common.note.unwrap_or_default(),
                 allow_public,
             })
         }
-        Forwards::Set { forward, port, target, mac, protocol, name, allow_public, common } => {
+        Forwards::Set {
+            forward,
+            allow,
+            hours,
+            port,
+            target,
+            mac,
+            protocol,
+            name,
+            allow_public,
+            common,
+        } => {
             let edit = ForwardEdit {
                 enabled: common.enabled(),
                 name,
@@ -112,6 +125,9 @@ async fn forwards(client: &Client, command: Forwards, json: bool) -> anyhow::Res
                 target: target.map(|target| LanTarget { ip: target.ip, mac }),
                 target_port: target.and_then(|target| target.port),
                 source: common.source.map(Into::into),
+                allow: allow.map(|allow| if allow == ["anybody"] { Vec::new() } else { allow }),
+                always: hours.as_ref().is_some_and(|hours| hours.0.is_none()),
+                schedule: hours.and_then(|hours| hours.0),
                 note: common.note,
                 allow_public,
             };

@@ -3,5 +3,6 @@
 
 mod common;
 mod days;
+mod edge;
 mod mesh;
 mod relay;

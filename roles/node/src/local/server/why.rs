@@ -145,6 +145,7 @@ mod tests {
                 rule(one(2), &[Ports::All], vec![Target::Subnet("10.0.0.0/8".parse().unwrap())]),
                 rule(one(3), &[Ports::All], vec![Target::This]),
             ],
+            limits: Vec::new(),
         };
         let of = |id| lets_in(Some(&filter), DeviceId(id));
         assert_eq!(of(1), [ssh, web]);
