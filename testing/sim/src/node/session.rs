@@ -296,7 +296,8 @@ impl Node {
                     self.mismatches += 1;
                 }
             }
-            SessionEvent::Current(_) => {}
+            // No broker of this world has a relay that it would have devices look for.
+            SessionEvent::Current(_) | SessionEvent::Reach(_) => {}
             SessionEvent::Connect(signal) => daemon.mesh.handle_connect(&signal, now),
             SessionEvent::Revoked => daemon.session.reset(State::Revoked),
         }
