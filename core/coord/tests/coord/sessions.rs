@@ -263,7 +263,7 @@ fn a_device_with_a_static_endpoint_is_told_of_a_look_at_it() {
     let (on_pi, on_laptop) = (world.open(pi), world.open(laptop));
     world.settle();
     let check = ReachCheck { id: ReachId(7), key: "c2VjcmV0LXNlY3JldA".to_owned() };
-    let mut look = |world: &mut World| world.account.handle_reach(pi, check.clone(), world.now);
+    let look = |world: &mut World| world.account.handle_reach(pi, check.clone(), world.now);
     assert!(matches!(look(&mut world), Err(Refused::Invalid(_))), "there is nothing to look at");
     let endpoint = "203.0.113.9:51820".parse().unwrap();
     let edit = DeviceEdit::static_endpoint(Some(endpoint));
