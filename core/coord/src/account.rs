@@ -50,7 +50,7 @@ pub use self::device::DeviceEdit;
 pub use self::edge::EdgeView;
 pub use self::join_key::{JoinKeyCreated, NewJoinKey};
 pub use self::paths::{PathView, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint};
-pub use self::policy::Verdict;
+pub use self::policy::{CheckedPolicy, PolicyCase, Verdict};
 pub(crate) use self::register::short;
 pub(crate) use self::relay::not_ours;
 pub use self::relay::{

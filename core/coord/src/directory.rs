@@ -6,7 +6,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use warren_proto::{AccountId, DeviceId, DeviceName, JoinKeyId, RelayId, check_range};
 
 use crate::address::{choose_ipv4_range, overlap, ula};
-use crate::name::RESERVED_NAME;
+use crate::name::check_new_name;
 use crate::{
     AccountRecord, AccountSettings, Change, Ctx, Refused, RelayKind, RelayRecord, SecretHash,
     Snapshot,
@@ -136,9 +136,7 @@ impl Directory {
         if self.account_by_name.contains_key(&name) {
             return Err(Refused::NameTaken(name));
         }
-        if name.is_reserved() {
-            return Err(RESERVED_NAME);
-        }
+        check_new_name(&name)?;
         let ipv4_range = match ipv4_range {
             Some(range) => self.check_free(range)?,
             None => {

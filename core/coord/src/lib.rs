@@ -39,6 +39,7 @@ mod context;
 mod directory;
 mod edge;
 mod limit;
+pub mod lines;
 mod name;
 mod people;
 pub mod policy;
@@ -50,12 +51,12 @@ mod snapshot;
 mod webhook;
 
 pub use account::{
-    Account, COALESCE_WINDOW, DeviceEdit, DeviceView, EPHEMERAL_AFTER, EdgeView,
+    Account, COALESCE_WINDOW, CheckedPolicy, DeviceEdit, DeviceView, EPHEMERAL_AFTER, EdgeView,
     HOUSEKEEPING_INTERVAL, JoinKeyCreated, JoinKeyStatus, JoinKeyView, NewJoinKey, NewTurn,
-    NewWebhook, OFFLINE_GRACE, Opened, PathView, Presence, RelayGroups, RelayOrigin, RelayProbe,
-    RelayView, RelayWarning, SessionId, SettingsEdit, TRAFFIC_STEP, TRAFFIC_STEPS, TrafficPoint,
-    Verdict, WebhookCreated, WebhookEdit, account_activity, relay_activity, relay_init,
-    relay_update,
+    NewWebhook, OFFLINE_GRACE, Opened, PathView, PolicyCase, Presence, RelayGroups, RelayOrigin,
+    RelayProbe, RelayView, RelayWarning, SessionId, SettingsEdit, TRAFFIC_STEP, TRAFFIC_STEPS,
+    TrafficPoint, Verdict, WebhookCreated, WebhookEdit, account_activity, relay_activity,
+    relay_init, relay_update,
 };
 pub use activity::{
     Actor, By, CHAIN_START, Chain, ChainBroken, ChainCheck, ChainedEntry, Entry, FieldChange, Named,

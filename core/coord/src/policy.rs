@@ -22,6 +22,7 @@ mod reach;
 mod rule_set;
 mod selector;
 mod text;
+mod trial;
 
 pub use check::{Report, TestResult, check};
 pub use compile::{Identity, Meant, Policy, RuleRef, SourcesByRule};

@@ -75,6 +75,12 @@ impl DeviceName {
         RESERVED.contains(&self.0.as_str())
     }
 
+    /// Whether this could be the id of something, which is looked up first where either may stand:
+    /// nothing is newly called so.
+    pub fn reads_as_id(&self) -> bool {
+        self.0.len() == 16 && self.0.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -204,9 +204,14 @@ impl Accounts {
 
     /// An account by name or id.
     pub(crate) fn find(&self, text: &str) -> ApiResult<Arc<AccountHandle>> {
-        let by_name = text.parse().ok().and_then(|name| self.read_directory().account_named(&name));
-        let id = by_name.or_else(|| text.parse().ok());
-        id.and_then(|id| self.get(id)).ok_or_else(|| {
+        // The id first: nobody hides another's account by a name like its id.
+        let by_id = text.parse().ok().and_then(|id| self.get(id));
+        let by_name = || {
+            let name = text.parse().ok()?;
+            let id = self.read_directory().account_named(&name);
+            id.and_then(|id| self.get(id))
+        };
+        by_id.or_else(by_name).ok_or_else(|| {
             Failure::new(
                 ErrorCode::NotFound,
                 format!("there is no account '{text}'; `warren admin accounts list` shows them"),

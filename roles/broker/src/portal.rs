@@ -15,7 +15,6 @@ mod events;
 mod frame;
 mod join;
 mod join_request;
-mod lines;
 mod links;
 mod map;
 mod operator;

@@ -50,7 +50,9 @@ async fn of_two_admins_the_second_is_told_that_the_policy_has_changed() {
     let entries = admin.activity(&ActivityQuery::default()).await.unwrap().entries;
     let entry = entries.iter().find(|entry| entry.action == "policy.changed").unwrap();
     let text = entry.changes.iter().find(|change| change.field == "text").unwrap();
-    assert_eq!(text.before.as_deref(), Some(OWN));
+    assert_eq!(text.before.as_deref(), Some(OWN), "what differs");
+    let hash = entry.changes.iter().find(|change| change.field == "sha256").unwrap();
+    assert!(hash.before.is_some() && hash.before != hash.after);
     broker.stop().await;
 }
 

@@ -1,5 +1,6 @@
 //! Activity: appended with what it tells of, read page by page, checked.
 
+use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row as _};
@@ -14,8 +15,10 @@ use crate::load::{number, parse, parse_optional, secret_hash};
 use crate::people::{from_json, json};
 use crate::{Store, StoreError};
 
-/// Entries that are checked at a time.
+/// Entries that are read at a time ...
 const BATCH: i64 = 1_000;
+/// ... and bytes, by how much they say; the last entry of them may go beyond.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Which entries are wanted: those that fit all that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,7 +81,7 @@ impl Store {
         self.settle(connection, written).await
     }
 
-    /// Entries, the newest first.
+    /// Entries, the newest first: `limit` at most, and fewer where they are long.
     ///
     /// # Errors
     /// As [`Store::load`].
@@ -91,10 +94,7 @@ impl Store {
         let mut query = select(filter, after);
         query.push(" ORDER BY at DESC, chain DESC, sequence DESC LIMIT ");
         query.push_bind(i64::from(limit) + 1);
-        let rows = query.build().fetch_all(&self.pool).await?;
-        let mut entries = rows.iter().map(chained).collect::<Result<Vec<_>, _>>()?;
-        let has_more = entries.len() > limit as usize;
-        entries.truncate(limit as usize);
+        let (entries, has_more) = self.read_some(query, limit as usize).await?;
         let next = entries.last().filter(|_| has_more).map(|last| ActivityCursor {
             at: last.entry.at,
             chain: last.chain.to_string(),
@@ -119,7 +119,29 @@ impl Store {
             query.push(", ").push_bind(millis(sequence)).push(")");
         }
         query.push(" ORDER BY chain, sequence LIMIT ").push_bind(BATCH);
-        query.build().fetch_all(&self.pool).await?.iter().map(chained).collect()
+        Ok(self.read_some(query, usize::MAX).await?.0)
+    }
+
+    /// Reads entries up to so many, or so much; says whether there are more.
+    async fn read_some(
+        &self,
+        mut query: QueryBuilder<Sqlite>,
+        most: usize,
+    ) -> Result<(Vec<ChainedEntry>, bool), StoreError> {
+        let mut rows = query.build().fetch(&self.pool);
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.try_next().await? {
+            if entries.len() >= most || bytes >= BATCH_BYTES {
+                return Ok((entries, true));
+            }
+            let entry = chained(&row)?;
+            let said = |it: &FieldChange| {
+                [&it.before, &it.after].into_iter().flatten().map(String::len).sum::<usize>()
+            };
+            bytes += entry.entry.fields.iter().map(said).sum::<usize>();
+            entries.push(entry);
+        }
+        Ok((entries, false))
     }
 
     /// Forgets what an account's own chain says of the time before `before` (in milliseconds since
@@ -159,20 +181,17 @@ impl Store {
         let mut report = ChainReport { chain, entries: 0, head: None, broken: None };
         let mut last = 0i64;
         loop {
-            let rows = sqlx::query(
+            let mut rows = sqlx::query(
                 "SELECT * FROM activity WHERE chain = $1 AND sequence > $2 \
                  ORDER BY sequence LIMIT $3",
             )
             .bind(chain.to_string())
             .bind(last)
             .bind(BATCH)
-            .fetch_all(&self.pool)
-            .await?;
-            if rows.is_empty() {
-                report.head = check.head().filter(|_| report.broken.is_none());
-                return Ok(report);
-            }
-            for row in &rows {
+            .fetch(&self.pool);
+            let before = report.entries;
+            while let Some(row) = rows.try_next().await? {
+                let row = &row;
                 last = row.try_get("sequence")?;
                 report.entries += 1;
                 let sequence = number(row, "sequence")?;
@@ -181,6 +200,10 @@ impl Store {
                     .map_err(|_| ChainBroken { chain, sequence })
                     .and_then(|entry| check.next(&entry));
                 report.broken = report.broken.or(checked.err());
+            }
+            if report.entries == before {
+                report.head = check.head().filter(|_| report.broken.is_none());
+                return Ok(report);
             }
         }
     }

@@ -125,7 +125,7 @@ const TABLES: [(&str, &str); 23] = [
          operator, suspended, created, last_seen",
     ),
     ("memberships", "user_id, account_id, role, created"),
-    ("invitations", "id, secret_hash, account_id, role, email, created, expires"),
+    ("invitations", "id, secret_hash, account_id, role, email, created, expires, creator_id"),
     (
         "web_sessions",
         "id, secret_hash, user_id, method, user_agent, address, created, last_used, expires",

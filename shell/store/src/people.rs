@@ -222,11 +222,12 @@ async fn write_invitation(
     invitation: &InvitationRecord,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO invitations (id, secret_hash, account_id, role, email, created, expires) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) \
+        "INSERT INTO invitations (id, secret_hash, account_id, role, email, created, expires, \
+         creator_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
          ON CONFLICT (id) DO UPDATE SET secret_hash = excluded.secret_hash, \
          account_id = excluded.account_id, role = excluded.role, email = excluded.email, \
-         created = excluded.created, expires = excluded.expires",
+         created = excluded.created, expires = excluded.expires, \
+         creator_id = excluded.creator_id",
     )
     .bind(invitation.id.to_string())
     .bind(hex(&invitation.hash))
@@ -235,6 +236,7 @@ async fn write_invitation(
     .bind(invitation.email.as_ref().map(|email| email.as_str()))
     .bind(seconds(invitation.created))
     .bind(seconds(invitation.expires))
+    .bind(invitation.creator.map(|user| user.to_string()))
     .execute(connection)
     .await?;
     Ok(())
@@ -369,6 +371,7 @@ fn invitation(row: &SqliteRow) -> Result<InvitationRecord, StoreError> {
         account: parse(row, "account_id")?,
         role: parse(row, "role")?,
         email: parse_optional(row, "email")?,
+        creator: parse_optional(row, "creator_id")?,
         created: time(row, "created")?,
         expires: time(row, "expires")?,
     })

@@ -8,7 +8,7 @@ use sqlx::{Executor as _, Row as _};
 use crate::StoreError;
 
 /// The steps from an empty database to the present schema. They are never changed once released.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_relays.sql"),
     include_str!("../migrations/0003_policy.sql"),
@@ -17,6 +17,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("../migrations/0006_activity.sql"),
     include_str!("../migrations/0007_webhooks.sql"),
     include_str!("../migrations/0008_edges.sql"),
+    include_str!("../migrations/0009_invitation_creators.sql"),
 ];
 
 /// The newest schema that this build knows.

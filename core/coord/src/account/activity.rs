@@ -1,12 +1,18 @@
 //! What an account's changes mean for people who read Activity.
 
+use ring::digest;
+
 use super::Account;
 use super::policy::text_of;
 use crate::activity::{Facts, Named, diff};
+use crate::lines::{Line, changes};
 use crate::{
     AccountRecord, By, Change, DeviceRecord, Entry, JoinKeyRecord, ListedRelay, PolicyRecord,
     RelayKind, RelayRecord, UnixTime, WebhookOff, WebhookRecord,
 };
+
+/// The most bytes of a policy's text that an entry holds, of each side: entries are kept for years.
+const LONGEST_EXCERPT: usize = 8 << 10;
 
 impl Account {
     /// The entries that a decision's changes make, if they are committed now (in milliseconds since
@@ -74,17 +80,19 @@ impl Account {
             }
             Change::Policy(new) => {
                 let named = Named::new("policy", "", "policy");
-                let (old, new) = (of_policy(&self.rules.record), of_policy(new));
+                let old = &self.rules.record;
+                let [before, after] = excerpts(text_of(old), text_of(new));
+                let (old, new) = (of_policy(old, before), of_policy(new, after));
                 ("policy.changed", named, Some(old), Some(new))
             }
             Change::Webhook(new) => {
                 let old = self.webhooks.get(&new.id);
-                let named = Named::new("webhook", new.id, &new.url);
+                let named = Named::new("webhook", new.id, shown_url(&new.url));
                 (webhook_action(old, new), named, old.map(of_webhook), Some(of_webhook(new)))
             }
             Change::WebhookRemoved(id) => {
                 let old = self.webhooks.get(id)?;
-                let named = Named::new("webhook", id, &old.url);
+                let named = Named::new("webhook", id, shown_url(&old.url));
                 ("webhook.removed", named, Some(of_webhook(old)), None)
             }
             Change::Edge(new) => self.said_of_edge(new)?,
@@ -220,10 +228,21 @@ fn webhook_action(old: Option<&WebhookRecord>, new: &WebhookRecord) -> &'static 
     }
 }
 
+/// A webhook's address as those may see it who may not use it: whoever has the rest can often write
+/// there.
+fn shown_url(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let more = if rest.len() > host.len() + 1 { "/…" } else { "" };
+    format!("{scheme}://{host}{more}")
+}
+
 /// Not whether messages arrive: that is seen in its log.
 fn of_webhook(webhook: &WebhookRecord) -> Facts {
     Facts::default()
-        .open("url", &webhook.url)
+        .open("url", shown_url(&webhook.url))
+        .secret("whole_url", &webhook.url)
         .list("events", &webhook.events)
         .maybe(
             "off",
@@ -235,8 +254,31 @@ fn of_webhook(webhook: &WebhookRecord) -> Facts {
         .secret("secret", webhook.secret.0)
 }
 
-fn of_policy(policy: &PolicyRecord) -> Facts {
-    Facts::default().open("version", policy.version).open("text", text_of(policy))
+/// The version and the hash of the whole text, and of the text what differs from the other one.
+fn of_policy(policy: &PolicyRecord, excerpt: String) -> Facts {
+    let hash = digest::digest(&digest::SHA256, text_of(policy).as_bytes());
+    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Facts::default().open("version", policy.version).open("sha256", hex).open("text", excerpt)
+}
+
+/// What differs between two texts, with a few lines around, from either of them.
+fn excerpts(old: &str, new: &str) -> [String; 2] {
+    let lines = changes(old, new);
+    let without = |other: fn(&Line) -> bool| {
+        let lines: Vec<&str> =
+            lines.iter().filter(|line| !other(line)).map(|line| line.text.as_str()).collect();
+        let (mut length, mut kept) = (0, 0);
+        while kept < lines.len() && length + lines[kept].len() < LONGEST_EXCERPT {
+            length += lines[kept].len() + 1;
+            kept += 1;
+        }
+        let mut text: String = lines[..kept].iter().flat_map(|line| [*line, "\n"]).collect();
+        if kept < lines.len() {
+            text += &format!("(and {} lines more)\n", lines.len() - kept);
+        }
+        text
+    };
+    [without(Line::is_new), without(Line::is_old)]
 }
 
 /// Not how often it was used: devices that join are entries of their own.
@@ -264,4 +306,37 @@ fn of_relay(relay: &RelayRecord) -> Facts {
         .maybe("url", url)
         .secret("secret", &relay.secret)
         .secret("token", token.as_ref().map_or(&[][..], |hash| &hash[..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_says_what_differs_and_is_never_long() {
+        let rule = |n: usize| format!("# rule {n}\n");
+        let old: String = (0..9_000).map(rule).collect();
+        let new = old.replace("# rule 4500\n", "# another\n");
+        let [before, after] = excerpts(&old, &new);
+        assert_eq!(
+            before,
+            "…\n# rule 4498\n# rule 4499\n# rule 4500\n# rule 4501\n# rule 4502\n…\n"
+        );
+        assert!(after.contains("# another") && !after.contains("# rule 4500"));
+        for text in excerpts(&old, &old.replace("rule", "regel")) {
+            assert!(text.len() < LONGEST_EXCERPT + 100 && text.ends_with(" lines more)\n"));
+        }
+        let [before, after] = excerpts("", &"x".repeat(100_000));
+        assert_eq!((before.as_str(), after.as_str()), ("", "(and 1 lines more)\n"));
+    }
+
+    #[test]
+    fn of_a_webhooks_address_the_secret_part_is_not_told() {
+        assert_eq!(
+            shown_url("https://u:p@chat.example.org/hooks/s3cret"),
+            "https://chat.example.org/…"
+        );
+        assert_eq!(shown_url("https://example.org?key=s3cret"), "https://example.org/…");
+        assert_eq!(shown_url("https://example.org/"), "https://example.org");
+    }
 }

@@ -20,6 +20,10 @@ use crate::{
 
 const DAY: u64 = 24 * 60 * 60;
 
+/// An account keeps its Activity for so many days at least: whoever takes it over can't make others
+/// forget how.
+const SHORTEST_ACTIVITY: u16 = 30;
+
 /// Which devices expire when.
 #[derive(Debug, Default)]
 pub(super) struct Expiries {
@@ -268,8 +272,8 @@ impl Account {
     /// now on; those whose time is over stay out.
     ///
     /// # Errors
-    /// [`Refused::Invalid`] for a lifetime or an Activity of no day, or a limit of no device, of more than
-    /// [`DeviceLimit::MAX`], or of no person.
+    /// [`Refused::Invalid`] for a lifetime of no day, an Activity of less than 30, or a limit of no
+    /// device, of more than [`DeviceLimit::MAX`], or of no person.
     pub fn prepare_settings(&self, edit: SettingsEdit, ctx: &Ctx) -> Result<Prepared<()>, Refused> {
         let mut record = self.record.clone();
         let settings = &mut record.settings;
@@ -279,8 +283,8 @@ impl Account {
         settings.device_approval = edit.device_approval.unwrap_or(settings.device_approval);
         settings.key_expiry_days = edit.key_expiry_days.unwrap_or(settings.key_expiry_days);
         settings.activity_days = edit.activity_days.unwrap_or(settings.activity_days);
-        if settings.activity_days == Some(0) {
-            return Err(Refused::Invalid("Activity is kept for a day at least, or for ever"));
+        if edit.activity_days.flatten().is_some_and(|days| days < SHORTEST_ACTIVITY) {
+            return Err(Refused::Invalid("Activity is kept for 30 days at least, or for ever"));
         }
         if settings.key_expiry_days == Some(0) {
             return Err(Refused::Invalid("devices are good for a day at least, or for ever"));

@@ -12,7 +12,7 @@ use super::presence::{Instances, Timer};
 use super::session::SessionId;
 use super::{Account, Subject};
 use crate::limit::Bucket;
-use crate::name::RESERVED_NAME;
+use crate::name::check_new_name;
 use crate::policy::Meant;
 use crate::{Change, Ctx, DeviceRecord, Prepared, Refused, Tag};
 
@@ -129,8 +129,8 @@ impl Account {
         {
             return Err(Refused::NameTaken(name.clone()));
         }
-        if edit.name.as_ref().is_some_and(DeviceName::is_reserved) {
-            return Err(RESERVED_NAME);
+        if let Some(name) = &edit.name {
+            check_new_name(name)?;
         }
         if let Some(Some(addr)) = &edit.static_endpoint {
             self.check_static_endpoint(addr)?;

@@ -1,23 +1,23 @@
 //! The account's policy: which text counts, who sees whom by it, and what each device lets in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use ipnet::IpNet;
-use warren_proto::{DeviceId, DeviceName, Filter, Ports};
+use warren_proto::{DeviceId, DeviceName, Filter, Ports, UserId};
 
 use super::device::Device;
 use super::{Account, Subject};
 use crate::policy::{self, DEFAULT_TEXT, Draft, Identity, Meant, Members, Policy, Report, RuleRef};
 use crate::policy::{ReachBehind, SourcesByRule};
-use crate::{Change, DeviceRecord, PolicyRecord, Prepared, Refused};
+use crate::{Change, DeviceRecord, Email, PolicyRecord, Prepared, Refused, Tag};
 
 /// What counts of an account's policy.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) record: PolicyRecord,
-    policy: Policy,
+    policy: Arc<Policy>,
     members: Members,
     /// Made when a filter is first asked for.
     sources: OnceLock<SourcesByRule>,
@@ -25,7 +25,7 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn new(record: PolicyRecord) -> Self {
-        let policy = Policy::compile(&Draft::parse(text_of(&record)));
+        let policy = Arc::new(Policy::compile(&Draft::parse(text_of(&record))));
         Self { record, policy, members: Members::default(), sources: OnceLock::new() }
     }
 
@@ -66,26 +66,81 @@ pub struct Verdict<'a> {
     pub see_each_other: bool,
 }
 
+/// A device as a policy knows it.
+#[derive(Debug, Clone)]
+struct CaseDevice {
+    name: DeviceName,
+    owner: Option<UserId>,
+    tags: BTreeSet<Tag>,
+    gateway_to: Vec<IpNet>,
+}
+
+/// What a check of a policy needs to know of its account.
+#[derive(Debug, Clone)]
+pub struct PolicyCase {
+    policy: Arc<Policy>,
+    members: Members,
+    devices: Vec<CaseDevice>,
+}
+
+/// A text, and what was found.
+#[derive(Debug, Clone)]
+pub struct CheckedPolicy {
+    /// The text.
+    pub text: String,
+    /// What was found.
+    pub report: Report,
+}
+
+impl PolicyCase {
+    /// Says what is wrong with a text, whether its tests hold, and what it would change.
+    pub fn check(&self, text: String) -> CheckedPolicy {
+        let devices: Vec<Identity<'_>> = self
+            .devices
+            .iter()
+            .map(|it| Identity::new(&it.name, it.owner, &it.tags, &it.gateway_to, &self.members))
+            .collect();
+        let report = policy::check(&Draft::parse(&text), &self.policy, &devices, &self.members);
+        CheckedPolicy { text, report }
+    }
+}
+
 impl Account {
     /// The policy's version, and its text.
     pub fn policy(&self) -> (u64, &str) {
         (self.rules.record.version, text_of(&self.rules.record))
     }
 
-    /// Says what is wrong with a text, whether its tests hold, and what it would change.
-    pub fn check_policy(&self, text: &str) -> Report {
-        self.check_draft(&Draft::parse(text))
+    /// What a check of a text needs to know: whoever shares the account takes it out and checks
+    /// without keeping others waiting.
+    pub fn policy_case(&self) -> PolicyCase {
+        let device = |(id, device): (&DeviceId, &Device)| {
+            let DeviceRecord { name, owner, tags, .. } = &device.record;
+            let gateway_to = self.edges.networks(*id);
+            CaseDevice { name: name.clone(), owner: *owner, tags: tags.clone(), gateway_to }
+        };
+        PolicyCase {
+            policy: self.rules.policy.clone(),
+            members: self.rules.members.clone(),
+            devices: self.devices.iter().map(device).collect(),
+        }
     }
 
-    fn check_draft(&self, draft: &Draft) -> Report {
-        let devices: Vec<(&DeviceRecord, Vec<IpNet>)> = self
-            .devices
-            .iter()
-            .map(|(id, device)| (&device.record, self.edges.networks(*id)))
-            .collect();
-        let devices: Vec<Identity<'_>> =
-            devices.iter().map(|(record, nets)| self.rules.identity(record, nets)).collect();
-        policy::check(draft, &self.rules.policy, &devices, &self.rules.members)
+    /// Says what is wrong with a text, whether its tests hold, and what it would change.
+    pub fn check_policy(&self, text: &str) -> Report {
+        self.policy_case().check(text.to_owned()).report
+    }
+
+    /// Checks and takes a new text, as [`Self::prepare_checked_policy`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepare_policy(
+        &self,
+        text: &str,
+        base: Option<u64>,
+    ) -> Result<Prepared<(u64, Report)>, Refused> {
+        self.prepare_checked_policy(self.policy_case().check(text.to_owned()), base)
     }
 
     /// Takes a new text, if it takes the place of the one that its author saw (`base`, a version)
@@ -93,23 +148,22 @@ impl Account {
     ///
     /// # Errors
     /// [`Refused::PolicyChanged`], [`Refused::PolicyBroken`].
-    pub fn prepare_policy(
+    pub fn prepare_checked_policy(
         &self,
-        text: &str,
+        CheckedPolicy { text, report }: CheckedPolicy,
         base: Option<u64>,
     ) -> Result<Prepared<(u64, Report)>, Refused> {
         let version = self.rules.record.version;
         if base.is_some_and(|base| base != version) {
             return Err(Refused::PolicyChanged(version));
         }
-        let report = self.check_policy(text);
         if !report.is_good() {
             return Err(Refused::PolicyBroken(Box::new(report)));
         }
         if text == self.policy().1 {
             return Ok(Prepared { changes: Vec::new(), reply: (version, report) });
         }
-        let record = PolicyRecord { version: version + 1, text: Some(text.to_owned()) };
+        let record = PolicyRecord { version: version + 1, text: Some(text) };
         let reply = (record.version, report);
         Ok(Prepared { changes: vec![Change::Policy(record)], reply })
     }
@@ -127,6 +181,11 @@ impl Account {
     /// Whether the policy speaks of a device of that name: whoever gets the name gets its rights.
     pub fn policy_names(&self, name: &DeviceName) -> bool {
         self.rules.names(name)
+    }
+
+    /// Whether the policy speaks of a person with that address.
+    pub fn policy_names_person(&self, email: &Email) -> bool {
+        self.rules.policy.names_person(email)
     }
 
     /// What the policy says of two devices, at one port or all.
@@ -151,14 +210,14 @@ impl Account {
     }
 
     pub(super) fn put_policy(&mut self, record: PolicyRecord, now: Instant) {
-        let policy = Policy::compile(&Draft::parse(text_of(&record)));
+        let policy = Arc::new(Policy::compile(&Draft::parse(text_of(&record))));
         self.rules.record = record;
         self.judge_anew(Some(policy), now);
         self.limits_changed(now);
     }
 
     /// Works out anew who sees whom; tells those for whom that changes.
-    fn judge_anew(&mut self, policy: Option<Policy>, now: Instant) {
+    fn judge_anew(&mut self, policy: Option<Arc<Policy>>, now: Instant) {
         let before: BTreeMap<DeviceId, Meant> = self
             .devices
             .iter_mut()

@@ -108,7 +108,10 @@ impl View<'_> {
     }
 
     fn makes_a_member_of(&self, account: AccountId) -> bool {
-        let is_it = |it: &PeopleChange| matches!(it, PeopleChange::Membership(new) if new.account == account);
+        let is_it = |it: &PeopleChange| {
+            let PeopleChange::Membership(new) = it else { return false };
+            new.account == account && Some(new.role) > self.people.role(new.user, account)
+        };
         self.changes.iter().any(is_it)
     }
 

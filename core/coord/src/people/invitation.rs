@@ -1,14 +1,15 @@
 //! Invitations: a link that makes somebody a member of an account.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use warren_proto::{AccountId, InvitationId, UserId};
 
-use super::right::right_for_role;
+use super::right::{may, right_for_role};
 use super::session::{ClientInfo, WebSessionCreated};
 use super::{
     Asker, Email, InvitationRecord, MembershipRecord, NewUser, People, PeopleChange, Role,
-    SignInMethod, UserRecord,
+    SignInMethod, Standing, UserRecord,
 };
 use crate::secret::secret_text;
 use crate::{Ctx, Prepared, Refused, SecretHash, UnixTime};
@@ -94,7 +95,8 @@ impl People {
     ///
     /// # Errors
     /// [`Refused::Forbidden`] for who may not give that role, [`Refused::TooManyPeople`], or
-    /// [`Refused::Invalid`] for a lifetime out of range or more than 500 of one account.
+    /// [`Refused::Invalid`] for a lifetime out of range, an admin without an e-mail address, or more
+    /// than 500 of one account.
     pub fn prepare_invitation(
         &self,
         by: &Asker,
@@ -103,6 +105,11 @@ impl People {
     ) -> Result<Prepared<InvitationCreated, PeopleChange>, Refused> {
         if !by.may(self, right_for_role(None, Some(new.role)), Some(new.account)) {
             return Err(Refused::Forbidden);
+        }
+        if new.role > Role::Member && new.email.is_none() {
+            return Err(Refused::Invalid(
+                "an invitation of an admin or owner says for which e-mail address it is",
+            ));
         }
         self.check_room(new.account)?;
         let now = ctx.unix_time();
@@ -125,6 +132,7 @@ impl People {
             account: new.account,
             role: new.role,
             email: new.email,
+            creator: by.user(),
             created: now,
             expires,
         };
@@ -232,7 +240,38 @@ impl People {
     ) -> Result<&InvitationRecord, Refused> {
         let id = self.index.invitation_by_hash.get(&SecretHash::of(secret));
         id.and_then(|id| self.invitations.get(id))
-            .filter(|invitation| invitation.expires > now)
+            .filter(|invitation| invitation.expires > now && self.is_backed(invitation))
             .ok_or(Refused::LinkInvalid)
+    }
+
+    /// Whether who made it may still give that role.
+    fn is_backed(&self, invitation: &InvitationRecord) -> bool {
+        let Some(creator) = invitation.creator else { return true };
+        let standing = self.standing(creator, invitation.account);
+        standing.is_some_and(|it| may(it, right_for_role(None, Some(invitation.role))))
+    }
+
+    pub(super) fn accounts_invited_to(&self, creator: UserId) -> BTreeSet<AccountId> {
+        let own = self.invitations.values().filter(|it| it.creator == Some(creator));
+        own.map(|it| it.account).collect()
+    }
+
+    /// Takes back what a user has invited others to, in one account or (`None`) in all, and could
+    /// not any more as what he becomes there.
+    pub(super) fn end_of_invitations(
+        &self,
+        creator: UserId,
+        account: Option<AccountId>,
+        becomes: Option<Role>,
+    ) -> impl Iterator<Item = PeopleChange> {
+        let can = move |role| {
+            let right = right_for_role(None, Some(role));
+            becomes.is_some_and(|becomes| may(Standing::Role(becomes), right))
+        };
+        self.invitations
+            .values()
+            .filter(move |it| it.creator == Some(creator))
+            .filter(move |it| account.is_none_or(|account| it.account == account) && !can(it.role))
+            .map(|it| PeopleChange::InvitationRemoved(it.id))
     }
 }

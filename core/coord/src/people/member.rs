@@ -69,7 +69,7 @@ impl People {
     }
 
     /// Makes a user into something in an account; `None`: he leaves it, and his API tokens for it
-    /// are gone. Who isn't an operator changes only those who are in it: others are invited.
+    /// are gone. So are invitations of his that he could not make any more. Who isn't an operator changes only those who are in it: others are invited.
     ///
     /// # Errors
     /// [`Refused::NotFound`] for the user, or one who is not in the account and is to leave it;
@@ -104,16 +104,32 @@ impl People {
             (Some(role), old) => {
                 let created = old.map_or(ctx.unix_time(), |old| old.created);
                 let membership = MembershipRecord { user, account, role, created };
-                vec![PeopleChange::Membership(membership)]
+                let mut changes = self.lost_invitations(user, account, Some(role));
+                changes.push(PeopleChange::Membership(membership));
+                changes
             }
             (None, Some(_)) => {
                 let mut changes = self.end_of_tokens(user, TokenReach::Account(account));
+                changes.extend(self.lost_invitations(user, account, None));
                 changes.push(PeopleChange::MembershipRemoved { user, account });
                 changes
             }
             (None, None) => return Err(Refused::NotFound("member")),
         };
         Ok(Prepared { changes, reply: () })
+    }
+
+    /// The invitations that somebody who becomes this could not make any more.
+    fn lost_invitations(
+        &self,
+        user: UserId,
+        account: AccountId,
+        role: Option<Role>,
+    ) -> Vec<PeopleChange> {
+        if self.operator_standing(user).is_some() {
+            return Vec::new();
+        }
+        self.end_of_invitations(user, Some(account), role).collect()
     }
 
     /// Forgets an account that was removed: memberships, invitations and API tokens.

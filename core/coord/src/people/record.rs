@@ -98,6 +98,8 @@ pub struct InvitationRecord {
     pub role: Role,
     /// The only one who may use it, if it says so.
     pub email: Option<Email>,
+    /// Who made it: it is good as long as he may. `None`: somebody at the broker's local socket.
+    pub creator: Option<UserId>,
     /// When it was made.
     pub created: UnixTime,
     /// From when on it is no longer accepted.

@@ -81,6 +81,15 @@ pub enum Asker {
 }
 
 impl Asker {
+    /// The user who asks, himself or by his token.
+    pub fn user(&self) -> Option<UserId> {
+        match self {
+            Self::Operator => None,
+            Self::User(id) => Some(*id),
+            Self::Token(token) => token.creator,
+        }
+    }
+
     /// How he stands to an account, or (`None`) to the broker.
     pub fn standing(&self, people: &People, account: Option<AccountId>) -> Option<Standing> {
         match (self, account) {
@@ -127,12 +136,16 @@ pub enum Right {
     ManagePolicy,
     /// See members and invitations.
     ReadPeople,
-    /// Invite, change and remove members and admins.
+    /// Invite, change and remove members; remove admins.
     ManagePeople,
+    /// Make admins.
+    AppointAdmins,
     /// Make and unmake owners.
     ManageOwners,
     /// See Activity.
     ReadActivity,
+    /// Say how long Activity is kept.
+    ManageRetention,
     /// Change the account's settings.
     ManageSettings,
     /// See, create and delete webhooks.
@@ -145,8 +158,10 @@ pub enum Right {
     ReadBroker,
     /// Create, suspend, limit and delete accounts.
     ManageAccounts,
-    /// Create, suspend and remove users; reset their passwords.
+    /// Create, suspend and remove users who are no operators.
     ManageUsers,
+    /// Make and change operators; give users other ways to sign in: e-mail addresses, passwords.
+    ManageOperators,
     /// Create and remove relays that are offered to all accounts.
     ManageOfferedRelays,
     /// Make a backup, restore one, change pins.
@@ -188,7 +203,7 @@ pub enum Scope {
 
 impl Right {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::ReadAccount,
         Self::ManageOwnDevices,
         Self::ManageDevices,
@@ -198,8 +213,10 @@ impl Right {
         Self::ManagePolicy,
         Self::ReadPeople,
         Self::ManagePeople,
+        Self::AppointAdmins,
         Self::ManageOwners,
         Self::ReadActivity,
+        Self::ManageRetention,
         Self::ManageSettings,
         Self::ManageWebhooks,
         Self::ManageTokens,
@@ -207,12 +224,14 @@ impl Right {
         Self::ReadBroker,
         Self::ManageAccounts,
         Self::ManageUsers,
+        Self::ManageOperators,
         Self::ManageOfferedRelays,
         Self::ManageBroker,
     ];
 
     /// The table: the least standing that has the right, and the scope that gives it to a token.
-    /// Without a scope, only a signed-in person has it: a token must not make itself others.
+    /// Without a scope, only a signed-in person has it: a token must make itself neither others nor
+    /// somebody who may sign in and do more.
     fn row(self) -> (Standing, Option<Scope>) {
         use Standing::Operator;
         const MEMBER: Standing = Standing::Role(Role::Member);
@@ -228,8 +247,10 @@ impl Right {
             Self::ManagePolicy => (ADMIN, Some(Scope::PolicyWrite)),
             Self::ReadPeople => (ADMIN, Some(Scope::PeopleRead)),
             Self::ManagePeople => (ADMIN, Some(Scope::PeopleWrite)),
+            Self::AppointAdmins => (ADMIN, None),
             Self::ManageOwners => (OWNER, None),
             Self::ReadActivity => (ADMIN, Some(Scope::ActivityRead)),
+            Self::ManageRetention => (OWNER, None),
             Self::ManageSettings => (ADMIN, Some(Scope::SettingsWrite)),
             Self::ManageWebhooks => (ADMIN, Some(Scope::WebhooksWrite)),
             Self::ManageTokens => (ADMIN, None),
@@ -237,6 +258,7 @@ impl Right {
             Self::ReadBroker => (Operator, Some(Scope::BrokerRead)),
             Self::ManageAccounts => (Operator, Some(Scope::BrokerWrite)),
             Self::ManageUsers => (Operator, Some(Scope::BrokerWrite)),
+            Self::ManageOperators => (Operator, None),
             Self::ManageOfferedRelays => (Operator, Some(Scope::BrokerWrite)),
             Self::ManageBroker => (Operator, None),
         }
@@ -261,8 +283,11 @@ pub fn may(standing: Standing, right: Right) -> bool {
 /// What it takes to make somebody who is `from` in an account into `to` (`None`: not in it). Leaving
 /// the account oneself needs no right.
 pub fn right_for_role(from: Option<Role>, to: Option<Role>) -> Right {
-    let of_owner = from == Some(Role::Owner) || to == Some(Role::Owner);
-    if of_owner { Right::ManageOwners } else { Right::ManagePeople }
+    match (from, to) {
+        (Some(Role::Owner), _) | (_, Some(Role::Owner)) => Right::ManageOwners,
+        (_, Some(Role::Admin)) => Right::AppointAdmins,
+        (_, Some(Role::Member) | None) => Right::ManagePeople,
+    }
 }
 
 impl Scope {
@@ -374,5 +399,15 @@ mod tests {
         }
         assert!(may_change(Role::Admin, Some(Role::Member), Some(Role::Admin)));
         assert!(!may_change(Role::Member, None, Some(Role::Member)));
+    }
+
+    #[test]
+    fn no_token_makes_somebody_who_signs_in_as_more_than_a_member() {
+        let role = |to| right_for_role(None, Some(to)).scope();
+        assert_eq!(role(Role::Member), Some(Scope::PeopleWrite));
+        assert_eq!((role(Role::Admin), role(Role::Owner)), (None, None));
+        assert_eq!(right_for_role(Some(Role::Member), Some(Role::Admin)).scope(), None);
+        assert_eq!(Right::ManageOperators.scope(), None);
+        assert_eq!(Right::ManageRetention.scope(), None);
     }
 }

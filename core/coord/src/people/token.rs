@@ -150,20 +150,25 @@ impl People {
     /// What the holder of this API token may; notes that it was used.
     pub fn token(&mut self, secret: &str, now: UnixTime) -> Option<TokenGrant> {
         let id = *self.index.token_by_hash.get(&SecretHash::of(secret))?;
+        let grant = self.token_grant(id, now)?;
+        self.tokens_used.insert(id, now);
+        Some(grant)
+    }
+
+    /// What the holder of this API token may at this moment.
+    pub fn token_grant(&self, id: ApiTokenId, now: UnixTime) -> Option<TokenGrant> {
         let token = self.tokens.get(&id)?;
         if token.expires.is_some_and(|end| end <= now) {
             return None;
         }
-        let grant = TokenGrant {
+        Some(TokenGrant {
             id,
             name: token.name.clone(),
             reach: token.reach,
             scopes: token.scopes.clone(),
             standing: self.creators_standing(token.creator, token.reach)?,
             creator: token.creator,
-        };
-        self.tokens_used.insert(id, now);
-        Some(grant)
+        })
     }
 
     fn creators_standing(&self, creator: Option<UserId>, reach: TokenReach) -> Option<Standing> {

@@ -126,6 +126,10 @@ impl People {
             changes.extend(self.end_of_access(user));
         } else if old.operator && !new.operator {
             changes.extend(self.end_of_broker_tokens(user));
+            for account in self.accounts_invited_to(user) {
+                let role = self.role(user, account);
+                changes.extend(self.end_of_invitations(user, Some(account), role));
+            }
         }
         if new != *old {
             changes.push(PeopleChange::User(new));
@@ -195,7 +199,7 @@ impl People {
         self.users.get(&user).ok_or(Refused::NotFound("user"))
     }
 
-    /// Ends all ways in: sessions, API tokens, links that set a password.
+    /// Ends all ways in: sessions, API tokens, links that set a password; and those for others.
     fn end_of_access(&self, user: UserId) -> Vec<PeopleChange> {
         let sessions = self.sessions_of(user).map(|it| PeopleChange::SessionRemoved(it.id));
         let tokens = self.tokens.values().filter(|token| token.creator == Some(user));
@@ -206,6 +210,7 @@ impl People {
         sessions
             .chain(tokens.map(|token| PeopleChange::TokenRemoved(token.id)))
             .chain(links.map(|link| PeopleChange::LinkRemoved(link.hash)))
+            .chain(self.end_of_invitations(user, None, None))
             .collect()
     }
 

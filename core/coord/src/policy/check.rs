@@ -6,11 +6,15 @@ use serde::{Deserialize, Serialize};
 use warren_proto::DeviceName;
 
 use super::diff::difference;
-use super::text::{At, TestDraft};
-use super::{
-    Difference, Draft, Identity, Meant, Members, Policy, Problem, Selector, Severity, Subject,
-};
-use crate::{Email, Tag};
+use super::text::{At, RuleDraft};
+use super::trial::Trial;
+use super::{Difference, Draft, Identity, Members, Policy, Problem, Selector, Severity, Subject};
+use crate::Tag;
+
+/// The most words in all lists of a text. More could be read, but not compared in little time.
+const MAX_WORDS: usize = 10_000;
+/// The most words of it that say what is behind devices.
+const MAX_BEHIND: usize = 1_000;
 
 /// What an admin should know before a text is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,29 +62,41 @@ pub fn check(
     devices: &[Identity<'_>],
     members: &Members,
 ) -> Report {
-    let policy = Policy::compile(draft);
     let mut problems = draft.problems.clone();
-    problems.extend(unknown_names(draft, devices, members));
     let (mut tests, mut change) = (Vec::new(), Difference::default());
-    if !draft.is_broken() {
-        let bench = Bench { policy: &policy, draft, devices, members };
-        for test in &draft.tests {
-            let result = bench.run(test, &mut problems);
-            if !result.holds {
-                problems.push(draft.problem(Severity::Error, test.at, failure(&result)));
-            }
-            tests.push(result);
+    if let Some(problem) = too_much(draft) {
+        problems.push(problem);
+    } else {
+        problems.extend(unknown_names(draft, devices, members));
+        if !draft.is_broken() {
+            let policy = Policy::compile(draft);
+            let mut trial = Trial::new(&policy, draft, devices, members);
+            let run = |test| trial.run(test, &mut problems);
+            tests = draft.tests.iter().map_while(run).collect();
+            change = difference(before, &policy, devices);
         }
-        change = difference(before, &policy, devices);
     }
     problems.sort_by_key(|problem| (problem.line, problem.column));
     Report { problems, tests, difference: change }
 }
 
-fn failure(test: &TestResult) -> String {
-    let at = test.port.as_deref().map(|port| format!(" at {port}")).unwrap_or_default();
-    let does = if test.allow { "doesn't reach" } else { "reaches" };
-    format!("this test doesn't hold: {} {does} {}{at}", test.from, test.to)
+/// A text that stands is kept, whatever is in it; a new one of that size is not taken.
+fn too_much(draft: &Draft) -> Option<Problem> {
+    let in_rules = |rule: &RuleDraft| rule.from.len() + rule.to.len() + rule.ports.len();
+    let words = draft.groups.values().map(Vec::len).chain(draft.rules.iter().map(in_rules));
+    let targets = draft.rules.iter().flat_map(|rule| &rule.to);
+    let is_behind = |to: &&At<Selector>| match to.what {
+        Selector::Virtual { .. } | Selector::Subnet { .. } => true,
+        Selector::Subject(_) | Selector::Own => false,
+    };
+    let message = if words.sum::<usize>() > MAX_WORDS {
+        format!("the groups and rules have more than {MAX_WORDS} words in their lists")
+    } else if targets.filter(is_behind).count() > MAX_BEHIND {
+        format!("the rules lead to more than {MAX_BEHIND} networks and virtual devices")
+    } else {
+        return None;
+    };
+    Some(draft.problem(Severity::Error, 0, message))
 }
 
 /// Says where a text names who isn't there: renamed, removed, gone, or misspelt.
@@ -117,79 +133,4 @@ fn unknown_names(draft: &Draft, devices: &[Identity<'_>], members: &Members) -> 
         .chain(targets)
         .map(|(at, message)| draft.problem(Severity::Warning, at, message))
         .collect()
-}
-
-/// Where tests run.
-struct Bench<'a> {
-    policy: &'a Policy,
-    draft: &'a Draft,
-    devices: &'a [Identity<'a>],
-    members: &'a Members,
-}
-
-const NO_TAGS: &BTreeSet<Tag> = &BTreeSet::new();
-
-const STRANGER: Identity<'static> =
-    Identity { name: None, owner: None, email: None, role: None, tags: NO_TAGS, gateway_to: &[] };
-
-impl Bench<'_> {
-    fn run(&self, test: &TestDraft, problems: &mut Vec<Problem>) -> TestResult {
-        let from = self.meant(&test.from, problems);
-        let allowed: BTreeSet<bool> = match &test.to.what {
-            Selector::Subject(subject) => {
-                let to = self.meant(&At { what: subject.clone(), at: test.to.at }, problems);
-                let pairs = from.iter().flat_map(|a| to.iter().map(move |b| (a, b)));
-                pairs.map(|(a, b)| !self.policy.deciding(a, b, test.port).is_empty()).collect()
-            }
-            Selector::Own => {
-                from.iter().map(|it| !self.policy.deciding(it, it, test.port).is_empty()).collect()
-            }
-            behind @ (Selector::Virtual { .. } | Selector::Subnet { .. }) => from
-                .iter()
-                .map(|it| !self.policy.deciding_behind(it, behind, test.port).is_empty())
-                .collect(),
-        };
-        TestResult {
-            line: self.draft.line(test.at),
-            from: test.from.what.to_string(),
-            to: test.to.what.to_string(),
-            port: test.port.map(|port| port.to_string()),
-            allow: test.allow,
-            holds: allowed.iter().all(|allowed| *allowed == test.allow),
-        }
-    }
-
-    /// What the words of a test mean: people and tags also where they have no device yet.
-    fn meant(&self, subject: &At<Subject>, problems: &mut Vec<Problem>) -> BTreeSet<Meant> {
-        let one = |identity: Identity<'_>| BTreeSet::from([self.policy.meant(&identity)]);
-        match &subject.what {
-            Subject::Everyone => {
-                let devices = self.devices.iter().map(|device| self.policy.meant(device));
-                devices.chain([self.policy.meant(&STRANGER)]).collect()
-            }
-            Subject::User(email) => one(self.person(email)),
-            Subject::Tag(tag) => one(Identity { tags: &BTreeSet::from([tag.clone()]), ..STRANGER }),
-            Subject::Role(role) => one(Identity { role: Some(*role), ..STRANGER }),
-            Subject::Device(name) => {
-                let device = self.devices.iter().find(|device| device.name == Some(name));
-                if device.is_none() {
-                    let message =
-                        format!("no device is called '{name}', so this test says nothing");
-                    problems.push(self.draft.problem(Severity::Warning, subject.at, message));
-                }
-                device.map(|device| self.policy.meant(device)).into_iter().collect()
-            }
-            Subject::Group(name) => {
-                let members: Vec<&At<Subject>> =
-                    self.draft.groups.get(name).into_iter().flatten().collect();
-                members.into_iter().flat_map(|member| self.meant(member, problems)).collect()
-            }
-        }
-    }
-
-    fn person<'e>(&'e self, email: &'e Email) -> Identity<'e> {
-        let owner = self.members.find(email);
-        let role = owner.and_then(|owner| self.members.get(owner)).map(|(_, role)| role);
-        Identity { owner, email: Some(email), role, ..STRANGER }
-    }
 }

@@ -109,27 +109,32 @@ struct Index {
     by_role: BTreeMap<Role, RuleSet>,
     by_tag: BTreeMap<Tag, RuleSet>,
     by_name: BTreeMap<DeviceName, RuleSet>,
+    /// Until they are opened.
+    by_group: BTreeMap<String, RuleSet>,
 }
 
 impl Index {
-    fn note(
-        &mut self,
-        subject: &Subject,
-        groups: &BTreeMap<String, Vec<At<Subject>>>,
-        rule: usize,
-    ) {
+    fn note(&mut self, subject: &Subject, rule: usize) {
+        self.rules_of(subject).insert(rule);
+    }
+
+    fn rules_of(&mut self, subject: &Subject) -> &mut RuleSet {
         match subject {
-            Subject::Everyone => self.everyone.insert(rule),
-            Subject::User(email) => {
-                self.by_email.entry(email.clone()).or_default().insert(rule);
-            }
-            Subject::Tag(tag) => self.by_tag.entry(tag.clone()).or_default().insert(rule),
-            Subject::Device(name) => self.by_name.entry(name.clone()).or_default().insert(rule),
-            Subject::Role(role) => self.by_role.entry(*role).or_default().insert(rule),
-            Subject::Group(name) => {
-                for member in groups.get(name).into_iter().flatten() {
-                    self.note(&member.what, &BTreeMap::new(), rule);
-                }
+            Subject::Everyone => &mut self.everyone,
+            Subject::User(email) => self.by_email.entry(email.clone()).or_default(),
+            Subject::Tag(tag) => self.by_tag.entry(tag.clone()).or_default(),
+            Subject::Device(name) => self.by_name.entry(name.clone()).or_default(),
+            Subject::Role(role) => self.by_role.entry(*role).or_default(),
+            Subject::Group(name) => self.by_group.entry(name.clone()).or_default(),
+        }
+    }
+
+    /// Gives the members of groups the rules that say the groups: once for each member, however
+    /// many rules there are.
+    fn open_groups(&mut self, groups: &BTreeMap<String, Vec<At<Subject>>>) {
+        for (name, rules) in std::mem::take(&mut self.by_group) {
+            for member in groups.get(&name).into_iter().flatten() {
+                self.rules_of(&member.what).join(&rules);
             }
         }
     }
@@ -161,18 +166,22 @@ impl Policy {
         }
         let words = |group: &Vec<At<Subject>>| group.iter().map(|it| it.what.clone()).collect();
         policy.groups = draft.groups.iter().map(|(name, it)| (name.clone(), words(it))).collect();
+        policy.from.open_groups(&draft.groups);
+        policy.to.open_groups(&draft.groups);
+        let named = policy.from.by_name.keys().chain(policy.to.by_name.keys());
+        policy.names.extend(named.cloned());
         policy
     }
 
     fn add(&mut self, draft: &RuleDraft, text: &Draft) {
         let index = self.rules.len();
         for subject in &draft.from {
-            self.from.note(&subject.what, &text.groups, index);
+            self.from.note(&subject.what, index);
         }
         let mut behind = Vec::new();
         for target in &draft.to {
             match &target.what {
-                Selector::Subject(subject) => self.to.note(subject, &text.groups, index),
+                Selector::Subject(subject) => self.to.note(subject, index),
                 Selector::Own => self.own.insert(index),
                 Selector::Virtual { edge, .. } | Selector::Subnet { edge: Some(edge), .. } => {
                     self.behind.entry(edge.clone()).or_default().insert(index);
@@ -193,7 +202,6 @@ impl Policy {
             to_everything: self.to.everyone.contains(index),
             behind,
         });
-        self.names.extend(self.from.by_name.keys().chain(self.to.by_name.keys()).cloned());
     }
 
     /// Which rules mean a device.
@@ -241,25 +249,34 @@ impl Policy {
         rules
     }
 
-    /// The rules by which a device may reach what stands behind devices.
-    pub(super) fn deciding_behind(
-        &self,
-        from: &Meant,
-        to: &Selector,
-        port: Option<Ports>,
-    ) -> Vec<RuleRef<'_>> {
-        self.refs(from.from.common(&self.leading_to(to)).iter(), port)
-    }
-
     /// The rules that lead to something behind devices.
     pub(super) fn leading_to(&self, to: &Selector) -> RuleSet {
+        self.leading(|behind| includes(behind, to))
+    }
+
+    /// The rules that lead to a part of something behind devices, at least.
+    pub(super) fn leading_into(&self, to: &Selector) -> RuleSet {
+        self.leading(|behind| overlaps(behind, to))
+    }
+
+    /// The rules that lead to anything behind devices.
+    pub(super) fn leading_behind(&self) -> RuleSet {
+        self.leading(|_| true)
+    }
+
+    fn leading(&self, leads: impl Fn(&Selector) -> bool) -> RuleSet {
         let mut leading = RuleSet::default();
         for (index, rule) in self.rules.iter().enumerate() {
-            if rule.to_everything || rule.behind.iter().any(|other| includes(other, to)) {
+            if rule.to_everything || rule.behind.iter().any(&leads) {
                 leading.insert(index);
             }
         }
         leading
+    }
+
+    /// How many words say what these rules allow.
+    pub(super) fn words_of(&self, rules: &RuleSet) -> usize {
+        rules.iter().map(|rule| self.rules[rule].ports.len()).sum()
     }
 
     /// All that these rules allow.
@@ -287,6 +304,11 @@ impl Policy {
     /// Whether the text names a device so: nobody who joins may take such a name by himself.
     pub fn names(&self, name: &DeviceName) -> bool {
         self.names.contains(name)
+    }
+
+    /// Whether the text names a person so: nobody may become him by himself.
+    pub fn names_person(&self, email: &Email) -> bool {
+        self.from.by_email.contains_key(email) || self.to.by_email.contains_key(email)
     }
 
     /// What a device lets in; `None`: everything. `sources` are the devices that each rule means as
@@ -445,6 +467,17 @@ fn includes(whole: &Selector, part: &Selector) -> bool {
             net.contains(inner) && (edge.is_none() || edge == at)
         }
         _ => whole == part,
+    }
+}
+
+/// Whether two words for what is behind devices have something in common.
+fn overlaps(a: &Selector, b: &Selector) -> bool {
+    match (a, b) {
+        (Selector::Subnet { net, edge }, Selector::Subnet { net: other, edge: at }) => {
+            (net.contains(other) || other.contains(net))
+                && (edge.is_none() || at.is_none() || edge == at)
+        }
+        _ => a == b,
     }
 }
 

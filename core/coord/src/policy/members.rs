@@ -30,6 +30,11 @@ impl Members {
         found.map(|(email, _)| email)
     }
 
+    /// All of them, by id.
+    pub(super) fn all(&self) -> impl Iterator<Item = (UserId, &Email, Role)> {
+        self.by_id.iter().map(|(id, (email, role))| (*id, email, *role))
+    }
+
     /// The user with that address.
     pub fn find(&self, email: &Email) -> Option<UserId> {
         self.by_id.iter().find(|(_, (other, _))| other == email).map(|(id, _)| *id)

@@ -18,59 +18,40 @@ pub(super) struct PortSet {
 struct Ranges(Vec<(u16, u16)>);
 
 impl Ranges {
-    fn add(&mut self, first: u16, last: u16) {
-        let (mut first, mut last) = (first, last);
-        let mut apart = Vec::with_capacity(self.0.len() + 1);
-        for &(a, z) in &self.0 {
-            let touches = a <= last.saturating_add(1) && first <= z.saturating_add(1);
-            if touches {
-                (first, last) = (first.min(a), last.max(z));
-            } else {
-                apart.push((a, z));
+    /// All that these ranges have in them, in whatever order they are.
+    fn of(mut ranges: Vec<(u16, u16)>) -> Self {
+        ranges.sort_unstable();
+        let mut apart: Vec<(u16, u16)> = Vec::with_capacity(ranges.len());
+        for (first, last) in ranges {
+            match apart.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                Some(_) | None => apart.push((first, last)),
             }
         }
-        apart.push((first, last));
-        apart.sort_unstable();
-        self.0 = apart;
+        Self(apart)
     }
 
+    /// Both are sorted: one pass.
     fn without(&self, other: &Self) -> Self {
-        let mut left = self.0.clone();
-        for &(a, z) in &other.0 {
-            left = left.into_iter().flat_map(|range| cut(range, a, z)).flatten().collect();
+        let mut left = Vec::new();
+        let mut cuts = other.0.iter().peekable();
+        for &(first, last) in &self.0 {
+            while cuts.next_if(|(_, z)| *z < first).is_some() {}
+            let mut rest = Some(first);
+            for &(a, z) in cuts.clone().take_while(|(a, _)| *a <= last) {
+                let Some(from) = rest else { break };
+                if from < a {
+                    left.push((from, a - 1));
+                }
+                rest = z.checked_add(1).filter(|next| *next <= last);
+            }
+            left.extend(rest.map(|from| (from, last)));
         }
         Self(left)
     }
 }
 
-/// What of a range stays without `a` to `z`.
-fn cut((first, last): (u16, u16), a: u16, z: u16) -> [Option<(u16, u16)>; 2] {
-    if z < first || last < a {
-        return [Some((first, last)), None];
-    }
-    [(first < a).then(|| (first, a - 1)), (z < last).then(|| (z + 1, last))]
-}
-
 impl PortSet {
-    pub(super) fn add(&mut self, ports: Ports) {
-        match ports {
-            Ports::All => {
-                self.tcp.add(0, u16::MAX);
-                self.udp.add(0, u16::MAX);
-                self.icmp = true;
-                self.others = [u64::MAX; 4];
-                for number in NAMED {
-                    self.others[usize::from(number / 64)] &= !(1 << (number % 64));
-                }
-            }
-            Ports::Tcp(first, last) => self.tcp.add(first, last),
-            Ports::Udp(first, last) => self.udp.add(first, last),
-            Ports::Icmp => self.icmp = true,
-            Ports::Protocol(number) => self.others[usize::from(number / 64)] |= 1 << (number % 64),
-            Ports::Unknown => {}
-        }
-    }
-
     pub(super) fn without(&self, other: &Self) -> Self {
         let mut others = self.others;
         for (mine, theirs) in others.iter_mut().zip(&other.others) {
@@ -90,8 +71,7 @@ impl PortSet {
 
     /// As a text would say it; all other protocols together are 'other protocols'.
     pub(super) fn words(&self) -> Vec<String> {
-        let mut all = Self::default();
-        all.add(Ports::All);
+        let all = Self::from(Ports::All);
         if *self == all {
             return vec![Ports::All.to_string()];
         }
@@ -112,9 +92,34 @@ impl PortSet {
 
 impl<'a> FromIterator<&'a Ports> for PortSet {
     fn from_iter<T: IntoIterator<Item = &'a Ports>>(ports: T) -> Self {
+        let (mut tcp, mut udp) = (Vec::new(), Vec::new());
         let mut set = Self::default();
-        ports.into_iter().for_each(|it| set.add(*it));
+        for ports in ports {
+            match *ports {
+                Ports::All => {
+                    tcp.push((0, u16::MAX));
+                    udp.push((0, u16::MAX));
+                    set.icmp = true;
+                    set.others = [u64::MAX; 4];
+                }
+                Ports::Tcp(first, last) => tcp.push((first, last)),
+                Ports::Udp(first, last) => udp.push((first, last)),
+                Ports::Icmp => set.icmp = true,
+                Ports::Protocol(it) => set.others[usize::from(it / 64)] |= 1 << (it % 64),
+                Ports::Unknown => {}
+            }
+        }
+        for number in NAMED {
+            set.others[usize::from(number / 64)] &= !(1 << (number % 64));
+        }
+        (set.tcp, set.udp) = (Ranges::of(tcp), Ranges::of(udp));
         set
+    }
+}
+
+impl From<Ports> for PortSet {
+    fn from(ports: Ports) -> Self {
+        [ports].iter().collect()
     }
 }
 
@@ -146,9 +151,7 @@ mod tests {
             b in prop::collection::vec((0u16..40, 0u16..10), 0..6),
         ) {
             let ranges = |of: &[(u16, u16)]| {
-                let mut ranges = Ranges::default();
-                of.iter().for_each(|(first, len)| ranges.add(*first, first + len));
-                ranges
+                Ranges::of(of.iter().map(|(first, len)| (*first, first + len)).collect())
             };
             let has = |of: &[(u16, u16)], port| of.iter().any(|(f, len)| (*f..=f + len).contains(&port));
             let left = ranges(&a).without(&ranges(&b));

@@ -210,10 +210,12 @@ fn another_lifetime_counts_from_now_and_brings_nobody_back() {
     assert_eq!(world.admission(left), Admission::Expired);
     world.set(expiry(None));
     assert_eq!(world.admission(left), Admission::Expired, "nobody has renewed it");
-    let forgets = SettingsEdit { activity_days: Some(Some(0)), ..SettingsEdit::default() };
-    for wrong in [expiry(Some(0)), forgets] {
+    let kept = |days| SettingsEdit { activity_days: Some(days), ..SettingsEdit::default() };
+    for wrong in [expiry(Some(0)), kept(Some(0)), kept(Some(29))] {
         assert!(matches!(world.account.prepare_settings(wrong, &ctx), Err(Refused::Invalid(_))));
     }
+    world.set(kept(Some(30)));
+    world.set(kept(None));
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, mpsc, watch};
 use tracing::{error, warn};
+use warren_coord::policy::Report;
 use warren_coord::{
-    Account, AccountRecord, BrokerSettings, By, Ctx, Directory, LeaseEpoch, Prepared, Refused,
-    SessionId, Snapshot, UnixTime,
+    Account, AccountRecord, BrokerSettings, Bucket, By, CheckedPolicy, Ctx, Directory, LeaseEpoch,
+    Prepared, Refused, SessionId, Snapshot, UnixTime,
 };
 use warren_proto::{AccountId, DeviceId, ErrorCode, InstanceId, MapVersion, SessionEvent};
 use warren_store::{Store, StoreError};
@@ -25,6 +26,8 @@ use crate::server::Flow;
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// Requests of one device at once: as many as one HTTP/2 connection has streams.
 const REQUESTS: usize = 16;
+/// Policies that are saved: as many at once, one more in that time. Each leaves an entry of Activity.
+const SAVES: (u32, Duration) = (60, Duration::from_secs(60));
 /// When to look again while nothing is due.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -41,6 +44,10 @@ pub(crate) struct AccountHandle {
     news: News,
     /// The account's revision, for those who wait for it to grow.
     changes: watch::Sender<u64>,
+    /// One text is checked at a time.
+    checking: Arc<AsyncMutex<()>>,
+    /// How often a policy may still be saved.
+    saves: Mutex<Bucket>,
     /// Whose turn it is to be sent a whole map.
     pub(crate) turns: Turns,
     /// Requests under way, until they are answered ...
@@ -119,6 +126,8 @@ impl AccountHandle {
             lost,
             news,
             changes: watch::Sender::new(0),
+            checking: Arc::default(),
+            saves: Mutex::new(Bucket::full()),
             turns: Turns::default(),
             requests: Latest::new(REQUESTS),
             opening: Latest::new(1),
@@ -208,6 +217,44 @@ impl AccountHandle {
             self.news.webhooks.notify_one();
         }
         Ok(self.soft(|account, now| account.apply(prepared, now)))
+    }
+
+    /// Says what is wrong with a policy's text and what it would change. Pairs of devices are
+    /// compared: beside the account's lock, not on the runtime's threads, and one text at a time.
+    ///
+    /// # Errors
+    /// It was cut short.
+    pub(crate) async fn check_policy(&self, text: String) -> ApiResult<CheckedPolicy> {
+        let turn = self.checking.clone().lock_owned().await;
+        let case = self.read(Account::policy_case);
+        let check = move || {
+            let checked = case.check(text);
+            drop(turn);
+            checked
+        };
+        let checked = tokio::task::spawn_blocking(check).await;
+        checked.map_err(|error| Failure::unavailable(&error.into()))
+    }
+
+    /// Checks a policy's text and puts it in force, in place of the version `base` if that is given.
+    ///
+    /// # Errors
+    /// As [`Account::prepare_checked_policy`], that the store can't, or too many of them lately.
+    pub(crate) async fn save_policy(
+        self: &Arc<Self>,
+        by: By,
+        text: String,
+        base: Option<u64>,
+    ) -> ApiResult<(u64, Report)> {
+        let checked = self.check_policy(text).await?;
+        if checked.report.is_good() && !self.saves().take(SAVES.0, SAVES.1, Instant::now()) {
+            return Err(Refused::RateLimited.into());
+        }
+        self.durable(by, move |account, _| account.prepare_checked_policy(checked, base)).await
+    }
+
+    fn saves(&self) -> MutexGuard<'_, Bucket> {
+        self.saves.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Whether the broker's operator has suspended it.

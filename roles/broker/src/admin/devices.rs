@@ -336,9 +336,9 @@ async fn remove_device(
 pub(super) fn find_device(handle: &AccountHandle, text: &str) -> ApiResult<DeviceId> {
     handle
         .read(|account| {
-            let by_name = text.parse().ok().and_then(|name| account.device_named(&name));
-            let by_id = || text.parse().ok().filter(|id| has_device(account, *id));
-            by_name.or_else(by_id)
+            // The id first: nobody hides another's device by a name like its id.
+            let by_id = text.parse().ok().filter(|id| has_device(account, *id));
+            by_id.or_else(|| account.device_named(&text.parse().ok()?))
         })
         .ok_or_else(|| {
             Failure::new(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use http::Extensions;
 use http::request::Parts;
 use warren_coord::{By, Refused, Right};
 use warren_proto::AccountId;
@@ -28,7 +29,7 @@ pub(super) async fn check(
     State(guard): State<Guard>,
     path: RawPathParams,
     Granted(grant): Granted,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> ApiResult<Response> {
     let named = |name: &str| path.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
@@ -37,22 +38,53 @@ pub(super) async fn check(
     if let Some(account) = &account {
         guard.broker.people.read(|people| grant.check_open(people, account))?;
     }
-    match guard.needs {
-        Needs::Any => {}
+    let right = match guard.needs {
+        Needs::Any => None,
         Needs::Right(right) => {
             let id = account.as_deref().map(AccountHandle::id);
             require(&guard.broker, &grant, right, id)?;
+            Some(right)
         }
         Needs::Device => {
-            let account = account.ok_or_else(|| Failure::not_found("account"))?;
-            let device = find_device(&account, named("device").unwrap_or_default())?;
+            let account = account.as_ref().ok_or_else(|| Failure::not_found("account"))?;
+            let device = find_device(account, named("device").unwrap_or_default())?;
             let owner = account.read(|account| account.device_owner(device));
             let is_own = owner.is_some() && owner == grant.user();
             let right = if is_own { Right::ManageOwnDevices } else { Right::ManageDevices };
             require(&guard.broker, &grant, right, Some(account.id()))?;
+            Some(right)
         }
-    }
+    };
+    request.extensions_mut().insert(Again { broker: guard.broker, grant, right, account });
     Ok(next.run(request).await)
+}
+
+/// What the guard has asked, to be asked again once the whole request has arrived: that may take
+/// a while, in which rights and tokens go.
+#[derive(Clone)]
+pub(super) struct Again {
+    broker: Arc<Broker>,
+    grant: Grant,
+    right: Option<Right>,
+    account: Option<Arc<AccountHandle>>,
+}
+
+impl Again {
+    /// Asks, if a guard has.
+    pub(super) fn ask(extensions: &Extensions) -> ApiResult<()> {
+        extensions.get().map_or(Ok(()), Self::check)
+    }
+
+    fn check(&self) -> ApiResult<()> {
+        self.broker.people.read(|people| {
+            let grant = self.grant.renewed(people)?;
+            if let Some(account) = &self.account {
+                grant.check_open(people, account)?;
+            }
+            let id = self.account.as_deref().map(AccountHandle::id);
+            self.right.map_or(Ok(()), |right| grant.require(people, right, id))
+        })
+    }
 }
 
 /// Refuses who has no right.

@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use ring::digest;
 use warren_proto::ErrorCode;
 
-use super::guard::Granted;
+use super::guard::{Again, Granted};
 use super::routes::{BODY_TIMEOUT, MAX_BODY};
 use crate::api::extract;
 use crate::api::problem::{ApiResult, Failure};
@@ -88,13 +88,21 @@ pub(super) async fn once(
     };
     let (parts, body) = request.into_parts();
     let body = extract::read(Request::new(body), MAX_BODY, BODY_TIMEOUT).await?;
+    Again::ask(&parts.extensions)?;
     let asked = hash(&body);
     if let Some(answer) = once.begin(&place, asked, Instant::now())? {
         return Ok(answer.replay());
     }
     // Whatever happens below, the place is given back or holds an answer.
-    let under_way = UnderWay { once: &once, place: Some(place) };
-    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    let under_way = UnderWay { once, place: Some(place) };
+    let request = Request::from_parts(parts, Body::from(body));
+    // Even if the client goes away: it is for him that the answer is kept.
+    let answering = tokio::spawn(answer(under_way, next, request));
+    answering.await.map_err(|error| Failure::unavailable(&error.into()))?
+}
+
+async fn answer(under_way: UnderWay, next: Next, request: Request) -> ApiResult<Response> {
+    let response = next.run(request).await;
     let (parts, body) = response.into_parts();
     let Ok(body) = axum::body::to_bytes(body, LONGEST_ANSWER).await else {
         return Err(Failure::unavailable(&anyhow::anyhow!("an answer was too long to be kept")));
@@ -120,12 +128,12 @@ impl Answer {
 }
 
 /// A request under way; forgotten if nothing comes of it.
-struct UnderWay<'a> {
-    once: &'a Once,
+struct UnderWay {
+    once: Arc<Once>,
     place: Option<Place>,
 }
 
-impl UnderWay<'_> {
+impl UnderWay {
     fn end(mut self, answer: Answer) {
         let Some(place) = self.place.take() else { return };
         if let Some(entry) = self.once.lock().answers.get_mut(&place) {
@@ -134,7 +142,7 @@ impl UnderWay<'_> {
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             self.once.lock().answers.remove(&place);
@@ -239,12 +247,12 @@ mod tests {
 
     #[test]
     fn a_day_later_it_is_forgotten_and_a_later_request_in_its_place_is_not() {
-        let (once, now) = (Once::default(), Instant::now());
+        let (once, now) = (Arc::new(Once::default()), Instant::now());
         let (failed, other) = (place("ada", 0), place("eve", 0));
         once.begin(&failed, [0; 32], now).unwrap();
         once.begin(&other, [0; 32], now).unwrap();
         // It came to nothing and is repeated much later.
-        drop(UnderWay { once: &once, place: Some(failed.clone()) });
+        drop(UnderWay { once: once.clone(), place: Some(failed.clone()) });
         let later = now + KEPT / 2;
         once.begin(&failed, [0; 32], later).unwrap();
         once.begin(&place("bob", 0), [0; 32], now + KEPT + SWEEP).unwrap();

@@ -56,7 +56,7 @@ fn user_operations() -> Vec<Operation> {
             "Makes a one-time link by which a user sets a password",
             password_link,
         )
-        .needs(Right::ManageUsers)
+        .needs(Right::ManageOperators)
         .takes::<NewPasswordLink>()
         .creates::<Link>(),
     ]
@@ -125,10 +125,14 @@ async fn show(State(broker): Shared, Path(user): Path<String>) -> ApiResult<Json
 
 async fn create(
     State(broker): Shared,
-    Asker(by): Asker,
+    Granted(grant): Granted,
     Content(new): Content<NewUser>,
 ) -> ApiResult<(StatusCode, Json<UserCreated>)> {
     let NewUser { email, name, operator } = new;
+    if operator {
+        require(&broker, &grant, Right::ManageOperators, None)?;
+    }
+    let by = grant.by();
     let new = warren_coord::NewUser { email, name, password: None, operator };
     let create = move |people: &People, ctx: &_| people.prepare_user(new, ctx);
     let id = broker.people.durable(by.clone(), create).await?;
@@ -144,12 +148,17 @@ async fn create(
 
 async fn change(
     State(broker): Shared,
-    Asker(by): Asker,
+    Granted(grant): Granted,
     Path(user): Path<String>,
     Content(change): Content<UserChange>,
 ) -> ApiResult<Json<User>> {
     let user = find(&broker, &user)?;
     let UserChange { email, name, operator, suspended } = change;
+    if email.is_some() || operator.is_some() {
+        require(&broker, &grant, Right::ManageOperators, None)?;
+    }
+    check_not_above(&broker, &grant, user)?;
+    let by = grant.by();
     let edit = UserEdit { email, name, operator, suspended };
     let change = move |people: &People, _: &_| people.prepare_edit_user(user, edit);
     broker.people.durable(by, change).await?;
@@ -158,12 +167,22 @@ async fn change(
 
 async fn remove(
     State(broker): Shared,
-    Asker(by): Asker,
+    Granted(grant): Granted,
     Path(user): Path<String>,
 ) -> ApiResult<StatusCode> {
     let user = find(&broker, &user)?;
-    broker.people.durable(by, move |people, _| people.prepare_remove_user(user)).await?;
+    check_not_above(&broker, &grant, user)?;
+    broker.people.durable(grant.by(), move |people, _| people.prepare_remove_user(user)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who may manage users alone leaves operators as they are.
+fn check_not_above(broker: &Broker, grant: &Grant, user: UserId) -> ApiResult<()> {
+    let is_operator = |people: &People| people.user(user).is_some_and(|user| user.operator);
+    match broker.people.read(is_operator) {
+        true => require(broker, grant, Right::ManageOperators, None),
+        false => Ok(()),
+    }
 }
 
 async fn password_link(

@@ -89,8 +89,7 @@ async fn save(
 ) -> ApiResult<Response> {
     let handle = broker.accounts.find(&account)?;
     let base = headers.get(IF_MATCH).map(parse_tag).transpose()?.flatten();
-    let save = move |account: &Account, _: &_| account.prepare_policy(&text, base);
-    let saved = handle.durable(by, save).await;
+    let saved = handle.save_policy(by, text, base).await;
     let (version, report) = saved.map_err(|failure| {
         let late = failure.code() == ErrorCode::Conflict;
         if late { failure.with_status(StatusCode::PRECONDITION_FAILED) } else { failure }
@@ -104,10 +103,7 @@ async fn check(
     Content(PolicyCheck { text }): Content<PolicyCheck, MAX_BODY>,
 ) -> ApiResult<Json<Report>> {
     let handle = broker.accounts.find(&account)?;
-    // Pairs of devices are compared: not on the runtime's threads.
-    let checking =
-        tokio::task::spawn_blocking(move || handle.read(|account| account.check_policy(&text)));
-    checking.await.map(Json).map_err(|error| Failure::unavailable(&error.into()))
+    Ok(Json(handle.check_policy(text).await?.report))
 }
 
 /// What the broker knows of whether and how two devices talk.
@@ -185,6 +181,11 @@ fn parse_tag(value: &HeaderValue) -> ApiResult<Option<u64>> {
     let text = value.to_str().unwrap_or_default().trim();
     if text == "*" {
         return Ok(None);
+    }
+    if text.starts_with("W/") {
+        // RFC 9110 §13.1.1: a weak tag never matches.
+        return Err(Failure::new(ErrorCode::Conflict, "If-Match takes a strong ETag")
+            .with_status(StatusCode::PRECONDITION_FAILED));
     }
     text.trim_matches('"').parse().map(Some).map_err(|_| {
         Failure::invalid("If-Match takes the ETag that the policy was read with, e.g. \"3\"")

@@ -18,7 +18,7 @@ use warren_proto::{ErrorCode, JoinKeyId};
 
 use super::Time;
 use super::download::Download;
-use super::guard::{Asker, Granted, require};
+use super::guard::{Again, Asker, Granted, require};
 use super::operation::Operation;
 use super::paged::{PageQuery, Query};
 use super::types::{
@@ -87,7 +87,8 @@ fn account_operations() -> Vec<Operation> {
         Operation::patch(
             "/accounts/{account}",
             "changeAccount",
-            "Changes an account's settings; suspension and limits are the broker operator's to set",
+            "Changes an account's settings; suspension and limits are the broker operator's to set, \
+             how long Activity is kept an owner's who is signed in",
             change_account,
         )
         .needs(Right::ManageSettings)
@@ -165,6 +166,9 @@ async fn change_account(
     } = change;
     if suspended.is_some() || max_devices.is_some() || max_users.is_some() {
         require(&broker, &grant, Right::ManageAccounts, None)?;
+    }
+    if activity_days.is_some() {
+        require(&broker, &grant, Right::ManageRetention, Some(handle.id()))?;
     }
     let edit = SettingsEdit {
         suspended,
@@ -280,7 +284,9 @@ async fn restore(
     Asker(by): Asker,
     request: Request,
 ) -> ApiResult<Json<Manifest>> {
-    let archive = spool(&broker, request.into_body()).await?;
+    let (parts, body) = request.into_parts();
+    let archive = spool(&broker, body).await?;
+    Again::ask(&parts.extensions)?;
     broker.restore(&by, archive).await.map(Json)
 }
 
@@ -371,7 +377,9 @@ impl<T: DeserializeOwned, const MAX: usize, S: Sync> FromRequest<S> for Content<
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let body = extract::read(request, MAX, BODY_TIMEOUT).await?;
+        let (parts, body) = request.into_parts();
+        let body = extract::read(Request::new(body), MAX, BODY_TIMEOUT).await?;
+        Again::ask(&parts.extensions)?;
         serde_json::from_slice(&body).map(Self).map_err(|error| Failure::invalid(error.to_string()))
     }
 }

@@ -78,7 +78,10 @@ impl FromRequestParts<Arc<Api>> for RelayCaller {
 /// The bearer token (RFC 6750 §2.1) of a request.
 pub(crate) fn bearer<'a>(headers: &'a HeaderMap, whose: &str) -> Result<&'a str, Failure> {
     let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    value.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| {
+    let token = value
+        .and_then(|value| value.split_once(' '))
+        .and_then(|(scheme, token)| scheme.eq_ignore_ascii_case("Bearer").then_some(token));
+    token.ok_or_else(|| {
         Failure::new(ErrorCode::Revoked, format!("this request needs the {whose}'s token"))
     })
 }

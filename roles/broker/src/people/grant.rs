@@ -6,10 +6,10 @@ use warren_coord::{
     Actor, ApiTokenRecord, Asker, By, Email, People, Refused, Right, Standing, TokenGrant,
     TokenReach, UnixTime,
 };
-use warren_proto::{AccountId, UserId};
+use warren_proto::{AccountId, ErrorCode, UserId};
 
 use crate::accounts::AccountHandle;
-use crate::api::problem::ApiResult;
+use crate::api::problem::{ApiResult, Failure};
 
 /// Who asks, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,19 @@ impl Grant {
         let same = |it: &ApiTokenRecord| it.id == token.id;
         let record = people.tokens(token.reach).find(same);
         record.is_some_and(|it| it.expires.is_none_or(|end| end > now))
+    }
+
+    /// The same at this moment: his token may have been deleted, and its creator be less.
+    ///
+    /// # Errors
+    /// There is no such token any more.
+    pub(crate) fn renewed(&self, people: &People) -> ApiResult<Self> {
+        let Holder::Token(token) = &self.holder else { return Ok(self.clone()) };
+        let now = UnixTime(crate::accounts::fresh_ctx().unix.as_secs());
+        let token = people.token_grant(token.id, now).ok_or_else(|| {
+            Failure::new(ErrorCode::SignInRequired, "this API token is no longer valid")
+        })?;
+        Ok(Self { holder: Holder::Token(token), source: self.source })
     }
 
     /// By what he asks, for decisions that depend on it.

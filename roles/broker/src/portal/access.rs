@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde::Deserialize;
+use warren_coord::lines::{Line, compare};
 use warren_coord::policy::{DEFAULT_TEXT, Entry, MAX_TEXT, Outline, Report, RuleText, TestText};
 use warren_coord::{Email, Right};
 use warren_proto::ErrorCode;
@@ -27,7 +28,6 @@ use self::words::{Choices, Known, Word};
 use super::answer::{Answer, done, page_with, refused_status, sentence};
 use super::browser::Form;
 use super::frame::Section;
-use super::lines::{Line, compare};
 use super::viewer::Member;
 use super::{Portal, Shared};
 use crate::accounts::fresh_ctx;
@@ -194,10 +194,7 @@ pub(super) async fn change(
 
 async fn save(portal: &Portal, member: &Member, draft: Draft) -> Answer {
     let (text, base) = (draft.text.clone(), draft.base);
-    let outcome = member
-        .account
-        .durable(member.by(), move |account, _| account.prepare_policy(&text, Some(base)))
-        .await;
+    let outcome = member.account.save_policy(member.by(), text, Some(base)).await;
     match outcome {
         Ok((version, _)) if version == base => done(&home(member, &draft), "Nothing was changed."),
         Ok((version, _)) => {
@@ -270,10 +267,7 @@ async fn render(
     conflict: Option<Conflict>,
 ) -> Answer {
     let (account, text) = (member.account.clone(), draft.text.clone());
-    // Devices are compared with each other: not on the runtime's threads.
-    let checking =
-        tokio::task::spawn_blocking(move || account.read(|account| account.check_policy(&text)));
-    let report = checking.await.map_err(|error| Failure::unavailable(&error.into()))?;
+    let report = account.check_policy(text).await?.report;
     let (version, text) = in_force(member);
     let is_changed = draft.text != text;
     let entries = Outline::read(&draft.text).ok().map(|outline| {

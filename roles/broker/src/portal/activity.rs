@@ -5,6 +5,7 @@ use axum::extract::{Query, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use warren_coord::lines::{Line, changes};
 use warren_coord::{ChainedEntry, FieldChange, Right, SettingsEdit};
 use warren_store::{ActivityCursor, ActivityFilter};
 use warren_web::{Layout, When};
@@ -13,7 +14,6 @@ use super::Shared;
 use super::answer::{Answer, done, encode, failed, page};
 use super::browser::Form;
 use super::frame::Section;
-use super::lines::{Line, changes};
 use super::settings::days;
 use super::viewer::Member;
 use crate::accounts::fresh_ctx;
@@ -122,7 +122,7 @@ pub(super) async fn show(
         kinds: KINDS,
         entries: found.entries.iter().map(|entry| row(&member, entry, now)).collect(),
         asked: format!("?who={}&action={}", encode(&query.who), encode(&query.action)),
-        may_change: member.may(Right::ManageSettings),
+        may_change: member.may(Right::ManageRetention),
         days: kept.map(|days| days.to_string()).unwrap_or_default(),
         is_first: query.after.is_empty(),
         next: found.next.as_ref().map(link),
@@ -157,7 +157,7 @@ pub(super) struct Keep {
 
 /// `POST /a/{account}/activity/keep`
 pub(super) async fn keep(State(portal): Shared, member: Member, Form(form): Form<Keep>) -> Answer {
-    member.check(Right::ManageSettings)?;
+    member.check(Right::ManageRetention)?;
     let outcome = match days(&form.days) {
         Ok(days) => {
             let edit = SettingsEdit { activity_days: Some(days), ..SettingsEdit::default() };

@@ -15,6 +15,7 @@ use warren_web::{Csrf, Fields, Layout, Theme, Toast, Tone, is_same_origin};
 
 use super::Portal;
 use super::answer::Oops;
+use super::viewer::Again;
 use crate::api::extract::client_ip;
 use crate::api::problem::Failure;
 
@@ -188,6 +189,7 @@ impl<T: DeserializeOwned, const LONGEST: usize> FromRequest<Arc<Portal>> for For
         let browser = Browser::from_request_parts(&mut parts, portal).await?;
         let patience = portal.limits.request_timeout;
         let fields = Fields::read(body, LONGEST, patience).await?;
+        Again::ask(&parts.extensions, portal)?;
         Ok(Self(fields.parse(&browser.csrf, parts.uri.path())?))
     }
 }

@@ -8,10 +8,10 @@ use axum::extract::State;
 use http::StatusCode;
 use serde::Deserialize;
 use warren_coord::{Email, LinkPurpose, NewUser, UnixTime, check_password};
-use warren_proto::AccountId;
+use warren_proto::{AccountId, ErrorCode};
 use warren_web::Layout;
 
-use super::answer::{Answer, done, page, page_with, sentence, to};
+use super::answer::{Answer, done, page, page_with, refused_status, sentence, to};
 use super::browser::{Browser, Form, Visitor};
 use super::sign_in::signed_in;
 use super::viewer::Viewer;
@@ -159,6 +159,27 @@ fn void(browser: &Browser, kind: Kind) -> Answer {
     page_with(StatusCode::UNPROCESSABLE_ENTITY, &ask(browser, kind, VOID))
 }
 
+/// The link may be good and something else in the way.
+fn refused(browser: &Browser, kind: Kind, failure: &Failure) -> Answer {
+    if failure.code() == ErrorCode::LinkInvalid {
+        return void(browser, kind);
+    }
+    page_with(refused_status(failure), &ask(browser, kind, &sentence(failure.text())))
+}
+
+/// Refuses somebody an invitation for whoever has it if the account's policy speaks of him: nobody
+/// has made sure that he is the one.
+fn check_open_to(portal: &Portal, secret: &str, email: &Email) -> Result<(), &'static str> {
+    let found = portal.broker.people.read(|people| people.invitation(secret, now()));
+    let Some(open) = found.filter(|it| it.email.is_none()) else { return Ok(()) };
+    let account = portal.broker.accounts.get(open.account);
+    let is_named = account.is_some_and(|it| it.read(|it| it.policy_names_person(email)));
+    if is_named { Err(NAMED) } else { Ok(()) }
+}
+
+const NAMED: &str = "This invitation doesn't say for whom it is, and that address has rights of its \
+                     own in the account: ask for an invitation to it.";
+
 fn now() -> UnixTime {
     UnixTime(fresh_ctx().unix.as_secs())
 }
@@ -237,7 +258,7 @@ pub(super) async fn create_operator(
         .await;
     match created {
         Ok(created) => signed_in(done("/", "Welcome. Add your first devices.")?, created),
-        Err(_) => void(&visitor.browser, Kind::SetUp),
+        Err(failure) => refused(&visitor.browser, Kind::SetUp, &failure),
     }
 }
 
@@ -298,6 +319,12 @@ pub(super) async fn accept(
     viewer: Viewer,
     Form(Secret { secret }): Form<Secret>,
 ) -> Answer {
+    if let Err(text) = check_open_to(&portal, &secret, &viewer.email) {
+        return page_with(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            &ask(&viewer.browser, Kind::Invitation, text),
+        );
+    }
     let user = viewer.user;
     let accepted = portal
         .broker
@@ -306,7 +333,7 @@ pub(super) async fn accept(
         .await;
     match accepted {
         Ok(account) => done(&home_of(&portal, account), "Welcome."),
-        Err(_) => void(&viewer.browser, Kind::Invitation),
+        Err(failure) => refused(&viewer.browser, Kind::Invitation, &failure),
     }
 }
 
@@ -327,6 +354,10 @@ pub(super) async fn accept_as_new(
     people.try_link(&person.secret, &visitor.client)?;
     if people.read(|people| people.invitation(&person.secret, now())).is_none() {
         return void(&visitor.browser, Kind::Invitation);
+    }
+    if let Err(text) = check_open_to(&portal, &person.secret, &email) {
+        let error = Wrong { email: text.to_owned(), ..Wrong::default() };
+        return invitation_form(&portal, &visitor.browser, None, person, error, wrong);
     }
     let again = Person {
         secret: person.secret.clone(),
@@ -426,6 +457,6 @@ pub(super) async fn set_password(
         .await;
     match set {
         Ok(_) => done("/sign-in", "The password is set: sign in with it."),
-        Err(_) => void(&visitor.browser, Kind::Password),
+        Err(failure) => refused(&visitor.browser, Kind::Password, &failure),
     }
 }

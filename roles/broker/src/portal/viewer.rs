@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts, Path};
-use http::Method;
 use http::request::Parts;
+use http::{Extensions, Method};
 use warren_coord::{Actor, By, Email, Right, Role, Standing, may};
 use warren_proto::{AccountId, UserId, WebSessionId};
 
@@ -62,6 +62,8 @@ impl FromRequestParts<Arc<Portal>> for Viewer {
         let signed_in = portal.broker.people.session(&secret);
         let (session, user) = signed_in.ok_or(Oops::SignIn { path })?;
         peer(parts)?.set_known(Holder::Browser(session.id));
+        let (secret_then, is_operator) = (secret.clone(), user.operator);
+        parts.extensions.insert(Again { secret: secret_then, is_operator, within: None });
         Ok(Self {
             browser,
             user: user.id,
@@ -83,6 +85,30 @@ impl OptionalFromRequestParts<Arc<Portal>> for Viewer {
         portal: &Arc<Portal>,
     ) -> Result<Option<Self>, Infallible> {
         Ok(<Self as FromRequestParts<_>>::from_request_parts(parts, portal).await.ok())
+    }
+}
+
+/// What somebody was when his request began, to be looked at again once all of it has arrived: that
+/// may take a while, in which sessions and rights go.
+#[derive(Clone)]
+pub(super) struct Again {
+    secret: String,
+    is_operator: bool,
+    within: Option<(Arc<AccountHandle>, Standing)>,
+}
+
+impl Again {
+    /// Refuses who isn't that any more.
+    pub(super) fn ask(extensions: &Extensions, portal: &Portal) -> Result<(), Oops> {
+        let Some(Self { secret, is_operator, within }) = extensions.get() else { return Ok(()) };
+        let people = &portal.broker.people;
+        let signed_in = people.session(secret);
+        let (_, user) = signed_in.ok_or_else(|| Oops::SignIn { path: "/".to_owned() })?;
+        let is_same = within.as_ref().is_none_or(|(account, then)| {
+            let standing = people.read(|people| people.standing(user.id, account.id()));
+            standing == Some(*then) && (*then == Standing::Operator || !account.is_suspended())
+        });
+        if is_same && user.operator == *is_operator { Ok(()) } else { Err(Oops::forbidden()) }
     }
 }
 
@@ -151,6 +177,11 @@ impl FromRequestParts<Arc<Portal>> for Member {
         if standing != Standing::Operator && account.is_suspended() {
             return Err(Oops::suspended());
         }
+        parts.extensions.insert(Again {
+            secret: viewer.secret.clone(),
+            is_operator: viewer.is_operator,
+            within: Some((account.clone(), standing)),
+        });
         Ok(Self { viewer, account, name, standing })
     }
 }

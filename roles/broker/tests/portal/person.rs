@@ -84,7 +84,7 @@ impl Person {
     ) -> Self {
         let users = format!("/a/{account}/users");
         let page = host.get(&users).await;
-        let made = host.submit(&page, &users, &[("email", ""), ("role", role)]).await;
+        let made = host.submit(&page, &users, &[("email", email), ("role", role)]).await;
         let link = made.value("data-copy=\"").unwrap();
         let (_, secret) = link.split_once('#').unwrap();
         let mut person = Self::stranger(broker).await;

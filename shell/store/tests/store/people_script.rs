@@ -115,6 +115,7 @@ fn invitation(slot: u32, n: u32) -> InvitationRecord {
         account: ACCOUNT,
         role: Role::ALL[(n % 3) as usize],
         email: n.is_multiple_of(2).then(|| "eve@example.org".parse().unwrap()),
+        creator: n.is_multiple_of(3).then_some(UserId(1)),
         created: seconds(slot),
         expires: seconds(n + 1_000),
     }

@@ -1,15 +1,18 @@
 //! Two texts, compared line by line.
 
 /// The most pairs of lines that are compared; what is longer is shown as replaced.
-const MOST: usize = 4_000_000;
+const MOST: usize = 1_000_000;
 /// How many lines that are in both are shown around those that aren't.
 const AROUND: usize = 2;
 
 /// In which text a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum In {
+pub enum In {
+    /// In both.
     Both,
+    /// In the old one.
     Old,
+    /// In the new one.
     New,
     /// Lines that are in both stand here, and are not shown.
     Gap,
@@ -17,27 +20,32 @@ pub(super) enum In {
 
 /// A line of either.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) is_in: In,
-    pub(super) text: String,
+pub struct Line {
+    /// Where it is.
+    pub is_in: In,
+    /// What it says.
+    pub text: String,
 }
 
 impl Line {
-    pub(super) fn is_old(&self) -> bool {
+    /// Whether it is in the old text alone.
+    pub fn is_old(&self) -> bool {
         self.is_in == In::Old
     }
 
-    pub(super) fn is_new(&self) -> bool {
+    /// Whether it is in the new text alone.
+    pub fn is_new(&self) -> bool {
         self.is_in == In::New
     }
 
-    pub(super) fn is_gap(&self) -> bool {
+    /// Whether it stands for lines that are not shown.
+    pub fn is_gap(&self) -> bool {
         self.is_in == In::Gap
     }
 }
 
 /// What is different, with a few lines around.
-pub(super) fn changes(old: &str, new: &str) -> Vec<Line> {
+pub fn changes(old: &str, new: &str) -> Vec<Line> {
     let all = compare(old, new);
     let is_near = |at: usize| {
         let (first, last) = (at.saturating_sub(AROUND), (at + AROUND).min(all.len() - 1));
@@ -56,7 +64,7 @@ pub(super) fn changes(old: &str, new: &str) -> Vec<Line> {
 }
 
 /// All lines of both, in order, those that are in both once: by their longest common subsequence.
-pub(super) fn compare(old: &str, new: &str) -> Vec<Line> {
+pub fn compare(old: &str, new: &str) -> Vec<Line> {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     let same = |(a, b): &(&&str, &&str)| a == b;
     let front = old.iter().zip(&new).take_while(same).count();
