@@ -102,7 +102,7 @@ impl Seen {
                 self.version = Some(delta.version);
                 delta.changes.into_iter().for_each(|change| self.change(change));
             }
-            SessionEvent::Current(_) | SessionEvent::Connect(_) => {}
+            SessionEvent::Current(_) | SessionEvent::Reach(_) | SessionEvent::Connect(_) => {}
             SessionEvent::Revoked => anyhow::bail!("a node was revoked"),
         }
         Ok(())
@@ -128,6 +128,7 @@ impl Seen {
             | Change::RelayDuty { .. }
             | Change::PeerRelays { .. }
             | Change::Filter { .. }
+            | Change::Edge { .. }
             | Change::Unknown => {}
         }
     }
