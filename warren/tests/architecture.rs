@@ -17,6 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren-pair", &[]),
     ("warren-coord", &["warren-proto", "warren-turn"]),
     ("warren-mesh", &["warren-proto", "warren-wg", "warren-turn"]),
+    ("warren-scan", &["warren-proto"]),
     ("warren-net", &[]),
     ("warren-control", &["warren-net", "warren-proto"]),
     ("warren-store", &["warren-coord", "warren-proto"]),
@@ -45,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "warren-wg",
         ],
     ),
+    ("warren-edge", &["warren-net", "warren-proto", "warren-scan"]),
     (
         "warren-relay",
         &[
@@ -60,8 +62,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto", "warren-relay"]),
 ];
 
-const CORES: &[&str] =
-    &["warren-proto", "warren-wg", "warren-turn", "warren-pair", "warren-coord", "warren-mesh"];
+const CORES: &[&str] = &[
+    "warren-proto",
+    "warren-wg",
+    "warren-turn",
+    "warren-pair",
+    "warren-coord",
+    "warren-mesh",
+    "warren-scan",
+];
 
 /// Crates that read clocks, open sockets or files, or bring an executor.
 const NOT_IN_A_CORE: &[&str] =

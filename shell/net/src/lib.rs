@@ -84,8 +84,10 @@ pub use counters::{TunCounters, UdpCounters};
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Destination, HostNetwork, NetworkWatch, Poller, Received, Run, Runs, ServerSocket, Tun,
-    TunReader, UdpReceiver, UdpSockets, raise_open_file_limit, release_idle_code,
+    ArpSocket, ChainPolicy, Connection, Connections, Counter, Destination, ForwardChain, Heard,
+    HostNetwork, Lan, LanInterface, LanRoute, Neighbour, NetworkWatch, Nftables, Poller, Received,
+    Run, Runs, ServerSocket, TableMark, Tun, TunReader, Tuple, UdpReceiver, UdpSockets,
+    forwards_packets, raise_open_file_limit, release_idle_code, set_forwards_packets,
 };
 pub use mapping::{Mapping, MappingProtocol, PortMapper, PortMapperConfig};
 #[cfg(unix)]

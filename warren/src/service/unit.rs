@@ -126,10 +126,12 @@ impl Unit {
         match self.role {
             // The node makes a TUN device and routes, and may have to write /etc/resolv.conf: it and
             // others replace that file by another, which would leave a mount of the file behind.
+            // An edge speaks ARP by packet sockets; both lists of families add up.
             Role::Node => {
                 "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_CHOWN CAP_DAC_OVERRIDE\n\
                  AmbientCapabilities=\n\
                  DeviceAllow=/dev/net/tun rw\n\
+                 RestrictAddressFamilies=AF_PACKET\n\
                  ReadWritePaths=/etc\n"
             }
             Role::Broker => {

@@ -1,17 +1,27 @@
 //! What talks to Linux.
 
+mod arp;
+mod forwarding;
 mod host;
+mod lan;
 mod limits;
 mod memory;
+mod netfilter;
 mod netlink;
 mod poller;
 mod tun;
 mod udp;
 mod watch;
 
+pub use arp::{ArpSocket, Heard};
+pub use forwarding::{forwards_packets, set_forwards_packets};
 pub use host::HostNetwork;
+pub use lan::{Lan, LanInterface, LanRoute, Neighbour};
 pub use limits::raise_open_file_limit;
 pub use memory::release_idle_code;
+pub use netfilter::{
+    ChainPolicy, Connection, Connections, Counter, ForwardChain, Nftables, TableMark, Tuple,
+};
 pub use poller::Poller;
 pub use tun::{Tun, TunReader};
 pub use udp::{Destination, Received, Run, Runs, ServerSocket, UdpReceiver, UdpSockets};

@@ -16,6 +16,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
@@ -92,6 +93,19 @@ impl Netlink {
             .into_iter()
             .filter_map(|answer| match answer {
                 RouteNetlinkMessage::NewAddress(address) => Some(address),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The neighbours of all interfaces, in both families.
+    pub(super) fn neighbours(&mut self) -> io::Result<Vec<NeighbourMessage>> {
+        let question = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        let answers = self.ask(question, NLM_F_DUMP)?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewNeighbour(neighbour) => Some(neighbour),
                 _ => None,
             })
             .collect())

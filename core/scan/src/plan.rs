@@ -1,0 +1,143 @@
+//! What to scan, and what is refused.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The most addresses of one scan: a /16.
+pub const MAX_ADDRESSES: u64 = 65_536;
+
+/// The most probes in a second.
+pub const MAX_RATE: u32 = 1000;
+
+/// The most ports that are tried at each device.
+const MAX_PORTS: usize = 200;
+
+/// What devices of a LAN usually serve.
+pub const COMMON_PORTS: [u16; 20] = [
+    21, 22, 23, 53, 80, 139, 443, 445, 502, 515, 554, 631, 1883, 3389, 5000, 8000, 8080, 8123,
+    8443, 9100,
+];
+
+/// What to scan, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanPlan {
+    /// The networks.
+    pub networks: Vec<Ipv4Net>,
+    /// TCP ports that are tried at each device.
+    pub ports: Vec<u16>,
+    /// Probes in a second, at most [`MAX_RATE`].
+    pub rate: u32,
+    /// Whether somebody has confirmed that addresses of the internet are to be scanned.
+    pub public_confirmed: bool,
+}
+
+/// Why a plan isn't followed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// There is nothing to scan.
+    #[error("there is no network to scan: name one, as 192.168.1.0/24")]
+    Nothing,
+    /// Addresses of the internet.
+    #[error("{0} belongs to the internet, where scanning may be forbidden: confirm that you may")]
+    Public(Ipv4Net),
+    /// Addresses that no device has.
+    #[error("{0} is no network of devices")]
+    Special(Ipv4Net),
+    /// More than [`MAX_ADDRESSES`].
+    #[error("{0} addresses are too many for one scan: at most 65,536, a /16")]
+    TooMany(u64),
+    /// Too many ports.
+    #[error("{0} ports are too many: at most 200")]
+    TooManyPorts(usize),
+    /// No rate, or too high a one.
+    #[error("{0} probes in a second: choose 1 to 1,000")]
+    Rate(u32),
+}
+
+impl ScanPlan {
+    /// The common ports of these networks, gently.
+    pub fn of(networks: Vec<Ipv4Net>) -> Self {
+        Self { networks, ports: COMMON_PORTS.to_vec(), rate: 300, public_confirmed: false }
+    }
+
+    /// Sees whether the plan may be followed.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn check(&self) -> Result<(), Refused> {
+        if self.networks.is_empty() {
+            return Err(Refused::Nothing);
+        }
+        for network in &self.networks {
+            if is_special(network.network()) || is_special(network.broadcast()) {
+                return Err(Refused::Special(*network));
+            }
+            if !is_private(network) && !self.public_confirmed {
+                return Err(Refused::Public(*network));
+            }
+        }
+        let addresses = self.addresses();
+        if addresses > MAX_ADDRESSES {
+            return Err(Refused::TooMany(addresses));
+        }
+        if self.ports.len() > MAX_PORTS {
+            return Err(Refused::TooManyPorts(self.ports.len()));
+        }
+        if !(1..=MAX_RATE).contains(&self.rate) {
+            return Err(Refused::Rate(self.rate));
+        }
+        Ok(())
+    }
+
+    /// How many addresses it has.
+    pub fn addresses(&self) -> u64 {
+        self.networks.iter().map(|network| 1 << (32 - network.prefix_len())).sum()
+    }
+}
+
+fn is_special(ip: Ipv4Addr) -> bool {
+    ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.octets()[0] >= 240
+}
+
+/// RFC 1918, RFC 6598 and RFC 3927.
+fn is_private(network: &Ipv4Net) -> bool {
+    const PRIVATE: [(Ipv4Addr, u8); 5] = [
+        (Ipv4Addr::new(10, 0, 0, 0), 8),
+        (Ipv4Addr::new(172, 16, 0, 0), 12),
+        (Ipv4Addr::new(192, 168, 0, 0), 16),
+        (Ipv4Addr::new(100, 64, 0, 0), 10),
+        (Ipv4Addr::new(169, 254, 0, 0), 16),
+    ];
+    PRIVATE.iter().any(|(ip, len)| Ipv4Net::new_assert(*ip, *len).contains(network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(network: &str) -> Result<(), Refused> {
+        ScanPlan::of(vec![network.parse().unwrap()]).check()
+    }
+
+    #[test]
+    fn only_private_networks_are_scanned_unasked() {
+        for network in ["192.168.1.0/24", "10.2.0.0/16", "172.31.0.0/24", "169.254.0.0/16"] {
+            assert_eq!(check(network), Ok(()), "{network}");
+        }
+        assert!(matches!(check("8.8.8.0/24"), Err(Refused::Public(_))));
+        assert!(matches!(check("172.0.0.0/8"), Err(Refused::Public(_))));
+        assert!(matches!(check("10.0.0.0/8"), Err(Refused::TooMany(_))));
+        for network in ["127.0.0.0/8", "224.0.0.0/24", "0.0.0.0/0", "240.0.0.0/24"] {
+            assert!(matches!(check(network), Err(Refused::Special(_))), "{network}");
+        }
+        let mut plan = ScanPlan::of(vec!["8.8.8.0/24".parse().unwrap()]);
+        plan.public_confirmed = true;
+        assert_eq!(plan.check(), Ok(()));
+        plan.rate = MAX_RATE + 1;
+        assert!(plan.check().is_err());
+    }
+}

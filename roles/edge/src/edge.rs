@@ -1,0 +1,388 @@
+//! The one task that owns everything.
+
+mod hearing;
+mod sight;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use warren_net::{Counter, Nftables};
+use warren_proto::{
+    EdgeDuty, EdgeState, ForwardId, GatewayId, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MacAddr,
+    VirtualDeviceId,
+};
+
+use crate::follow::{Event, Follower};
+use crate::kernel::obstacles::{Passage, obstacles};
+use crate::kernel::path::KernelPath;
+use crate::kernel::render::{device_counter, forward_counter, gateway_counter};
+use crate::kernel::resolve::resolve;
+use crate::problem::Problem;
+use crate::scan::Scanner;
+
+use hearing::Hearing;
+use sight::Sight;
+
+/// How often the table is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the counters are read and the host is looked at anew, in looks.
+const COUNT_EACH: u32 = 10;
+/// How soon what failed is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Where the edge stands.
+#[derive(Debug, Clone)]
+pub struct EdgeConfig {
+    /// The mesh interface.
+    pub mesh_interface: String,
+    /// This device's mesh address.
+    pub mesh_ipv4: Ipv4Addr,
+    /// The folder for what outlives the process; it exists.
+    pub state: PathBuf,
+    /// TCP ports of the mesh address that are the edge's own.
+    pub reserved_tcp: Vec<u16>,
+}
+
+/// What is open, by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Opened {
+    /// A forward.
+    Forward(ForwardId),
+    /// A virtual device.
+    Device(VirtualDeviceId),
+    /// A gateway.
+    Gateway(GatewayId),
+}
+
+/// How much something was used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Packets in both directions, since the edge was started.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When it was last used, in seconds since the Unix epoch, as far as was seen since the start.
+    pub last_unix: Option<u64>,
+}
+
+/// How the edge does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EdgeReport {
+    /// How often what is open was put in force since the start, repairs included.
+    pub applied: u64,
+    /// How long the last time took.
+    pub took: Duration,
+    /// How often another program's doing was repaired.
+    pub repaired: u64,
+    /// What is open, and where its target is; a gateway's is its network's address.
+    pub open: BTreeMap<Opened, Ipv4Addr>,
+    /// What was used.
+    pub uses: BTreeMap<Opened, Use>,
+    /// What doesn't work.
+    pub problems: BTreeSet<Problem>,
+}
+
+impl EdgeReport {
+    /// What the broker is told of it.
+    fn state(&self) -> EdgeState {
+        let problems = self.problems.iter().take(MAX_EDGE_PROBLEMS).map(|problem| {
+            let mut text = problem.to_string();
+            text.truncate(text.floor_char_boundary(MAX_EDGE_PROBLEM));
+            text
+        });
+        EdgeState { problems: problems.collect(), ..EdgeState::default() }
+    }
+}
+
+/// A running edge. Dropped, it closes everything too, but nobody waits for it.
+#[derive(Debug)]
+pub struct Edge {
+    report: watch::Receiver<EdgeReport>,
+    scanner: Scanner,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Edge {
+    /// Begins. Whatever `duty` says is kept in force until [`Self::stop`]; `None` closes everything.
+    ///
+    /// Must be called within a tokio runtime, on a thread in the host's network namespace.
+    pub fn start(config: EdgeConfig, duty: watch::Receiver<Option<EdgeDuty>>) -> Self {
+        let (sender, report) = watch::channel(EdgeReport::default());
+        let (stop, stopped) = oneshot::channel();
+        let scanner = Scanner::open(&config.state);
+        let engine = Engine {
+            config,
+            duty,
+            report: sender,
+            path: None,
+            follower: Follower::default(),
+            hearing: Hearing::default(),
+            passage: Passage::default(),
+            resolved: BTreeSet::new(),
+            again: None,
+        };
+        let task = tokio::spawn(engine.run(stopped));
+        Self { report, scanner, stop: Some(stop), task }
+    }
+
+    /// Scans of the LAN.
+    pub fn scanner(&self) -> &Scanner {
+        &self.scanner
+    }
+
+    /// What the broker is told with a check-in.
+    pub fn state(&self) -> EdgeState {
+        let inventory = self.scanner.inventory();
+        EdgeState {
+            scanned_unix: inventory.scanned_unix,
+            devices: u32::try_from(inventory.devices.len()).unwrap_or(u32::MAX),
+            ..self.report.borrow().state()
+        }
+    }
+
+    /// How it does; changes are told.
+    pub fn report(&self) -> watch::Receiver<EdgeReport> {
+        self.report.clone()
+    }
+
+    /// Closes everything and leaves the host as it was.
+    pub async fn stop(mut self) {
+        self.scanner.cancel();
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!(%error, "the edge's task failed");
+        }
+    }
+}
+
+struct Engine {
+    config: EdgeConfig,
+    duty: watch::Receiver<Option<EdgeDuty>>,
+    report: watch::Sender<EdgeReport>,
+    path: Option<KernelPath>,
+    follower: Follower,
+    hearing: Hearing,
+    passage: Passage,
+    /// Problems of the duty as it was last resolved.
+    resolved: BTreeSet<Problem>,
+    again: Option<Instant>,
+}
+
+enum Wake {
+    Stop,
+    Duty,
+    Heard(MacAddr, Ipv4Addr),
+    Look,
+    Timer,
+}
+
+impl Engine {
+    async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looked = 0_u32;
+        let mut duty_lives = true;
+        self.duty.mark_changed();
+        loop {
+            let follow = self.follower.poll_timeout().map(|(due, _)| Instant::from_std(due));
+            let due = [follow, self.again].into_iter().flatten().min();
+            let wake = tokio::select! {
+                _ = &mut stop => Wake::Stop,
+                changed = self.duty.changed(), if duty_lives => {
+                    duty_lives = changed.is_ok();
+                    Wake::Duty
+                }
+                Some(heard) = self.hearing.next() => Wake::Heard(heard.0, heard.1),
+                _ = looks.tick() => Wake::Look,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Timer,
+            };
+            let now = Instant::now();
+            match wake {
+                Wake::Stop => break,
+                Wake::Duty => self.apply().await,
+                Wake::Heard(mac, ip) => self.follower.handle_heard(mac, ip, now.into_std()),
+                Wake::Look => {
+                    looked = looked.wrapping_add(1);
+                    self.look(looked.is_multiple_of(COUNT_EACH)).await;
+                }
+                Wake::Timer => {
+                    self.follower.handle_timeout(now.into_std());
+                    if self.again.is_some_and(|again| again <= now) {
+                        self.apply().await;
+                    }
+                }
+            }
+            self.do_events().await;
+        }
+        if let Some(mut path) = self.path.take()
+            && let Err(error) = path.close()
+        {
+            tracing::warn!(%error, "not all that the edge opened is closed");
+        }
+    }
+
+    async fn do_events(&mut self) {
+        let mut moved = false;
+        while let Some(event) = self.follower.poll_event() {
+            match event {
+                Event::Ask(ip) => self.hearing.ask(ip),
+                Event::Sweep(ip) => self.hearing.sweep(ip),
+                Event::Moved => moved = true,
+            }
+        }
+        if moved {
+            self.apply().await;
+        }
+    }
+
+    /// Brings the host to what the duty says.
+    async fn apply(&mut self) {
+        self.again = None;
+        let begun = Instant::now();
+        let duty = self.duty.borrow_and_update().clone().unwrap_or_default();
+        if let Err(error) = self.try_apply(&duty).await {
+            tracing::warn!(error = format!("{error:#}"), "the edge opens nothing new");
+            self.again = Some(begun + AGAIN);
+            let reason = format!("{error:#}");
+            self.resolved.insert(Problem::Nothing { reason });
+        } else {
+            self.report.send_modify(|report| {
+                report.applied += 1;
+                report.took = begun.elapsed();
+            });
+        }
+        self.publish();
+    }
+
+    async fn try_apply(&mut self, duty: &EdgeDuty) -> anyhow::Result<()> {
+        self.resolved.clear();
+        let mut sight = Sight::look(&self.config.mesh_interface)?;
+        let forwards = duty.forwards.iter().map(|forward| &forward.target);
+        let targets: Vec<_> =
+            forwards.chain(duty.virtual_devices.iter().map(|device| &device.target)).collect();
+        let listening = self.hearing.listen(sight.interfaces(), &targets);
+        self.follower.watch(targets.into_iter(), Instant::now().into_std());
+        let mut sight_now = sight.with(&self.follower);
+        let reserved = &self.config.reserved_tcp;
+        let resolved = resolve(duty, self.config.mesh_ipv4, reserved, &mut sight_now);
+        self.resolved = resolved.problems;
+        if let Err(error) = listening {
+            self.resolved.insert(Problem::NotFollowing { reason: error.to_string() });
+        }
+        let path = match &mut self.path {
+            Some(path) => path,
+            None => {
+                self.path.insert(KernelPath::open(&self.config.state, &self.config.mesh_interface)?)
+            }
+        };
+        path.apply(&resolved.opening, &resolved.lan).await?;
+        self.passage = Passage::default();
+        if !path.helps() {
+            self.resolved.insert(Problem::NoHelpers);
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self, thoroughly: bool) {
+        let Some(path) = &mut self.path else { return };
+        match path.is_touched() {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!("another program has changed the edge's table: it is made anew");
+                self.report.send_modify(|report| report.repaired += 1);
+                self.apply().await;
+            }
+            Err(error) => tracing::debug!(%error, "couldn't look at nftables"),
+        }
+        if thoroughly {
+            self.look_around().await;
+        }
+    }
+
+    /// Whether the LAN looks as it did when the duty was resolved.
+    async fn look_around(&mut self) {
+        let Ok(mut sight) = Sight::look(&self.config.mesh_interface) else {
+            return;
+        };
+        let duty = self.duty.borrow().clone().unwrap_or_default();
+        let reserved = &self.config.reserved_tcp;
+        let mut sight = sight.with(&self.follower);
+        let resolved = resolve(&duty, self.config.mesh_ipv4, reserved, &mut sight);
+        let in_force = self.path.as_ref().and_then(KernelPath::opening);
+        if in_force.is_some_and(|opening| *opening != resolved.opening)
+            || in_force.is_none() && !resolved.opening.is_empty()
+        {
+            self.apply().await;
+        } else {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        let mut problems = self.resolved.clone();
+        let mut counts = BTreeMap::new();
+        let mut open = BTreeMap::new();
+        if let Some(path) = &mut self.path {
+            problems.extend(drops(path, &mut self.passage, &self.config.mesh_interface));
+            counts = path.counts().unwrap_or_default();
+            if let Some(opening) = path.opening() {
+                open = opened(opening);
+            }
+        }
+        self.report.send_if_modified(|report| {
+            let mut next = EdgeReport { open, problems, ..report.clone() };
+            count(&mut next, &counts);
+            let is_new = next != *report;
+            *report = next;
+            is_new
+        });
+    }
+}
+
+/// Who drops what the edge forwards.
+fn drops(path: &mut KernelPath, passage: &mut Passage, mesh: &str) -> BTreeSet<Problem> {
+    if path.opening().is_none() {
+        return BTreeSet::new();
+    }
+    let mut problems = Nftables::open()
+        .map(|mut nftables| obstacles(&mut nftables, mesh, path.table()))
+        .unwrap_or_default();
+    let blocked = path.passage().is_ok_and(|(let_in, out)| passage.is_blocked(let_in, out));
+    if blocked && problems.is_empty() {
+        problems.insert(Problem::SomethingDrops { mesh: mesh.to_owned() });
+    }
+    problems
+}
+
+fn opened(opening: &crate::kernel::opening::Opening) -> BTreeMap<Opened, Ipv4Addr> {
+    let forwards = opening.forwards.iter().map(|f| (Opened::Forward(f.id), f.target));
+    let devices = opening.devices.iter().map(|d| (Opened::Device(d.id), d.target));
+    let gateways = opening.gateways.iter().map(|g| (Opened::Gateway(g.id), g.lan.network()));
+    forwards.chain(devices).chain(gateways).collect()
+}
+
+fn count(report: &mut EdgeReport, counts: &BTreeMap<String, Counter>) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    for opened in report.open.keys() {
+        let name = match *opened {
+            Opened::Forward(id) => forward_counter(id),
+            Opened::Device(id) => device_counter(id),
+            Opened::Gateway(id) => gateway_counter(id),
+        };
+        let Some(counter) = counts.get(&name) else { continue };
+        let used = report.uses.entry(*opened).or_default();
+        if counter.packets > used.packets {
+            used.last_unix = Some(now.as_secs());
+        }
+        used.packets = counter.packets;
+        used.bytes = counter.bytes;
+    }
+}

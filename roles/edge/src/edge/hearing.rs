@@ -1,0 +1,134 @@
+//! Ears on the LAN: one task for each Ethernet interface on which a followed device may be.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use warren_net::{ArpSocket, LanInterface};
+use warren_proto::{LanTarget, MacAddr};
+
+/// The largest network that is asked as a whole.
+const LARGEST: u8 = 22;
+/// Between two questions of a sweep.
+const PACE: Duration = Duration::from_millis(4);
+/// How much may wait to be taken; more is lost, as on the wire.
+const QUEUE: usize = 256;
+
+/// All ears.
+#[derive(Debug)]
+pub(super) struct Hearing {
+    ears: BTreeMap<u32, Ear>,
+    sender: mpsc::Sender<(MacAddr, Ipv4Addr)>,
+    heard: mpsc::Receiver<(MacAddr, Ipv4Addr)>,
+}
+
+impl Default for Hearing {
+    fn default() -> Self {
+        let (sender, heard) = mpsc::channel(QUEUE);
+        Self { ears: BTreeMap::new(), sender, heard }
+    }
+}
+
+#[derive(Debug)]
+struct Ear {
+    socket: Arc<ArpSocket>,
+    networks: Vec<Ipv4Net>,
+    task: AbortHandle,
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Hearing {
+    /// Listens where targets that are bound to a card may be, and nowhere else.
+    pub(super) fn listen(
+        &mut self,
+        interfaces: &[LanInterface],
+        targets: &[&LanTarget],
+    ) -> Result<(), warren_net::Error> {
+        let bound: Vec<Ipv4Addr> =
+            targets.iter().filter(|target| target.mac.is_some()).map(|target| target.ip).collect();
+        let mut wanted = BTreeMap::new();
+        for interface in interfaces {
+            let networks: Vec<Ipv4Net> = interface
+                .addresses
+                .iter()
+                .filter_map(|net| match net {
+                    IpNet::V4(net) => Some(*net),
+                    IpNet::V6(_) => None,
+                })
+                .collect();
+            let near = bound.iter().any(|ip| networks.iter().any(|net| net.contains(ip)));
+            if let Some(mac) = interface.mac.filter(|_| near) {
+                wanted.insert(interface.index, (mac, networks));
+            }
+        }
+        self.ears.retain(|index, ear| wanted.contains_key(index) && !ear.task.is_finished());
+        for (index, (mac, networks)) in wanted {
+            if let Some(ear) = self.ears.get_mut(&index) {
+                ear.networks = networks;
+                continue;
+            }
+            let socket = Arc::new(ArpSocket::open(index, mac)?);
+            let task = tokio::spawn(hear(Arc::clone(&socket), self.sender.clone()));
+            self.ears.insert(index, Ear { socket, networks, task: task.abort_handle() });
+        }
+        Ok(())
+    }
+
+    /// The next that was heard.
+    pub(super) async fn next(&mut self) -> Option<(MacAddr, Ipv4Addr)> {
+        self.heard.recv().await
+    }
+
+    /// Asks who has `ip`.
+    pub(super) fn ask(&self, ip: Ipv4Addr) {
+        if let Some((ear, net)) = self.ear_for(ip) {
+            // A lost question is like a lost packet.
+            let _ = ear.socket.ask(net.addr(), ip);
+        }
+    }
+
+    /// Asks everybody in the network of `ip`.
+    pub(super) fn sweep(&self, ip: Ipv4Addr) {
+        let Some((ear, net)) = self.ear_for(ip).filter(|(_, n)| n.prefix_len() >= LARGEST) else {
+            return;
+        };
+        let socket = Arc::clone(&ear.socket);
+        tokio::spawn(async move {
+            for host in net.hosts() {
+                let _ = socket.ask(net.addr(), host);
+                tokio::time::sleep(PACE).await;
+            }
+        });
+    }
+
+    fn ear_for(&self, ip: Ipv4Addr) -> Option<(&Ear, Ipv4Net)> {
+        self.ears.values().find_map(|ear| {
+            ear.networks.iter().find(|net| net.contains(&ip)).map(|net| (ear, *net))
+        })
+    }
+}
+
+async fn hear(socket: Arc<ArpSocket>, sender: mpsc::Sender<(MacAddr, Ipv4Addr)>) {
+    loop {
+        match socket.hear().await {
+            // A flood on the LAN must not hold anything up.
+            Ok(heard) => match sender.try_send((MacAddr(heard.mac), heard.ip)) {
+                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
+                Err(mpsc::error::TrySendError::Closed(_)) => return,
+            },
+            Err(error) => {
+                tracing::debug!(%error, "an interface went down");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What of the host's own stands in the way.
+//!
+//! An accept in our chain doesn't overrule a drop in another's. Chains that drop what they don't know
+//! (Docker's and ufw's `FORWARD`) are seen before any packet comes; others (a firewalld zone,
+//! iptables' old tables) show by packets that were let in and never came out: see [`Passage`].
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use warren_net::{ChainPolicy, ForwardChain, Nftables};
+
+use crate::problem::Problem;
+
+/// So many packets in a row don't get lost by chance: TCP has sent its SYN four times then.
+const LOST: u64 = 4;
+
+/// Looks for chains that drop what the edge forwards.
+pub fn obstacles(nftables: &mut Nftables, mesh: &str, own_table: &str) -> BTreeSet<Problem> {
+    let chains = nftables.forward_chains().unwrap_or_default();
+    chains
+        .iter()
+        .filter(|chain| chain.policy == ChainPolicy::Drop && chain.family != "ip6")
+        .filter(|chain| chain.table != own_table)
+        .filter_map(|chain| obstacle(chain, &listing(chain), mesh))
+        .collect()
+}
+
+fn listing(chain: &ForwardChain) -> String {
+    let mut command = Command::new("nft");
+    command.args(["list", "table", chain.family, &chain.table]).env("PATH", super::search_path());
+    let output = command.output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+/// A chain that drops, unless its table has a rule that lets the mesh interface through.
+fn obstacle(chain: &ForwardChain, listing: &str, mesh: &str) -> Option<Problem> {
+    let from_mesh = format!("iifname \"{mesh}\"");
+    let is_allowed =
+        listing.lines().any(|line| line.contains(&from_mesh) && line.contains("accept"));
+    if is_allowed {
+        return None;
+    }
+    let ForwardChain { family, table, chain: name, .. } = chain;
+    let has = |name: &str| listing.contains(&format!("chain {name} {{"));
+    let remedy = if has("DOCKER-USER") {
+        format!(
+            "iptables -I DOCKER-USER -i {mesh} -j ACCEPT; iptables -I DOCKER-USER -o {mesh} -j ACCEPT"
+        )
+    } else if has("ufw-user-forward") {
+        format!("ufw route allow in on {mesh}; ufw route allow out on {mesh}")
+    } else {
+        format!(
+            "nft insert rule {family} {table} {name} iifname {mesh} accept; \
+             nft insert rule {family} {table} {name} oifname {mesh} accept"
+        )
+    };
+    Some(Problem::HostDrops { chain: format!("{family} {table} {name}"), remedy })
+}
+
+/// Watches whether what was let in comes out.
+#[derive(Debug, Default)]
+pub struct Passage {
+    let_in: u64,
+    went_out: u64,
+}
+
+impl Passage {
+    /// Takes both counts; whether something drops all that comes.
+    pub fn is_blocked(&mut self, let_in: u64, went_out: u64) -> bool {
+        if went_out != self.went_out || let_in < self.let_in {
+            *self = Self { let_in, went_out };
+        }
+        let_in - self.let_in >= LOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain() -> ForwardChain {
+        ForwardChain {
+            family: "ip",
+            table: "filter".to_owned(),
+            chain: "FORWARD".to_owned(),
+            policy: ChainPolicy::Drop,
+        }
+    }
+
+    #[test]
+    fn a_dropping_chain_is_named_with_the_remedy_of_who_made_it() {
+        let docker = "\tchain DOCKER-USER {\n\t}\n";
+        let Some(Problem::HostDrops { chain: name, remedy }) = obstacle(&chain(), docker, "w0")
+        else {
+            panic!("it drops");
+        };
+        assert_eq!(name, "ip filter FORWARD");
+        assert!(remedy.contains("DOCKER-USER -i w0"), "{remedy}");
+        let plain = obstacle(&chain(), "", "w0").unwrap().to_string();
+        assert!(plain.contains("nft insert rule ip filter FORWARD iifname w0 accept"), "{plain}");
+        let allowed = "\t\tiifname \"w0\" counter packets 0 bytes 0 accept\n";
+        assert_eq!(obstacle(&chain(), allowed, "w0"), None);
+    }
+
+    #[test]
+    fn what_goes_in_and_never_comes_out_is_noticed() {
+        let mut passage = Passage::default();
+        assert!(!passage.is_blocked(3, 0));
+        assert!(passage.is_blocked(4, 0));
+        assert!(!passage.is_blocked(9, 5));
+        assert!(!passage.is_blocked(9, 5));
+        assert!(!passage.is_blocked(0, 5), "a new table");
+    }
+}

@@ -1,0 +1,305 @@
+//! Doing it, and undoing it.
+//!
+//! The order keeps doors shut: the table is in force before an interface forwards, and interfaces
+//! forward no more before the table goes. What was changed is in the [`Ledger`] first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use warren_net::{
+    Connection, Connections, Counter, Nftables, TableMark, forwards_packets, set_forwards_packets,
+};
+
+use super::ledger::Ledger;
+use super::opening::{Opening, Translation};
+use super::render::{LET_IN, Surface, WENT_OUT, render, table_name};
+
+/// How long `nft` may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The edge's table, and what goes with it.
+#[derive(Debug)]
+pub struct KernelPath {
+    folder: PathBuf,
+    mesh: String,
+    table: String,
+    nftables: Nftables,
+    ledger: Ledger,
+    in_force: Option<InForce>,
+    helpers: bool,
+    /// What the counters of earlier tables had counted.
+    earlier: BTreeMap<String, Counter>,
+}
+
+/// What tells whether somebody has touched the table.
+#[derive(Debug)]
+struct InForce {
+    generation: u32,
+    mark: TableMark,
+}
+
+impl KernelPath {
+    /// Undoes what a killed process has left behind, as `folder` says. Connections by what was open
+    /// then go on if the first [`Self::apply`] opens it again.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no nftables, or no privilege.
+    pub fn open(folder: &Path, mesh: &str) -> Result<Self> {
+        let nftables = Nftables::open()?;
+        let mut path = Self {
+            folder: folder.to_owned(),
+            mesh: mesh.to_owned(),
+            table: table_name(mesh),
+            nftables,
+            ledger: Ledger::load(folder),
+            in_force: None,
+            helpers: true,
+            earlier: BTreeMap::new(),
+        };
+        path.take_back(&BTreeSet::new());
+        if let Some(table) = path.ledger.table.take() {
+            path.nftables.delete_table(&table)?;
+        }
+        path.save()?;
+        Ok(path)
+    }
+
+    /// Whether FTP's and SIP's second connections are helped.
+    pub fn helps(&self) -> bool {
+        self.helpers
+    }
+
+    /// The table's name.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// What is open.
+    pub fn opening(&self) -> Option<&Opening> {
+        self.ledger.opening.as_ref().filter(|_| self.in_force.is_some())
+    }
+
+    /// Puts `opening` in the place of what was open: all of it, or nothing changes. Connections that
+    /// lead where they led go on; the others are forgotten.
+    ///
+    /// # Errors
+    ///
+    /// There is no `nft`, it refuses, or no privilege.
+    pub async fn apply(&mut self, opening: &Opening, lan: &BTreeSet<String>) -> Result<()> {
+        if opening.is_empty() {
+            return self.close();
+        }
+        let mut forwarding: BTreeSet<String> = lan.clone();
+        forwarding.insert(self.mesh.clone());
+        for interface in &forwarding {
+            if !self.ledger.forwarding.contains_key(interface)
+                && !forwards_packets(interface).unwrap_or(true)
+            {
+                self.ledger.forwarding.insert(interface.clone(), false);
+            }
+        }
+        self.ledger.table = Some(self.table.clone());
+        self.save()?;
+        let counts = self.counts().ok();
+        self.replace(opening, lan).await?;
+        self.earlier = counts.unwrap_or_default();
+        let generation = self.nftables.generation()?;
+        self.in_force = Some(InForce { generation, mark: self.nftables.mark(&self.table)? });
+        for interface in forwarding.iter().filter(|i| self.ledger.forwarding.contains_key(*i)) {
+            set_forwards_packets(interface, true)?;
+        }
+        self.take_back(&forwarding);
+        self.forget_connections(Some(opening));
+        self.ledger.opening = Some(opening.clone());
+        self.save()
+    }
+
+    async fn replace(&mut self, opening: &Opening, lan: &BTreeSet<String>) -> Result<()> {
+        let mut surface = Surface {
+            table: self.table.clone(),
+            mesh: self.mesh.clone(),
+            switched_on: lan
+                .iter()
+                .filter(|interface| self.ledger.forwarding.contains_key(*interface))
+                .cloned()
+                .collect(),
+            lan: lan.clone(),
+            helpers: self.helpers,
+        };
+        let Err(error) = nft(&render(opening, &surface)).await else { return Ok(()) };
+        if !self.helpers {
+            return Err(error);
+        }
+        surface.helpers = false;
+        nft(&render(opening, &surface)).await?;
+        tracing::info!(%error, "the kernel has no connection-tracking helpers");
+        self.helpers = false;
+        Ok(())
+    }
+
+    /// Whether another program has changed the table since [`Self::apply`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn is_touched(&mut self) -> Result<bool> {
+        let Some(in_force) = &mut self.in_force else { return Ok(false) };
+        let generation = self.nftables.generation()?;
+        if generation == in_force.generation {
+            return Ok(false);
+        }
+        if self.nftables.mark(&self.table)? != in_force.mark {
+            return Ok(true);
+        }
+        in_force.generation = generation;
+        Ok(false)
+    }
+
+    /// Packets and bytes by counter, since this process began.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn counts(&mut self) -> Result<BTreeMap<String, Counter>> {
+        let mut counts = self.earlier.clone();
+        if self.in_force.is_some() {
+            for (name, counter) in self.nftables.counters(&self.table)? {
+                let sum = counts.entry(name).or_default();
+                sum.packets += counter.packets;
+                sum.bytes += counter.bytes;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Packets that were let in from the mesh, and how many of them have passed the host's own
+    /// chains, since the table was made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn passage(&mut self) -> Result<(u64, u64)> {
+        if self.in_force.is_none() {
+            return Ok((0, 0));
+        }
+        let let_in = self.nftables.counter(&self.table, LET_IN)?.packets;
+        Ok((let_in, self.nftables.counter(&self.table, WENT_OUT)?.packets))
+    }
+
+    /// Closes everything, and leaves the host as it was.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; what can be undone is undone all the same, the rest at the next start.
+    pub fn close(&mut self) -> Result<()> {
+        let counts = self.counts().ok();
+        self.take_back(&BTreeSet::new());
+        if let Some(table) = self.ledger.table.take() {
+            let deleted = self.nftables.delete_table(&table);
+            if let Err(error) = deleted {
+                self.ledger.table = Some(table);
+                return Err(error.into());
+            }
+        }
+        if self.in_force.take().is_some() {
+            self.earlier = counts.unwrap_or_default();
+        }
+        self.forget_connections(None);
+        self.ledger.opening = None;
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        self.ledger
+            .save(&self.folder)
+            .with_context(|| format!("can't write to {}", self.folder.display()))
+    }
+
+    /// Sets interfaces back that don't have to forward.
+    fn take_back(&mut self, needed: &BTreeSet<String>) {
+        self.ledger.forwarding.retain(|interface, before| {
+            if needed.contains(interface) {
+                return true;
+            }
+            // An interface that is gone has nothing to be set back.
+            if let Err(error) = set_forwards_packets(interface, *before) {
+                tracing::debug!(%error, interface, "not set back");
+            }
+            false
+        });
+    }
+
+    fn forget_connections(&self, opening: Option<&Opening>) {
+        let nothing = Opening::nothing(std::net::Ipv4Addr::UNSPECIFIED);
+        let before = self.ledger.opening.as_ref().unwrap_or(&nothing);
+        if opening == Some(before) {
+            return;
+        }
+        let before = Translation::new(before);
+        let now = Translation::new(opening.unwrap_or(&nothing));
+        let forgotten = Connections::open()
+            .and_then(|mut connections| connections.forget(|c| is_stale(c, &before, &now)));
+        match forgotten {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "forgot connections that lead elsewhere now"),
+            Err(error) => tracing::warn!(%error, "connections by closed forwards may go on"),
+        }
+    }
+}
+
+impl Drop for KernelPath {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "not all that the edge opened is closed");
+        }
+    }
+}
+
+/// Whether a tracked connection leads where it led before, but shouldn't any more, or isn't
+/// translated although it should be.
+fn is_stale(connection: &Connection, before: &Translation<'_>, now: &Translation<'_>) -> bool {
+    let lead = |of: &Translation<'_>, tuple: &warren_net::Tuple| {
+        of.target(tuple.protocol, tuple.destination, tuple.destination_port)
+    };
+    if let Some(master) = &connection.master {
+        let led = lead(before, master);
+        return led.is_some() && lead(now, master) != led;
+    }
+    let original = &connection.original;
+    let leads = Some((connection.reply.source, connection.reply.source_port));
+    let should = lead(now, original);
+    let untranslated = leads == Some((original.destination, original.destination_port));
+    should != leads && (lead(before, original) == leads || untranslated && should.is_some())
+}
+
+/// Has `nft` take a text, as one transaction.
+async fn nft(text: &str) -> Result<()> {
+    let mut command = Command::new("nft");
+    command.args(["-f", "-"]).kill_on_drop(true);
+    command.env("PATH", super::search_path());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().context(
+        "`nft` can't be run: install the package nftables (`sudo apt-get install nftables`)",
+    )?;
+    let mut stdin = child.stdin.take().context("a piped standard input")?;
+    let text = text.to_owned();
+    let work = async {
+        // A refusal closes the pipe early; what it says matters more than that.
+        let _ = stdin.write_all(text.as_bytes()).await;
+        drop(stdin);
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(LIMIT, work).await.context("`nft` doesn't end")??;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr);
+        let line = reason.lines().next().unwrap_or("no reason given");
+        bail!("nftables refuses: {line}");
+    }
+    Ok(())
+}

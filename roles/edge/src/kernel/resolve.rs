@@ -1,0 +1,214 @@
+//! From the broker's duty and what this host sees to what can be opened.
+//!
+//! What can't be is left out, each with its [`Problem`]; the rest is opened all the same. The broker
+//! has checked its duty, but a table with one impossible line would open nothing: so whatever the
+//! kernel would refuse is sorted out here again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use warren_proto::{EdgeDuty, Forward, Gateway, LanTarget, VirtualDevice};
+
+use super::opening::{OpenDevice, OpenForward, OpenGateway, Opening};
+use crate::follow::Place;
+use crate::problem::Problem;
+
+/// The way of a packet from this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// By an interface that isn't the mesh's.
+    Lan {
+        /// The interface.
+        interface: String,
+        /// Whether there is no router between.
+        adjacent: bool,
+    },
+    /// To this host itself.
+    Host,
+    /// Into the mesh.
+    Mesh,
+    /// Nowhere.
+    Nowhere,
+}
+
+/// What this host sees.
+pub trait Surroundings {
+    /// The way to an address.
+    fn way(&mut self, to: Ipv4Addr) -> Way;
+
+    /// Where a target is.
+    fn place(&self, target: &LanTarget) -> Place;
+}
+
+/// What comes of a duty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// What can be opened.
+    pub opening: Opening,
+    /// By which interfaces it is reached.
+    pub lan: BTreeSet<String>,
+    /// What can't be opened, and why.
+    pub problems: BTreeSet<Problem>,
+}
+
+/// Sees what of `duty` can be opened at the mesh address `mesh`, whose TCP ports `reserved` are the
+/// edge's own.
+pub fn resolve(
+    duty: &EdgeDuty,
+    mesh: Ipv4Addr,
+    reserved: &[u16],
+    surroundings: &mut impl Surroundings,
+) -> Resolved {
+    let mut work = Work {
+        resolved: Resolved {
+            opening: Opening::nothing(mesh),
+            lan: BTreeSet::new(),
+            problems: BTreeSet::new(),
+        },
+        taken: BTreeMap::new(),
+        surroundings,
+    };
+    for forward in &duty.forwards {
+        work.note(|work| work.forward(forward, reserved));
+    }
+    for device in &duty.virtual_devices {
+        work.note(|work| work.device(device));
+    }
+    for gateway in &duty.gateways {
+        work.note(|work| work.gateway(gateway));
+    }
+    work.resolved
+}
+
+struct Work<'a, S> {
+    resolved: Resolved,
+    /// Last port by protocol and first port.
+    taken: BTreeMap<(u8, u16), u16>,
+    surroundings: &'a mut S,
+}
+
+impl<S: Surroundings> Work<'_, S> {
+    fn note(&mut self, attempt: impl FnOnce(&mut Self) -> Result<(), Problem>) {
+        if let Err(problem) = attempt(self) {
+            self.resolved.problems.insert(problem);
+        }
+    }
+
+    fn forward(&mut self, forward: &Forward, reserved: &[u16]) -> Result<(), Problem> {
+        let what = || format!("forward '{}'", forward.name);
+        let Forward { port, last_port, target_port, .. } = *forward;
+        let fits = last_port >= port && target_port.checked_add(last_port - port).is_some();
+        if port == 0 || target_port == 0 || !fits {
+            return Err(Problem::Clash { what: what() });
+        }
+        let open = OpenForward::new(forward, forward.target.ip);
+        let own = reserved.iter().find(|own| (port..=last_port).contains(own));
+        if let Some(own) = own.filter(|_| open.protocols().contains(&super::opening::TCP)) {
+            return Err(Problem::Reserved { what: what(), port: *own });
+        }
+        let is_taken = open.protocols().iter().any(|protocol| {
+            let before = self.taken.range((*protocol, 0)..=(*protocol, last_port)).next_back();
+            before.is_some_and(|(_, last)| *last >= port)
+        });
+        if is_taken {
+            return Err(Problem::Clash { what: what() });
+        }
+        let target = self.locate(&forward.target, &what)?;
+        let ports = open.protocols().iter().map(|protocol| ((*protocol, port), last_port));
+        self.taken.extend(ports);
+        self.resolved.opening.forwards.push(OpenForward { target, ..open });
+        Ok(())
+    }
+
+    fn device(&mut self, device: &VirtualDevice) -> Result<(), Problem> {
+        let what = || format!("virtual device '{}'", device.name);
+        let opening = &self.resolved.opening;
+        let ipv4 = device.ipv4;
+        if ipv4 == opening.mesh || opening.devices.iter().any(|other| other.ipv4 == ipv4) {
+            return Err(Problem::Clash { what: what() });
+        }
+        let target = self.locate(&device.target, &what)?;
+        self.resolved.opening.devices.push(OpenDevice {
+            id: device.id,
+            ipv4,
+            target,
+            ports: device.ports.clone(),
+            source: device.source,
+        });
+        Ok(())
+    }
+
+    fn gateway(&mut self, gateway: &Gateway) -> Result<(), Problem> {
+        let what = || format!("gateway to {}", gateway.lan);
+        let open = OpenGateway::new(gateway);
+        if open.mesh.prefix_len() != open.lan.prefix_len() {
+            let OpenGateway { mesh, lan, .. } = open;
+            return Err(Problem::Sizes { what: what(), mesh, lan });
+        }
+        let overlaps = |other: &OpenGateway| {
+            other.is_internet() == open.is_internet()
+                && (other.mesh.contains(&open.mesh) || open.mesh.contains(&other.mesh))
+        };
+        if self.resolved.opening.gateways.iter().any(overlaps) {
+            return Err(Problem::Clash { what: what() });
+        }
+        // Any address of it shows the way; the first is the network's own, and no device's.
+        let probe = if open.is_internet() {
+            Ipv4Addr::new(192, 0, 0, 9)
+        } else {
+            open.lan.hosts().find(|host| *host != open.lan.network()).unwrap_or(open.lan.network())
+        };
+        match self.surroundings.way(probe) {
+            Way::Lan { interface, .. } => self.resolved.lan.insert(interface),
+            // The edge itself has that one address; the network is its neighbour all the same.
+            Way::Host => {
+                let other = open.lan.hosts().nth(2).unwrap_or(probe);
+                match self.surroundings.way(other) {
+                    Way::Lan { interface, .. } => self.resolved.lan.insert(interface),
+                    Way::Host | Way::Mesh | Way::Nowhere => {
+                        return Err(Problem::NoWay { what: what(), target: probe });
+                    }
+                }
+            }
+            Way::Mesh | Way::Nowhere => {
+                return Err(Problem::NoWay { what: what(), target: probe });
+            }
+        };
+        self.resolved.opening.gateways.push(open);
+        Ok(())
+    }
+
+    /// The target's address, once it is certain that it is one of a LAN.
+    fn locate(
+        &mut self,
+        target: &LanTarget,
+        what: &impl Fn() -> String,
+    ) -> Result<Ipv4Addr, Problem> {
+        let ip = match self.surroundings.place(target) {
+            Place::At(ip) => ip,
+            Place::Taken { ip, by } => {
+                return Err(Problem::Vanished { what: what(), target: ip, by });
+            }
+        };
+        let foreign = ip.is_loopback()
+            || ip.is_multicast()
+            || ip.is_broadcast()
+            || ip.is_unspecified()
+            || ip == self.resolved.opening.mesh;
+        if foreign {
+            return Err(Problem::NotOfTheLan { what: what(), target: ip });
+        }
+        match self.surroundings.way(ip) {
+            Way::Lan { interface, adjacent } if adjacent || ip.is_private() => {
+                self.resolved.lan.insert(interface);
+                Ok(ip)
+            }
+            Way::Lan { .. } => Err(Problem::NotOfTheLan { what: what(), target: ip }),
+            Way::Host => {
+                let mesh = self.resolved.opening.mesh;
+                Err(Problem::Itself { what: what(), target: ip, mesh })
+            }
+            Way::Mesh | Way::Nowhere => Err(Problem::NoWay { what: what(), target: ip }),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The edge: what a device does that opens the LAN it stands in, as a library behind `warren node`.
+//!
+//! [`Edge::start`] takes the broker's [`EdgeDuty`](warren_proto::EdgeDuty) and keeps the host doing
+//! it: forwards, virtual devices and gateways go through the kernel ([`kernel`]), devices that are
+//! bound to their card's address are followed ([`follow`]), and the LAN is scanned when somebody asks
+//! for it ([`Scanner`]). What doesn't work is a [`Problem`] with
+//! its remedy, never the end of anything.
+//!
+//! # Invariants
+//!
+//! - Nothing but our own nftables table is written, and the `forwarding` switch of interfaces; both
+//!   go when the edge stops, and after a kill at the next start.
+//! - A table is replaced as a whole, or not at all.
+//! - Nothing new comes from the LAN into the mesh, and nothing from the mesh passes that wasn't
+//!   opened.
+
+mod edge;
+pub mod follow;
+pub mod kernel;
+mod problem;
+mod scan;
+
+pub use edge::{Edge, EdgeConfig, EdgeReport, Opened, Use};
+pub use problem::Problem;
+pub use scan::{ScanError, ScanStatus, Scanner};
+pub use warren_scan::{Change, Device, Inventory, ScanPlan};

@@ -1,0 +1,109 @@
+//! What doesn't work, and what to do about it, for people.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use thiserror::Error;
+use warren_proto::MacAddr;
+
+/// One thing that doesn't work. Its text says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Problem {
+    /// The kernel path can't be had at all.
+    #[error("nothing is open: {reason}")]
+    Nothing {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The host's own packet filter drops what the edge forwards.
+    #[error(
+        "this host's firewall ({chain}) drops what the edge forwards: allow it with `{remedy}`"
+    )]
+    HostDrops {
+        /// Whose chain.
+        chain: String,
+        /// A command.
+        remedy: String,
+    },
+    /// What was let in didn't come out.
+    #[error(
+        "something on this host drops what the edge forwards: allow forwarding from and to {mesh} \
+         in its firewall"
+    )]
+    SomethingDrops {
+        /// The mesh interface.
+        mesh: String,
+    },
+    /// The target isn't of the LAN.
+    #[error("{what}: {target} is no address of a LAN; choose one from the scan")]
+    NotOfTheLan {
+        /// Whose target.
+        what: String,
+        /// The target.
+        target: Ipv4Addr,
+    },
+    /// The target is the edge itself.
+    #[error("{what}: {target} is this device itself, which the mesh reaches at {mesh}")]
+    Itself {
+        /// Whose target.
+        what: String,
+        /// The target.
+        target: Ipv4Addr,
+        /// Its mesh address.
+        mesh: Ipv4Addr,
+    },
+    /// There is no way to the target but through the mesh, or none at all.
+    #[error("{what}: there is no way to {target} by a LAN of this device")]
+    NoWay {
+        /// Whose target.
+        what: String,
+        /// The target.
+        target: Ipv4Addr,
+    },
+    /// Another device has the target's address.
+    #[error("{what}: {target} now belongs to {by}, and the chosen device is nowhere: scan again")]
+    Vanished {
+        /// Whose target.
+        what: String,
+        /// The target.
+        target: Ipv4Addr,
+        /// Who has its address.
+        by: MacAddr,
+    },
+    /// Two take the same.
+    #[error("{what}: another one has taken that already; change its port or address")]
+    Clash {
+        /// The second one.
+        what: String,
+    },
+    /// The edge itself needs the port.
+    #[error("{what}: the edge's own pages are at port {port}; choose another")]
+    Reserved {
+        /// Which one.
+        what: String,
+        /// The port.
+        port: u16,
+    },
+    /// A network can't be mapped to one of another size.
+    #[error("{what}: {mesh} and {lan} aren't of one size")]
+    Sizes {
+        /// Which one.
+        what: String,
+        /// As the mesh knows it.
+        mesh: Ipv4Net,
+        /// As the LAN knows it.
+        lan: Ipv4Net,
+    },
+    /// Second connections aren't helped.
+    #[error(
+        "this kernel has no connection-tracking helpers: FTP works in passive mode with a gateway \
+         only, SIP may lack sound (modules nf_conntrack_ftp, nf_conntrack_sip)"
+    )]
+    NoHelpers,
+    /// Moved devices aren't noticed.
+    #[error("devices that get another address aren't followed: {reason}")]
+    NotFollowing {
+        /// Why.
+        reason: String,
+    },
+}

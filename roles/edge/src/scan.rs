@@ -1,0 +1,339 @@
+//! Scanning the LAN: the shell around [`warren_scan`].
+//!
+//! One scan at a time. What it finds is told as it comes, and kept on disk when it ends; a cancelled
+//! scan adds what it found, and says of nothing that it is gone.
+
+mod names;
+mod probes;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use ipnet::{IpNet, Ipv4Net};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use warren_net::{ArpSocket, Heard, Lan, LanInterface};
+use warren_proto::MacAddr;
+use warren_scan::{
+    Ended, Inventory, NameSource, Probe, Progress, Refused, Scan, ScanEvent, ScanPlan,
+};
+
+use crate::kernel::ledger::replace;
+
+const FILE: &str = "edge-devices.json";
+/// How many words of ARP may wait.
+const QUEUE: usize = 1024;
+
+/// Why there is no scan.
+#[derive(Debug, Error)]
+pub enum ScanError {
+    /// The plan is refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// There is one already.
+    #[error("a scan is under way: wait for its end, or cancel it")]
+    UnderWay,
+    /// The system says no.
+    #[error(transparent)]
+    System(#[from] warren_net::Error),
+}
+
+/// How scanning goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScanStatus {
+    /// Whether a scan is under way.
+    pub running: bool,
+    /// How far it is, or was in the end.
+    pub progress: Progress,
+    /// When the last whole scan ended, in seconds since the Unix epoch.
+    pub scanned_unix: Option<u64>,
+}
+
+/// Scans, and what they have found. Clones are handles to the same.
+#[derive(Debug, Clone)]
+pub struct Scanner(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    file: PathBuf,
+    known: Mutex<Inventory>,
+    status: watch::Sender<ScanStatus>,
+    cancel: watch::Sender<u64>,
+}
+
+impl Scanner {
+    /// With what earlier scans have found, from `folder`.
+    pub fn open(folder: &Path) -> Self {
+        let file = folder.join(FILE);
+        let known = load(&file);
+        let status = ScanStatus { scanned_unix: known.scanned_unix, ..ScanStatus::default() };
+        let (status, cancel) = (watch::Sender::new(status), watch::Sender::new(0));
+        Self(Arc::new(Inner { file, known: Mutex::new(known), status, cancel }))
+    }
+
+    /// Begins a scan. Its progress is in [`Self::status`]; what it finds shows in
+    /// [`Self::inventory`] as it comes.
+    ///
+    /// Must be called within a tokio runtime, on a thread in the host's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// The plan is refused, there is a scan already, or there is no privilege.
+    pub fn start(&self, plan: ScanPlan) -> Result<(), ScanError> {
+        let mut lan = Lan::open()?;
+        let interfaces = lan.interfaces()?;
+        let ears = Ears::open(&interfaces, &plan.networks)?;
+        let networks = plan.networks.clone();
+        let now = Instant::now().into_std();
+        let scan = Scan::new(plan, |network| ears.covers(network), now)?;
+        let mut is_running = false;
+        self.0.status.send_modify(|status| {
+            is_running = status.running;
+            status.running = true;
+        });
+        if is_running {
+            return Err(ScanError::UnderWay);
+        }
+        let run = Run {
+            inner: Arc::clone(&self.0),
+            scan,
+            networks,
+            ears,
+            probes: JoinSet::new(),
+            fresh: Inventory::default(),
+        };
+        tokio::spawn(run.drive(self.0.cancel.subscribe()));
+        Ok(())
+    }
+
+    /// Ends the scan that is under way, if there is one.
+    pub fn cancel(&self) {
+        self.0.cancel.send_modify(|count| *count += 1);
+    }
+
+    /// How it goes; changes are told.
+    pub fn status(&self) -> watch::Receiver<ScanStatus> {
+        self.0.status.subscribe()
+    }
+
+    /// The devices that are known.
+    pub fn inventory(&self) -> Inventory {
+        self.0.known().clone()
+    }
+
+    /// The networks that this host stands in, as they would be scanned.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; none is usual.
+    pub fn adjacent(&self) -> Result<Vec<Ipv4Net>, warren_net::Error> {
+        let interfaces = Lan::open()?.interfaces()?;
+        let nets = interfaces.iter().filter(|i| i.mac.is_some()).flat_map(networks_of);
+        Ok(nets.map(|net| net.trunc()).filter(|net| net.prefix_len() < 31).collect())
+    }
+}
+
+impl Inner {
+    fn known(&self) -> std::sync::MutexGuard<'_, Inventory> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn load(file: &Path) -> Inventory {
+    let Ok(bytes) = std::fs::read(file) else { return Inventory::default() };
+    serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what earlier scans found is damaged: scan again");
+        Inventory::default()
+    })
+}
+
+/// A scan under way.
+struct Run {
+    inner: Arc<Inner>,
+    scan: Scan,
+    networks: Vec<Ipv4Net>,
+    ears: Ears,
+    probes: JoinSet<(Probe, Ended)>,
+    fresh: Inventory,
+}
+
+enum Wake {
+    Heard(Heard),
+    Ended(Probe, Ended),
+    Cancel,
+    Timer,
+}
+
+impl Run {
+    async fn drive(mut self, mut cancel: watch::Receiver<u64>) {
+        loop {
+            let now = Instant::now();
+            self.scan.handle_timeout(now.into_std());
+            while let Some(probe) = self.scan.poll_probe(now.into_std()) {
+                self.send(probe);
+            }
+            if let Some(cancelled) = self.take_events() {
+                return self.finish(cancelled).await;
+            }
+            let due = self.scan.poll_timeout().map(|(due, _)| Instant::from_std(due));
+            let wake = tokio::select! {
+                heard = self.ears.next() => Wake::Heard(heard),
+                Some(ended) = self.probes.join_next() => match ended {
+                    Ok((probe, ended)) => Wake::Ended(probe, ended),
+                    // A probe that failed has no outcome: nothing would end the scan then.
+                    Err(error) => {
+                        tracing::error!(%error, "a probe failed");
+                        Wake::Cancel
+                    }
+                },
+                _ = cancel.changed() => Wake::Cancel,
+                () = sleep_until(due.unwrap_or(now)), if due.is_some() => Wake::Timer,
+            };
+            let now = Instant::now().into_std();
+            match wake {
+                Wake::Heard(Heard { ip, mac }) => {
+                    self.scan.handle_neighbour(ip, MacAddr(mac), now);
+                }
+                Wake::Ended(probe, ended) => self.scan.handle_ended(probe, ended, now),
+                Wake::Cancel => self.scan.cancel(),
+                Wake::Timer => {}
+            }
+        }
+    }
+
+    fn send(&mut self, probe: Probe) {
+        match probe {
+            Probe::Arp(ip) => self.ears.ask(ip),
+            Probe::Ping(_) | Probe::Tcp(..) | Probe::Name(..) => {
+                self.probes.spawn(async move { (probe, probes::ask(probe).await) });
+            }
+        }
+    }
+
+    /// Whether the scan has ended, and if so, whether it was cancelled.
+    fn take_events(&mut self) -> Option<bool> {
+        let unix = unix_now();
+        let mut ended = None;
+        let progress = self.scan.progress();
+        while let Some(event) = self.scan.poll_event() {
+            self.fresh.take(&event, unix);
+            match event {
+                ScanEvent::Ended { cancelled } => ended = Some(cancelled),
+                ScanEvent::Device { .. } | ScanEvent::Service { .. } | ScanEvent::Name { .. } => {
+                    self.inner.known().take(&event, unix);
+                }
+            }
+        }
+        self.inner.status.send_if_modified(|status| {
+            let is_new = status.progress.devices != progress.devices
+                || status.progress.sent / 64 != progress.sent / 64;
+            status.progress = progress;
+            is_new
+        });
+        ended
+    }
+
+    async fn finish(mut self, cancelled: bool) {
+        self.probes.abort_all();
+        let unix = unix_now();
+        for (mac, name) in names::leases() {
+            let device = self.fresh.devices.values().find(|device| device.mac == Some(mac));
+            if let Some(ip) = device.map(|device| device.ip) {
+                let source = NameSource::Dhcp;
+                self.fresh.take(&ScanEvent::Name { ip, source, name }, unix);
+            }
+        }
+        let bytes = {
+            let mut known = self.inner.known();
+            if !cancelled {
+                // What was told as it came is merged from what was known before.
+                *known = load(&self.inner.file);
+                known.merge(self.fresh, &self.networks, unix);
+            }
+            serde_json::to_vec(&*known)
+        };
+        let file = self.inner.file.clone();
+        let written = tokio::task::spawn_blocking(move || replace(&file, &bytes?)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "what the scan found can't be written");
+        }
+        let scanned_unix = self.inner.known().scanned_unix;
+        self.inner.status.send_modify(|status| {
+            status.running = false;
+            status.progress = self.scan.progress();
+            status.scanned_unix = scanned_unix;
+        });
+    }
+}
+
+/// ARP on the interfaces of the networks that are scanned.
+#[derive(Debug)]
+struct Ears {
+    sockets: Vec<(Vec<Ipv4Net>, Arc<ArpSocket>)>,
+    heard: mpsc::Receiver<Heard>,
+    _tasks: JoinSet<()>,
+    // Keeps the channel open where there is no interface.
+    _sender: mpsc::Sender<Heard>,
+}
+
+impl Ears {
+    fn open(interfaces: &[LanInterface], networks: &[Ipv4Net]) -> Result<Self, warren_net::Error> {
+        let (sender, heard) = mpsc::channel(QUEUE);
+        let mut ears =
+            Self { sockets: Vec::new(), heard, _tasks: JoinSet::new(), _sender: sender.clone() };
+        for interface in interfaces {
+            let near: Vec<Ipv4Net> = networks_of(interface)
+                .filter(|net| networks.iter().any(|wanted| net.contains(wanted)))
+                .collect();
+            let Some(mac) = interface.mac.filter(|_| !near.is_empty()) else { continue };
+            let socket = Arc::new(ArpSocket::open(interface.index, mac)?);
+            let (ear, sender) = (Arc::clone(&socket), sender.clone());
+            ears._tasks.spawn(async move {
+                while let Ok(heard) = ear.hear().await {
+                    if sender.send(heard).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            ears.sockets.push((near, socket));
+        }
+        Ok(ears)
+    }
+
+    fn covers(&self, network: &Ipv4Net) -> bool {
+        self.sockets.iter().any(|(near, _)| near.iter().any(|net| net.contains(network)))
+    }
+
+    fn ask(&self, ip: Ipv4Addr) {
+        for (near, socket) in &self.sockets {
+            if let Some(own) = near.iter().find(|net| net.contains(&ip)) {
+                // A lost question is asked again in the second round.
+                let _ = socket.ask(own.addr(), ip);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Heard {
+        match self.heard.recv().await {
+            Some(heard) => heard,
+            // Unreachable while a sender is kept; and no reason to spin.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// An interface's own addresses, each with its network.
+fn networks_of(interface: &LanInterface) -> impl Iterator<Item = Ipv4Net> {
+    interface.addresses.iter().filter_map(|net| match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    })
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,5 @@
+//! The engine with the real nftables, in namespaces: a technician, an edge, a LAN of devices.
+
+mod common;
+mod engine;
+mod scan;
