@@ -1,6 +1,8 @@
 //! The node's commands: the daemon, and what talks to it.
 
 mod edge;
+#[cfg(feature = "edge")]
+mod edge_role;
 mod lport;
 mod netcheck;
 mod ping;
@@ -61,8 +63,21 @@ pub(crate) async fn run(
         set_log_filter: Some(set_log_filter),
         edge: None,
     };
-    warren_node::run(config, shutdown::signal()?).await
+    run_roles(config, shutdown::signal()?).await
 }
+
+/// The node, and what opens the LAN.
+#[cfg(feature = "edge")]
+async fn run_roles(config: NodeConfig, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let (link, role) = warren_node::edge_link();
+    let opening = tokio::spawn(edge_role::run(role, config.state.clone()));
+    let ended = warren_node::run(NodeConfig { edge: Some(link), ..config }, shutdown).await;
+    opening.await?;
+    ended
+}
+
+#[cfg(not(feature = "edge"))]
+use warren_node::run as run_roles;
 
 /// `warren up`.
 pub(crate) async fn up(global: &Global, args: cli::Up) -> anyhow::Result<()> {

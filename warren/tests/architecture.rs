@@ -59,7 +59,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("warren-lab", &["warren-proto"]),
-    ("warren", &["warren-broker", "warren-lab", "warren-node", "warren-proto", "warren-relay"]),
+    (
+        "warren",
+        &[
+            "warren-broker",
+            "warren-edge",
+            "warren-lab",
+            "warren-node",
+            "warren-proto",
+            "warren-relay",
+        ],
+    ),
 ];
 
 const CORES: &[&str] = &[

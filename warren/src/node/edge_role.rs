@@ -1,0 +1,105 @@
+//! Runs the edge role beside the node: what the node is told to open goes to the engine, and how that
+//! goes comes back.
+
+use std::path::{Path, PathBuf};
+
+use tokio::sync::watch;
+use warren_edge::{Edge, EdgeConfig, EdgeReport};
+use warren_node::{EdgeOrders, EdgeRole};
+use warren_proto::EdgeDuty;
+
+/// TCP ports of the mesh address that no forward may take: the edge's own pages.
+const RESERVED: [u16; 1] = [80];
+
+/// An engine, and where it stands.
+struct Running {
+    edge: Edge,
+    config: EdgeConfig,
+    duty: watch::Sender<Option<EdgeDuty>>,
+    report: watch::Receiver<EdgeReport>,
+}
+
+impl Running {
+    fn start(state: &Path, orders: &EdgeOrders) -> Self {
+        let config = config(state, orders);
+        let (duty, receiver) = watch::channel(Some(orders.duty.clone()));
+        let edge = Edge::start(config.clone(), receiver);
+        let report = edge.report();
+        Self { edge, config, duty, report }
+    }
+
+    fn stands_at(&self, orders: &EdgeOrders) -> bool {
+        self.config.mesh_interface == orders.interface && self.config.mesh_ipv4 == orders.ipv4
+    }
+}
+
+fn config(state: &Path, orders: &EdgeOrders) -> EdgeConfig {
+    EdgeConfig {
+        mesh_interface: orders.interface.clone(),
+        mesh_ipv4: orders.ipv4,
+        state: state.to_owned(),
+        reserved_tcp: RESERVED.to_vec(),
+    }
+}
+
+/// Opens what the node says until the node ends, and leaves the host as it was.
+pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
+    let mut running: Option<Running> = None;
+    role.orders.mark_changed();
+    loop {
+        tokio::select! {
+            changed = role.orders.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let orders = role.orders.borrow_and_update().clone();
+                running = follow(running, orders, &state).await;
+            }
+            () = told(&mut running) => {}
+        }
+        let news = running.as_ref().map(|running| running.edge.state()).unwrap_or_default();
+        role.state.send_if_modified(|state| {
+            let is_news = *state != news;
+            *state = news;
+            is_news
+        });
+    }
+    if let Some(running) = running {
+        running.edge.stop().await;
+    }
+}
+
+/// Waits until the engine, if there is one, has something to tell.
+async fn told(running: &mut Option<Running>) {
+    let lives = match running {
+        Some(running) => running.report.changed().await.is_ok(),
+        None => false,
+    };
+    if !lives {
+        std::future::pending().await
+    }
+}
+
+/// The engine that these orders want: the present one, a new one, or none.
+async fn follow(
+    running: Option<Running>,
+    orders: Option<EdgeOrders>,
+    state: &Path,
+) -> Option<Running> {
+    match (running, orders) {
+        (Some(running), Some(orders)) if running.stands_at(&orders) => {
+            running.duty.send_if_modified(|duty| {
+                let is_news = duty.as_ref() != Some(&orders.duty);
+                *duty = Some(orders.duty);
+                is_news
+            });
+            Some(running)
+        }
+        (running, orders) => {
+            if let Some(running) = running {
+                running.edge.stop().await;
+            }
+            orders.map(|orders| Running::start(state, &orders))
+        }
+    }
+}
