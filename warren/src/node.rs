@@ -68,7 +68,10 @@ pub(crate) async fn run(
 
 /// The node, and what opens the LAN.
 #[cfg(feature = "edge")]
-async fn run_roles(config: NodeConfig, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+async fn run_roles(
+    config: NodeConfig,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
     let (link, role) = warren_node::edge_link();
     let opening = tokio::spawn(edge_role::run(role, config.state.clone()));
     let ended = warren_node::run(NodeConfig { edge: Some(link), ..config }, shutdown).await;

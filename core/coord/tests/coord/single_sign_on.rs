@@ -112,7 +112,7 @@ fn nobody_becomes_a_user_without_a_verified_address_and_a_reason() {
     assert_eq!(village.arrive(&eve, None, None), Err(Refused::IdentityUnknown));
     let unverified = vouched("1", None);
     assert_eq!(village.arrive(&unverified, None, Some(HOME)), Err(Refused::IdentityUnknown));
-    let link = village.invite(HOME, Role::Admin, None);
+    let link = village.invite(HOME, Role::Member, None);
     let refused = village.arrive(&unverified, Some(&link), None);
     assert_eq!(refused, Err(Refused::IdentityUnknown), "not even by an open invitation");
     let came = village.arrive(&eve, None, Some(HOME)).unwrap();

@@ -31,7 +31,6 @@ use super::frame::Section;
 use super::viewer::Member;
 use super::{Portal, Shared};
 use crate::accounts::fresh_ctx;
-use crate::api::problem::Failure;
 
 /// A text whose every character is escaped, and what else is in the form.
 const LONGEST: usize = 3 * MAX_TEXT + 64 * 1024;
