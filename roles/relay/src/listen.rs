@@ -45,20 +45,24 @@ pub(crate) fn tcp(what: &str, address: SocketAddr, flag: &str) -> anyhow::Result
         Err(error) => error,
     };
     let port = address.port();
-    match error.kind() {
-        ErrorKind::AddrInUse => bail!(
+    let kind = error.kind();
+    if kind == ErrorKind::AddrInUse {
+        bail!(
             "can't listen for {what}: TCP port {port} is in use by another program: choose another \
              with {flag} (`ss -tlpn` shows who has it)"
-        ),
-        ErrorKind::PermissionDenied => bail!(
+        )
+    }
+    if kind == ErrorKind::PermissionDenied {
+        bail!(
             "can't listen for {what}: TCP port {port} needs privilege: choose one from 1024 with \
              {flag}, or run with CAP_NET_BIND_SERVICE"
-        ),
-        ErrorKind::AddrNotAvailable => {
-            Err(error).with_context(|| format!("can't listen for {what} at {address}: {ELSEWHERE}"))
-        }
-        _ => Err(error).with_context(|| format!("can't listen for {what} at {address}")),
+        )
     }
+    let more = match kind == ErrorKind::AddrNotAvailable {
+        true => format!(": {ELSEWHERE}"),
+        false => String::new(),
+    };
+    Err(error).with_context(|| format!("can't listen for {what} at {address}{more}"))
 }
 
 #[cfg(test)]

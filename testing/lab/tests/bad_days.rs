@@ -172,7 +172,7 @@ fn a_full_disk_at_the_broker_refuses_changes_and_keeps_what_there_is() {
         let host = world.host("small-broker")?;
         let address = world.internet().plug(&host, &Plug::ipv4())?.v4()?;
         let data = PathBuf::from("/srv");
-        host.mount_tmpfs(&data, 4 << 20)?;
+        host.mount_tmpfs(&data, 8 << 20)?;
         let arguments = [
             "--listen",
             "[::]:443",

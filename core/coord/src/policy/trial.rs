@@ -108,7 +108,11 @@ impl<'a> Trial<'a> {
         for (subject, at) in [Some((&test.from.what, test.from.at)), to].into_iter().flatten() {
             let members = match subject {
                 Subject::Group(name) => of_group(name),
-                _ => &[],
+                Subject::Everyone
+                | Subject::User(_)
+                | Subject::Tag(_)
+                | Subject::Device(_)
+                | Subject::Role(_) => &[],
             };
             let members = members.iter().map(|At { what, .. }| what);
             for subject in members.chain([subject]) {
@@ -167,7 +171,11 @@ impl<'a> Trial<'a> {
             Subject::Group(name) => {
                 self.draft.groups.get(name).into_iter().flatten().map(|it| &it.what).collect()
             }
-            _ => vec![subject],
+            Subject::Everyone
+            | Subject::User(_)
+            | Subject::Tag(_)
+            | Subject::Device(_)
+            | Subject::Role(_) => vec![subject],
         };
         for word in words {
             self.add_imagined(word, &mut meaning);
