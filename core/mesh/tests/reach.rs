@@ -21,13 +21,14 @@ fn ask(world: &mut World, key: &str) -> Inbound {
         .integrity_sha256(&Sha256Key::new(key.as_bytes()))
         .fingerprint();
     let now = world.now;
-    let inbound = world.nodes[1].mesh.handle_datagram(FROM.parse().unwrap(), &mut request, now);
+    let inbound =
+        world.nodes[1].mesh.handle_datagram(FROM.parse().expect("an address"), &mut request, now);
     world.drain(1);
     inbound
 }
 
 fn answers(world: &World) -> Vec<Vec<u8>> {
-    let to = FROM.parse().unwrap();
+    let to = FROM.parse().expect("an address");
     world.log.iter().filter(|it| it.2 == to).map(|it| it.3.clone()).collect()
 }
 
@@ -45,7 +46,7 @@ fn who_the_broker_has_spoken_of_is_answered_for_a_while_and_learns_nothing_else(
     let answer = answers(&world).pop().expect("an answer");
     let answer = Message::parse(&answer).unwrap();
     assert_eq!(answer.class(), Class::Success);
-    assert_eq!(answer.xor_mapped_address(), Some(FROM.parse().unwrap()));
+    assert_eq!(answer.xor_mapped_address(), Some(FROM.parse().expect("an address")));
     assert_eq!(answer.verify_sha256(&Sha256Key::new(KEY.as_bytes())), Integrity::Valid);
     for _ in 0..100 {
         let _ = ask(&mut world, KEY);

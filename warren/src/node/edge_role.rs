@@ -76,7 +76,7 @@ async fn told(running: &mut Option<Running>) {
         None => false,
     };
     if !lives {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
