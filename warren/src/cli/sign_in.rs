@@ -13,7 +13,7 @@ const HEADING: &str = "Single sign-on";
 #[command(next_help_heading = HEADING)]
 pub(crate) struct SingleSignOn {
     /// OpenID provider that people may sign in by: its issuer URL. It sends them back to
-    /// <public URL>/sign-in/sso/callback
+    /// PUBLIC-URL/sign-in/sso/callback
     #[arg(long, value_name = "URL")]
     pub(crate) oidc_issuer: Option<String>,
     /// What this broker is called there
