@@ -2,23 +2,11 @@
 // shows a code, gives it a name and an endpoint; names a connection relay; and cuts a running ping by a
 // policy.
 
-import { createHmac } from "node:crypto";
 import { existsSync, writeFileSync } from "node:fs";
 
-const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-const PASSWORD = "correct horse battery staple";
+import { totp } from "../../browser/totp.mjs";
 
-// RFC 6238, written apart from the broker's own code.
-function totp(secret, at) {
-  let bits = "";
-  for (const letter of secret.replace(/[ =]/g, "")) bits += LETTERS.indexOf(letter).toString(2).padStart(5, "0");
-  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
-  const step = Buffer.alloc(8);
-  step.writeBigUInt64BE(BigInt(Math.floor(at / 30000)));
-  const mac = createHmac("sha1", key).update(step).digest();
-  const offset = mac[19] & 15;
-  return String((mac.readUInt32BE(offset) & 0x7fffffff) % 1e6).padStart(6, "0");
-}
+const PASSWORD = "correct horse battery staple";
 
 export default async ({ browser, args, picture }) => {
   const complaints = [];

@@ -1,21 +1,8 @@
 // What somebody does in his first hour, in a real browser.
 
-import { createHmac } from "node:crypto";
 import { writeFileSync } from "node:fs";
 
-const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-
-// RFC 6238, written apart from the broker's own code.
-function code(secret, at = Date.now()) {
-  let bits = "";
-  for (const letter of secret.replace(/[ =]/g, "")) bits += LETTERS.indexOf(letter).toString(2).padStart(5, "0");
-  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
-  const step = Buffer.alloc(8);
-  step.writeBigUInt64BE(BigInt(Math.floor(at / 30000)));
-  const mac = createHmac("sha1", key).update(step).digest();
-  const offset = mac[19] & 15;
-  return String((mac.readUInt32BE(offset) & 0x7fffffff) % 1e6).padStart(6, "0");
-}
+import { totp } from "../../../../testing/browser/totp.mjs";
 
 function expect(holds, what) {
   if (!holds) throw new Error(what);
@@ -37,7 +24,7 @@ export default async ({ browser, args, picture }) => {
   // A second factor, and signing in with it.
   await ada.goto(`${args.url}/profile/totp`);
   const secret = await ada.locator(".copy code").innerText();
-  await ada.getByRole("textbox", { name: "Code" }).fill(code(secret));
+  await ada.getByRole("textbox", { name: "Code" }).fill(totp(secret));
   await ada.getByRole("button", { name: "Turn on" }).click();
   await ada.getByRole("heading", { name: "Your recovery codes" }).waitFor();
   const recovery = (await ada.locator("pre code").innerText()).trim().split("\n");
