@@ -1,6 +1,9 @@
 //! The TURN server with real sockets on loopback, and this project's own client.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+#[path = "../../../shell/tls/tests/support/ports.rs"]
+mod ports;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use ports::free_port;
 use warren_relay::Stop;
 use warren_relay::turn::{
     CertificateSource, Master, ServerConfig, Settings, TlsConfig, Turn, TurnConfig,
@@ -50,7 +55,7 @@ fn credential(id: &str) -> Credential {
 /// `warren relay` listens there where it is told nothing.
 #[tokio::test]
 async fn both_families_unspecified_addresses_go_together_on_one_port() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let everywhere: Vec<SocketAddr> =
         vec![([0, 0, 0, 0], port).into(), (std::net::Ipv6Addr::UNSPECIFIED, port).into()];
     let config = TurnConfig { udp: everywhere.clone(), tcp: everywhere, ..config() };
@@ -92,7 +97,8 @@ impl Driven {
     fn step(&mut self) {
         self.client.handle_timeout(Instant::now());
         while let Some(message) = self.client.poll_transmit() {
-            self.socket.send(&message).unwrap();
+            // A server that isn't there yet refuses; the message is repeated.
+            let _ = self.socket.send(&message);
         }
         let mut buffer = [0; 2048];
         if let Ok(len) = self.socket.recv(&mut buffer)
@@ -191,7 +197,7 @@ async fn the_hosts_addresses_are_no_peers_though_they_were_not_known_at_the_star
     let (_tell, stops) = tokio::sync::mpsc::channel(1);
     let (_keep, settings) = tokio::sync::mpsc::channel(1);
     let mut config = config();
-    config.udp = vec![UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()];
+    config.udp = vec![([127, 0, 0, 1], free_port()).into()];
     // A range doesn't open what is the host's own.
     config.server.allow_peers = vec!["127.0.0.0/8".parse().unwrap()];
     config.server.relayed_ipv4 = Some("127.0.0.2".parse().unwrap());
@@ -240,7 +246,7 @@ async fn a_port_that_another_program_has_is_passed_over() {
 async fn connections_that_say_nothing_keep_nobody_else_out() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = write_certificate(folder.path(), "relay.test");
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut config = config();
     config.server.quotas.waiting_streams_per_prefix = 3;
     config.tls = Some(TlsConfig {
@@ -288,7 +294,7 @@ async fn a_drained_server_ends_with_its_last_allocation() {
     let (tell, stops) = tokio::sync::mpsc::channel(1);
     let (_keep, settings) = tokio::sync::mpsc::channel(1);
     let mut config = config();
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = SocketAddr::from(([127, 0, 0, 1], free_port()));
     config.udp = vec![free];
     let running = tokio::spawn(warren_relay::turn::run(config, Master::Nobody(settings), stops));
     let mut client = tokio::task::spawn_blocking(move || {
@@ -346,7 +352,7 @@ async fn handshake(
 async fn a_new_certificate_is_taken_up_and_allocations_work_over_tls() {
     let folder = tempfile::tempdir().unwrap();
     let first = write_certificate(folder.path(), "first.test");
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut config = config();
     config.tls = Some(TlsConfig {
         listen: vec![address],

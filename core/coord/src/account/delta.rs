@@ -195,9 +195,8 @@ impl Account {
             let meant = meant.filter(|it| self.are_for_each_other(viewer, it));
             match (&change.seen, meant) {
                 (Some(seen), Some(device)) => changes.push(self.change_for(viewer, device, seen)),
-                (None, Some(_)) => changes.push(Change::Removed { id: change.id }),
-                // Of those who were hidden all along it learns nothing.
-                (Some(_) | None, None) => {
+                // Of those who were hidden, or outside, all along it learns nothing.
+                (Some(_), None) | (None, Some(_) | None) => {
                     let saw = sights.is_some_and(|it| it.contains(&change.id));
                     if saw || digest.gone.contains(&change.id) {
                         changes.push(Change::Removed { id: change.id });

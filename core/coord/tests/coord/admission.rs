@@ -7,7 +7,9 @@ use warren_coord::policy::Members;
 use warren_coord::{
     Actor, By, DeviceEdit, DeviceLimit, NewJoinKey, Refused, Role, SessionId, SettingsEdit,
 };
-use warren_proto::{Admission, ConnectRequest, DeviceId, NatReport, Netmap, UserId};
+use warren_proto::{
+    Admission, Change, ConnectRequest, DeviceId, NatReport, Netmap, SessionEvent, UserId,
+};
 
 use crate::world::World;
 
@@ -287,4 +289,32 @@ fn an_account_takes_no_more_devices_than_its_own_limit() {
         let refused = world.account.prepare_settings(limit(Some(wrong)), &ctx);
         assert!(matches!(refused, Err(Refused::Invalid(_))), "{wrong}");
     }
+}
+
+#[test]
+fn who_was_hidden_until_it_expired_is_not_spoken_of_when_the_policy_opens() {
+    let mut world = World::new("home");
+    let policy = |world: &mut World, text: &str| {
+        let prepared = world.account.prepare_policy(text, None).unwrap();
+        world.commit(prepared);
+    };
+    let left = world.join(101, "left");
+    let session = world.open(left);
+    policy(&mut world, "[[rules]]\nfrom = 'tag:nobody'\nto = 'tag:nobody'");
+    world.settle();
+    let map = world.close(session).map.unwrap();
+    let hidden = world.join(102, "hidden");
+    let expiry = world.expire(hidden).unwrap();
+    world.commit(expiry);
+    policy(&mut world, "[[rules]]\nfrom = '*'\nto = '*'");
+    let session = world.reopen(left, map);
+    world.settle();
+    let is_removal = |change: &Change| matches!(change, Change::Removed { .. });
+    for event in &world.clients[&session].events {
+        if let SessionEvent::Delta(delta) = event {
+            assert!(!delta.changes.iter().any(is_removal), "{delta:?}");
+        }
+    }
+    assert!(world.clients[&session].deltas() > 0);
+    world.assert_converged();
 }

@@ -9,7 +9,8 @@ use warren_browser::Browser;
 
 use crate::common::{TestBroker, broker, config};
 use crate::person::{PASSWORD, Person};
-use crate::provider::{certify, free_port, oidc};
+use crate::ports::free_port;
+use crate::provider::{certify, oidc};
 use crate::world::{POLICY, ask_to_join, furnish};
 
 fn script(name: &str) -> std::path::PathBuf {

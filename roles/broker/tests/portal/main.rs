@@ -9,6 +9,8 @@ mod hostile;
 mod looks;
 mod members;
 mod person;
+#[path = "../../../../shell/tls/tests/support/ports.rs"]
+mod ports;
 mod provider;
 mod single_sign_on;
 mod speed;

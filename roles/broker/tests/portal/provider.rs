@@ -40,11 +40,6 @@ pub(crate) fn certify(folder: &Path) -> (String, String) {
     (signing_key.serialize_pem(), cert.pem())
 }
 
-/// A port of loopback that is free at the moment.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Provider {
     /// Starts it for a broker.
     pub(crate) fn start(

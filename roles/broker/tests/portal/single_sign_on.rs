@@ -11,7 +11,8 @@ use warren_browser::Browser;
 
 use crate::common::{TestBroker, config, until};
 use crate::person::{PASSWORD, Page, Person};
-use crate::provider::{Provider, certify, free_port, oidc};
+use crate::ports::free_port;
+use crate::provider::{Provider, certify, oidc};
 
 /// A broker, its provider, and its operator Ada.
 struct Stage {
