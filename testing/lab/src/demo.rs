@@ -2,9 +2,10 @@
 //!
 //! The program re-enters itself in namespaces of its own (see [`crate::isolate`]), builds three homes
 //! and an office around a public broker, starts the real program on every machine, and shows how the devices find
-//! each other. A second terminal gets in by [`shell`], which learns from a small file in the user's
+//! each other, and how one of them looks at a camera of the office's LAN. A second terminal gets in by [`shell`], which learns from a small file in the user's
 //! run folder which process holds the namespaces.
 
+mod camera;
 mod run_folder;
 mod stage;
 mod view;
@@ -34,7 +35,8 @@ use view::{Form, Screen};
 pub struct Options {
     /// One JSON object a line instead of text.
     pub json: bool,
-    /// End, successfully, as soon as every pair of devices has the best path that there is for it.
+    /// End, successfully, as soon as every pair of devices has the best path that there is for it, and
+    /// the camera has shown its page.
     pub once: bool,
 }
 
@@ -132,7 +134,7 @@ fn inside(options: Options, signals: &SigSet) -> Result<()> {
         }
         ensure!(
             !options.once || begun.elapsed() < ONCE,
-            "not every pair found its path within {ONCE:?}"
+            "not every pair found its path, or the camera was not reached, within {ONCE:?}"
         );
         wait_readable(&wishes)?;
     }

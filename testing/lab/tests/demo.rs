@@ -40,13 +40,15 @@ impl Demo {
         Ok(Self { child, folder, output })
     }
 
-    /// Reads its lines until one shows that four pairs are direct, and two relayed.
+    /// Reads its lines until one shows that four pairs are direct, two relayed, and that the camera was
+    /// seen.
     fn wait_complete(&mut self) -> Result<()> {
         for line in self.output.as_mut().context("piped")?.lines() {
             let view: serde_json::Value = serde_json::from_str(&line?)?;
             let paths = view["paths"].as_array().context("no paths")?;
             let of_kind = |kind: &str| paths.iter().filter(|path| path["path"] == kind).count();
-            if of_kind("direct") == 4 && of_kind("relayed") == 2 {
+            let camera = view["camera"]["answered_ms"].is_u64();
+            if of_kind("direct") == 4 && of_kind("relayed") == 2 && camera {
                 let relays = paths.iter().filter(|path| path["relay"] == "broker").count();
                 ensure!(relays == 2, "relayed by whom? {view}");
                 return Ok(());
@@ -110,6 +112,10 @@ fn the_demo_connects_four_devices_lets_one_in_and_leaves_nothing() {
 
         let pinged = demo.shell(&["laptop", "ping", "-c", "1", "-W", "5", "desktop"])?;
         ensure!(pinged.status.success(), "{pinged:?}");
+        let fetch =
+            "exec 3<>/dev/tcp/camera.office/80; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+        let page = demo.shell(&["phone", "bash", "-c", fetch])?;
+        ensure!(String::from_utf8_lossy(&page.stdout).contains("Camera 2"), "{page:?}");
         let status = demo.shell(&["phone", "warren", "status"])?;
         let text = String::from_utf8_lossy(&status.stdout);
         ensure!(text.contains("laptop") && text.contains("connected"), "{status:?}");

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use super::view::{DeviceView, PathView, View};
+use super::camera::{self, Camera};
+use super::view::{CameraView, DeviceView, PathView, View};
 use crate::warren::{Broker, Node, Warren};
 use crate::{Host, NatKind, NatSpec, Plug, Router, Segment, WireSpec, World};
 
@@ -65,6 +66,7 @@ fn need_relay(one: &Site, other: &Site) -> bool {
 pub(super) struct Stage {
     broker: Broker,
     devices: Vec<(Host, &'static Site, String)>,
+    camera: Camera,
     /// Their wires carry frames for as long as they are held.
     _routers: Vec<Router>,
     warren: Warren,
@@ -82,8 +84,10 @@ impl Stage {
             .iter()
             .map(|site| Self::place(world, site, &mut routers))
             .collect::<Result<_>>()?;
+        let office = routers.last().context("the office comes last, and has a router")?;
+        let camera = Camera::place(world, office.lan())?;
         let broker = Broker::start(&warren, &broker_host, &[first.into(), second.into()])?;
-        Ok(Self { broker, devices, _routers: routers, warren })
+        Ok(Self { broker, devices, camera, _routers: routers, warren })
     }
 
     fn place(
@@ -129,7 +133,12 @@ impl Stage {
             state: "starting".to_owned(),
             ..DeviceView::default()
         });
-        let view = View { devices: devices.collect(), ..View::default() };
+        let camera = CameraView {
+            address: self.camera.address.to_string(),
+            state: "waiting".to_owned(),
+            ..CameraView::default()
+        };
+        let view = View { devices: devices.collect(), camera, ..View::default() };
         let scene = Scene(Arc::new(Mutex::new(view)));
         let own = scene.clone();
         std::thread::spawn(move || {
@@ -171,8 +180,18 @@ fn direct(stage: &Stage, scene: &Scene) -> Result<()> {
     for node in &nodes {
         look(node, scene)?;
     }
+    let node = |name: &str| {
+        let found = nodes.iter().find(|node| node.host().name() == name);
+        found.with_context(|| format!("the demo has no {name}"))
+    };
+    let (edge, viewer) = (node(camera::EDGE)?, node(camera::VIEWER)?);
     let site = |node: &Node| SITES.iter().find(|site| site.name == node.host().name());
     std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Err(error) = show_camera(stage, edge, viewer, scene) {
+                scene.lock().trouble = Some(format!("{error:#}"));
+            }
+        });
         for (number, from) in nodes.iter().enumerate() {
             scope.spawn(move || {
                 loop {
@@ -189,6 +208,21 @@ fn direct(stage: &Stage, scene: &Scene) -> Result<()> {
             }
         }
     });
+    Ok(())
+}
+
+/// Opens the office's camera to the mesh, and its page from afar.
+fn show_camera(stage: &Stage, edge: &Node, viewer: &Node, scene: &Scene) -> Result<()> {
+    let mesh = camera::open(edge, stage.camera.address)?;
+    {
+        let mut view = scene.lock();
+        view.camera.mesh = Some(mesh.to_string());
+        "opened".clone_into(&mut view.camera.state);
+    }
+    let took = camera::look(viewer, mesh)?;
+    let mut view = scene.lock();
+    "its page opens".clone_into(&mut view.camera.state);
+    view.camera.answered_ms = u64::try_from(took.as_millis()).ok();
     Ok(())
 }
 

@@ -5,13 +5,14 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use super::own_name;
+use super::{camera, own_name};
 
 /// All there is to see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct View {
     pub(super) devices: Vec<DeviceView>,
     pub(super) paths: Vec<PathView>,
+    pub(super) camera: CameraView,
     #[serde(skip)]
     pub(super) trouble: Option<String>,
 }
@@ -40,6 +41,17 @@ pub(super) struct PathView {
     pub(super) reason: Option<String>,
 }
 
+/// The camera in the office's LAN, which has no Warren.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct CameraView {
+    /// In the LAN.
+    pub(super) address: String,
+    pub(super) mesh: Option<String>,
+    pub(super) state: String,
+    /// How long its page took, from the laptop.
+    pub(super) answered_ms: Option<u64>,
+}
+
 impl PathView {
     /// Whether the reason tells why it isn't direct.
     fn is_explained(&self) -> bool {
@@ -48,10 +60,11 @@ impl PathView {
 }
 
 impl View {
-    /// Whether every pair has found the best path that there is for it.
+    /// Whether every pair has found the best path that there is for it, and the camera was seen.
     pub(super) fn is_complete(&self) -> bool {
         let pairs = self.devices.len() * self.devices.len().saturating_sub(1) / 2;
         self.paths.iter().filter(|path| path.found_after_ms.is_some()).count() == pairs
+            && self.camera.answered_ms.is_some()
     }
 }
 
@@ -154,10 +167,24 @@ fn table(view: &View) -> String {
         }
     }
     line(String::new());
+    camera_words(&view.camera).lines().for_each(|words| line(format!("  {words}")));
+    line(String::new());
     line("  Look inside, in another terminal (there: `warren status`, `ping desktop`):".to_owned());
     line(format!("    {}", way_in()));
     line("  Ctrl-C ends it.".to_owned());
     text
+}
+
+/// What becomes of the camera, in a line or two.
+fn camera_words(view: &CameraView) -> String {
+    let (name, edge, viewer) = (camera::NAME, camera::EDGE, camera::VIEWER);
+    let mesh = view.mesh.as_deref().unwrap_or("…");
+    let stands = format!("{name}, {} in the {edge}'s LAN", view.address);
+    let seen = match view.answered_ms {
+        Some(ms) => format!("{viewer} → http://{name}.{edge}/: its page opens, {ms} ms"),
+        None => format!("{viewer} → http://{name}.{edge}/: {}", view.state),
+    };
+    format!("{stands}: in the mesh {mesh}\n{seen}")
 }
 
 /// The command that enters a device; the user who began the demo by `sudo` needs that again.
@@ -221,6 +248,9 @@ fn news(before: Option<&View>, view: &View) -> Vec<String> {
         }
         lines.push(text);
     }
+    if before.is_none_or(|before| before.camera != view.camera) {
+        lines.push(camera_words(&view.camera).replace('\n', "; "));
+    }
     lines
 }
 
@@ -243,6 +273,7 @@ mod tests {
         View {
             devices: vec![device("laptop"), device("desktop")],
             paths: vec![path],
+            camera: CameraView { answered_ms: Some(31), ..CameraView::default() },
             trouble: None,
         }
     }
@@ -252,6 +283,9 @@ mod tests {
         assert!(!view("connecting", 1.0).is_complete());
         assert!(view("direct", 1.0).is_complete());
         assert!(view("relayed", 1.0).is_complete());
+        let mut unseen = view("direct", 1.0);
+        unseen.camera.answered_ms = None;
+        assert!(!unseen.is_complete());
         let mut more = view("direct", 1.0);
         more.devices.push(DeviceView::default());
         assert!(!more.is_complete());
@@ -271,6 +305,9 @@ mod tests {
             })
             .collect();
         view.paths[0].endpoint = Some("203.0.113.254:65535".to_owned());
+        view.camera.address = "192.168.1.254".to_owned();
+        view.camera.mesh = Some("100.127.255.254".to_owned());
+        view.camera.answered_ms = Some(12_345);
         let own = way_in();
         for line in table(&view).lines().filter(|line| !line.contains(&own)) {
             assert!(line.chars().count() <= 80, "{line}");
