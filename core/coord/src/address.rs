@@ -7,10 +7,11 @@
 //! A high-water mark keeps an address from being used again while fresh ones are left, so that a
 //! stale rule or `known_hosts` entry never meets another device.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use warren_proto::IPV6_PREFIX;
+use warren_proto::{DeviceId, IPV6_PREFIX};
 
 /// How many addresses at the start of an account's range are kept for services.
 pub const SERVICE_ADDRESSES: u32 = 256;
@@ -47,6 +48,20 @@ pub(crate) fn ula(entropy: [u8; 32]) -> Ipv6Net {
 
 pub(crate) fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
     a.contains(&b) || b.contains(&a)
+}
+
+/// The addresses of an account that somebody has.
+pub(crate) struct TakenAddresses<'a> {
+    pub(crate) devices: &'a BTreeMap<Ipv4Addr, DeviceId>,
+    /// What stands behind edges: the last address of each part by its first. No two overlap.
+    pub(crate) parts: BTreeMap<Ipv4Addr, Ipv4Addr>,
+}
+
+impl TakenAddresses<'_> {
+    pub(crate) fn have(&self, ip: Ipv4Addr) -> bool {
+        let part = self.parts.range(..=ip).next_back();
+        self.devices.contains_key(&ip) || part.is_some_and(|(_, last)| ip <= *last)
+    }
 }
 
 /// Chooses the offset of a new device, and the high-water mark after it: the next never-used one,

@@ -7,13 +7,14 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{DeviceName, ForwardId, GatewayId, Ports, VirtualDeviceId};
+use crate::{DeviceName, ForwardId, GatewayId, LanAddress, Ports, VirtualDeviceId};
 
 /// The capability of a device whose owner has made it an edge (`warren edge enable`). Without it the
 /// broker may know of forwards, but gives no duty: what is behind a device is opened by the device.
@@ -42,6 +43,44 @@ pub struct EdgeDuty {
     pub gateways: Vec<Gateway>,
 }
 
+impl EdgeDuty {
+    /// What of it an edge believes: gateways between parts of the account's range and private networks
+    /// outside of it, and forwards of ports that aren't the edge's own. A broker that has been broken
+    /// into can't draw other traffic into the tunnel by the rest.
+    #[must_use]
+    pub fn believed(&self, range: Ipv4Net) -> Self {
+        let mut duty = self.clone();
+        duty.forwards.retain(|forward| reserved_port(forward.ports(), forward.protocol).is_none());
+        duty.gateways.retain(|gateway| {
+            let (mesh, lan) = (gateway.mesh.trunc(), gateway.lan.trunc());
+            range.contains(&mesh)
+                && mesh.prefix_len() > range.prefix_len()
+                && mesh.prefix_len() == lan.prefix_len()
+                && LanAddress::of_network(lan) == LanAddress::Private
+                && !range.contains(&lan)
+                && !lan.contains(&range)
+        });
+        duty
+    }
+}
+
+/// The ports of its mesh address that an edge uses itself, and for what: names, and its web pages.
+pub const RESERVED_PORTS: [(u16, ForwardProtocol, &str); 2] = [
+    (53, ForwardProtocol::Both, "its name server"),
+    (80, ForwardProtocol::Tcp, "its own web pages"),
+];
+
+/// The first of [`RESERVED_PORTS`] among some ports, and what it is for.
+pub fn reserved_port(
+    ports: RangeInclusive<u16>,
+    protocol: ForwardProtocol,
+) -> Option<(u16, &'static str)> {
+    let taken = RESERVED_PORTS
+        .iter()
+        .find(|(port, other, _)| ports.contains(port) && protocol.meets(*other));
+    taken.map(|(port, _, whose)| (*port, *whose))
+}
+
 /// A port, or some in a row, of an edge's mesh address that leads to a LAN device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
@@ -65,6 +104,12 @@ pub struct Forward {
     pub source: LanSource,
 }
 
+impl Forward {
+    fn ports(&self) -> RangeInclusive<u16> {
+        self.port..=self.last_port
+    }
+}
+
 /// What a forward takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -76,6 +121,14 @@ pub enum ForwardProtocol {
     Udp,
     /// TCP and UDP.
     Both,
+}
+
+impl ForwardProtocol {
+    /// Whether some traffic is of both.
+    #[must_use]
+    pub fn meets(self, other: Self) -> bool {
+        self == other || self == Self::Both || other == Self::Both
+    }
 }
 
 /// What a LAN device sees as the source of what comes through an edge.
@@ -285,6 +338,52 @@ mod tests {
         {
             assert_eq!(text.parse::<MacAddr>(), Err(ParseMacError), "{text}");
         }
+    }
+
+    #[test]
+    fn of_a_duty_an_edge_believes_what_is_of_the_mesh_and_of_lans() {
+        let range: Ipv4Net = "100.80.0.0/16".parse().unwrap();
+        let gateway = |mesh: &str, lan: &str| Gateway {
+            id: GatewayId(1),
+            mesh: mesh.parse().unwrap(),
+            lan: lan.parse().unwrap(),
+            source: LanSource::Masquerade,
+        };
+        let forward = |port: u16, last_port: u16, protocol| Forward {
+            id: ForwardId(1),
+            name: "a".to_owned(),
+            protocol,
+            port,
+            last_port,
+            target: LanTarget { ip: Ipv4Addr::new(192, 168, 1, 9), mac: None },
+            target_port: port,
+            source: LanSource::Masquerade,
+        };
+        let good = gateway("100.80.240.0/24", "192.168.1.0/24");
+        let bad = [
+            ("100.81.0.0/24", "192.168.1.0/24"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("192.168.1.0/24", "192.168.1.0/24"),
+            ("100.80.0.0/16", "10.0.0.0/16"),
+            ("100.80.240.0/24", "192.168.1.0/25"),
+            ("100.80.240.0/24", "169.254.169.0/24"),
+            ("100.80.240.0/24", "8.8.8.0/24"),
+            ("100.80.240.0/24", "127.0.0.0/24"),
+            ("100.80.240.0/24", "100.80.1.0/24"),
+        ];
+        let mut gateways: Vec<Gateway> = bad.iter().map(|(mesh, lan)| gateway(mesh, lan)).collect();
+        gateways.push(good.clone());
+        let kept = forward(8080, 8090, ForwardProtocol::Tcp);
+        let forwards = vec![
+            forward(50, 60, ForwardProtocol::Udp),
+            forward(79, 80, ForwardProtocol::Both),
+            forward(80, 80, ForwardProtocol::Udp),
+            kept.clone(),
+        ];
+        let duty = EdgeDuty { forwards, gateways, ..EdgeDuty::default() };
+        let believed = duty.believed(range);
+        assert_eq!(believed.gateways, [good]);
+        assert_eq!(believed.forwards, [forward(80, 80, ForwardProtocol::Udp), kept]);
     }
 
     #[test]

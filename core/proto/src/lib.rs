@@ -15,6 +15,7 @@ mod id;
 mod join_link;
 mod join_request;
 mod key;
+mod lan;
 mod message;
 mod name;
 mod netmap;
@@ -29,7 +30,7 @@ pub use check::{IPV6_PREFIX, InvalidMap, InvalidRange, check_range};
 pub use edge::{
     EDGE, EdgeDuty, EdgeOffer, EdgeState, Forward, ForwardProtocol, Gateway, LanSource, LanTarget,
     MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_FORWARDS, MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, MacAddr,
-    ParseMacError, VirtualDevice, VirtualPeer,
+    ParseMacError, RESERVED_PORTS, VirtualDevice, VirtualPeer, reserved_port,
 };
 pub use edge_spec::{
     EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, GatewaySpec,
@@ -50,6 +51,7 @@ pub use join_request::{
     join_code_message, read_join_code,
 };
 pub use key::{ParseKeyError, PublicKey};
+pub use lan::LanAddress;
 pub use message::{
     Challenge, CheckIn, CheckInReply, CheckInState, ConnectRequest, ConnectSignal, ErrorCode,
     Problem, Register, Registered, SessionEvent,

@@ -1,10 +1,9 @@
 //! What to scan, and what is refused.
 
-use std::net::Ipv4Addr;
-
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use warren_proto::LanAddress;
 
 /// The most addresses of one scan: a /16.
 pub const MAX_ADDRESSES: u64 = 65_536;
@@ -40,8 +39,8 @@ pub enum Refused {
     /// There is nothing to scan.
     #[error("there is no network to scan: name one, as 192.168.1.0/24")]
     Nothing,
-    /// Addresses of the internet.
-    #[error("{0} belongs to the internet, where scanning may be forbidden: confirm that you may")]
+    /// Addresses of the internet, or link-local ones.
+    #[error("{0} is no private network, and scanning it may be forbidden: confirm that you may")]
     Public(Ipv4Net),
     /// Addresses that no device has.
     #[error("{0} is no network of devices")]
@@ -73,11 +72,12 @@ impl ScanPlan {
             return Err(Refused::Nothing);
         }
         for network in &self.networks {
-            if is_special(network.network()) || is_special(network.broadcast()) {
-                return Err(Refused::Special(*network));
-            }
-            if !is_private(network) && !self.public_confirmed {
-                return Err(Refused::Public(*network));
+            match LanAddress::of_network(*network) {
+                LanAddress::Special => return Err(Refused::Special(*network)),
+                LanAddress::LinkLocal | LanAddress::Public if !self.public_confirmed => {
+                    return Err(Refused::Public(*network));
+                }
+                LanAddress::Private | LanAddress::LinkLocal | LanAddress::Public => {}
             }
         }
         let addresses = self.addresses();
@@ -99,22 +99,6 @@ impl ScanPlan {
     }
 }
 
-fn is_special(ip: Ipv4Addr) -> bool {
-    ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.octets()[0] >= 240
-}
-
-/// RFC 1918, RFC 6598 and RFC 3927.
-fn is_private(network: &Ipv4Net) -> bool {
-    const PRIVATE: [(Ipv4Addr, u8); 5] = [
-        (Ipv4Addr::new(10, 0, 0, 0), 8),
-        (Ipv4Addr::new(172, 16, 0, 0), 12),
-        (Ipv4Addr::new(192, 168, 0, 0), 16),
-        (Ipv4Addr::new(100, 64, 0, 0), 10),
-        (Ipv4Addr::new(169, 254, 0, 0), 16),
-    ];
-    PRIVATE.iter().any(|(ip, len)| Ipv4Net::new_assert(*ip, *len).contains(network))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,11 +109,12 @@ mod tests {
 
     #[test]
     fn only_private_networks_are_scanned_unasked() {
-        for network in ["192.168.1.0/24", "10.2.0.0/16", "172.31.0.0/24", "169.254.0.0/16"] {
+        for network in ["192.168.1.0/24", "10.2.0.0/16", "172.31.0.0/24", "100.80.0.0/24"] {
             assert_eq!(check(network), Ok(()), "{network}");
         }
         assert!(matches!(check("8.8.8.0/24"), Err(Refused::Public(_))));
         assert!(matches!(check("172.0.0.0/8"), Err(Refused::Public(_))));
+        assert!(matches!(check("169.254.0.0/16"), Err(Refused::Public(_))));
         assert!(matches!(check("10.0.0.0/8"), Err(Refused::TooMany(_))));
         for network in ["127.0.0.0/8", "224.0.0.0/24", "0.0.0.0/0", "240.0.0.0/24"] {
             assert!(matches!(check(network), Err(Refused::Special(_))), "{network}");

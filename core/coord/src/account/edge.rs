@@ -86,15 +86,6 @@ impl Edges {
         self.by_device.values().flat_map(Edge::items)
     }
 
-    /// Whether the address is a virtual device's, or in a network behind an edge.
-    pub(super) fn have(&self, ip: Ipv4Addr) -> bool {
-        self.items().any(|item| match item {
-            EdgeItem::VirtualDevice(device) => device.ipv4 == ip,
-            EdgeItem::Gateway(gateway) => gateway.mesh.contains(&ip),
-            EdgeItem::Forward(_) => false,
-        })
-    }
-
     /// The networks that a device is a gateway to, as its LAN and as the mesh knows them.
     pub(super) fn networks(&self, device: DeviceId) -> Vec<IpNet> {
         let nets = self.gateways(device).flat_map(|(lan, mesh)| [lan, mesh]);

@@ -109,7 +109,8 @@ impl Account {
         if self.devices.len() >= self.device_limit().0 as usize {
             return Err(Refused::AccountFull);
         }
-        let is_taken = |ip| self.is_address_taken(ip);
+        let taken = self.taken_addresses();
+        let is_taken = |ip| taken.have(ip);
         let range = self.record.ipv4_range;
         let (offset, next_host) =
             allocate(range, self.record.next_host, is_taken).ok_or(Refused::AccountFull)?;

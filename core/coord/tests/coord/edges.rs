@@ -189,6 +189,8 @@ fn ports_that_lead_elsewhere_or_are_the_edges_own_are_refused() {
         ("255.255.255.255", "no address"),
         ("0.0.0.0", "no address"),
         ("8.8.8.8", "--allow-public"),
+        ("169.254.169.254", "--allow-public"),
+        ("100.100.100.200", "link-local"),
         ("192.168.1.2", "own address"),
     ] {
         let text = refused(NewForward { target: target(ip), ..forward(ForwardProtocol::Tcp, 9) });
@@ -247,10 +249,35 @@ fn addresses_of_devices_virtual_devices_and_networks_never_meet() {
         ("10.2.0.0/17", "no free part"),
         ("8.8.8.0/24", "private"),
         ("127.0.0.0/24", "private"),
+        ("169.254.169.0/24", "private"),
     ] {
         let refused = world.edge_change(edge, EdgeChange::AddGateway(gateway(lan))).unwrap_err();
         assert!(refused.to_string().contains(word), "{lan}: {refused}");
     }
+}
+
+#[test]
+fn gateways_leave_half_of_the_range_to_devices() {
+    let mut world = World::new("home");
+    let edge = world.join(1, "attic");
+    let range = world.account.record().ipv4_range;
+    let half = range.subnets(range.prefix_len() + 1).unwrap().nth(1).unwrap();
+    let mut free = 0u32;
+    for length in 18..=30 {
+        for third in 0..64u8 {
+            let lan = format!("10.{length}.{}.0/{length}", if length <= 24 { 0 } else { third });
+            let Ok(EdgeChanged::Gateway(spec)) =
+                world.edge_change(edge, EdgeChange::AddGateway(gateway(&lan)))
+            else {
+                continue;
+            };
+            assert!(half.contains(&spec.mesh), "{spec:?}");
+            free += 1;
+        }
+    }
+    assert!(free > 10, "{free}");
+    let laptop = world.join(2, "laptop");
+    assert!(!half.contains(&world.account.netmap(laptop).unwrap().this.ipv4));
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl State {
     }
 
     /// Takes what is to be open; only a device that is an edge opens anything.
-    fn take(&mut self, duty: Option<&EdgeDuty>) {
+    fn take(&mut self, duty: Option<EdgeDuty>) {
         *self = Self { said: self.said.take(), ..Self::default() };
         let Some(duty) = duty.filter(|_| self.said.is_some()) else { return };
         for device in &duty.virtual_devices {
@@ -60,7 +60,8 @@ impl Mesh {
     pub(super) fn take_duty(&mut self, now: Instant) {
         let before = std::mem::take(&mut self.edge.virtual_devices);
         let opened = self.edge.opens_anything();
-        self.edge.take(self.netmap.as_ref().and_then(|netmap| netmap.edge.as_ref()));
+        let netmap = self.netmap.as_ref();
+        self.edge.take(netmap.and_then(|map| Some(map.edge.as_ref()?.believed(map.ipv4_range))));
         if (&before, opened) != (&self.edge.virtual_devices, self.edge.opens_anything()) {
             let filter = self.netmap.as_ref().and_then(|netmap| netmap.filter.clone());
             self.take_filter(filter.as_ref(), now);

@@ -121,7 +121,7 @@ impl Daemon {
                 ipv4: netmap.this.ipv4,
                 range: netmap.ipv4_range,
                 domain: netmap.dns.domain.clone(),
-                duty: netmap.edge.clone()?,
+                duty: netmap.edge.as_ref()?.believed(netmap.ipv4_range),
                 peers: netmap.peers.clone(),
                 filter: netmap.filter.clone(),
                 is_connected: self.broker.connected,

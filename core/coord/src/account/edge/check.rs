@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use warren_proto::{
-    DeviceId, EndpointKind, ForwardProtocol, ForwardSpec, GatewaySpec, LanTarget, MAX_FORWARDS,
-    MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, Ports, Schedule, VirtualDeviceSpec,
+    DeviceId, EndpointKind, ForwardSpec, GatewaySpec, LanAddress, LanTarget, MAX_FORWARDS,
+    MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, Ports, Schedule, VirtualDeviceSpec, reserved_port,
 };
-use warren_turn::is_public;
 
 use super::Edge;
 use crate::account::Account;
@@ -30,12 +29,6 @@ const MAX_UTC_OFFSET: u16 = 14 * 60;
 
 /// The largest network that a gateway leads to, and the smallest, by the lengths of their prefixes.
 const GATEWAY_PREFIXES: std::ops::RangeInclusive<u8> = 17..=30;
-
-/// The ports of its mesh address that an edge uses itself: names, and its web pages.
-const RESERVED: [(u16, ForwardProtocol, &str); 2] = [
-    (53, ForwardProtocol::Both, "its name server"),
-    (80, ForwardProtocol::Tcp, "its own web pages"),
-];
 
 impl Account {
     pub(super) fn check_forward(
@@ -63,7 +56,7 @@ impl Account {
                 )));
             }
             let (first, last) = (spec.port.max(other.port), spec.last_port.min(other.last_port));
-            if first <= last && meet(spec.protocol, other.protocol) {
+            if first <= last && spec.protocol.meets(other.protocol) {
                 return Err(Refused::EdgeConflict(format!(
                     "port {first} of this edge leads elsewhere by '{}' already; choose another port",
                     other.name
@@ -116,10 +109,12 @@ impl Account {
             )));
         }
         if !GATEWAY_PREFIXES.contains(&lan.prefix_len()) {
-            return Err(Refused::Invalid("a gateway leads to a network from /17 to /30"));
+            return Err(Refused::Invalid(
+                "a gateway leads to a network from /17 to /30: make several of a larger one, and a \
+                 virtual device of a single address",
+            ));
         }
-        let ends = [lan.network(), lan.broadcast()];
-        if ends.iter().any(|ip| !is_lan(*ip)) {
+        if LanAddress::of_network(lan) != LanAddress::Private {
             return Err(Refused::EdgeInvalid(format!("{lan} is no private network")));
         }
         if overlap(lan, self.record.ipv4_range) {
@@ -143,7 +138,8 @@ impl Account {
         Ok(())
     }
 
-    /// The highest part of the account's range of that size in which nobody is or was.
+    /// The highest part of the account's range of that size in which nobody is or was. The range's
+    /// lower half is left to devices: gateways never keep one from joining.
     pub(super) fn free_part(&self, prefix_len: u8) -> Option<Ipv4Net> {
         let range = self.record.ipv4_range;
         if prefix_len <= range.prefix_len() {
@@ -151,7 +147,8 @@ impl Account {
         }
         let step = 1u32 << (32 - prefix_len);
         let base = u32::from(range.network());
-        let lowest = base + self.record.next_host.max(SERVICE_ADDRESSES);
+        let half = 1u32 << (31 - range.prefix_len());
+        let lowest = base + self.record.next_host.max(SERVICE_ADDRESSES).max(half);
         let mut network = u32::from(range.broadcast()) & !(step - 1);
         loop {
             network = network.checked_sub(step).filter(|network| *network >= lowest)?;
@@ -184,20 +181,20 @@ impl Account {
                 "{ip} is an address of the mesh itself; give the device's address in its LAN"
             )));
         }
-        let is_unicast = !(ip.is_loopback()
-            || ip.is_multicast()
-            || ip.is_broadcast()
-            || ip.octets()[0] == 0
-            || ip.octets()[0] >= 240);
-        if !is_unicast {
-            return Err(Refused::EdgeInvalid(format!("{ip} is no address of a LAN device")));
+        let what = match LanAddress::of(ip) {
+            LanAddress::Special => {
+                return Err(Refused::EdgeInvalid(format!("{ip} is no address of a LAN device")));
+            }
+            LanAddress::Private => return Ok(()),
+            LanAddress::LinkLocal => "link-local, as clouds' stores of credentials are",
+            LanAddress::Public => "a public address",
+        };
+        if allow_public {
+            return Ok(());
         }
-        if !is_lan(ip) && !allow_public {
-            return Err(Refused::EdgeInvalid(format!(
-                "{ip} is a public address; say that you mean it (`--allow-public`)"
-            )));
-        }
-        Ok(())
+        Err(Refused::EdgeInvalid(format!(
+            "{ip} is {what}; say that you mean it (`--allow-public`)"
+        )))
     }
 
     /// Refuses what leads from an edge to itself, as far as its own addresses are known.
@@ -215,10 +212,6 @@ impl Account {
         }
         Ok(())
     }
-}
-
-fn is_lan(ip: Ipv4Addr) -> bool {
-    !is_public(&IpAddr::V4(ip)) && !ip.is_loopback() && !ip.is_multicast() && ip.octets()[0] != 0
 }
 
 fn gateway(item: &EdgeItem) -> Option<&GatewaySpec> {
@@ -263,11 +256,7 @@ fn check_ports(spec: &ForwardSpec) -> Result<(), Refused> {
     if spec.target_port.checked_add(more).is_none() {
         return Err(Refused::Invalid("the target's ports would go beyond 65,535"));
     }
-    let ports = spec.port..=spec.last_port;
-    let reserved = RESERVED
-        .iter()
-        .find(|(port, protocol, _)| ports.contains(port) && meet(spec.protocol, *protocol));
-    if let Some((port, _, whose)) = reserved {
+    if let Some((port, whose)) = reserved_port(spec.port..=spec.last_port, spec.protocol) {
         return Err(Refused::EdgeInvalid(format!(
             "port {port} of the edge belongs to {whose}; choose another one"
         )));
@@ -288,8 +277,4 @@ fn check_hours(schedule: Option<&Schedule>) -> Result<(), Refused> {
         return Err(Refused::Invalid("local time is at most 14 hours ahead of UTC or behind it"));
     }
     Ok(())
-}
-
-fn meet(a: ForwardProtocol, b: ForwardProtocol) -> bool {
-    a == b || a == ForwardProtocol::Both || b == ForwardProtocol::Both
 }

@@ -8,7 +8,7 @@ use warren_proto::{
 
 use super::Edge;
 use crate::account::Account;
-use crate::address::{allocate, ipv4};
+use crate::address::{TakenAddresses, allocate, ipv4};
 use crate::{
     AccountRecord, Change, Ctx, EdgeItem, EdgeItemId, EdgeItemRecord, Prepared, Refused, UnixTime,
 };
@@ -111,9 +111,9 @@ impl Account {
         self.check_target(new.target, new.allow_public)?;
         let is_known = |id| self.edges.items().any(|it| it.id() == EdgeItemId::VirtualDevice(id));
         let range = self.record.ipv4_range;
-        let (offset, next_host) =
-            allocate(range, self.record.next_host, |ip| self.is_address_taken(ip))
-                .ok_or(Refused::AccountFull)?;
+        let taken = self.taken_addresses();
+        let (offset, next_host) = allocate(range, self.record.next_host, |ip| taken.have(ip))
+            .ok_or(Refused::AccountFull)?;
         let id = ctx.fresh_id("virtual device id", |id| is_known(VirtualDeviceId(id)));
         let spec = VirtualDeviceSpec {
             id: VirtualDeviceId(id),
@@ -210,9 +210,14 @@ impl Account {
         Ok(Prepared { changes, reply: EdgeChanged::Removed })
     }
 
-    /// Whether a mesh address is a device's, a virtual device's or of a network behind an edge.
-    pub(in crate::account) fn is_address_taken(&self, ip: std::net::Ipv4Addr) -> bool {
-        self.device_by_ipv4.contains_key(&ip) || self.edges.have(ip)
+    /// The mesh addresses that are devices', virtual devices' or of networks behind edges.
+    pub(in crate::account) fn taken_addresses(&self) -> TakenAddresses<'_> {
+        let parts = self.edges.items().filter_map(|item| match item {
+            EdgeItem::VirtualDevice(device) => Some((device.ipv4, device.ipv4)),
+            EdgeItem::Gateway(gateway) => Some((gateway.mesh.network(), gateway.mesh.broadcast())),
+            EdgeItem::Forward(_) => None,
+        });
+        TakenAddresses { devices: &self.device_by_ipv4, parts: parts.collect() }
     }
 
     fn edge_of(&self, device: DeviceId) -> Option<&Edge> {
