@@ -46,6 +46,7 @@ fn duty() -> EdgeDuty {
             lan: "192.168.1.0/24".parse().expect("a network"),
             source: LanSource::Masquerade,
         }],
+        managers: Vec::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{DeviceName, ForwardId, GatewayId, LanAddress, Ports, VirtualDeviceId};
+use crate::{DeviceId, DeviceName, ForwardId, GatewayId, LanAddress, Ports, VirtualDeviceId};
 
 /// The capability of a device whose owner has made it an edge (`warren edge enable`). Without it the
 /// broker may know of forwards, but gives no duty: what is behind a device is opened by the device.
@@ -41,6 +41,9 @@ pub struct EdgeDuty {
     /// Networks behind it, as the mesh reaches them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<Gateway>,
+    /// The devices, by id, whose people may change all this by asking the edge itself (its own pages).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managers: Vec<DeviceId>,
 }
 
 impl EdgeDuty {
@@ -80,6 +83,10 @@ pub fn reserved_port(
         .find(|(port, other, _)| ports.contains(port) && protocol.meets(*other));
     taken.map(|(port, _, whose)| (*port, *whose))
 }
+
+/// The query field of `POST /v1/node/edge` in which an edge says from which device it was asked: the
+/// change is then that device's user's, if he may. Absent: the edge's own.
+pub const ASKED_FROM: &str = "asked_from";
 
 /// A port, or some in a row, of an edge's mesh address that leads to a LAN device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

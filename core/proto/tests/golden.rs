@@ -432,6 +432,7 @@ fn edges_are_written_and_read_as_ever() {
         forwards: vec![forward],
         virtual_devices: vec![device, everything],
         gateways: vec![gateway],
+        managers: Vec::new(),
     };
     let seen = Peer { edge: Some(offer), ..peer() };
     assert_golden(
@@ -444,6 +445,9 @@ fn edges_are_written_and_read_as_ever() {
         Change::Peer { peer: seen },
     ];
     assert_golden("delta-edges", &Delta { changes, ..delta() });
+    let managed = EdgeDuty { managers: vec![DeviceId(0xa1)], ..EdgeDuty::default() };
+    let changes = vec![Change::Edge { duty: Some(managed) }];
+    assert_golden("delta-edge-managers", &Delta { changes, ..delta() });
     let state = EdgeState {
         scanned_unix: Some(1_800_000_000),
         devices: 12,

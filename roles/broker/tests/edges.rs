@@ -78,6 +78,13 @@ async fn an_edge_rules_what_it_opens_and_an_operator_sees_it() {
     assert_eq!(said("virtual-device.created").subject.name, "camera");
     assert_eq!(said("edge.enabled").subject.name, "site");
 
+    // Nobody's device: who asked the edge from it may not.
+    let asked = format!("/v1/node/edge?asked_from={}", map(&laptop).await.this.id);
+    let refused = site.client.post(&asked, &forward).await;
+    assert_eq!(refused.problem().code, ErrorCode::Forbidden);
+    let odd = site.client.post("/v1/node/edge?asked_from=x", &forward).await;
+    assert_eq!(odd.problem().code, ErrorCode::Invalid);
+
     let gone = json!({ "endpoints": [] });
     site.client.post("/v1/node/check-in", &gone).await;
     until("the edge is none", || is_enabled(&broker, false)).await;

@@ -8,7 +8,7 @@ use crate::edge::EdgeLink;
 pub type SetLogFilter = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// What `warren node` was told.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct NodeConfig {
     /// The folder of everything that this node keeps; made if missing.
     pub state: PathBuf,

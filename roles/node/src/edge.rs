@@ -2,19 +2,32 @@
 //! open, the role says how that goes. Whoever runs both makes a pair by [`edge_link`], gives one end to
 //! [`crate::NodeConfig`] and the other to the role.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
-use tokio::sync::watch;
-use warren_proto::{EdgeDuty, EdgeState, Filter, Peer};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use warren_proto::{
+    DeviceId, DeviceName, EdgeChange, EdgeChanged, EdgeDuty, EdgeSpec, EdgeState, Filter, Peer,
+};
+
+use crate::daemon::Failure;
+use crate::local::{EdgeReply, EdgeRequest, FailureCode};
+
+/// How many questions may wait.
+const QUEUE: usize = 16;
 
 /// What the edge role needs of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeOrders {
     /// The mesh's network interface.
     pub interface: String,
+    /// This device's name.
+    pub name: DeviceName,
     /// This device's own mesh address.
     pub ipv4: Ipv4Addr,
+    /// Its IPv6 mesh address.
+    pub ipv6: Ipv6Addr,
     /// The account's range: whoever asks has an address of it.
     pub range: Ipv4Net,
     /// The account's domain, without a trailing dot.
@@ -30,10 +43,80 @@ pub struct EdgeOrders {
 }
 
 /// The node's end.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct EdgeLink {
     pub(crate) orders: watch::Sender<Option<EdgeOrders>>,
     pub(crate) state: watch::Receiver<EdgeState>,
+    pub(crate) asked: mpsc::Receiver<EdgeQuestion>,
+}
+
+/// Something that the role asks the node, for somebody who has asked the role.
+#[derive(Debug)]
+pub(crate) struct EdgeQuestion {
+    pub(crate) request: EdgeRequest,
+    pub(crate) from: Option<DeviceId>,
+    pub(crate) answer: oneshot::Sender<Result<EdgeReply, Failure>>,
+}
+
+/// Why the account's word on an edge couldn't be had or changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{text}")]
+pub struct EdgeRefusal {
+    /// Whether that is because the broker is out of reach.
+    pub broker_away: bool,
+    /// The reason, for people.
+    pub text: String,
+}
+
+/// Asks the broker, by the node, for what is set of this edge. Clones ask the same node.
+#[derive(Debug, Clone)]
+pub struct EdgeDesk(mpsc::Sender<EdgeQuestion>);
+
+impl EdgeDesk {
+    /// All that is set.
+    ///
+    /// # Errors
+    /// The broker is out of reach, or refuses.
+    pub async fn spec(&self) -> Result<EdgeSpec, EdgeRefusal> {
+        match self.ask(EdgeRequest::Spec, None).await? {
+            EdgeReply::Spec(spec) => Ok(spec),
+            EdgeReply::Status(_) | EdgeReply::Changed(_) => Err(gone()),
+        }
+    }
+
+    /// Has something changed by somebody who asks from another device: it is written down as his.
+    ///
+    /// # Errors
+    /// As [`Self::spec`]; also if he may not.
+    pub async fn change(
+        &self,
+        change: EdgeChange,
+        from: DeviceId,
+    ) -> Result<EdgeChanged, EdgeRefusal> {
+        match self.ask(EdgeRequest::Change(change), Some(from)).await? {
+            EdgeReply::Changed(changed) => Ok(changed),
+            EdgeReply::Status(_) | EdgeReply::Spec(_) => Err(gone()),
+        }
+    }
+
+    async fn ask(
+        &self,
+        request: EdgeRequest,
+        from: Option<DeviceId>,
+    ) -> Result<EdgeReply, EdgeRefusal> {
+        let (answer, answered) = oneshot::channel();
+        let question = EdgeQuestion { request, from, answer };
+        self.0.send(question).await.map_err(|_| gone())?;
+        let reply = answered.await.map_err(|_| gone())?;
+        reply.map_err(|failure| EdgeRefusal {
+            broker_away: failure.code == FailureCode::BrokerAway,
+            text: failure.text,
+        })
+    }
+}
+
+fn gone() -> EdgeRefusal {
+    EdgeRefusal { broker_away: true, text: "the node on this device is about to end".to_owned() }
 }
 
 /// The edge role's end.
@@ -43,11 +126,15 @@ pub struct EdgeRole {
     pub orders: watch::Receiver<Option<EdgeOrders>>,
     /// How that goes: told to the broker at once when it has changed.
     pub state: watch::Sender<EdgeState>,
+    /// What is set of it, and changes of that.
+    pub desk: EdgeDesk,
 }
 
 /// Makes both ends.
 pub fn edge_link() -> (EdgeLink, EdgeRole) {
     let (orders, orders_receiver) = watch::channel(None);
     let (state_sender, state) = watch::channel(EdgeState::default());
-    (EdgeLink { orders, state }, EdgeRole { orders: orders_receiver, state: state_sender })
+    let (questions, asked) = mpsc::channel(QUEUE);
+    let role = EdgeRole { orders: orders_receiver, state: state_sender, desk: EdgeDesk(questions) };
+    (EdgeLink { orders, state, asked }, role)
 }

@@ -7,6 +7,7 @@ mod activity;
 mod check;
 mod edit;
 mod limits;
+mod managers;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,8 @@ struct Edge {
     items: BTreeMap<EdgeItemId, EdgeItemRecord>,
     /// Port forwards that are out of their hours.
     closed: BTreeSet<ForwardId>,
+    /// The devices from which it was last said to take changes.
+    managers: Vec<DeviceId>,
 }
 
 impl Edge {
@@ -111,7 +114,7 @@ impl Account {
     /// What a device is to do as an edge; `None`: it is none, or not in the mesh.
     pub(super) fn edge_duty(&self, id: DeviceId) -> Option<EdgeDuty> {
         let edge = self.edges.by_device.get(&id).filter(|edge| edge.is_enabled())?;
-        let mut duty = EdgeDuty::default();
+        let mut duty = EdgeDuty { managers: self.managers_of(id), ..EdgeDuty::default() };
         for item in edge.open() {
             match item {
                 EdgeItem::Forward(spec) => duty.forwards.push(spec.into()),

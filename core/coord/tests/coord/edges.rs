@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use warren_coord::{Actor, By, DeviceEdit, Refused};
+use warren_coord::policy::Members;
+use warren_coord::{Actor, By, DeviceEdit, Refused, Role};
 use warren_proto::{
     CheckIn, CheckInState, DeviceId, EDGE, EdgeChange, EdgeChanged, EdgeDuty, Endpoint,
     EndpointKind, ForwardEdit, ForwardProtocol, ForwardSpec, GatewaySpec, LanSource, LanTarget,
-    NewForward, NewGateway, NewVirtualDevice, Ports, Schedule, Target, VirtualDeviceEdit,
+    NewForward, NewGateway, NewVirtualDevice, Ports, Schedule, Target, UserId, VirtualDeviceEdit,
     VirtualDeviceSpec, Weekday,
 };
 
@@ -414,4 +415,52 @@ fn what_an_edge_opens_goes_with_it_and_activity_says_who_changed_it() {
     assert_eq!(world.account.edges().count(), 0);
     world.advance(Duration::from_secs(1));
     world.assert_converged();
+}
+
+#[test]
+fn an_edge_is_told_from_which_devices_it_takes_changes() {
+    let mut world = World::new("home");
+    let people = [
+        (UserId(1), "anna@example.org".parse().unwrap(), Role::Member),
+        (UserId(2), "otto@example.org".parse().unwrap(), Role::Admin),
+        (UserId(3), "mia@example.org".parse().unwrap(), Role::Member),
+    ];
+    let members: Members = people.clone().into_iter().collect();
+    world.account.handle_members(members, world.now);
+    let (edge, annas) = (world.join(1, "attic"), world.join(2, "laptop"));
+    let (ottos, mias) = (world.join(3, "desktop"), world.join(4, "tablet"));
+    let give = |world: &mut World, device, owner: u64| {
+        let owner = Some(Some(UserId(owner)));
+        let prepared = world.change(device, DeviceEdit { owner, ..DeviceEdit::default() }).unwrap();
+        world.commit(prepared);
+    };
+    world.open(edge);
+    world.consent(edge, true);
+    assert_eq!(world.duty(edge).unwrap().managers, []);
+    for (device, owner) in [(edge, 1), (annas, 1), (ottos, 2), (mias, 3)] {
+        give(&mut world, device, owner);
+    }
+    world.settle();
+    world.assert_converged();
+    let mut both = [annas, ottos];
+    both.sort();
+    assert_eq!(world.duty(edge).unwrap().managers, both, "her own, and the admin's");
+    let by = world.account.manager(edge, ottos).unwrap();
+    assert!(matches!(by.actor, Actor::User { id: UserId(2), .. }) && by.source.is_some());
+    assert_eq!(world.account.manager(edge, mias), Err(Refused::Forbidden));
+    assert_eq!(world.account.manager(edge, edge), Err(Refused::Forbidden));
+
+    // A device with tags is nobody's; an admin that is one no more manages nothing of others.
+    let tags = Some(["kiosk".parse().unwrap()].into());
+    let prepared = world.change(annas, DeviceEdit { tags, ..DeviceEdit::default() }).unwrap();
+    world.commit(prepared);
+    world.settle();
+    world.assert_converged();
+    assert_eq!(world.duty(edge).unwrap().managers, [ottos]);
+    let demoted = people.map(|(id, email, _)| (id, email, Role::Member));
+    world.account.handle_members(demoted.into_iter().collect(), world.now);
+    world.drain();
+    world.settle();
+    world.assert_converged();
+    assert_eq!(world.duty(edge).unwrap().managers, []);
 }

@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
 use warren_proto::{
-    Challenge, CheckIn, CheckInReply, ConnectRequest, EdgeChange, EdgeChanged, EdgeSpec, ErrorCode,
-    INSTANCE_HEADER, InstanceId, MapVersion, PathReports, Register, Registered,
+    ASKED_FROM, Challenge, CheckIn, CheckInReply, ConnectRequest, DeviceId, EdgeChange,
+    EdgeChanged, EdgeSpec, ErrorCode, INSTANCE_HEADER, InstanceId, MapVersion, PathReports,
+    Register, Registered,
 };
 
 use super::Api;
@@ -187,17 +188,30 @@ pub(super) async fn edge(caller: Caller) -> ApiResult<Json<EdgeSpec>> {
     Ok(Json(caller.account.read(|account| account.edge(device))?.spec))
 }
 
-/// `POST /v1/node/edge`: whoever rules a device rules what it opens of its LAN.
+/// `POST /v1/node/edge`: whoever rules a device rules what it opens of its LAN. Where the device says
+/// from which other one it was asked, its user must be one who may.
 pub(super) async fn change_edge(
     caller: Caller,
+    RawQuery(query): RawQuery,
     Content(bytes): Content,
 ) -> ApiResult<Json<EdgeChanged>> {
     let change: EdgeChange = extract::parse(&bytes)?;
-    let (by, device) = (caller.by(), caller.device);
+    let device = caller.device;
+    let by = match asked_from(query.as_deref())? {
+        Some(from) => caller.account.read(|account| account.manager(device, from))?,
+        None => caller.by(),
+    };
     let change = move |account: &warren_coord::Account, ctx: &warren_coord::Ctx| {
         account.prepare_edge_change(device, change, ctx)
     };
     Ok(Json(caller.account.durable(by, change).await?))
+}
+
+fn asked_from(query: Option<&str>) -> ApiResult<Option<DeviceId>> {
+    let Some(query) = query else { return Ok(None) };
+    let from = query.strip_prefix(ASKED_FROM).and_then(|rest| rest.strip_prefix('='));
+    let from = from.and_then(|id| id.parse().ok());
+    from.map(Some).ok_or_else(|| Failure::invalid(format!("{ASKED_FROM} is a device's id")))
 }
 
 /// `POST /v1/node/logout`

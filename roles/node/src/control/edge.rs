@@ -3,7 +3,7 @@
 use http::Method;
 use tokio::sync::oneshot;
 use warren_control::{ControlError, Http, REQUEST_TIMEOUT};
-use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec};
+use warren_proto::{ASKED_FROM, DeviceId, EdgeChange, EdgeChanged, EdgeSpec};
 
 use crate::daemon::Failure;
 use crate::local::{EdgeReply, FailureCode};
@@ -15,6 +15,8 @@ const PATH: &str = "/v1/node/edge";
 pub(crate) struct EdgeAsk {
     /// `None`: all that is set is asked for.
     pub(crate) change: Option<EdgeChange>,
+    /// The device from which somebody has asked this one for it. `None`: this one itself.
+    pub(crate) from: Option<DeviceId>,
     pub(crate) answer: oneshot::Sender<Result<EdgeReply, Failure>>,
 }
 
@@ -31,11 +33,18 @@ impl EdgeAsk {
                 .await
                 .map(|answer| EdgeReply::Spec(answer.body)),
             Some(change) => http
-                .json::<EdgeChanged>(Method::POST, PATH, Some(change), REQUEST_TIMEOUT)
+                .json::<EdgeChanged>(Method::POST, &self.path(), Some(change), REQUEST_TIMEOUT)
                 .await
                 .map(|answer| EdgeReply::Changed(answer.body)),
         };
         let _ = self.answer.send(asked.map_err(|error| failure(&error)));
+    }
+
+    fn path(&self) -> String {
+        match self.from {
+            Some(device) => format!("{PATH}?{ASKED_FROM}={device}"),
+            None => PATH.to_owned(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! This device as an edge: its owner's consent, the broker's duty, the role that carries it out.
 
 use tokio::sync::oneshot;
-use warren_proto::{EdgeState, MapVersion};
+use warren_proto::{DeviceId, EdgeState, MapVersion};
 
 use super::{Daemon, Wake};
 use crate::EdgeOrders;
@@ -18,20 +18,21 @@ pub(super) struct Basis {
     is_connected: bool,
 }
 
-/// Waits until the edge role says something else of itself.
+/// Waits until the edge role says something else of itself, or asks.
 pub(super) async fn changed(link: &mut Option<EdgeLink>) -> Wake {
-    if let Some(link) = link
-        && link.state.changed().await.is_ok()
-    {
-        return Wake::Edge;
+    let Some(link) = link else { return std::future::pending().await };
+    tokio::select! {
+        Ok(()) = link.state.changed() => Wake::Edge,
+        Some(question) = link.asked.recv() => Wake::EdgeAsks(question),
+        else => std::future::pending().await,
     }
-    std::future::pending().await
 }
 
 impl Daemon {
     pub(super) async fn obey_edge(
         &mut self,
         request: EdgeRequest,
+        from: Option<DeviceId>,
         answer: oneshot::Sender<Result<EdgeReply, Failure>>,
     ) {
         let change = match request {
@@ -56,7 +57,7 @@ impl Daemon {
             Some(failure) => {
                 let _ = answer.send(Err(failure));
             }
-            None => self.tell_broker(Command::Edge(EdgeAsk { change, answer })),
+            None => self.tell_broker(Command::Edge(EdgeAsk { change, from, answer })),
         }
     }
 
@@ -118,7 +119,9 @@ impl Daemon {
             let netmap = &map.netmap;
             Some(EdgeOrders {
                 interface: mesh.interface.clone(),
+                name: netmap.this.name.clone(),
                 ipv4: netmap.this.ipv4,
+                ipv6: netmap.this.ipv6,
                 range: netmap.ipv4_range,
                 domain: netmap.dns.domain.clone(),
                 duty: netmap.edge.as_ref()?.believed(netmap.ipv4_range),

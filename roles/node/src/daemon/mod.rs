@@ -35,6 +35,7 @@ use warren_proto::InstanceId;
 
 use crate::config::{DnsMode, NodeConfig};
 use crate::data::DataEvent;
+use crate::edge::EdgeQuestion;
 use crate::local::server::LocalServer;
 use crate::state::{CachedMap, Identity, StateFolder};
 
@@ -147,6 +148,7 @@ enum Wake {
     Joined(join::Outcome),
     Saved(Result<(), crate::StateError>),
     Edge,
+    EdgeAsks(EdgeQuestion),
     Housekeeping,
     Shutdown,
 }
@@ -277,6 +279,9 @@ impl Daemon {
                 Wake::Joined(outcome) => self.take_join_outcome(outcome).await,
                 Wake::Saved(result) => self.note_saved(result),
                 Wake::Edge => self.tell_mesh_edge().await,
+                Wake::EdgeAsks(EdgeQuestion { request, from, answer }) => {
+                    self.obey_edge(request, from, answer).await;
+                }
                 Wake::Housekeeping => {
                     if Instant::now() >= housekeeping {
                         housekeeping = Instant::now() + HOUSEKEEPING;

@@ -91,7 +91,7 @@ impl Daemon {
                 self.publish();
                 let _ = answer.send(result);
             }
-            Order::Edge { request, answer } => self.obey_edge(request, answer).await,
+            Order::Edge { request, answer } => self.obey_edge(request, None, answer).await,
             Order::ListenPort { set, answer } => {
                 let result = self.listen_port(set).await;
                 self.publish();

@@ -67,8 +67,10 @@ impl Account {
         FilterLimit { from: self.devices.keys().copied().filter(may).collect(), ports }
     }
 
-    /// Tells edges whose port forwards are for some alone that who is who may have changed.
+    /// Tells edges for which it matters that who is who may have changed: those whose port forwards are
+    /// for some alone, and those that other people manage.
     pub(in crate::account) fn limits_changed(&mut self, now: Instant) {
+        self.managers_changed(now);
         let limited = self.edges.by_device.iter().filter(|(_, edge)| edge.is_limited());
         let limited: Vec<DeviceId> = limited.map(|(id, _)| *id).collect();
         if !limited.is_empty() {
