@@ -14,7 +14,9 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{DeviceId, DeviceName, ForwardId, GatewayId, LanAddress, Ports, VirtualDeviceId};
+use crate::{
+    DeviceId, DeviceName, ForwardId, GatewayId, LanAddress, Ports, Schedule, VirtualDeviceId,
+};
 
 /// The capability of a device whose owner has made it an edge (`warren edge enable`). Without it the
 /// broker may know of forwards, but gives no duty: what is behind a device is opened by the device.
@@ -65,6 +67,16 @@ impl EdgeDuty {
         });
         duty
     }
+
+    /// What of it is open at a moment, given in seconds since the Unix epoch.
+    #[must_use]
+    pub fn at(&self, unix_seconds: u64) -> Self {
+        let mut duty = self.clone();
+        duty.forwards.retain(|forward| {
+            forward.schedule.as_ref().is_none_or(|schedule| schedule.is_open(unix_seconds))
+        });
+        duty
+    }
 }
 
 /// The ports of its mesh address that an edge uses itself, and for what: names, and its web pages.
@@ -109,6 +121,13 @@ pub struct Forward {
     /// What the LAN device sees as the source.
     #[serde(default)]
     pub source: LanSource,
+    /// The hours that it is open in; the edge keeps them also while its broker is away. Absent: always.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::schedule::from_netmap"
+    )]
+    pub schedule: Option<Schedule>,
 }
 
 impl Forward {
@@ -333,6 +352,7 @@ impl schemars::JsonSchema for MacAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Weekday;
 
     #[test]
     fn mac_addresses_are_read_as_people_write_them() {
@@ -365,6 +385,7 @@ mod tests {
             target: LanTarget { ip: Ipv4Addr::new(192, 168, 1, 9), mac: None },
             target_port: port,
             source: LanSource::Masquerade,
+            schedule: None,
         };
         let good = gateway("100.80.240.0/24", "192.168.1.0/24");
         let bad = [
@@ -391,6 +412,32 @@ mod tests {
         let believed = duty.believed(range);
         assert_eq!(believed.gateways, [good]);
         assert_eq!(believed.forwards, [forward(80, 80, ForwardProtocol::Udp), kept]);
+    }
+
+    #[test]
+    fn a_forward_that_has_hours_is_of_the_duty_in_these_alone() {
+        let schedule = Schedule {
+            days: [Weekday::Thursday].into(),
+            from: "08:00".parse().unwrap(),
+            to: "18:00".parse().unwrap(),
+            utc_offset_minutes: 0,
+        };
+        let forward = |id, schedule| Forward {
+            id: ForwardId(id),
+            name: String::new(),
+            protocol: ForwardProtocol::Tcp,
+            port: 8080,
+            last_port: 8080,
+            target: LanTarget { ip: Ipv4Addr::new(192, 168, 1, 9), mac: None },
+            target_port: 80,
+            source: LanSource::Masquerade,
+            schedule,
+        };
+        let forwards = vec![forward(1, None), forward(2, Some(schedule))];
+        let duty = EdgeDuty { forwards, ..EdgeDuty::default() };
+        // 1970-01-01 was a Thursday.
+        let open = |hour: u64| duty.at(hour * 3600).forwards.len();
+        assert_eq!([7, 8, 17, 18, 24 + 9, 7 * 24 + 9].map(open), [1, 2, 2, 1, 1, 2]);
     }
 
     #[test]

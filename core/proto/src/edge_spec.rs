@@ -357,6 +357,7 @@ impl From<&ForwardSpec> for Forward {
             target: spec.target,
             target_port: spec.target_port,
             source: spec.source,
+            schedule: spec.schedule.clone(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 const DAY: i64 = 24 * 60 * 60;
@@ -30,6 +30,29 @@ pub struct Schedule {
     /// How much local time is ahead of UTC, in minutes.
     #[serde(default)]
     pub utc_offset_minutes: i16,
+}
+
+/// Reads hours out of a netmap, where a newer broker may have said more: as elsewhere in one, what isn't
+/// known is ignored. (People's own hours are read strictly: a typing error would open too much.)
+pub(crate) fn from_netmap<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Schedule>, D::Error> {
+    #[derive(Deserialize)]
+    struct Known {
+        #[serde(default)]
+        days: BTreeSet<Weekday>,
+        from: TimeOfDay,
+        to: TimeOfDay,
+        #[serde(default)]
+        utc_offset_minutes: i16,
+    }
+    let known = Option::<Known>::deserialize(deserializer)?;
+    Ok(known.map(|Known { days, from, to, utc_offset_minutes }| Schedule {
+        days,
+        from,
+        to,
+        utc_offset_minutes,
+    }))
 }
 
 /// A day of the week.

@@ -408,6 +408,7 @@ fn edges_are_written_and_read_as_ever() {
         target,
         target_port: 80,
         source: LanSource::Masquerade,
+        schedule: None,
     };
     let device = VirtualDevice {
         id: VirtualDeviceId(0xd1),
@@ -429,7 +430,7 @@ fn edges_are_written_and_read_as_ever() {
         subnets: vec![gateway.mesh],
     };
     let duty = EdgeDuty {
-        forwards: vec![forward],
+        forwards: vec![forward.clone()],
         virtual_devices: vec![device, everything],
         gateways: vec![gateway],
         managers: Vec::new(),
@@ -448,6 +449,15 @@ fn edges_are_written_and_read_as_ever() {
     let managed = EdgeDuty { managers: vec![DeviceId(0xa1)], ..EdgeDuty::default() };
     let changes = vec![Change::Edge { duty: Some(managed) }];
     assert_golden("delta-edge-managers", &Delta { changes, ..delta() });
+    let hours = Schedule {
+        days: [Weekday::Monday, Weekday::Friday].into(),
+        from: "08:00".parse().unwrap(),
+        to: "18:00".parse().unwrap(),
+        utc_offset_minutes: 60,
+    };
+    let forwards = vec![Forward { schedule: Some(hours), ..forward }];
+    let duty = Some(EdgeDuty { forwards, ..EdgeDuty::default() });
+    assert_golden("delta-edge-hours", &Delta { changes: vec![Change::Edge { duty }], ..delta() });
     let state = EdgeState {
         scanned_unix: Some(1_800_000_000),
         devices: 12,

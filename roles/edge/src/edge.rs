@@ -247,7 +247,7 @@ impl Engine {
     async fn apply(&mut self) {
         self.again = None;
         let begun = Instant::now();
-        let duty = self.duty.borrow_and_update().clone().unwrap_or_default();
+        let duty = at_this_hour(self.duty.borrow_and_update().as_ref());
         if let Err(error) = self.try_apply(&duty).await {
             tracing::warn!(error = format!("{error:#}"), "the edge opens nothing new");
             self.again = Some(begun + AGAIN);
@@ -312,7 +312,7 @@ impl Engine {
         let Ok(mut sight) = Sight::look(&self.config.mesh_interface) else {
             return;
         };
-        let duty = self.duty.borrow().clone().unwrap_or_default();
+        let duty = at_this_hour(self.duty.borrow().as_ref());
         let reserved = &self.config.reserved_tcp;
         let mut sight = sight.with(&self.follower);
         let resolved = resolve(&duty, self.config.mesh_ipv4, reserved, &mut sight);
@@ -345,6 +345,12 @@ impl Engine {
             is_new
         });
     }
+}
+
+/// What is to be open now: the broker leaves out what is out of its hours, but may be away.
+fn at_this_hour(duty: Option<&EdgeDuty>) -> EdgeDuty {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    duty.map(|duty| duty.at(now.as_secs())).unwrap_or_default()
 }
 
 /// Who drops what the edge forwards.

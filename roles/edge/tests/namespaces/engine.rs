@@ -1,14 +1,15 @@
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use warren_edge::kernel::opening::{OpenForward, Opening};
 use warren_edge::kernel::path::KernelPath;
 use warren_edge::{Opened, Problem};
 use warren_lab::{isolated, wait_for};
 use warren_proto::{
     DeviceName, EdgeDuty, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, LanSource,
-    LanTarget, Ports, VirtualDevice, VirtualDeviceId,
+    LanTarget, Ports, Schedule, VirtualDevice, VirtualDeviceId,
 };
 
 use crate::common::{
@@ -28,7 +29,17 @@ fn forward(id: u64, protocol: ForwardProtocol, port: u16, to: Ipv4Addr, there: u
         target: target(to),
         target_port: there,
         source: LanSource::Masquerade,
+        schedule: None,
     }
+}
+
+/// Three hours, the first of which begins so many from this one.
+fn hours(from_now: i64) -> Result<Schedule> {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let hour = i64::try_from(unix)? / 3600 + from_now;
+    let time = |hour: i64| format!("{:02}:00", hour.rem_euclid(24)).parse();
+    let (from, to) = (time(hour)?, time(hour + 3)?);
+    Ok(Schedule { days: BTreeSet::new(), from, to, utc_offset_minutes: 0 })
 }
 
 fn device(id: u64, ipv4: [u8; 4], to: Ipv4Addr, ports: Vec<Ports>) -> VirtualDevice {
@@ -72,6 +83,14 @@ fn a_duty_opens_what_it_says_and_nothing_else_and_all_goes_when_the_edge_stops()
                 forward(4, ForwardProtocol::Tcp, 80, CAMERA, 80),
                 forward(5, ForwardProtocol::Tcp, 6000, EDGE_LAN, 80),
                 forward(6, ForwardProtocol::Tcp, 6001, Ipv4Addr::new(9, 9, 9, 9), 80),
+                Forward {
+                    schedule: Some(hours(-1)?),
+                    ..forward(7, ForwardProtocol::Tcp, 6002, CAMERA, 80)
+                },
+                Forward {
+                    schedule: Some(hours(2)?),
+                    ..forward(8, ForwardProtocol::Tcp, 6003, CAMERA, 80)
+                },
             ],
             virtual_devices: vec![
                 device(1, [100, 80, 7, 1], CAMERA, vec![Ports::All]),
@@ -83,6 +102,7 @@ fn a_duty_opens_what_it_says_and_nothing_else_and_all_goes_when_the_edge_stops()
                 lan: "192.168.1.0/24".parse()?,
                 source: LanSource::Masquerade,
             }],
+            ..EdgeDuty::default()
         };
         let running = site.start(duty)?;
         let report = running.until("the duty", |report| report.applied > 0)?;
@@ -102,8 +122,10 @@ fn a_duty_opens_what_it_says_and_nothing_else_and_all_goes_when_the_edge_stops()
         assert_eq!(ask_tcp(laptop, [100, 80, 16, 9].into(), 80)?, from_edge("camera:80"));
         laptop.run(&["ping", "-c1", "-W2", "100.80.7.1"])?;
 
+        // The broker may be away when the hours of a forward end.
+        assert_eq!(ask_tcp(laptop, MESH, 6002)?, from_edge("camera:80"));
         // Not opened: other ports, the LAN's own addresses, the LAN's way into the mesh.
-        for (ip, port) in [(second, 80), (MESH, 80), (MESH, 6000), (MESH, 8002)] {
+        for (ip, port) in [(second, 80), (MESH, 80), (MESH, 6000), (MESH, 6003), (MESH, 8002)] {
             ensure!(ask_tcp(laptop, ip, port).is_err(), "{ip}:{port} is open");
         }
         laptop.ip(&[format!("route add 192.168.1.0/24 via {MESH} dev w0 onlink")])?;
