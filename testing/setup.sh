@@ -15,6 +15,7 @@ test=(
   pebble:pebble systemd-analyze:systemd nsenter:util-linux setpriv:util-linux g++:g++
   /usr/include/openssl/hmac.h:libssl-dev turnutils_uclient:coturn
   node:nodejs npm:npm chromium:chromium
+  /usr/lib/python3/dist-packages/pyftpdlib:python3-pyftpdlib
 )
 bench=("${test[@]}" nebula:nebula tincd:tinc turnserver:coturn taskset:util-linux)
 

@@ -46,7 +46,7 @@ pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "broker")]
 pub(crate) use admin_webhooks::{Switch, Webhooks};
 #[cfg(feature = "node")]
-pub(crate) use edge::{Edge, Forwards, Gateways, VirtualDevices};
+pub(crate) use edge::{Edge, Forwards, Gateways, LanDevices, Scan, VirtualDevices};
 #[cfg(feature = "node")]
 pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up, WhyHere};
 #[cfg(feature = "relay")]

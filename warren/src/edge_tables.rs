@@ -1,6 +1,7 @@
 //! How what an edge opens is shown.
 
 use warren_proto::{ForwardProtocol, ForwardSpec, GatewaySpec, LanTarget, VirtualDeviceSpec};
+use warren_scan::{Device, Inventory};
 
 use crate::output;
 
@@ -39,6 +40,26 @@ pub(crate) fn gateways(all: &[GatewaySpec]) {
     for it in all {
         let (lan, mesh) = (it.lan.to_string(), it.mesh.to_string());
         table.add_row([lan, mesh, state(it.enabled), it.id.to_string()]);
+    }
+    output::print_table(&table);
+}
+
+/// Those that are there, and after them those that were.
+pub(crate) fn devices(found: &Inventory) {
+    let mut table = output::table(&["ADDRESS", "MAC", "NAME", "KIND", "SERVICES", "STATE"]);
+    let (present, gone): (Vec<&Device>, Vec<&Device>) =
+        found.devices.values().partition(|device| device.present);
+    for device in present.into_iter().chain(gone) {
+        let made_up = if device.randomised { " (made up)" } else { "" };
+        let services: Vec<&str> = device.services.keys().map(String::as_str).collect();
+        table.add_row([
+            device.ip.to_string(),
+            device.mac.map(|mac| format!("{mac}{made_up}")).unwrap_or_default(),
+            device.names.values().next().cloned().unwrap_or_default(),
+            format!("{:?}", device.kind).to_lowercase(),
+            services.join(" "),
+            if device.present { "there" } else { "gone" }.to_owned(),
+        ]);
     }
     output::print_table(&table);
 }

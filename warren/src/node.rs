@@ -1,6 +1,7 @@
 //! The node's commands: the daemon, and what talks to it.
 
 mod edge;
+mod edge_lan;
 #[cfg(feature = "edge")]
 mod edge_role;
 mod lport;
@@ -47,7 +48,7 @@ pub(crate) async fn run(
     set_log_filter: SetFilter,
 ) -> anyhow::Result<()> {
     if args.clean_up {
-        return Ok(warren_node::clean_up(&state_folder(global))?);
+        return Ok(warren_node::clean_up(&state_folder(global), clean_up_roles)?);
     }
     let config = NodeConfig {
         state: state_folder(global),
@@ -78,6 +79,12 @@ async fn run_roles(
     opening.await?;
     ended
 }
+
+#[cfg(feature = "edge")]
+use edge_role::clean_up as clean_up_roles;
+
+#[cfg(not(feature = "edge"))]
+fn clean_up_roles(_: &Path) {}
 
 #[cfg(not(feature = "edge"))]
 use warren_node::run as run_roles;

@@ -42,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "warren-mesh",
             "warren-net",
             "warren-proto",
+            "warren-scan",
             "warren-turn",
             "warren-wg",
         ],

@@ -238,6 +238,28 @@ impl Inventory {
         self.forget(unix);
     }
 
+    /// The device with this card, seen last if it was seen at several addresses.
+    pub fn by_mac(&self, mac: MacAddr) -> Option<&Device> {
+        let devices = self.devices.values().filter(|device| device.mac == Some(mac));
+        devices.max_by_key(|device| (device.present, device.last_seen_unix))
+    }
+
+    /// The devices that somebody may mean: by address, by their card's, or by one of their names,
+    /// whole or up to its first dot, whatever the case.
+    pub fn find(&self, text: &str) -> Vec<&Device> {
+        if let Ok(ip) = text.parse() {
+            return self.devices.get(&ip).into_iter().collect();
+        }
+        if let Ok(mac) = text.parse() {
+            return self.by_mac(mac).into_iter().collect();
+        }
+        let means = |name: &String| {
+            let first = name.split('.').next().unwrap_or_default();
+            name.eq_ignore_ascii_case(text) || first.eq_ignore_ascii_case(text)
+        };
+        self.devices.values().filter(|device| device.names.values().any(means)).collect()
+    }
+
     /// The devices as a table for spreadsheets.
     pub fn to_csv(&self) -> String {
         let mut csv =
@@ -395,6 +417,24 @@ mod tests {
         assert_eq!(known.changes, [Change::Gone { ip: ip(77) }, Change::New { ip: ip(20) }]);
         known.merge(found(20, None, &[], 400), &networks, 410);
         assert_eq!(known.changes, []);
+    }
+
+    #[test]
+    fn a_device_is_found_by_whatever_it_is_called() {
+        let mut known = found(9, Some(MAC), &[], 1);
+        known.take(&ScanEvent::Device { ip: ip(10), mac: Some(MAC), rtt: None }, 5);
+        for (last, name) in [(9, "Front-Door.local"), (20, "front-door"), (21, "nas")] {
+            let name = name.to_owned();
+            known.take(&ScanEvent::Name { ip: ip(last), source: NameSource::Mdns, name }, 2);
+        }
+        let found = |text: &str| -> Vec<Ipv4Addr> {
+            known.find(text).into_iter().map(|device| device.ip).collect()
+        };
+        assert_eq!(found("front-door"), [ip(9), ip(20)]);
+        assert_eq!(found("FRONT-DOOR.local"), [ip(9)]);
+        assert_eq!(found("3C-00-00-00-00-01"), [ip(10)]);
+        assert_eq!(found("192.168.1.21"), [ip(21)]);
+        assert!(found("192.168.1.22").is_empty() && found("front").is_empty());
     }
 
     #[test]

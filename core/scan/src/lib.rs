@@ -5,10 +5,12 @@
 
 mod inventory;
 mod plan;
+mod report;
 mod scan;
 mod text;
 
 pub use inventory::{Change, Device, Inventory, Kind, NameSource, Service, Transport};
 pub use plan::{COMMON_PORTS, MAX_ADDRESSES, MAX_RATE, Refused, ScanPlan};
+pub use report::{Looked, PortAnswer, ScanStatus, Woken};
 pub use scan::{Ended, Finding, Probe, Progress, Scan, ScanEvent};
 pub use text::clean;

@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use warren_proto::MacAddr;
 
 use crate::inventory::{NameSource, Transport};
@@ -118,7 +119,7 @@ pub enum ScanEvent {
 }
 
 /// How far a scan is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Probes sent.
     pub sent: u64,

@@ -2,13 +2,14 @@
 
 mod hearing;
 mod sight;
+mod supervise;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use warren_net::{Counter, Nftables};
@@ -24,9 +25,11 @@ use crate::kernel::render::{device_counter, forward_counter, gateway_counter};
 use crate::kernel::resolve::resolve;
 use crate::problem::Problem;
 use crate::scan::Scanner;
+use crate::tools::EdgeTools;
 
 use hearing::Hearing;
 use sight::Sight;
+use supervise::supervise;
 
 /// How often the table is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -104,7 +107,8 @@ impl EdgeReport {
 pub struct Edge {
     report: watch::Receiver<EdgeReport>,
     scanner: Scanner,
-    stop: Option<oneshot::Sender<()>>,
+    tools: EdgeTools,
+    stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -114,26 +118,19 @@ impl Edge {
     /// Must be called within a tokio runtime, on a thread in the host's network namespace.
     pub fn start(config: EdgeConfig, duty: watch::Receiver<Option<EdgeDuty>>) -> Self {
         let (sender, report) = watch::channel(EdgeReport::default());
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = watch::channel(false);
         let scanner = Scanner::open(&config.state);
-        let engine = Engine {
-            config,
-            duty,
-            report: sender,
-            path: None,
-            follower: Follower::default(),
-            hearing: Hearing::default(),
-            passage: Passage::default(),
-            resolved: BTreeSet::new(),
-            again: None,
-        };
-        let task = tokio::spawn(engine.run(stopped));
-        Self { report, scanner, stop: Some(stop), task }
+        let mesh = config.mesh_interface.clone();
+        let tools = EdgeTools::new(scanner.clone(), duty.clone(), report.clone(), mesh);
+        let reports = sender.clone();
+        let make = move || Engine::new(&config, &duty, &sender).run(stopped.clone());
+        let task = tokio::spawn(supervise(make, move || note_failure(&reports)));
+        Self { report, scanner, tools, stop, task }
     }
 
-    /// Scans of the LAN.
-    pub fn scanner(&self) -> &Scanner {
-        &self.scanner
+    /// Scanning, waking, checking: a handle that whoever asks for these may keep.
+    pub fn tools(&self) -> EdgeTools {
+        self.tools.clone()
     }
 
     /// What the broker is told with a check-in.
@@ -154,9 +151,7 @@ impl Edge {
     /// Closes everything and leaves the host as it was.
     pub async fn stop(mut self) {
         self.scanner.cancel();
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
+        self.stop.send_replace(true);
         if let Err(error) = (&mut self.task).await {
             tracing::error!(%error, "the edge's task failed");
         }
@@ -185,7 +180,26 @@ enum Wake {
 }
 
 impl Engine {
-    async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+    fn new(
+        config: &EdgeConfig,
+        duty: &watch::Receiver<Option<EdgeDuty>>,
+        report: &watch::Sender<EdgeReport>,
+    ) -> Self {
+        Self {
+            config: config.clone(),
+            duty: duty.clone(),
+            report: report.clone(),
+            path: None,
+            follower: Follower::default(),
+            hearing: Hearing::default(),
+            passage: Passage::default(),
+            resolved: BTreeSet::new(),
+            again: None,
+        }
+    }
+
+    /// Until the word to stop, or nobody can give it any more.
+    async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looked = 0_u32;
@@ -195,7 +209,7 @@ impl Engine {
             let follow = self.follower.poll_timeout().map(|(due, _)| Instant::from_std(due));
             let due = [follow, self.again].into_iter().flatten().min();
             let wake = tokio::select! {
-                _ = &mut stop => Wake::Stop,
+                _ = stop.wait_for(|stop| *stop) => Wake::Stop,
                 changed = self.duty.changed(), if duty_lives => {
                     duty_lives = changed.is_ok();
                     Wake::Duty
@@ -351,6 +365,15 @@ impl Engine {
 fn at_this_hour(duty: Option<&EdgeDuty>) -> EdgeDuty {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     duty.map(|duty| duty.at(now.as_secs())).unwrap_or_default()
+}
+
+/// A failed engine has closed everything; so say that until it runs again.
+fn note_failure(report: &watch::Sender<EdgeReport>) {
+    report.send_modify(|report| {
+        report.open.clear();
+        let reason = "the edge has failed; it begins again by itself".to_owned();
+        report.problems = BTreeSet::from([Problem::Nothing { reason }]);
+    });
 }
 
 /// Who drops what the edge forwards.

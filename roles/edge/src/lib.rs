@@ -3,7 +3,7 @@
 //! [`Edge::start`] takes the broker's [`EdgeDuty`](warren_proto::EdgeDuty) and keeps the host doing
 //! it: forwards, virtual devices and gateways go through the kernel ([`kernel`]), devices that are
 //! bound to their card's address are followed ([`follow`]), and the LAN is scanned when somebody asks
-//! for it ([`Scanner`]). What doesn't work is a [`Problem`] with
+//! for it ([`EdgeTools`]). What doesn't work is a [`Problem`] with
 //! its remedy, never the end of anything.
 //!
 //! # Invariants
@@ -19,8 +19,11 @@ pub mod follow;
 pub mod kernel;
 mod problem;
 mod scan;
+mod tools;
 
 pub use edge::{Edge, EdgeConfig, EdgeReport, Opened, Use};
+pub use kernel::path::clean_up;
 pub use problem::Problem;
-pub use scan::{ScanError, ScanStatus, Scanner};
-pub use warren_scan::{Change, Device, Inventory, ScanPlan};
+pub use scan::{ScanError, Scanner};
+pub use tools::{CheckError, EdgeTools, WakeError};
+pub use warren_scan::{Change, Device, Inventory, Looked, PortAnswer, ScanPlan, ScanStatus, Woken};

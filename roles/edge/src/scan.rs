@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use warren_net::{ArpSocket, Heard, Lan, LanInterface};
 use warren_proto::MacAddr;
 use warren_scan::{
-    Ended, Inventory, NameSource, Probe, Progress, Refused, Scan, ScanEvent, ScanPlan,
+    Ended, Inventory, NameSource, Probe, Refused, Scan, ScanEvent, ScanPlan, ScanStatus,
 };
 
 use crate::kernel::ledger::replace;
@@ -40,17 +40,6 @@ pub enum ScanError {
     /// The system says no.
     #[error(transparent)]
     System(#[from] warren_net::Error),
-}
-
-/// How scanning goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ScanStatus {
-    /// Whether a scan is under way.
-    pub running: bool,
-    /// How far it is, or was in the end.
-    pub progress: Progress,
-    /// When the last whole scan ended, in seconds since the Unix epoch.
-    pub scanned_unix: Option<u64>,
 }
 
 /// Scans, and what they have found. Clones are handles to the same.

@@ -12,10 +12,12 @@ use warren_proto::{
 };
 
 use crate::daemon::Failure;
-use crate::local::{EdgeReply, EdgeRequest, FailureCode};
+use crate::local::{EdgeFound, EdgeReply, EdgeRequest, EdgeWork, FailureCode};
 
 /// How many questions may wait.
 const QUEUE: usize = 16;
+/// How many tasks may wait.
+const TASKS: usize = 16;
 
 /// What the edge role needs of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct EdgeLink {
     pub(crate) orders: watch::Sender<Option<EdgeOrders>>,
     pub(crate) state: watch::Receiver<EdgeState>,
     pub(crate) asked: mpsc::Receiver<EdgeQuestion>,
+    pub(crate) tasks: mpsc::Sender<EdgeTask>,
+    pub(crate) opens: watch::Receiver<bool>,
 }
 
 /// Something that the role asks the node, for somebody who has asked the role.
@@ -80,7 +84,7 @@ impl EdgeDesk {
     pub async fn spec(&self) -> Result<EdgeSpec, EdgeRefusal> {
         match self.ask(EdgeRequest::Spec, None).await? {
             EdgeReply::Spec(spec) => Ok(spec),
-            EdgeReply::Status(_) | EdgeReply::Changed(_) => Err(gone()),
+            EdgeReply::Status(_) | EdgeReply::Changed(_) | EdgeReply::Found(_) => Err(gone()),
         }
     }
 
@@ -95,7 +99,7 @@ impl EdgeDesk {
     ) -> Result<EdgeChanged, EdgeRefusal> {
         match self.ask(EdgeRequest::Change(change), Some(from)).await? {
             EdgeReply::Changed(changed) => Ok(changed),
-            EdgeReply::Status(_) | EdgeReply::Spec(_) => Err(gone()),
+            EdgeReply::Status(_) | EdgeReply::Spec(_) | EdgeReply::Found(_) => Err(gone()),
         }
     }
 
@@ -119,6 +123,15 @@ fn gone() -> EdgeRefusal {
     EdgeRefusal { broker_away: true, text: "the node on this device is about to end".to_owned() }
 }
 
+/// Something that somebody on this device wants of the edge role.
+#[derive(Debug)]
+pub struct EdgeTask {
+    /// What.
+    pub work: EdgeWork,
+    /// Who waits for the answer; a refusal says why, and what to do, for people.
+    pub answer: oneshot::Sender<Result<EdgeFound, String>>,
+}
+
 /// The edge role's end.
 #[derive(Debug)]
 pub struct EdgeRole {
@@ -128,6 +141,11 @@ pub struct EdgeRole {
     pub state: watch::Sender<EdgeState>,
     /// What is set of it, and changes of that.
     pub desk: EdgeDesk,
+    /// What people on this device want of it.
+    pub tasks: mpsc::Receiver<EdgeTask>,
+    /// Whether it has anything open, or may be about to: said before it looks at its orders, and taken
+    /// back when all is closed. The node waits for that before the mesh's interface goes.
+    pub opens: watch::Sender<bool>,
 }
 
 /// Makes both ends.
@@ -135,6 +153,14 @@ pub fn edge_link() -> (EdgeLink, EdgeRole) {
     let (orders, orders_receiver) = watch::channel(None);
     let (state_sender, state) = watch::channel(EdgeState::default());
     let (questions, asked) = mpsc::channel(QUEUE);
-    let role = EdgeRole { orders: orders_receiver, state: state_sender, desk: EdgeDesk(questions) };
-    (EdgeLink { orders, state, asked }, role)
+    let (task_sender, tasks) = mpsc::channel(TASKS);
+    let (opens_sender, opens) = watch::channel(false);
+    let role = EdgeRole {
+        orders: orders_receiver,
+        state: state_sender,
+        desk: EdgeDesk(questions),
+        tasks,
+        opens: opens_sender,
+    };
+    (EdgeLink { orders, state, asked, tasks: task_sender, opens }, role)
 }

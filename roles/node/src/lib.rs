@@ -38,6 +38,6 @@ mod state;
 
 pub use config::{DnsMode, NodeConfig, SetLogFilter};
 pub use daemon::{clean_up, run};
-pub use edge::{EdgeDesk, EdgeLink, EdgeOrders, EdgeRefusal, EdgeRole, edge_link};
+pub use edge::{EdgeDesk, EdgeLink, EdgeOrders, EdgeRefusal, EdgeRole, EdgeTask, edge_link};
 pub use state::StateError;
 pub use warren_control::sse;

@@ -24,6 +24,44 @@ pub(crate) enum Edge {
     /// Gateways: networks behind this device
     #[command(subcommand)]
     Gateways(Gateways),
+    /// Look for devices: in the LANs that this device stands in, or in networks behind their routers
+    Scan(Scan),
+    /// The devices that scans have found
+    Devices(LanDevices),
+    /// Wake a device of the LAN, by a magic packet (Wake-on-LAN)
+    Wake {
+        /// Its name, address or MAC, as `warren edge devices` shows them
+        device: String,
+    },
+}
+
+/// What is to be scanned.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ctrl-C cancels the scan; what was found until then is kept.\n\nExamples:\n  \
+        warren edge scan\n  \
+        warren edge scan 10.50.0.0/24 --ports 80,443,8080"
+)]
+pub(crate) struct Scan {
+    /// Networks, as 10.50.0.0/24; without any, those that this device stands in
+    pub(crate) networks: Vec<Ipv4Net>,
+    /// TCP ports to try at each device; without any, 20 common ones
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) ports: Vec<u16>,
+    /// Probes in a second, at most 1,000
+    #[arg(long)]
+    pub(crate) rate: Option<u32>,
+    /// Confirms that addresses of the internet may be scanned
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// How they are shown.
+#[derive(Debug, Args)]
+pub(crate) struct LanDevices {
+    /// As CSV, for spreadsheets
+    #[arg(long)]
+    pub(crate) csv: bool,
 }
 
 /// The first and last port.
@@ -264,6 +302,11 @@ pub(crate) enum Forwards {
         allow_public: bool,
         #[command(flatten)]
         common: Common,
+    },
+    /// See whether the device answers, at the first of the ports
+    Check {
+        /// Its name or id
+        forward: String,
     },
     /// Remove one
     Remove {

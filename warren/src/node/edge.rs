@@ -7,6 +7,7 @@ use warren_proto::{
     NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
 };
 
+use super::edge_lan;
 use crate::cli::{Edge, Forwards, Gateways, Global, VirtualDevices};
 use crate::edge_tables;
 use crate::output::{self, say};
@@ -21,6 +22,9 @@ pub(crate) async fn edge(global: &Global, command: Edge) -> anyhow::Result<()> {
         Edge::Forwards(command) => forwards(&client, command, global.json).await,
         Edge::VirtualDevices(command) => virtual_devices(&client, command, global.json).await,
         Edge::Gateways(command) => gateways(&client, command, global.json).await,
+        Edge::Scan(args) => edge_lan::scan(&client, args, global.json).await,
+        Edge::Devices(args) => edge_lan::devices(&client, args, global.json).await,
+        Edge::Wake { device } => edge_lan::wake(&client, device, global.json).await,
     }
 }
 
@@ -59,7 +63,7 @@ fn show_status(status: &EdgeStatus) {
 async fn spec(client: &Client) -> anyhow::Result<EdgeSpec> {
     match client.edge(EdgeRequest::Spec).await? {
         EdgeReply::Spec(spec) => Ok(spec),
-        EdgeReply::Status(_) | EdgeReply::Changed(_) => Err(strange()),
+        EdgeReply::Status(_) | EdgeReply::Changed(_) | EdgeReply::Found(_) => Err(strange()),
     }
 }
 
@@ -132,6 +136,10 @@ async fn forwards(client: &Client, command: Forwards, json: bool) -> anyhow::Res
                 allow_public,
             };
             EdgeChange::SetForward { id: forward_id(client, &forward).await?, edit }
+        }
+        Forwards::Check { forward } => {
+            let id = forward_id(client, &forward).await?;
+            return edge_lan::check(client, id, json).await;
         }
         Forwards::Remove { forward } => {
             EdgeChange::RemoveForward { id: forward_id(client, &forward).await? }
@@ -246,6 +254,6 @@ fn shown<T: serde::Serialize>(all: &[T], json: bool, table: fn(&[T])) -> anyhow:
     Ok(())
 }
 
-fn strange() -> anyhow::Error {
+pub(super) fn strange() -> anyhow::Error {
     anyhow::anyhow!("the daemon's answer was not understood; is it of another version?")
 }

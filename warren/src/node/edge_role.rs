@@ -1,11 +1,13 @@
 //! Runs the edge role beside the node: what the node is told to open goes to the engine, and how that
 //! goes comes back.
 
+mod work;
+
 use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
-use warren_edge::{Edge, EdgeConfig, EdgeReport};
-use warren_node::{EdgeOrders, EdgeRole};
+use warren_edge::{Edge, EdgeConfig, EdgeReport, EdgeTools, ScanStatus};
+use warren_node::{EdgeOrders, EdgeRole, EdgeTask};
 use warren_proto::EdgeDuty;
 
 /// TCP ports of the mesh address that no forward may take: the edge's own pages.
@@ -16,7 +18,9 @@ struct Running {
     edge: Edge,
     config: EdgeConfig,
     duty: watch::Sender<Option<EdgeDuty>>,
+    tools: EdgeTools,
     report: watch::Receiver<EdgeReport>,
+    scanning: watch::Receiver<ScanStatus>,
 }
 
 impl Running {
@@ -24,8 +28,9 @@ impl Running {
         let config = config(state, orders);
         let (duty, receiver) = watch::channel(Some(orders.duty.clone()));
         let edge = Edge::start(config.clone(), receiver);
-        let report = edge.report();
-        Self { edge, config, duty, report }
+        let (report, tools) = (edge.report(), edge.tools());
+        let scanning = tools.scanning();
+        Self { edge, config, duty, tools, report, scanning }
     }
 
     fn stands_at(&self, orders: &EdgeOrders) -> bool {
@@ -42,6 +47,13 @@ fn config(state: &Path, orders: &EdgeOrders) -> EdgeConfig {
     }
 }
 
+/// Undoes what a killed edge has left on this host.
+pub(super) fn clean_up(state: &Path) {
+    if let Err(error) = warren_edge::clean_up(state) {
+        tracing::warn!(error = format!("{error:#}"), "not all that the edge opened is closed");
+    }
+}
+
 /// Opens what the node says until the node ends, and leaves the host as it was.
 pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
     let mut running: Option<Running> = None;
@@ -52,9 +64,18 @@ pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
                 if changed.is_err() {
                     break;
                 }
+                role.opens.send_replace(true);
                 let orders = role.orders.borrow_and_update().clone();
                 running = follow(running, orders, &state).await;
+                role.opens.send_replace(running.is_some());
             }
+            Some(EdgeTask { work, answer }) = role.tasks.recv() => match &running {
+                Some(running) => work::start(running.tools.clone(), work, answer),
+                None => {
+                    let text = "the mesh is down, or the broker hasn't taken note of this edge yet";
+                    let _ = answer.send(Err(text.to_owned()));
+                }
+            },
             () = told(&mut running) => {}
         }
         let news = running.as_ref().map(|running| running.edge.state()).unwrap_or_default();
@@ -67,12 +88,16 @@ pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
     if let Some(running) = running {
         running.edge.stop().await;
     }
+    role.opens.send_replace(false);
 }
 
-/// Waits until the engine, if there is one, has something to tell.
+/// Waits until the engine or a scan, if there is one, has something to tell.
 async fn told(running: &mut Option<Running>) {
     let lives = match running {
-        Some(running) => running.report.changed().await.is_ok(),
+        Some(running) => tokio::select! {
+            changed = running.report.changed() => changed.is_ok(),
+            changed = running.scanning.changed() => changed.is_ok(),
+        },
         None => false,
     };
     if !lives {

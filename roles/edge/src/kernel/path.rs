@@ -36,6 +36,18 @@ pub struct KernelPath {
     earlier: BTreeMap<String, Counter>,
 }
 
+/// Undoes what a killed process has left behind, as `folder` says; touches nothing if that is nothing.
+///
+/// # Errors
+///
+/// As [`KernelPath::open`]; what can be undone is undone all the same.
+pub fn clean_up(folder: &Path) -> Result<()> {
+    if Ledger::load(folder) == Ledger::default() {
+        return Ok(());
+    }
+    KernelPath::open(folder, "")?.close()
+}
+
 /// What tells whether somebody has touched the table.
 #[derive(Debug)]
 struct InForce {

@@ -1,14 +1,19 @@
 //! This device as an edge: its owner's consent, the broker's duty, the role that carries it out.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 use warren_proto::{DeviceId, EdgeState, MapVersion};
 
 use super::{Daemon, Wake};
-use crate::EdgeOrders;
 use crate::control::{Command, EdgeAsk, broker_away};
 use crate::daemon::Failure;
 use crate::edge::EdgeLink;
-use crate::local::{EdgeReply, EdgeRequest, EdgeStatus, FailureCode};
+use crate::local::{EdgeReply, EdgeRequest, EdgeStatus, EdgeWork, FailureCode};
+use crate::{EdgeOrders, EdgeTask};
+
+/// How long the edge role may take to close what it opened.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// What the orders were made of last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,10 @@ impl Daemon {
                 let _ = answer.send(Ok(EdgeReply::Status(self.edge_status())));
                 return;
             }
+            EdgeRequest::Work(work) => {
+                self.give_edge(work, answer);
+                return;
+            }
             EdgeRequest::Spec => None,
             EdgeRequest::Change(change) => Some(change),
         };
@@ -58,6 +67,39 @@ impl Daemon {
                 let _ = answer.send(Err(failure));
             }
             None => self.tell_broker(Command::Edge(EdgeAsk { change, from, answer })),
+        }
+    }
+
+    /// Has the edge role do something; it answers by itself.
+    fn give_edge(&self, work: EdgeWork, answer: oneshot::Sender<Result<EdgeReply, Failure>>) {
+        let refused = |text: &str| Err(Failure::new(FailureCode::Other, text));
+        let Some(link) = self.config.edge.as_ref().filter(|_| self.identity.edge) else {
+            let _ =
+                answer.send(refused("this device is no edge: `warren edge enable` makes it one"));
+            return;
+        };
+        let (found, finding) = oneshot::channel();
+        let is_taken = link.tasks.try_send(EdgeTask { work, answer: found }).is_ok();
+        tokio::spawn(async move {
+            let found = if is_taken { finding.await.ok() } else { None };
+            let reply = match found {
+                Some(Ok(found)) => Ok(EdgeReply::Found(found)),
+                Some(Err(text)) => refused(&text),
+                None => refused("the edge is too busy; try again"),
+            };
+            // Whoever has asked and gone needs no answer.
+            let _ = answer.send(reply);
+        });
+    }
+
+    /// Has the edge role close everything, and waits for that: the mesh's interface is about to go.
+    pub(super) async fn close_edge(&mut self) {
+        let Some(link) = &mut self.config.edge else { return };
+        self.edge_basis = None;
+        link.orders.send_if_modified(|orders| orders.take().is_some());
+        let closed = link.opens.wait_for(|opens| !opens);
+        if tokio::time::timeout(CLOSING, closed).await.is_err() {
+            tracing::warn!("the edge role is slow to close what it opened");
         }
     }
 

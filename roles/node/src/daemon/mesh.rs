@@ -176,6 +176,7 @@ impl Daemon {
         self.retry_mesh = None;
         self.stop_names().await;
         self.stop_mapping();
+        self.close_edge().await;
         let Some(mut mesh) = self.mesh.take() else { return };
         if let Err(error) = mesh.host.down() {
             tracing::warn!(%error, "the interface's routes were not undone");

@@ -95,13 +95,16 @@ pub async fn run(
 /// rules. The daemon does so itself at its next start; this is for when there is none, as after
 /// `warren service uninstall`, or in the unit's `ExecStopPost=`.
 ///
+/// `roles` does the same for what runs beside the daemon, while none can start.
+///
 /// # Errors
 /// [`crate::StateError::InUse`]: the daemon is running, and undoes everything when it ends.
-pub fn clean_up(state: &Path) -> Result<(), crate::StateError> {
+pub fn clean_up(state: &Path, roles: impl FnOnce(&Path)) -> Result<(), crate::StateError> {
     if !state.exists() {
         return Ok(());
     }
     let folder = StateFolder::open(state)?;
+    roles(folder.path());
     names::clean_up(folder.path());
     if let Err(error) = warren_net::HostNetwork::clean_up() {
         tracing::debug!(%error, "no routing rule was removed");

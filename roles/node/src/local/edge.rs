@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
-use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, EdgeState};
+use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, EdgeState, ForwardId};
+use warren_scan::{Inventory, Looked, ScanPlan, ScanStatus, Woken};
 
 /// What is asked of a device as an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,40 @@ pub enum EdgeRequest {
     Spec,
     /// Change something of it. The broker decides. [`EdgeReply::Changed`].
     Change(EdgeChange),
+    /// Something for the edge role itself, with or without the broker. [`EdgeReply::Found`].
+    Work(EdgeWork),
+}
+
+/// What the edge role does when it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EdgeWork {
+    /// Begin a scan; without networks, of those that this device stands in. [`EdgeFound::Scanning`].
+    Scan(ScanPlan),
+    /// End the scan that is under way. [`EdgeFound::Scanning`].
+    CancelScan,
+    /// How far a scan is. [`EdgeFound::Scanning`].
+    Scanning,
+    /// The devices that are known. [`EdgeFound::Devices`].
+    Devices,
+    /// Wake a device: a name, an address, or a card's address. [`EdgeFound::Woken`].
+    Wake(String),
+    /// Whether what a port forward leads to answers. [`EdgeFound::Looked`].
+    Check(ForwardId),
+}
+
+/// What the edge role has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EdgeFound {
+    /// How a scan goes.
+    Scanning(ScanStatus),
+    /// The devices that are known.
+    Devices(Inventory),
+    /// A device was called to wake.
+    Woken(Woken),
+    /// Whether something answers.
+    Looked(Looked),
 }
 
 /// What is answered.
@@ -27,6 +62,8 @@ pub enum EdgeReply {
     Spec(EdgeSpec),
     /// It is changed.
     Changed(EdgeChanged),
+    /// What the edge role has found.
+    Found(EdgeFound),
 }
 
 /// This device as an edge.

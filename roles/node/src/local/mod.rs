@@ -14,7 +14,7 @@ mod why;
 pub(crate) mod server;
 
 pub use client::{Client, LocalError, Replies};
-pub use edge::{EdgeReply, EdgeRequest, EdgeStatus};
+pub use edge::{EdgeFound, EdgeReply, EdgeRequest, EdgeStatus, EdgeWork};
 pub use message::{
     DebugCounters, FailureCode, ListenPort, ListenPortChange, MappingReport, NetcheckReport,
     PingReport, PingRequest, RelayReport, Reply, Request, StunReport,

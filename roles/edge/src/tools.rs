@@ -1,0 +1,127 @@
+//! What people have an edge do beside opening the LAN: scan it, wake devices, see whether something
+//! answers.
+
+mod check;
+mod wake;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use tokio::sync::{Semaphore, watch};
+use warren_proto::{EdgeDuty, ForwardId, ForwardProtocol, MacAddr};
+use warren_scan::{Inventory, Looked, ScanPlan, ScanStatus, Woken};
+
+use crate::edge::{EdgeReport, Opened};
+use crate::scan::{ScanError, Scanner};
+
+pub use check::CheckError;
+pub use wake::WakeError;
+
+/// How many checks may be under way: whoever asks for more waits.
+const CHECKS: usize = 4;
+
+/// An edge's tools, for whoever asks for them. Clones are handles to the same, and stay good as long as
+/// the edge runs.
+#[derive(Debug, Clone)]
+pub struct EdgeTools {
+    scanner: Scanner,
+    duty: watch::Receiver<Option<EdgeDuty>>,
+    report: watch::Receiver<EdgeReport>,
+    mesh_interface: String,
+    checks: Arc<Semaphore>,
+}
+
+impl EdgeTools {
+    pub(crate) fn new(
+        scanner: Scanner,
+        duty: watch::Receiver<Option<EdgeDuty>>,
+        report: watch::Receiver<EdgeReport>,
+        mesh_interface: String,
+    ) -> Self {
+        Self { scanner, duty, report, mesh_interface, checks: Arc::new(Semaphore::new(CHECKS)) }
+    }
+
+    /// Begins a scan, which goes on by itself: [`Self::scanning`] tells how far it is. A plan without
+    /// networks is for those that this host stands in ([`Self::adjacent`]).
+    ///
+    /// Must be called within a tokio runtime, on a thread in the host's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// The plan is refused, there is a scan already, or there is no privilege.
+    pub fn scan(&self, plan: ScanPlan) -> Result<(), ScanError> {
+        let networks = if plan.networks.is_empty() { self.adjacent()? } else { plan.networks };
+        self.scanner.start(ScanPlan { networks, ..plan })
+    }
+
+    /// Ends the scan that is under way, if there is one. What it found is kept.
+    pub fn cancel(&self) {
+        self.scanner.cancel();
+    }
+
+    /// How scanning goes; changes are told.
+    pub fn scanning(&self) -> watch::Receiver<ScanStatus> {
+        self.scanner.status()
+    }
+
+    /// The devices that are known; while a scan is under way, with those that it has found so far.
+    pub fn inventory(&self) -> Inventory {
+        self.scanner.inventory()
+    }
+
+    /// The networks that this host stands in, as they would be scanned.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; none is usual.
+    pub fn adjacent(&self) -> Result<Vec<Ipv4Net>, warren_net::Error> {
+        self.scanner.adjacent()
+    }
+
+    /// Wakes a device by its card's address: three magic packets, by broadcast on the interface at whose
+    /// network a scan saw it; one that was never seen is called on every LAN. Whether it wakes, nobody
+    /// says.
+    ///
+    /// # Errors
+    ///
+    /// There is no LAN by which it could be reached, or the system says no.
+    pub async fn wake(&self, mac: MacAddr) -> Result<Woken, WakeError> {
+        let seen = self.inventory().by_mac(mac).map(|device| device.ip);
+        wake::wake(mac, seen, &self.mesh_interface).await
+    }
+
+    /// Sees whether what a forward leads to answers, at the first of its ports. It is asked as the edge
+    /// itself, wherever its device is now, and nothing is written to it.
+    ///
+    /// # Errors
+    ///
+    /// It isn't open.
+    pub async fn check(&self, forward: ForwardId) -> Result<Looked, CheckError> {
+        let target = self.report.borrow().open.get(&Opened::Forward(forward)).copied();
+        let found = self.duty.borrow().as_ref().and_then(|duty| {
+            let forward = duty.forwards.iter().find(|it| it.id == forward)?;
+            Some((forward.protocol, forward.target_port))
+        });
+        let (target, (protocol, port)) = target.zip(found).ok_or(CheckError::NotOpen)?;
+        let _turn = self.checks.acquire().await;
+        Ok(check::look(target, protocol, port).await)
+    }
+
+    /// As [`Self::check`], of an address and port that nothing leads to yet: what somebody is about to
+    /// open.
+    ///
+    /// # Errors
+    ///
+    /// It is an address of the internet, or of no device.
+    pub async fn check_target(
+        &self,
+        target: Ipv4Addr,
+        protocol: ForwardProtocol,
+        port: u16,
+    ) -> Result<Looked, CheckError> {
+        ScanPlan::of(vec![target.into()]).check()?;
+        let _turn = self.checks.acquire().await;
+        Ok(check::look(target, protocol, port).await)
+    }
+}

@@ -1,0 +1,209 @@
+//! An edge from the broker to the LAN device: a technician whose own LAN has the addresses of the sites
+//! that he looks after.
+
+mod common;
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use common::lan::{CAMERA, Site, datagram, page, resolve, serve, shows};
+use common::{Lab, SECOND, lan, mesh_ipv4};
+use warren_lab::warren::Node;
+use warren_lab::{Host, NatKind, Plug, isolated, wait_for, wait_until};
+
+/// A laptop in a LAN like the sites', with a device of its own where theirs have the camera.
+fn technician(lab: &Lab) -> Result<Node> {
+    let home = lab.home("technician-home", NatKind::EimApdf)?;
+    let (own, _) = lab.host("own-printer", home.lan(), &Plug::ipv4().at(CAMERA))?;
+    serve(&own, 80)?;
+    let (host, _) = lab.host("technician", home.lan(), &Plug::ipv4())?;
+    lab.join(&host)
+}
+
+/// Opens a port of the edge, and returns how long that took until the device answered there.
+fn forward_takes(technician: &Host, site: &Site, mesh: Ipv4Addr, port: u16) -> Result<Duration> {
+    let (ready, name) = (port.to_string(), site.camera.name().to_owned());
+    let begun = Instant::now();
+    site.add(&["forwards", "add", &ready, "192.168.1.9:80"])?;
+    let saved = begun.elapsed();
+    wait_until("the forward", 5 * SECOND, || {
+        Ok(page(technician, (mesh, port)).is_ok_and(|page| page.contains(&name)))
+    })?;
+    let all = begun.elapsed();
+    println!("forward: {saved:?} to save (one run of the command line), {all:?} until it answers");
+    Ok(all.saturating_sub(saved))
+}
+
+/// The device's name at an address that may need a moment.
+fn resolves(host: &Host, name: &str) -> Result<Ipv4Addr> {
+    wait_for(&format!("{name} to resolve"), 10 * SECOND, || resolve(host, name))
+}
+
+#[test]
+fn sites_with_the_technicians_own_addresses_are_told_apart() {
+    isolated(|world| {
+        let lab = Lab::start(world)?;
+        let mut technician = technician(&lab)?;
+        let laptop = technician.host().clone();
+        let sites = [Site::build(&lab, "site-7")?, Site::build(&lab, "site-8")?];
+        technician.wait_peers(&["site-7", "site-8"])?;
+        for site in &sites {
+            let name = site.edge.host().name().to_owned();
+            let camera = format!("{name}-camera");
+            technician.ping_direct(&name)?;
+            let mesh = mesh_ipv4(&site.edge)?;
+
+            let took = forward_takes(&laptop, site, mesh, 8080)?;
+            ensure!(took < SECOND, "a forward took {took:?}");
+            site.add(&["forwards", "add", "7001", "192.168.1.9:7000", "--protocol", "udp"])?;
+            wait_until("the UDP forward", 5 * SECOND, || {
+                Ok(datagram(&laptop, (mesh, 7001)).is_ok_and(|said| said.contains(&camera)))
+            })?;
+
+            site.add(&["virtual-devices", "add", "camera-2", "192.168.1.9"])?;
+            let full = format!("camera-2.{name}.home.warren.internal");
+            let device = resolves(&laptop, &full)?;
+            let said = shows(&laptop, (device, 80), &camera)?;
+            ensure!(said.contains("asked by 192.168.1.2"), "the LAN sees the edge: {said}");
+            ensure!(datagram(&laptop, (device, 7000))?.contains(&camera));
+
+            let ftp = lan::start_ftp(&site.camera)?;
+            for active in [false, true] {
+                let fetched = lan::fetch_by_ftp(&laptop, &full, 21, active)?;
+                ensure!(fetched.trim() == camera, "FTP (active: {active}): {fetched}");
+            }
+            drop(ftp);
+            lan::start_phone(&site.camera)?;
+            let sound = lan::call(&laptop, mesh_ipv4(&technician)?, device)?;
+            ensure!(sound.contains("192.168.1.2:"), "the phone speaks to the edge: {sound}");
+
+            let gateway = site.add(&["gateways", "add", "192.168.1.0/24"])?;
+            let part = gateway["gateway"]["mesh"].as_str().context("its part of the range")?;
+            let part: ipnet::Ipv4Net = part.parse()?;
+            let through = Ipv4Addr::from_bits(part.network().to_bits() + 9);
+            shows(&laptop, (through, 80), &camera)?;
+        }
+        // His own LAN is as it was.
+        let own = page(&laptop, (CAMERA, 80))?;
+        ensure!(own.contains("own-printer"), "the technician's own device: {own}");
+        // And nothing of the LAN reaches into the mesh.
+        let own = mesh_ipv4(&technician)?;
+        serve(&laptop, 9000)?;
+        sites[0].camera.ip(&[format!("route add {own}/32 via 192.168.1.2")])?;
+        ensure!(page(&sites[0].camera, (own, 9000)).is_err(), "the LAN reaches the technician");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_an_edge_opened_outlives_a_kill_and_nothing_stays_when_it_goes() {
+    isolated(|world| {
+        let lab = Lab::start(world)?;
+        let mut technician = technician(&lab)?;
+        let laptop = technician.host().clone();
+        let mut site = Site::build(&lab, "site-7")?;
+        technician.wait_peers(&["site-7"])?;
+        let mesh = mesh_ipv4(&site.edge)?;
+        ensure!(!site.has_table()? && !site.forwards()?, "nothing is open yet");
+        site.add(&["forwards", "add", "8080", "192.168.1.9:80"])?;
+        shows(&laptop, (mesh, 8080), "site-7-camera")?;
+
+        site.edge.kill()?;
+        let begun = Instant::now();
+        site.edge.restart()?;
+        shows(&laptop, (mesh, 8080), "site-7-camera")?;
+        println!("after kill -9 the forward answers {:?} after the restart", begun.elapsed());
+
+        site.edge.kill()?;
+        ensure!(site.has_table()?, "a killed edge leaves its table");
+        site.edge.run(&["node", "--clean-up"])?;
+        ensure!(!site.has_table()? && !site.forwards()?, "the clean-up leaves nothing");
+
+        site.edge.restart()?;
+        shows(&laptop, (mesh, 8080), "site-7-camera")?;
+        site.edge.run(&["down"])?;
+        ensure!(
+            !site.has_table()? && !site.forwards()?,
+            "`down` closes before it says that it is done"
+        );
+        site.edge.run(&["up"])?;
+        shows(&laptop, (mesh, 8080), "site-7-camera")?;
+        site.edge.stop()?;
+        ensure!(!site.has_table()? && !site.forwards()?, "a stop leaves nothing");
+        let log = site.edge.process().log();
+        ensure!(!log.contains("not all that the edge opened is closed"), "{log}");
+        Ok(())
+    });
+}
+
+#[test]
+fn scans_problems_and_waking_go_by_the_command_line_and_reach_the_broker() {
+    isolated(|world| {
+        let lab = Lab::start(world)?;
+        let site = Site::build(&lab, "site-7")?;
+        let refused = site.edge.cli(&["edge", "scan", "8.8.8.0/24"])?;
+        common::refused(&refused, "internet")?;
+        let begun = Instant::now();
+        let found = site.add(&["scan", "--ports", "80,7000"])?;
+        println!("a /24 scanned with two ports in {:?}", begun.elapsed());
+        let camera = &found["devices"]["192.168.1.9"];
+        ensure!(camera["services"]["tcp:80"]["title"].is_string(), "{found}");
+        let mac = camera["mac"].as_str().context("its card")?;
+        let table = site.edge.run(&["edge", "devices", "--csv"])?;
+        ensure!(table.contains(mac), "{table}");
+        let edges = |what: &str, accept: &dyn Fn(&serde_json::Value) -> bool| {
+            wait_for(what, 10 * SECOND, || {
+                let edges = lab.broker.admin(&["edges", "list"])?;
+                Ok(accept(&edges[0]).then_some(()))
+            })
+        };
+        edges("the broker to know of the scan", &|edge| edge["found"] == 2)?;
+
+        let listener = site.camera.enter(|| std::net::UdpSocket::bind("0.0.0.0:9"))??;
+        listener.set_read_timeout(Some(5 * SECOND))?;
+        site.edge.run(&["edge", "wake", mac])?;
+        let mut packet = [0; 128];
+        let (len, _) = listener.recv_from(&mut packet).context("a magic packet")?;
+        ensure!(len == 102 && packet[..6] == [0xff; 6], "{:?}", &packet[..len]);
+
+        site.add(&["forwards", "add", "8080", "192.168.1.9:80", "--name", "camera"])?;
+        site.add(&["forwards", "add", "8081", "192.168.1.9:81", "--name", "nothing"])?;
+        let answers = |name: &str, wanted: &str| {
+            wait_for("the check", 5 * SECOND, || {
+                let output = site.edge.cli(&["edge", "forwards", "check", name])?;
+                Ok(String::from_utf8_lossy(&output.stdout).contains(wanted).then_some(()))
+            })
+        };
+        answers("camera", "it answers")?;
+        answers("nothing", "nothing serves the port")?;
+        site.edge.host().nft(
+            "table inet host {\n  chain forward {\n    type filter hook forward priority 0; policy drop;\n  }\n}\n",
+        )?;
+        edges("the broker to know of the host's firewall", &|edge| {
+            edge["problems"][0].as_str().is_some_and(|text| text.contains("firewall"))
+        })
+    });
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn an_edge_with_everything_on_is_small_and_idle() {
+    isolated(|world| {
+        let lab = Lab::start(world)?;
+        let mut site = Site::build(&lab, "site-7")?;
+        site.add(&["scan"])?;
+        site.add(&["forwards", "add", "8080", "192.168.1.9:80"])?;
+        site.add(&["virtual-devices", "add", "camera-2", "192.168.1.9"])?;
+        site.add(&["gateways", "add", "192.168.1.0/24"])?;
+        // Idle is what it is after a minute's settling, not in the minute of a scan.
+        std::thread::sleep(Duration::from_secs(5));
+        let pid = site.edge.process().pid();
+        let (_, before) = lan::usage(pid)?;
+        std::thread::sleep(Duration::from_secs(30));
+        let (resident, after) = lan::usage(pid)?;
+        let percent = f64::from(u32::try_from(after - before)?) / 30.0;
+        println!("an idle edge: {resident} KiB resident, {percent:.2} % of a core");
+        Ok(())
+    });
+}

@@ -1,0 +1,145 @@
+//! `warren edge scan`, `devices`, `wake`: the LAN that this device stands in.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use warren_node::local::{Client, EdgeFound, EdgeReply, EdgeRequest, EdgeWork};
+use warren_proto::ForwardId;
+use warren_scan::{Change, Inventory, ScanPlan, ScanStatus};
+
+use super::edge::strange;
+use crate::cli::{LanDevices, Scan};
+use crate::output::{self, say};
+use crate::{edge_tables, shutdown};
+
+/// How often a scan is asked how far it is.
+const LOOK: Duration = Duration::from_millis(250);
+
+async fn work(client: &Client, work: EdgeWork) -> anyhow::Result<EdgeFound> {
+    match client.edge(EdgeRequest::Work(work)).await? {
+        EdgeReply::Found(found) => Ok(found),
+        EdgeReply::Status(_) | EdgeReply::Spec(_) | EdgeReply::Changed(_) => Err(strange()),
+    }
+}
+
+async fn status(client: &Client, ask: EdgeWork) -> anyhow::Result<ScanStatus> {
+    match work(client, ask).await? {
+        EdgeFound::Scanning(status) => Ok(status),
+        EdgeFound::Devices(_) | EdgeFound::Woken(_) | EdgeFound::Looked(_) => Err(strange()),
+    }
+}
+
+async fn inventory(client: &Client) -> anyhow::Result<Inventory> {
+    match work(client, EdgeWork::Devices).await? {
+        EdgeFound::Devices(inventory) => Ok(inventory),
+        EdgeFound::Scanning(_) | EdgeFound::Woken(_) | EdgeFound::Looked(_) => Err(strange()),
+    }
+}
+
+/// `warren edge scan`: shows how far it is, and what it found; interrupted, it cancels the scan.
+pub(super) async fn scan(client: &Client, args: Scan, json: bool) -> anyhow::Result<()> {
+    let plan = ScanPlan::of(args.networks);
+    let ports = if args.ports.is_empty() { plan.ports } else { args.ports };
+    let rate = args.rate.unwrap_or(plan.rate);
+    let plan = ScanPlan { ports, rate, public_confirmed: args.yes, ..plan };
+    status(client, EdgeWork::Scan(plan)).await?;
+    let cancelled = follow(client).await?;
+    let found = inventory(client).await?;
+    if json {
+        return output::json(&found);
+    }
+    edge_tables::devices(&found);
+    if cancelled {
+        say!("Cancelled: what was found until then is kept.");
+    } else {
+        show_changes(&found.changes);
+    }
+    Ok(())
+}
+
+/// Waits for the end of a scan; returns whether it was cancelled.
+async fn follow(client: &Client) -> anyhow::Result<bool> {
+    let interrupted = shutdown::signal()?;
+    tokio::pin!(interrupted);
+    let mut cancelled = false;
+    let is_watched = std::io::stderr().is_terminal();
+    loop {
+        let now = status(client, EdgeWork::Scanning).await?;
+        if is_watched {
+            let end = if now.running { "\r" } else { "\n" };
+            let _ = write!(std::io::stderr(), "\x1b[2K{}{end}", progress(&now));
+        }
+        if !now.running {
+            return Ok(cancelled);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = &mut interrupted, if !cancelled => {
+                cancelled = true;
+                status(client, EdgeWork::CancelScan).await?;
+            }
+        }
+    }
+}
+
+fn progress(status: &ScanStatus) -> String {
+    let progress = status.progress;
+    let percent = (progress.walked * 100).checked_div(progress.total).unwrap_or(100);
+    format!(
+        "{percent} % of the addresses asked, {} probes, {} devices",
+        progress.sent, progress.devices
+    )
+}
+
+fn show_changes(changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::New { ip } => say!("New: {ip}"),
+            Change::Gone { ip } => say!("Gone: {ip}"),
+            Change::Moved { from, ip } => say!("Moved: {from} is at {ip}"),
+            Change::Opened { ip, port } => say!("Opened: {port} of {ip}"),
+            Change::Closed { ip, port } => say!("Closed: {port} of {ip}"),
+        }
+    }
+}
+
+/// `warren edge devices`.
+pub(super) async fn devices(client: &Client, args: LanDevices, json: bool) -> anyhow::Result<()> {
+    let found = inventory(client).await?;
+    if json {
+        return output::json(&found);
+    }
+    if args.csv {
+        output::raw(found.to_csv().as_bytes());
+    } else if found.devices.is_empty() {
+        say!("No device is known: `warren edge scan` looks for them.");
+    } else {
+        edge_tables::devices(&found);
+    }
+    Ok(())
+}
+
+/// `warren edge wake`.
+pub(super) async fn wake(client: &Client, who: String, json: bool) -> anyhow::Result<()> {
+    let EdgeFound::Woken(woken) = work(client, EdgeWork::Wake(who)).await? else {
+        return Err(strange());
+    };
+    if json {
+        return output::json(&woken);
+    }
+    let interfaces = woken.interfaces.join(", ");
+    say!("Called {} on {interfaces}. Whether it wakes shows in a while.", woken.mac);
+    Ok(())
+}
+
+/// `warren edge forwards check`: fails if nothing answers.
+pub(super) async fn check(client: &Client, forward: ForwardId, json: bool) -> anyhow::Result<()> {
+    let EdgeFound::Looked(looked) = work(client, EdgeWork::Check(forward)).await? else {
+        return Err(strange());
+    };
+    if json {
+        return output::json(&looked);
+    }
+    say!("{looked}");
+    Ok(())
+}

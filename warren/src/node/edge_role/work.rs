@@ -1,0 +1,55 @@
+//! What people on the device have the edge do, by `warren edge`.
+
+use tokio::sync::oneshot;
+use warren_edge::EdgeTools;
+use warren_node::local::{EdgeFound, EdgeWork};
+
+/// Does it in a task of its own: a check or a call may take seconds.
+pub(super) fn start(
+    tools: EdgeTools,
+    work: EdgeWork,
+    answer: oneshot::Sender<Result<EdgeFound, String>>,
+) {
+    tokio::spawn(async move {
+        // Whoever has asked and gone needs no answer.
+        let _ = answer.send(work_on(&tools, work).await);
+    });
+}
+
+async fn work_on(tools: &EdgeTools, work: EdgeWork) -> Result<EdgeFound, String> {
+    let scanning = || EdgeFound::Scanning(*tools.scanning().borrow());
+    match work {
+        EdgeWork::Scan(plan) => {
+            tools.scan(plan).map_err(|error| error.to_string())?;
+            Ok(scanning())
+        }
+        EdgeWork::CancelScan => {
+            tools.cancel();
+            Ok(scanning())
+        }
+        EdgeWork::Scanning => Ok(scanning()),
+        EdgeWork::Devices => Ok(EdgeFound::Devices(tools.inventory())),
+        EdgeWork::Wake(who) => {
+            let mac = card(tools, &who)?;
+            tools.wake(mac).await.map(EdgeFound::Woken).map_err(|error| error.to_string())
+        }
+        EdgeWork::Check(forward) => {
+            tools.check(forward).await.map(EdgeFound::Looked).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// The card of the device that somebody means.
+fn card(tools: &EdgeTools, who: &str) -> Result<warren_proto::MacAddr, String> {
+    if let Ok(mac) = who.parse() {
+        return Ok(mac);
+    }
+    let inventory = tools.inventory();
+    match inventory.find(who)[..] {
+        [] => Err(format!("no scan has seen '{who}': see `warren edge devices`, or name its MAC")),
+        [device] => device.mac.ok_or_else(|| {
+            format!("the MAC of '{who}' isn't known: across a router nobody can be woken")
+        }),
+        [..] => Err(format!("several devices are called '{who}': name one by its MAC")),
+    }
+}
