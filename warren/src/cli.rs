@@ -46,7 +46,7 @@ pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "broker")]
 pub(crate) use admin_webhooks::{Switch, Webhooks};
 #[cfg(feature = "node")]
-pub(crate) use edge::{Edge, Forwards, Gateways, LanDevices, Scan, VirtualDevices};
+pub(crate) use edge::{Edge, EdgeArgs, Forwards, Gateways, LanDevices, Scan, VirtualDevices};
 #[cfg(feature = "node")]
 pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up, WhyHere};
 #[cfg(feature = "relay")]
@@ -136,8 +136,7 @@ pub(crate) enum Command {
     Lport(Lport),
     /// Open the LAN that this device stands in: port forwards, virtual devices, gateways
     #[cfg(feature = "node")]
-    #[command(subcommand)]
-    Edge(Edge),
+    Edge(EdgeArgs),
     /// Run a relay server: STUN and TURN over UDP, TCP and TLS
     #[cfg(feature = "relay")]
     Relay(Box<Relay>),

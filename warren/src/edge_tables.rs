@@ -11,7 +11,11 @@ pub(crate) fn forwards(all: &[ForwardSpec]) {
         table.add_row([
             it.name.clone(),
             port(it),
-            format!("{}:{}", target(it.target), ports(it.target_port, it.last_port - it.port)),
+            format!(
+                "{}:{}",
+                target(it.target),
+                ports(it.target_port, it.last_port.saturating_sub(it.port))
+            ),
             state(it.enabled),
             it.id.to_string(),
         ]);
@@ -70,11 +74,11 @@ fn port(it: &ForwardSpec) -> String {
         ForwardProtocol::Udp => "udp",
         ForwardProtocol::Both => "tcp+udp",
     };
-    format!("{protocol} {}", ports(it.port, it.last_port - it.port))
+    format!("{protocol} {}", ports(it.port, it.last_port.saturating_sub(it.port)))
 }
 
 fn ports(first: u16, more: u16) -> String {
-    if more == 0 { first.to_string() } else { format!("{first}-{}", first + more) }
+    if more == 0 { first.to_string() } else { format!("{first}-{}", first.saturating_add(more)) }
 }
 
 fn target(target: LanTarget) -> String {

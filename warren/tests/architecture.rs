@@ -48,6 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("warren-edge", &["warren-net", "warren-proto", "warren-scan"]),
+    ("warren-edge-web", &["warren-edge", "warren-proto", "warren-scan", "warren-web"]),
     (
         "warren-relay",
         &[
@@ -65,6 +66,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "warren-broker",
             "warren-edge",
+            "warren-edge-web",
             "warren-lab",
             "warren-node",
             "warren-proto",

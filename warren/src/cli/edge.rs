@@ -6,6 +6,16 @@ use clap::{Args, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 use warren_proto::{DeviceName, ForwardProtocol, LanSource, MacAddr, Ports, Schedule, Weekday};
 
+/// The LAN that this device stands in, or another edge of the account.
+#[derive(Debug, Args)]
+pub(crate) struct EdgeArgs {
+    /// Another edge of the account, by its name: it is asked through the tunnel
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) on: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Edge,
+}
+
 /// Opens the LAN that this device stands in.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Edge {

@@ -1,20 +1,24 @@
-//! `warren edge`: this device as an edge.
+//! `warren edge`: this device as an edge, or another one.
 
 use anyhow::bail;
-use warren_node::local::{Client, EdgeReply, EdgeRequest, EdgeStatus};
+use warren_node::local::{EdgeReply, EdgeRequest, EdgeStatus};
 use warren_proto::{
     EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, GatewayEdit, LanSource, LanTarget, NewForward,
     NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
 };
 
 use super::edge_lan;
-use crate::cli::{Edge, Forwards, Gateways, Global, VirtualDevices};
+use super::edge_remote::Asked;
+use crate::cli::{Edge, EdgeArgs, Forwards, Gateways, Global, VirtualDevices};
 use crate::edge_tables;
 use crate::output::{self, say};
 
 /// `warren edge …`.
-pub(crate) async fn edge(global: &Global, command: Edge) -> anyhow::Result<()> {
-    let client = super::client(global);
+pub(crate) async fn edge(
+    global: &Global,
+    EdgeArgs { on, command }: EdgeArgs,
+) -> anyhow::Result<()> {
+    let client = Asked::find(super::client(global), on.as_deref()).await?;
     match command {
         Edge::Enable => status(&client, EdgeRequest::Enable, global.json).await,
         Edge::Disable => status(&client, EdgeRequest::Disable, global.json).await,
@@ -28,7 +32,7 @@ pub(crate) async fn edge(global: &Global, command: Edge) -> anyhow::Result<()> {
     }
 }
 
-async fn status(client: &Client, request: EdgeRequest, json: bool) -> anyhow::Result<()> {
+async fn status(client: &Asked, request: EdgeRequest, json: bool) -> anyhow::Result<()> {
     let EdgeReply::Status(status) = client.edge(request).await? else { return Err(strange()) };
     if json {
         return output::json(&status);
@@ -60,7 +64,7 @@ fn show_status(status: &EdgeStatus) {
     }
 }
 
-async fn spec(client: &Client) -> anyhow::Result<EdgeSpec> {
+async fn spec(client: &Asked) -> anyhow::Result<EdgeSpec> {
     match client.edge(EdgeRequest::Spec).await? {
         EdgeReply::Spec(spec) => Ok(spec),
         EdgeReply::Status(_) | EdgeReply::Changed(_) | EdgeReply::Found(_) => Err(strange()),
@@ -68,7 +72,7 @@ async fn spec(client: &Client) -> anyhow::Result<EdgeSpec> {
 }
 
 /// Has the broker change something, and shows what there is afterwards.
-async fn change(client: &Client, change: EdgeChange, json: bool) -> anyhow::Result<()> {
+async fn change(client: &Asked, change: EdgeChange, json: bool) -> anyhow::Result<()> {
     let EdgeReply::Changed(changed) = client.edge(EdgeRequest::Change(change)).await? else {
         return Err(strange());
     };
@@ -86,7 +90,7 @@ async fn change(client: &Client, change: EdgeChange, json: bool) -> anyhow::Resu
     Ok(())
 }
 
-async fn forwards(client: &Client, command: Forwards, json: bool) -> anyhow::Result<()> {
+async fn forwards(client: &Asked, command: Forwards, json: bool) -> anyhow::Result<()> {
     let wanted = match command {
         Forwards::List => {
             let all = spec(client).await?.forwards;
@@ -148,7 +152,7 @@ async fn forwards(client: &Client, command: Forwards, json: bool) -> anyhow::Res
     change(client, wanted, json).await
 }
 
-async fn forward_id(client: &Client, text: &str) -> anyhow::Result<warren_proto::ForwardId> {
+async fn forward_id(client: &Asked, text: &str) -> anyhow::Result<warren_proto::ForwardId> {
     let all = spec(client).await?.forwards;
     match all.iter().find(|it| it.name == text || it.id.to_string() == text) {
         Some(it) => Ok(it.id),
@@ -157,7 +161,7 @@ async fn forward_id(client: &Client, text: &str) -> anyhow::Result<warren_proto:
 }
 
 async fn virtual_devices(
-    client: &Client,
+    client: &Asked,
     command: VirtualDevices,
     json: bool,
 ) -> anyhow::Result<()> {
@@ -197,7 +201,7 @@ async fn virtual_devices(
 }
 
 async fn virtual_device_id(
-    client: &Client,
+    client: &Asked,
     text: &str,
 ) -> anyhow::Result<warren_proto::VirtualDeviceId> {
     let all = spec(client).await?.virtual_devices;
@@ -210,7 +214,7 @@ async fn virtual_device_id(
     }
 }
 
-async fn gateways(client: &Client, command: Gateways, json: bool) -> anyhow::Result<()> {
+async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Result<()> {
     let wanted = match command {
         Gateways::List => {
             let all = spec(client).await?.gateways;
@@ -237,7 +241,7 @@ async fn gateways(client: &Client, command: Gateways, json: bool) -> anyhow::Res
     change(client, wanted, json).await
 }
 
-async fn gateway_id(client: &Client, text: &str) -> anyhow::Result<warren_proto::GatewayId> {
+async fn gateway_id(client: &Asked, text: &str) -> anyhow::Result<warren_proto::GatewayId> {
     let all = spec(client).await?.gateways;
     let found = all.iter().find(|it| it.lan.to_string() == text || it.id.to_string() == text);
     match found {

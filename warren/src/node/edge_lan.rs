@@ -3,11 +3,12 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use warren_node::local::{Client, EdgeFound, EdgeReply, EdgeRequest, EdgeWork};
-use warren_proto::ForwardId;
+use warren_node::local::{EdgeFound, EdgeReply, EdgeRequest, EdgeWork};
+use warren_proto::{ForwardId, MacAddr};
 use warren_scan::{Change, Inventory, ScanPlan, ScanStatus};
 
 use super::edge::strange;
+use super::edge_remote::Asked;
 use crate::cli::{LanDevices, Scan};
 use crate::output::{self, say};
 use crate::{edge_tables, shutdown};
@@ -15,21 +16,21 @@ use crate::{edge_tables, shutdown};
 /// How often a scan is asked how far it is.
 const LOOK: Duration = Duration::from_millis(250);
 
-async fn work(client: &Client, work: EdgeWork) -> anyhow::Result<EdgeFound> {
+async fn work(client: &Asked, work: EdgeWork) -> anyhow::Result<EdgeFound> {
     match client.edge(EdgeRequest::Work(work)).await? {
         EdgeReply::Found(found) => Ok(found),
         EdgeReply::Status(_) | EdgeReply::Spec(_) | EdgeReply::Changed(_) => Err(strange()),
     }
 }
 
-async fn status(client: &Client, ask: EdgeWork) -> anyhow::Result<ScanStatus> {
+async fn status(client: &Asked, ask: EdgeWork) -> anyhow::Result<ScanStatus> {
     match work(client, ask).await? {
         EdgeFound::Scanning(status) => Ok(status),
         EdgeFound::Devices(_) | EdgeFound::Woken(_) | EdgeFound::Looked(_) => Err(strange()),
     }
 }
 
-async fn inventory(client: &Client) -> anyhow::Result<Inventory> {
+async fn inventory(client: &Asked) -> anyhow::Result<Inventory> {
     match work(client, EdgeWork::Devices).await? {
         EdgeFound::Devices(inventory) => Ok(inventory),
         EdgeFound::Scanning(_) | EdgeFound::Woken(_) | EdgeFound::Looked(_) => Err(strange()),
@@ -37,7 +38,7 @@ async fn inventory(client: &Client) -> anyhow::Result<Inventory> {
 }
 
 /// `warren edge scan`: shows how far it is, and what it found; interrupted, it cancels the scan.
-pub(super) async fn scan(client: &Client, args: Scan, json: bool) -> anyhow::Result<()> {
+pub(super) async fn scan(client: &Asked, args: Scan, json: bool) -> anyhow::Result<()> {
     let plan = ScanPlan::of(args.networks);
     let ports = if args.ports.is_empty() { plan.ports } else { args.ports };
     let rate = args.rate.unwrap_or(plan.rate);
@@ -58,7 +59,7 @@ pub(super) async fn scan(client: &Client, args: Scan, json: bool) -> anyhow::Res
 }
 
 /// Waits for the end of a scan; returns whether it was cancelled.
-async fn follow(client: &Client) -> anyhow::Result<bool> {
+async fn follow(client: &Asked) -> anyhow::Result<bool> {
     let interrupted = shutdown::signal()?;
     tokio::pin!(interrupted);
     let mut cancelled = false;
@@ -104,7 +105,7 @@ fn show_changes(changes: &[Change]) {
 }
 
 /// `warren edge devices`.
-pub(super) async fn devices(client: &Client, args: LanDevices, json: bool) -> anyhow::Result<()> {
+pub(super) async fn devices(client: &Asked, args: LanDevices, json: bool) -> anyhow::Result<()> {
     let found = inventory(client).await?;
     if json {
         return output::json(&found);
@@ -119,8 +120,22 @@ pub(super) async fn devices(client: &Client, args: LanDevices, json: bool) -> an
     Ok(())
 }
 
+/// The card of the device that somebody means.
+pub(super) fn card(inventory: &Inventory, who: &str) -> Result<MacAddr, String> {
+    if let Ok(mac) = who.parse() {
+        return Ok(mac);
+    }
+    match inventory.find(who)[..] {
+        [] => Err(format!("no scan has seen '{who}': see `warren edge devices`, or name its MAC")),
+        [device] => device.mac.ok_or_else(|| {
+            format!("the MAC of '{who}' isn't known: across a router nobody can be woken")
+        }),
+        [..] => Err(format!("several devices are called '{who}': name one by its MAC")),
+    }
+}
+
 /// `warren edge wake`.
-pub(super) async fn wake(client: &Client, who: String, json: bool) -> anyhow::Result<()> {
+pub(super) async fn wake(client: &Asked, who: String, json: bool) -> anyhow::Result<()> {
     let EdgeFound::Woken(woken) = work(client, EdgeWork::Wake(who)).await? else {
         return Err(strange());
     };
@@ -133,7 +148,7 @@ pub(super) async fn wake(client: &Client, who: String, json: bool) -> anyhow::Re
 }
 
 /// `warren edge forwards check`: fails if nothing answers.
-pub(super) async fn check(client: &Client, forward: ForwardId, json: bool) -> anyhow::Result<()> {
+pub(super) async fn check(client: &Asked, forward: ForwardId, json: bool) -> anyhow::Result<()> {
     let EdgeFound::Looked(looked) = work(client, EdgeWork::Check(forward)).await? else {
         return Err(strange());
     };

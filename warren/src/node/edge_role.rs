@@ -1,17 +1,19 @@
 //! Runs the edge role beside the node: what the node is told to open goes to the engine, and how that
 //! goes comes back.
 
+mod pages;
 mod work;
 
 use std::path::{Path, PathBuf};
 
+use pages::Served;
 use tokio::sync::watch;
 use warren_edge::{Edge, EdgeConfig, EdgeReport, EdgeTools, ScanStatus};
-use warren_node::{EdgeOrders, EdgeRole, EdgeTask};
+use warren_node::{EdgeDesk, EdgeOrders, EdgeRole, EdgeTask};
 use warren_proto::EdgeDuty;
 
 /// TCP ports of the mesh address that no forward may take: the edge's own pages.
-const RESERVED: [u16; 1] = [80];
+const RESERVED: [u16; 1] = [warren_edge_web::PORT];
 
 /// An engine, and where it stands.
 struct Running {
@@ -21,16 +23,18 @@ struct Running {
     tools: EdgeTools,
     report: watch::Receiver<EdgeReport>,
     scanning: watch::Receiver<ScanStatus>,
+    pages: Served,
 }
 
 impl Running {
-    fn start(state: &Path, orders: &EdgeOrders) -> Self {
+    fn start(state: &Path, orders: &EdgeOrders, desk: EdgeDesk) -> Self {
         let config = config(state, orders);
         let (duty, receiver) = watch::channel(Some(orders.duty.clone()));
         let edge = Edge::start(config.clone(), receiver);
         let (report, tools) = (edge.report(), edge.tools());
         let scanning = tools.scanning();
-        Self { edge, config, duty, tools, report, scanning }
+        let pages = Served::start(orders, desk, tools.clone(), report.clone());
+        Self { edge, config, duty, tools, report, scanning, pages }
     }
 
     fn stands_at(&self, orders: &EdgeOrders) -> bool {
@@ -66,7 +70,7 @@ pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
                 }
                 role.opens.send_replace(true);
                 let orders = role.orders.borrow_and_update().clone();
-                running = follow(running, orders, &state).await;
+                running = follow(running, orders, &state, &role.desk).await;
                 role.opens.send_replace(running.is_some());
             }
             Some(EdgeTask { work, answer }) = role.tasks.recv() => match &running {
@@ -78,7 +82,12 @@ pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
             },
             () = told(&mut running) => {}
         }
-        let news = running.as_ref().map(|running| running.edge.state()).unwrap_or_default();
+        let news = running.as_ref().map(|running| {
+            let mut state = running.edge.state();
+            running.pages.tell(&mut state);
+            state
+        });
+        let news = news.unwrap_or_default();
         role.state.send_if_modified(|state| {
             let is_news = *state != news;
             *state = news;
@@ -97,6 +106,7 @@ async fn told(running: &mut Option<Running>) {
         Some(running) => tokio::select! {
             changed = running.report.changed() => changed.is_ok(),
             changed = running.scanning.changed() => changed.is_ok(),
+            lives = running.pages.changed() => lives,
         },
         None => false,
     };
@@ -110,9 +120,11 @@ async fn follow(
     running: Option<Running>,
     orders: Option<EdgeOrders>,
     state: &Path,
+    desk: &EdgeDesk,
 ) -> Option<Running> {
     match (running, orders) {
         (Some(running), Some(orders)) if running.stands_at(&orders) => {
+            running.pages.follow(&orders);
             running.duty.send_if_modified(|duty| {
                 let is_news = duty.as_ref() != Some(&orders.duty);
                 *duty = Some(orders.duty);
@@ -124,7 +136,7 @@ async fn follow(
             if let Some(running) = running {
                 running.edge.stop().await;
             }
-            orders.map(|orders| Running::start(state, &orders))
+            orders.map(|orders| Running::start(state, &orders, desk.clone()))
         }
     }
 }

@@ -4,6 +4,8 @@ use tokio::sync::oneshot;
 use warren_edge::EdgeTools;
 use warren_node::local::{EdgeFound, EdgeWork};
 
+use crate::node::edge_lan::card;
+
 /// Does it in a task of its own: a check or a call may take seconds.
 pub(super) fn start(
     tools: EdgeTools,
@@ -30,26 +32,11 @@ async fn work_on(tools: &EdgeTools, work: EdgeWork) -> Result<EdgeFound, String>
         EdgeWork::Scanning => Ok(scanning()),
         EdgeWork::Devices => Ok(EdgeFound::Devices(tools.inventory())),
         EdgeWork::Wake(who) => {
-            let mac = card(tools, &who)?;
+            let mac = card(&tools.inventory(), &who)?;
             tools.wake(mac).await.map(EdgeFound::Woken).map_err(|error| error.to_string())
         }
         EdgeWork::Check(forward) => {
             tools.check(forward).await.map(EdgeFound::Looked).map_err(|error| error.to_string())
         }
-    }
-}
-
-/// The card of the device that somebody means.
-fn card(tools: &EdgeTools, who: &str) -> Result<warren_proto::MacAddr, String> {
-    if let Ok(mac) = who.parse() {
-        return Ok(mac);
-    }
-    let inventory = tools.inventory();
-    match inventory.find(who)[..] {
-        [] => Err(format!("no scan has seen '{who}': see `warren edge devices`, or name its MAC")),
-        [device] => device.mac.ok_or_else(|| {
-            format!("the MAC of '{who}' isn't known: across a router nobody can be woken")
-        }),
-        [..] => Err(format!("several devices are called '{who}': name one by its MAC")),
     }
 }

@@ -1,0 +1,600 @@
+//! The REST API, below [`PREFIX`]: what the pages do, for programs. One row for each operation; the
+//! routes and the OpenAPI document are made of the same rows.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::handler::Handler;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, any, on};
+use http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use http::{HeaderMap, Method, StatusCode};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use warren_edge::{EdgeReport, Inventory, Looked, Opened, ScanPlan, ScanStatus, Woken};
+use warren_proto::{
+    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, GatewaySpec, MacAddr,
+    NewForward, NewGateway, NewVirtualDevice, VirtualDeviceEdit, VirtualDeviceSpec,
+};
+
+use crate::desk::{Refusal, Why};
+use crate::journal::Entry;
+use crate::openapi;
+use crate::site::Site;
+use crate::surround::{Shared, Visitor, status};
+
+/// Where the API begins.
+pub(crate) const PREFIX: &str = "/api/v1";
+
+/// The longest body.
+const LONGEST: usize = 64 * 1024;
+
+/// Makes a type's schema.
+pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// One operation.
+pub(crate) struct Operation {
+    pub(crate) method: Method,
+    /// Below [`PREFIX`].
+    pub(crate) path: &'static str,
+    /// Names it for programs.
+    pub(crate) id: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) body: Option<SchemaOf>,
+    pub(crate) gives: Option<SchemaOf>,
+    route: MethodRouter<Arc<Site>>,
+}
+
+impl Operation {
+    fn new<H, T>(
+        method: Method,
+        path: &'static str,
+        id: &'static str,
+        summary: &'static str,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, Arc<Site>>,
+        T: 'static,
+    {
+        let filter = match method {
+            Method::POST => MethodFilter::POST,
+            Method::PATCH => MethodFilter::PATCH,
+            Method::DELETE => MethodFilter::DELETE,
+            _ => MethodFilter::GET,
+        };
+        let route = on(filter, handler);
+        Self { method, path, id, summary, body: None, gives: None, route }
+    }
+
+    fn takes<T: JsonSchema>(self) -> Self {
+        Self { body: Some(|generator| generator.subschema_for::<T>()), ..self }
+    }
+
+    fn gives<T: JsonSchema>(self) -> Self {
+        Self { gives: Some(|generator| generator.subschema_for::<T>()), ..self }
+    }
+
+    /// Whether it takes the right to change the edge.
+    pub(crate) fn is_change(&self) -> bool {
+        self.method != Method::GET
+    }
+
+    /// The names between braces in its path.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+    }
+
+    /// What it is about.
+    pub(crate) fn group(&self) -> &'static str {
+        self.path.split('/').find(|part| !part.is_empty()).unwrap_or_default()
+    }
+}
+
+/// All of them.
+pub(crate) fn operations() -> Vec<Operation> {
+    looking().into_iter().chain(doing()).chain(opening()).collect()
+}
+
+fn looking() -> Vec<Operation> {
+    let get = Method::GET;
+    vec![
+        Operation::new(get.clone(), "/edge", "getEdge", "This edge, and who asks", edge)
+            .gives::<EdgeView>(),
+        Operation::new(
+            get.clone(),
+            "/devices",
+            "listDevices",
+            "The devices that scans have found, and what the last one changed",
+            devices,
+        ),
+        Operation::new(get.clone(), "/traffic", "getTraffic", "How much each was used", traffic)
+            .gives::<Vec<Used>>(),
+        Operation::new(get.clone(), "/log", "getLog", "What has happened, the newest first", log)
+            .gives::<Vec<Entry>>(),
+        Operation::new(get, "/scan", "getScan", "How scanning goes", scanning),
+    ]
+}
+
+fn doing() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::POST,
+            "/scan",
+            "beginScan",
+            "Begins a scan; without networks, of those that this edge stands in",
+            scan,
+        )
+        .takes::<WantedScan>(),
+        Operation::new(Method::DELETE, "/scan", "cancelScan", "Ends the scan under way", cancel),
+        Operation::new(
+            Method::POST,
+            "/devices/{mac}/wake",
+            "wakeDevice",
+            "Calls a device to wake (Wake-on-LAN)",
+            wake,
+        ),
+        Operation::new(
+            Method::POST,
+            "/forwards/{id}/check",
+            "checkForward",
+            "Sees whether what a port forward leads to answers",
+            check,
+        ),
+    ]
+}
+
+fn opening() -> Vec<Operation> {
+    let (get, post) = (Method::GET, Method::POST);
+    let (patch, delete) = (Method::PATCH, Method::DELETE);
+    vec![
+        Operation::new(get.clone(), "/forwards", "listForwards", "The port forwards", forwards)
+            .gives::<Vec<ForwardSpec>>(),
+        Operation::new(
+            post.clone(),
+            "/forwards",
+            "createForward",
+            "Creates a port forward",
+            add_forward,
+        )
+        .takes::<NewForward>()
+        .gives::<ForwardSpec>(),
+        Operation::new(
+            patch.clone(),
+            "/forwards/{id}",
+            "changeForward",
+            "Changes a port forward",
+            set_forward,
+        )
+        .takes::<ForwardEdit>()
+        .gives::<ForwardSpec>(),
+        Operation::new(
+            delete.clone(),
+            "/forwards/{id}",
+            "deleteForward",
+            "Removes a port forward",
+            remove_forward,
+        ),
+        Operation::new(
+            get.clone(),
+            "/virtual-devices",
+            "listVirtualDevices",
+            "The virtual devices",
+            virtual_devices,
+        )
+        .gives::<Vec<VirtualDeviceSpec>>(),
+        Operation::new(
+            post.clone(),
+            "/virtual-devices",
+            "createVirtualDevice",
+            "Creates a virtual device",
+            add_virtual_device,
+        )
+        .takes::<NewVirtualDevice>()
+        .gives::<VirtualDeviceSpec>(),
+        Operation::new(
+            patch.clone(),
+            "/virtual-devices/{id}",
+            "changeVirtualDevice",
+            "Changes a virtual device; its address is for life",
+            set_virtual_device,
+        )
+        .takes::<VirtualDeviceEdit>()
+        .gives::<VirtualDeviceSpec>(),
+        Operation::new(
+            delete.clone(),
+            "/virtual-devices/{id}",
+            "deleteVirtualDevice",
+            "Removes a virtual device",
+            remove_virtual_device,
+        ),
+        Operation::new(get, "/gateways", "listGateways", "The gateways", gateways)
+            .gives::<Vec<GatewaySpec>>(),
+        Operation::new(post, "/gateways", "createGateway", "Creates a gateway", add_gateway)
+            .takes::<NewGateway>()
+            .gives::<GatewaySpec>(),
+        Operation::new(patch, "/gateways/{id}", "changeGateway", "Changes a gateway", set_gateway)
+            .takes::<GatewayEdit>()
+            .gives::<GatewaySpec>(),
+        Operation::new(
+            delete,
+            "/gateways/{id}",
+            "deleteGateway",
+            "Removes a gateway",
+            remove_gateway,
+        ),
+    ]
+}
+
+/// Their routes, and the document about them.
+pub(crate) fn routes() -> Router<Arc<Site>> {
+    let mut router = Router::new();
+    for operation in operations() {
+        router = router.route(&format!("{PREFIX}{}", operation.path), operation.route);
+    }
+    router
+        .route(&format!("{PREFIX}/openapi.json"), on(MethodFilter::GET, openapi::serve))
+        .route(&format!("{PREFIX}/{{*unknown}}"), any(unknown))
+        .layer(DefaultBodyLimit::max(LONGEST))
+        .layer(from_fn(own_pages_alone))
+}
+
+async fn unknown() -> Failure {
+    Refusal::not_found("address in the API; /api/v1/openapi.json lists them").into()
+}
+
+/// A program says no origin; a browser says which page has made it ask, and only ours may.
+async fn own_pages_alone(request: Request, next: Next) -> Response {
+    if is_own(request.headers()) {
+        return next.run(request).await;
+    }
+    let text = "another site's pages may not use this API";
+    Failure(Refusal::new(Why::Forbidden, text)).into_response()
+}
+
+fn is_own(headers: &HeaderMap) -> bool {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = header(HOST.as_str()).unwrap_or_default();
+    let is_ours = |origin: &str| origin.strip_prefix("http://") == Some(host);
+    let origin_is = !headers.contains_key(ORIGIN) || header(ORIGIN.as_str()).is_some_and(is_ours);
+    // `none`: somebody has typed the address.
+    origin_is && header("sec-fetch-site").is_none_or(|it| it == "same-origin" || it == "none")
+}
+
+/// An answer that says why not (RFC 9457).
+#[derive(Debug)]
+pub(crate) struct Failure(Refusal);
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+/// Why not.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Problem {
+    /// The reason, and what to do.
+    pub(crate) title: String,
+    /// The answer's status.
+    pub(crate) status: u16,
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = status(self.0.why);
+        let problem = Problem { title: self.0.text, status: status.as_u16() };
+        let kind = [(CONTENT_TYPE, "application/problem+json")];
+        (status, kind, serde_json::to_string(&problem).unwrap_or_default()).into_response()
+    }
+}
+
+type Given<T> = Result<Json<T>, Failure>;
+
+/// A body in JSON, said to be so: a form of another site can't say that.
+struct Content<T>(T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Site>> for Content<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, site: &Arc<Site>) -> Result<Self, Failure> {
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
+            return Err(
+                Refusal::invalid("the body is JSON: say Content-Type: application/json").into()
+            );
+        }
+        let bytes = Bytes::from_request(request, site).await;
+        let bytes = bytes.map_err(|error| Refusal::invalid(error.body_text()))?;
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Self).map_err(|error| Refusal::invalid(error).into())
+    }
+}
+
+/// This edge, and who asks. Whoever doesn't manage it is told nothing of what stands behind it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+struct EdgeView {
+    /// Its name.
+    name: String,
+    /// Its name in DNS.
+    dns_name: String,
+    /// Its mesh address.
+    ipv4: std::net::Ipv4Addr,
+    /// Its IPv6 mesh address.
+    ipv6: std::net::Ipv6Addr,
+    /// The networks that it stands in.
+    networks: Vec<String>,
+    /// Whether the broker is connected: without it, what is open can't be changed.
+    broker_connected: bool,
+    /// How many port forwards are set.
+    forwards: usize,
+    /// How many virtual devices.
+    virtual_devices: usize,
+    /// How many gateways.
+    gateways: usize,
+    /// How many devices are known.
+    devices: usize,
+    /// When the last whole scan ended, in seconds since the Unix epoch.
+    scanned_unix: Option<u64>,
+    /// What doesn't work, and what to do about it.
+    problems: Vec<String>,
+    /// The device that asks.
+    you: String,
+    /// Whether it may change this edge.
+    may_change: bool,
+}
+
+async fn edge(State(site): Shared, visitor: Visitor) -> Json<EdgeView> {
+    let (place, may_change) = (site.place(), visitor.asker.manages);
+    let (mut inventory, mut report) = (Inventory::default(), EdgeReport::default());
+    let (mut spec, mut networks) = (EdgeSpec::default(), Vec::new());
+    if may_change {
+        (inventory, report) = (site.tools.inventory(), site.report());
+        spec = site.known().await.spec;
+        networks = site.tools.adjacent().unwrap_or_default();
+    }
+    Json(EdgeView {
+        name: place.name.to_string(),
+        dns_name: place.dns_name(),
+        ipv4: place.ipv4,
+        ipv6: place.ipv6,
+        networks: networks.iter().map(ToString::to_string).collect(),
+        broker_connected: place.is_connected,
+        forwards: spec.forwards.len(),
+        virtual_devices: spec.virtual_devices.len(),
+        gateways: spec.gateways.len(),
+        devices: inventory.devices.len(),
+        scanned_unix: inventory.scanned_unix,
+        problems: report.problems.iter().map(ToString::to_string).collect(),
+        you: visitor.asker.name.to_string(),
+        may_change,
+    })
+}
+
+async fn devices(State(site): Shared, _: Visitor) -> Json<Inventory> {
+    Json(site.tools.inventory())
+}
+
+/// How much something was used.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+struct Used {
+    /// `forward`, `virtual-device` or `gateway`.
+    kind: String,
+    /// Its id.
+    id: String,
+    /// Packets in both directions, since the edge was started.
+    packets: u64,
+    /// Their bytes.
+    bytes: u64,
+    /// When it was last used, in seconds since the Unix epoch.
+    last_unix: Option<u64>,
+}
+
+async fn traffic(State(site): Shared, _: Visitor) -> Json<Vec<Used>> {
+    let EdgeReport { uses, .. } = site.report();
+    let used = |(opened, used): (Opened, warren_edge::Use)| {
+        let (kind, id) = match opened {
+            Opened::Forward(id) => ("forward", id.to_string()),
+            Opened::Device(id) => ("virtual-device", id.to_string()),
+            Opened::Gateway(id) => ("gateway", id.to_string()),
+        };
+        let warren_edge::Use { packets, bytes, last_unix } = used;
+        Used { kind: kind.to_owned(), id, packets, bytes, last_unix }
+    };
+    Json(uses.into_iter().map(used).collect())
+}
+
+async fn log(State(site): Shared, _: Visitor) -> Json<Vec<Entry>> {
+    Json(site.journal.entries())
+}
+
+async fn scanning(State(site): Shared, _: Visitor) -> Json<ScanStatus> {
+    Json(site.scanning())
+}
+
+/// What to scan; all of it may be left out.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WantedScan {
+    /// Networks, as `192.168.1.0/24`. Absent: those that this edge stands in.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    networks: Vec<ipnet::Ipv4Net>,
+    /// TCP ports. Absent: 20 common ones.
+    #[serde(default)]
+    ports: Option<Vec<u16>>,
+    /// Probes in a second.
+    #[serde(default)]
+    rate: Option<u32>,
+    /// Confirms that addresses of the internet may be scanned.
+    #[serde(default)]
+    public_confirmed: bool,
+}
+
+async fn scan(
+    State(site): Shared,
+    visitor: Visitor,
+    Content(wanted): Content<WantedScan>,
+) -> Given<ScanStatus> {
+    let WantedScan { networks, ports, rate, public_confirmed } = wanted;
+    let plan = ScanPlan::of(networks);
+    let ports = ports.filter(|ports| !ports.is_empty()).unwrap_or(plan.ports);
+    let rate = rate.unwrap_or(plan.rate);
+    site.scan(&visitor.asker, ScanPlan { networks: plan.networks, ports, rate, public_confirmed })?;
+    Ok(Json(site.scanning()))
+}
+
+async fn cancel(State(site): Shared, visitor: Visitor) -> Result<StatusCode, Failure> {
+    site.cancel_scan(&visitor.asker)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn wake(State(site): Shared, visitor: Visitor, Path(mac): Path<String>) -> Given<Woken> {
+    let mac: MacAddr = mac.parse().map_err(Refusal::invalid)?;
+    Ok(Json(site.wake(&visitor.asker, mac).await?))
+}
+
+async fn check(State(site): Shared, visitor: Visitor, Path(id): Path<String>) -> Given<Looked> {
+    let id = id.parse().map_err(|_| Refusal::not_found("port forward"))?;
+    Ok(Json(site.look(&visitor.asker, id).await?))
+}
+
+async fn forwards(State(site): Shared, _: Visitor) -> Json<Vec<ForwardSpec>> {
+    Json(site.known().await.spec.forwards)
+}
+
+async fn virtual_devices(State(site): Shared, _: Visitor) -> Json<Vec<VirtualDeviceSpec>> {
+    Json(site.known().await.spec.virtual_devices)
+}
+
+async fn gateways(State(site): Shared, _: Visitor) -> Json<Vec<GatewaySpec>> {
+    Json(site.known().await.spec.gateways)
+}
+
+fn odd() -> Refusal {
+    Refusal::new(Why::Failed, "the broker's answer makes no sense: update this edge")
+}
+
+fn forward(changed: EdgeChanged) -> Result<ForwardSpec, Failure> {
+    match changed {
+        EdgeChanged::Forward(spec) => Ok(spec),
+        EdgeChanged::VirtualDevice(_) | EdgeChanged::Gateway(_) | EdgeChanged::Removed => {
+            Err(odd().into())
+        }
+    }
+}
+
+fn virtual_device(changed: EdgeChanged) -> Result<VirtualDeviceSpec, Failure> {
+    match changed {
+        EdgeChanged::VirtualDevice(spec) => Ok(spec),
+        EdgeChanged::Forward(_) | EdgeChanged::Gateway(_) | EdgeChanged::Removed => {
+            Err(odd().into())
+        }
+    }
+}
+
+fn gateway(changed: EdgeChanged) -> Result<GatewaySpec, Failure> {
+    match changed {
+        EdgeChanged::Gateway(spec) => Ok(spec),
+        EdgeChanged::Forward(_) | EdgeChanged::VirtualDevice(_) | EdgeChanged::Removed => {
+            Err(odd().into())
+        }
+    }
+}
+
+type Created<T> = Result<(StatusCode, Json<T>), Failure>;
+
+async fn add_forward(
+    State(site): Shared,
+    visitor: Visitor,
+    Content(new): Content<NewForward>,
+) -> Created<ForwardSpec> {
+    let changed = site.change(&visitor.asker, EdgeChange::AddForward(new)).await?;
+    Ok((StatusCode::CREATED, Json(forward(changed)?)))
+}
+
+async fn set_forward(
+    State(site): Shared,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Content(edit): Content<ForwardEdit>,
+) -> Given<ForwardSpec> {
+    let id = id.parse().map_err(|_| Refusal::not_found("port forward"))?;
+    let changed = site.change(&visitor.asker, EdgeChange::SetForward { id, edit }).await?;
+    Ok(Json(forward(changed)?))
+}
+
+async fn remove_forward(
+    State(site): Shared,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let id = id.parse().map_err(|_| Refusal::not_found("port forward"))?;
+    site.change(&visitor.asker, EdgeChange::RemoveForward { id }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn add_virtual_device(
+    State(site): Shared,
+    visitor: Visitor,
+    Content(new): Content<NewVirtualDevice>,
+) -> Created<VirtualDeviceSpec> {
+    let changed = site.change(&visitor.asker, EdgeChange::AddVirtualDevice(new)).await?;
+    Ok((StatusCode::CREATED, Json(virtual_device(changed)?)))
+}
+
+async fn set_virtual_device(
+    State(site): Shared,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Content(edit): Content<VirtualDeviceEdit>,
+) -> Given<VirtualDeviceSpec> {
+    let id = id.parse().map_err(|_| Refusal::not_found("virtual device"))?;
+    let changed = site.change(&visitor.asker, EdgeChange::SetVirtualDevice { id, edit }).await?;
+    Ok(Json(virtual_device(changed)?))
+}
+
+async fn remove_virtual_device(
+    State(site): Shared,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let id = id.parse().map_err(|_| Refusal::not_found("virtual device"))?;
+    site.change(&visitor.asker, EdgeChange::RemoveVirtualDevice { id }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn add_gateway(
+    State(site): Shared,
+    visitor: Visitor,
+    Content(new): Content<NewGateway>,
+) -> Created<GatewaySpec> {
+    let changed = site.change(&visitor.asker, EdgeChange::AddGateway(new)).await?;
+    Ok((StatusCode::CREATED, Json(gateway(changed)?)))
+}
+
+async fn set_gateway(
+    State(site): Shared,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Content(edit): Content<GatewayEdit>,
+) -> Given<GatewaySpec> {
+    let id = id.parse().map_err(|_| Refusal::not_found("gateway"))?;
+    let changed = site.change(&visitor.asker, EdgeChange::SetGateway { id, edit }).await?;
+    Ok(Json(gateway(changed)?))
+}
+
+async fn remove_gateway(
+    State(site): Shared,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let id = id.parse().map_err(|_| Refusal::not_found("gateway"))?;
+    site.change(&visitor.asker, EdgeChange::RemoveGateway { id }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

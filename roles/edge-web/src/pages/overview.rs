@@ -1,0 +1,57 @@
+use askama::Template;
+use axum::extract::State;
+use warren_proto::EdgeSpec;
+use warren_web::{Layout, When};
+
+use super::{Frame, Section, frame, when};
+use crate::surround::{Answer, Shared, Visitor, page};
+use crate::words;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    layout: Layout,
+    frame: Frame,
+    dns_name: String,
+    ipv4: String,
+    ipv6: String,
+    networks: Vec<String>,
+    problems: Vec<String>,
+    devices: usize,
+    present: usize,
+    scanned: Option<When>,
+    scanning: bool,
+    forwards: usize,
+    virtual_devices: usize,
+    gateways: usize,
+    traffic: String,
+}
+
+pub(super) async fn show(State(site): Shared, visitor: Visitor) -> Answer {
+    let (layout, frame) = frame(&site, &visitor, "Overview", Section::Overview);
+    let (place, report, inventory) = (site.place(), site.report(), site.tools.inventory());
+    // Whoever doesn't manage it is shown nothing that stands behind it.
+    let (mut networks, mut problems, mut spec) = (Vec::new(), Vec::new(), EdgeSpec::default());
+    if frame.manages {
+        networks = site.tools.adjacent().unwrap_or_default();
+        problems = report.problems.iter().map(|it| words::sentence(&it.to_string())).collect();
+        spec = site.known().await.spec;
+    }
+    page(&Overview {
+        layout,
+        frame,
+        dns_name: place.dns_name(),
+        ipv4: place.ipv4.to_string(),
+        ipv6: place.ipv6.to_string(),
+        networks: networks.iter().map(ToString::to_string).collect(),
+        problems,
+        devices: inventory.devices.len(),
+        present: inventory.devices.values().filter(|it| it.present).count(),
+        scanned: inventory.scanned_unix.map(when),
+        scanning: site.scanning().running,
+        forwards: spec.forwards.len(),
+        virtual_devices: spec.virtual_devices.len(),
+        gateways: spec.gateways.len(),
+        traffic: words::bytes(report.uses.values().map(|it| it.bytes).sum()),
+    })
+}
