@@ -14,7 +14,7 @@ test=(
   iperf3:iperf3 ethtool:ethtool ss:iproute2 dbus-daemon:dbus-daemon dbus-send:dbus-bin
   pebble:pebble systemd-analyze:systemd nsenter:util-linux setpriv:util-linux g++:g++
   /usr/include/openssl/hmac.h:libssl-dev turnutils_uclient:coturn
-  node:nodejs npm:npm chromium:chromium
+  node:nodejs npm:npm chromium:chromium /usr/lib/python3/dist-packages/aiosmtpd:python3-aiosmtpd
 )
 bench=("${test[@]}" nebula:nebula tincd:tinc turnserver:coturn taskset:util-linux)
 

@@ -12,6 +12,7 @@ mod browser;
 mod device;
 mod devices;
 mod events;
+mod forgotten;
 mod frame;
 mod join;
 mod join_request;
@@ -125,6 +126,7 @@ fn strangers() -> Router<Arc<Portal>> {
         .route("/invitation/new", post(links::accept_as_new))
         .route("/password", get(links::password).post(links::password_with))
         .route("/password/new", post(links::set_password))
+        .route("/password/forgot", get(forgotten::show).post(forgotten::ask))
 }
 
 /// About oneself.

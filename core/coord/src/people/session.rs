@@ -123,6 +123,7 @@ impl People {
         record.password = Some(password);
         let mut changes = vec![PeopleChange::User(record)];
         changes.extend(self.end_of_sessions(user, keep));
+        changes.extend(self.links_of(user).map(|link| PeopleChange::LinkRemoved(link.hash)));
         Ok(Prepared { changes, reply: () })
     }
 

@@ -552,6 +552,53 @@ fn a_password_link_works_once_and_may_take_the_second_factor_away() {
 }
 
 #[test]
+fn a_mailed_link_leaves_the_operators_good_and_ends_with_any_other() {
+    let mut village = Village::new();
+    let bob = village.user("bob@example.org", false);
+    let email = |text: &str| text.parse::<Email>().unwrap();
+    let ctx = village.ctx();
+    let prepared = village.people.prepare_password_link(bob, true, &ctx).unwrap();
+    let operators = village.commit(prepared).secret;
+    let mut mailed = Vec::new();
+    for _ in 0..4 {
+        let ctx = village.ctx();
+        let prepared =
+            village.people.prepare_mailed_password_link(&email("bob@example.org"), &ctx).unwrap();
+        mailed.push(village.commit(prepared).secret);
+    }
+    let ctx = village.ctx();
+    let ask = |village: &Village, of: &str| {
+        village.people.prepare_mailed_password_link(&email(of), &ctx).unwrap_err()
+    };
+    assert_eq!(ask(&village, "bob@example.org"), Refused::RateLimited);
+    assert_eq!(ask(&village, "eve@example.org"), Refused::NotFound("user"));
+    let now = village.time();
+    assert!(village.people.link(&operators, now).is_some());
+    let keeps = LinkPurpose::Password { user: bob, second_factor: false };
+    assert!(mailed.iter().all(|secret| village.people.link(secret, now) == Some(keeps)));
+
+    let hash = PasswordHash("$argon2id$new".to_owned());
+    let prepared = village.people.prepare_password_by_link(&mailed[1], hash, &ctx).unwrap();
+    village.commit(prepared);
+    let all = mailed.iter().chain([&operators]);
+    assert!(all.clone().all(|secret| village.people.link(secret, now).is_none()));
+
+    let ctx = village.ctx();
+    let bobs = email("bob@example.org");
+    let prepared = village.people.prepare_mailed_password_link(&bobs, &ctx).unwrap();
+    let secret = village.commit(prepared).secret;
+    village.wait(60 * 60);
+    assert!(village.people.link(&secret, village.time()).is_none(), "an hour");
+
+    let ctx = village.ctx();
+    let prepared = village.people.prepare_mailed_password_link(&bobs, &ctx).unwrap();
+    let secret = village.commit(prepared).secret;
+    let moved = Some(email("robert@example.org"));
+    village.edit(bob, UserEdit { email: moved, ..UserEdit::default() }).unwrap();
+    assert!(village.people.link(&secret, village.time()).is_none(), "another's mailbox");
+}
+
+#[test]
 fn a_token_is_worth_what_its_creator_may_and_its_scopes_say() {
     let mut village = Village::new();
     let bob = village.user("bob@example.org", false);

@@ -78,6 +78,17 @@ impl PeopleHandle {
         Ok(self.throttle().attempt(source_of(client.address), secret, Instant::now())?)
     }
 
+    /// Counts that somebody says that he has forgotten a user's password, whether there is such a user
+    /// or not.
+    ///
+    /// # Errors
+    /// [`Refused::RateLimited`] for too many from where it comes, or about this user from there.
+    pub(crate) fn try_forgotten(&self, email: &Email, client: &ClientInfo) -> ApiResult<()> {
+        // No address that is tried at sign-in has a space.
+        let what = format!("forgotten {email}");
+        Ok(self.throttle().attempt(source_of(client.address), &what, Instant::now())?)
+    }
+
     /// Notes that the link was good: the attempt costs nothing.
     pub(crate) fn link_was_good(&self, secret: &str, client: &ClientInfo) {
         self.throttle().succeeded(source_of(client.address), secret);

@@ -7,6 +7,7 @@ mod access;
 mod common;
 mod hostile;
 mod looks;
+mod mail;
 mod members;
 mod person;
 #[path = "../../../../shell/tls/tests/support/ports.rs"]
