@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tracing::info;
 use warren_coord::{
-    Actor, By, ClientInfo, Email, PasswordHash, Proof, Refused, SignInStep, TokenGrant, UnixTime,
-    UserRecord, WebSessionCreated, WebSessionRecord,
+    Actor, By, ClientInfo, Email, PasswordHash, Proof, Refused, SignInStep, UnixTime, UserRecord,
+    WebSessionCreated, WebSessionRecord,
 };
 use warren_proto::{UserId, WebSessionId};
 
@@ -25,9 +25,12 @@ impl PeopleHandle {
         })
     }
 
-    /// What the holder of this API token may.
-    pub(crate) fn token(&self, secret: &str) -> Option<TokenGrant> {
-        self.soft(|people| people.token(secret, now()))
+    /// The same for a page that looks for news by itself, which is no use of the session.
+    pub(crate) fn idle_session(&self, secret: &str) -> Option<(WebSessionRecord, UserRecord)> {
+        self.read(|people| {
+            let found = people.idle_session(secret, now())?;
+            Some((found.session.clone(), found.user.clone()))
+        })
     }
 
     /// Hashes a password that is to be set. Ask [`warren_coord::check_password`] first.
