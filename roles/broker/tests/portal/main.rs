@@ -9,6 +9,7 @@ mod hostile;
 mod looks;
 mod mail;
 mod members;
+mod mended;
 mod person;
 #[path = "../../../../shell/tls/tests/support/ports.rs"]
 mod ports;
