@@ -11,6 +11,8 @@ mod answer;
 mod browser;
 mod device;
 mod devices;
+mod edge;
+mod edges;
 mod events;
 mod forgotten;
 mod frame;
@@ -157,6 +159,7 @@ fn accounts() -> Router<Arc<Portal>> {
     let device = "/a/{account}/devices/{device}";
     let user = "/a/{account}/users/{user}";
     let webhook = "/a/{account}/webhooks/{webhook}";
+    let opened = "/a/{account}/edges/{device}/{kind}";
     Router::new()
         .route("/a/{account}", get(account_home))
         .route("/a/{account}/events", get(events::stream))
@@ -176,6 +179,12 @@ fn accounts() -> Router<Arc<Portal>> {
         .route("/a/{account}/join", get(join::show).post(join::create))
         .route("/a/{account}/join/{key}/remove", post(join::remove))
         .route("/a/{account}/map", get(map::show))
+        .route("/a/{account}/edges", get(edges::show))
+        .route("/a/{account}/edges/{device}", get(edge::show))
+        .route(opened, post(edge::add))
+        .route(&format!("{opened}/{{item}}"), post(edge::change))
+        .route(&format!("{opened}/{{item}}/switch"), post(edge::switch))
+        .route(&format!("{opened}/{{item}}/remove"), post(edge::remove))
         .route("/a/{account}/relays", get(relays::show).post(relays::create))
         .route("/a/{account}/relays/{relay}/remove", post(relays::remove))
         .route("/a/{account}/access", get(access::show).post(access::change))

@@ -5,6 +5,7 @@
 mod access;
 #[path = "../common/mod.rs"]
 mod common;
+mod edges;
 mod hostile;
 mod looks;
 mod mail;
