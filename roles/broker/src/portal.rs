@@ -32,6 +32,7 @@ mod sign_in;
 mod single_sign_on;
 mod tenant;
 mod tokens;
+mod user;
 mod users;
 mod viewer;
 mod webhooks;
@@ -143,6 +144,12 @@ fn persons() -> Router<Arc<Portal>> {
         .route("/operator/accounts/{account}", get(tenant::show).post(tenant::limit))
         .route("/operator/accounts/{account}/suspend", post(tenant::suspend))
         .route("/operator/accounts/{account}/resume", post(tenant::resume))
+        .route("/operator/accounts/{account}/delete", post(tenant::delete))
+        .route("/operator/users/{user}", get(user::show))
+        .route("/operator/users/{user}/operator", post(user::appoint))
+        .route("/operator/users/{user}/suspend", post(user::suspend))
+        .route("/operator/users/{user}/password", post(user::password_link))
+        .route("/operator/users/{user}/delete", post(user::delete))
         .route("/profile/name", post(profile::rename))
         .route("/profile/password", post(profile::change_password))
         .route("/profile/totp", get(profile::begin_totp).post(profile::confirm_totp))
