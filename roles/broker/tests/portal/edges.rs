@@ -11,7 +11,7 @@ use crate::person::Person;
 pub(crate) async fn edge(broker: &TestBroker, name: &str) -> crate::common::Device {
     let site = broker.device("home", name).await;
     let state = json!({ "endpoints": [], "capabilities": ["edge"], "edge": {
-        "scanned_unix": 1_800_000_000, "devices": 3,
+        "scanned_unix": 1_780_000_000, "devices": 3,
         "problems": ["the firewall <b>ufw</b> drops what is forwarded: ufw route allow in on warren0"] } });
     site.client.post("/v1/node/check-in", &state).await;
     until("the edge is one", async || {

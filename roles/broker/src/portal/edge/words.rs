@@ -7,6 +7,7 @@ use warren_proto::{
     ForwardProtocol, ForwardSpec, GatewaySpec, LanSource, LanTarget, Ports, VirtualDeviceSpec,
 };
 
+use super::super::answer::sentence;
 use super::form::{Kind, range};
 
 /// One thing that an edge opens.
@@ -71,7 +72,7 @@ fn forward(it: &ForwardSpec, edge: &EdgeView) -> Line {
 }
 
 fn virtual_device(it: &VirtualDeviceSpec, edge: &str) -> Line {
-    let mut sentence = format!("{} is reached as {}.", named(it.target), it.ipv4);
+    let mut sentence = sentence(&format!("{} is reached as {}", named(it.target), it.ipv4));
     if it.ports != [Ports::All] {
         let ports: Vec<String> = it.ports.iter().map(ToString::to_string).collect();
         sentence.push_str(&format!(" Only {} is let through.", ports.join(", ")));
