@@ -225,7 +225,7 @@ async fn save(
     change: Result<EdgeChange, Wrong>,
 ) -> Result<(), Wrong> {
     let saved = alter(member, id, change?).await;
-    saved.map_err(|failure| Wrong { other: sentence(failure.text()), ..Wrong::default() })
+    saved.map_err(|failure| Wrong::new("", sentence(failure.text())))
 }
 
 async fn alter(member: &Member, id: DeviceId, change: EdgeChange) -> Result<(), Failure> {

@@ -97,17 +97,23 @@ pub(in crate::portal) struct Fields {
     pub(super) transparent: String,
 }
 
-/// What is wrong with it, by field.
+/// What is wrong with it.
 #[derive(Debug, Default)]
 pub(super) struct Wrong {
-    pub(super) name: String,
-    pub(super) port: String,
-    pub(super) target: String,
-    pub(super) mac: String,
-    pub(super) target_port: String,
-    pub(super) ports: String,
-    pub(super) lan: String,
-    pub(super) other: String,
+    /// In which field; none: as a whole.
+    field: &'static str,
+    text: String,
+}
+
+impl Wrong {
+    pub(super) fn new(field: &'static str, text: impl Into<String>) -> Self {
+        Self { field, text: text.into() }
+    }
+
+    /// What is wrong in a field, or (an empty name) as a whole.
+    pub(super) fn at(&self, field: &str) -> &str {
+        if self.field == field { &self.text } else { "" }
+    }
 }
 
 impl Fields {
@@ -193,10 +199,9 @@ impl Fields {
                 allow_public: false,
             }),
             Kind::Gateway => {
-                let lan = self.lan.trim().parse().map_err(|_| Wrong {
-                    lan: "A network has the form 192.168.7.0/24.".to_owned(),
-                    ..Wrong::default()
-                })?;
+                let lan = self.lan.trim().parse();
+                let lan =
+                    lan.map_err(|_| Wrong::new("lan", "A network has the form 192.168.7.0/24."))?;
                 EdgeChange::AddGateway(NewGateway { lan, source, enabled: true, note: self.note })
             }
         })
@@ -204,7 +209,7 @@ impl Fields {
 
     /// Another; what the form doesn't have stays.
     pub(super) fn changed(self, kind: Kind, id: &str) -> Result<EdgeChange, Wrong> {
-        let unknown = || Wrong { other: "It is gone meanwhile.".to_owned(), ..Wrong::default() };
+        let unknown = || Wrong::new("", "It is gone meanwhile.");
         let source = Some(self.source());
         Ok(match kind {
             Kind::Forward => {
@@ -260,7 +265,7 @@ impl Fields {
         let port = |text: &str| {
             let wrong = "A port is a number up to 65535; several in a row are 8000-8010.";
             let parsed = text.trim().parse();
-            parsed.map_err(|_| Wrong { port: wrong.to_owned(), ..Wrong::default() })
+            parsed.map_err(|_| Wrong::new("port", wrong))
         };
         match self.port.split_once('-') {
             Some((first, last)) => Ok((port(first)?, Some(port(last)?))),
@@ -273,19 +278,17 @@ impl Fields {
         if text.is_empty() {
             return Ok(None);
         }
-        let target_port = "A port is a number up to 65535.".to_owned();
-        text.parse().map(Some).map_err(|_| Wrong { target_port, ..Wrong::default() })
+        let wrong = "A port is a number up to 65535.";
+        text.parse().map(Some).map_err(|_| Wrong::new("target_port", wrong))
     }
 
     fn target(&self) -> Result<LanTarget, Wrong> {
-        let target = "An address has the form 192.168.1.9.".to_owned();
-        let ip = self.target.trim().parse();
-        let ip = ip.map_err(|_| Wrong { target, ..Wrong::default() })?;
+        let wrong = "An address has the form 192.168.1.9.";
+        let ip = self.target.trim().parse().map_err(|_| Wrong::new("target", wrong))?;
         let mac = match self.mac.trim() {
             "" => None,
-            text => Some(text.parse().map_err(|error: warren_proto::ParseMacError| Wrong {
-                mac: sentence(&error.to_string()),
-                ..Wrong::default()
+            text => Some(text.parse().map_err(|error: warren_proto::ParseMacError| {
+                Wrong::new("mac", sentence(&error.to_string()))
             })?),
         };
         Ok(LanTarget { ip, mac })
@@ -296,14 +299,14 @@ impl Fields {
         if words.is_empty() {
             return Ok(vec![Ports::All]);
         }
-        let ports = "Ports are written as tcp:22, tcp:8000-8100, udp:53, icmp or *.".to_owned();
+        let wrong = "Ports are written as tcp:22, tcp:8000-8100, udp:53, icmp or *.";
         let parsed: Result<Vec<Ports>, _> = words.iter().map(|word| word.parse()).collect();
-        parsed.map_err(|_| Wrong { ports, ..Wrong::default() })
+        parsed.map_err(|_| Wrong::new("ports", wrong))
     }
 
     fn device_name(&self) -> Result<warren_proto::DeviceName, Wrong> {
-        let name = "A name has small letters, digits and hyphens.".to_owned();
-        self.name.trim().parse().map_err(|_| Wrong { name, ..Wrong::default() })
+        let wrong = "A name has small letters, digits and hyphens.";
+        self.name.trim().parse().map_err(|_| Wrong::new("name", wrong))
     }
 }
 
@@ -379,10 +382,14 @@ mod tests {
             change(&mut fields);
             fields.added(kind).err().unwrap_or_default()
         };
-        assert!(!wrong(|it| it.port = "70000".to_owned(), Kind::Forward).port.is_empty());
-        assert!(!wrong(|it| it.target = "printer".to_owned(), Kind::Forward).target.is_empty());
-        assert!(!wrong(|it| it.mac = "xx".to_owned(), Kind::Forward).mac.is_empty());
-        assert!(!wrong(|it| it.name = "No name".to_owned(), Kind::VirtualDevice).name.is_empty());
-        assert!(!wrong(|it| it.lan = "192.168.7.0".to_owned(), Kind::Gateway).lan.is_empty());
+        assert!(!wrong(|it| it.port = "70000".to_owned(), Kind::Forward).at("port").is_empty());
+        assert!(
+            !wrong(|it| it.target = "printer".to_owned(), Kind::Forward).at("target").is_empty()
+        );
+        assert!(!wrong(|it| it.mac = "xx".to_owned(), Kind::Forward).at("mac").is_empty());
+        assert!(
+            !wrong(|it| it.name = "No name".to_owned(), Kind::VirtualDevice).at("name").is_empty()
+        );
+        assert!(!wrong(|it| it.lan = "192.168.7.0".to_owned(), Kind::Gateway).at("lan").is_empty());
     }
 }
