@@ -13,7 +13,8 @@ use warren_broker::{MailSecurity, SmtpConfig};
 
 use crate::common::{PATIENCE, TestBroker, broker, config, until};
 use crate::person::{PASSWORD, Page, Person};
-use crate::provider::{certify, free_port};
+use crate::ports::free_port;
+use crate::provider::certify;
 
 struct MailServer {
     process: Child,
