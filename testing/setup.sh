@@ -16,6 +16,7 @@ test=(
   /usr/include/openssl/hmac.h:libssl-dev turnutils_uclient:coturn
   node:nodejs npm:npm chromium:chromium
   /usr/lib/python3/dist-packages/pyftpdlib:python3-pyftpdlib
+  /usr/lib/python3/dist-packages/aiosmtpd:python3-aiosmtpd
 )
 bench=("${test[@]}" nebula:nebula tincd:tinc turnserver:coturn taskset:util-linux)
 

@@ -5,6 +5,7 @@ mod audit;
 mod device;
 mod edge;
 mod join_key;
+mod mail;
 mod policy;
 mod relay;
 mod token;
@@ -38,6 +39,7 @@ pub(crate) async fn run(global: &Global, admin: Admin) -> anyhow::Result<()> {
         AdminCommand::Why(args) => why::run(&client, args, json).await,
         AdminCommand::Webhooks(command) => webhook::run(&client, command, json).await,
         AdminCommand::Edges(command) => edge::run(&client, command, json).await,
+        AdminCommand::Mail(command) => mail::run(&client, command, json).await,
         AdminCommand::Relays(command) => relay::run(&client, command, json).await,
         AdminCommand::Status => status(&client, json).await,
         AdminCommand::Log(args) => {

@@ -16,6 +16,7 @@ mod admin_webhooks;
 #[cfg(feature = "node")]
 mod edge;
 #[cfg(feature = "node")]
+mod mail;
 mod node;
 #[cfg(feature = "relay")]
 mod relay;
@@ -47,12 +48,13 @@ pub(crate) use admin_relays::{Relays, TurnSecret};
 pub(crate) use admin_webhooks::{Switch, Webhooks};
 #[cfg(feature = "node")]
 pub(crate) use edge::{Edge, EdgeArgs, Forwards, Gateways, LanDevices, Scan, VirtualDevices};
+#[cfg(feature = "broker")]
+pub(crate) use mail::{Mail, Smtp};
 #[cfg(feature = "node")]
 pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up, WhyHere};
 #[cfg(feature = "relay")]
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 pub(crate) use service::{Role, Service, ServiceInstall};
-#[cfg(feature = "broker")]
 pub(crate) use sign_in::SingleSignOn;
 #[cfg(feature = "relay")]
 pub(crate) use turn::{Relay, RelayCommand, RelayServe};

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use warren_broker::{
-    AcmeConfig, DeviceLimit, OidcConfig, RelayRuntime, ServeConfig, SetLogFilter, TlsMode,
+    AcmeConfig, DeviceLimit, OidcConfig, RelayRuntime, ServeConfig, SetLogFilter, SmtpConfig,
+    TlsMode,
 };
 
-use crate::cli::{Serve, SingleSignOn, Tls};
+use crate::cli::{Serve, SingleSignOn, Smtp, Tls};
 use crate::folder;
 use crate::logging::SetFilter;
 use crate::output::Usage;
@@ -55,6 +56,33 @@ fn oidc(args: SingleSignOn) -> anyhow::Result<Option<OidcConfig>> {
     }))
 }
 
+/// All of it or nothing.
+fn smtp(args: Smtp) -> anyhow::Result<Option<SmtpConfig>> {
+    let password = secret(args.smtp_password, args.smtp_password_file.as_deref())?;
+    let usage = |what: &str| Usage(what.to_owned());
+    let Some(server) = args.smtp_server else {
+        if args.smtp_from.is_some() || args.smtp_user.is_some() || password.is_some() {
+            return Err(usage("give --smtp-server HOST, too").into());
+        }
+        return Ok(None);
+    };
+    let credentials = match (args.smtp_user, password) {
+        (Some(user), Some(password)) => Some((user, password)),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(usage("--smtp-user needs --smtp-password-file, too").into());
+        }
+        (None, Some(_)) => return Err(usage("a mail password needs --smtp-user, too").into()),
+    };
+    Ok(Some(SmtpConfig {
+        server,
+        security: args.smtp_tls.into(),
+        credentials,
+        from: args.smtp_from.ok_or_else(|| usage("--smtp-server needs --smtp-from, too"))?,
+        authority: args.smtp_ca,
+    }))
+}
+
 /// A secret, or the one that a file has.
 fn secret(given: Option<String>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
     let Some(path) = file else { return Ok(given) };
@@ -77,6 +105,7 @@ pub(crate) async fn serve(args: Box<Serve>, set_log_filter: SetFilter) -> anyhow
     config.set_log_filter = Some(SetLogFilter(set_log_filter));
     config.webhook_targets = args.allow_webhook;
     config.oidc = oidc(args.single_sign_on)?;
+    config.smtp = smtp(args.smtp)?;
     config.max_devices = DeviceLimit(args.max_devices);
     // Under a service manager the journal would keep the secret.
     config.first_link = std::io::stdout().is_terminal();

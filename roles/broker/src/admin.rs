@@ -41,8 +41,8 @@ pub use client::{Client, Error};
 pub use edges::Edge;
 pub use people_types::{
     ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, ExportQuery, FieldChange,
-    Invitation, InvitationCreated, Link, Membership, Named, NewInvitation, NewPasswordLink,
-    NewUser, User, UserChange, UserCreated,
+    Invitation, InvitationCreated, Link, MailTest, Membership, Named, NewInvitation,
+    NewPasswordLink, NewUser, User, UserChange, UserCreated,
 };
 pub use policy_types::{PolicyCheck, PolicySaved, PolicyText, Why, WhyDevice, WhyQuery, WhyRule};
 pub use reach::Reachability;

@@ -26,6 +26,7 @@ use crate::data_dir::DataDir;
 use crate::embedded::{RelayPlan, RelayRuntime, RunningRelay};
 use crate::first_start::FirstStart;
 use crate::join_requests::JoinRequests;
+use crate::mail::{self, Post, Postman};
 use crate::members;
 use crate::oidc::{self, Oidc};
 use crate::people::PeopleHandle;
@@ -66,6 +67,8 @@ pub(crate) struct Broker {
     pub(crate) webhooks: webhooks::Sender,
     /// Who vouches for people besides their passwords.
     pub(crate) oidc: Option<Arc<Oidc>>,
+    /// What takes mails, where any are sent.
+    pub(crate) mail: Option<Arc<Post>>,
 }
 
 impl Broker {
@@ -118,7 +121,8 @@ impl Broker {
     /// What is wrong, for the operator.
     fn problems(&self) -> Vec<String> {
         let oidc = self.oidc.as_ref().and_then(|oidc| oidc.problem());
-        self.problems.iter().cloned().chain(oidc).collect()
+        let mail = self.mail.as_ref().and_then(|post| post.problem());
+        self.problems.iter().cloned().chain(oidc).chain(mail).collect()
     }
 
     /// The pins of the own CA.
@@ -226,6 +230,7 @@ pub struct Running {
     tls: Tls,
     stun: Option<JoinSet<()>>,
     relay: Option<Embedded>,
+    postman: Option<Postman>,
     lost: mpsc::Receiver<Lease>,
     stop: watch::Sender<bool>,
 }
@@ -288,6 +293,8 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
     let admin = AdminServer::bind(&config.admin_socket())?;
     let identity = tls.identity(&url);
     let oidc = config.oidc.clone().map(|config| Oidc::new(config, &url)).transpose()?;
+    let mail = config.smtp.as_ref().map(|smtp| mail::open(smtp, &url)).transpose()?;
+    let (mail, postman) = mail.unzip();
     let broker = Arc::new(Broker {
         accounts: accounts.clone(),
         relays: relays.clone(),
@@ -304,6 +311,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         set_log_filter: config.set_log_filter.clone(),
         webhooks: webhooks::Sender::new(Targets(config.webhook_targets.clone()))?,
         oidc: oidc.map(Arc::new),
+        mail,
     });
     let first = FirstStart::prepare(&broker, config.first_link).await?;
     let connections = config.limits.connections.min(room);
@@ -334,6 +342,7 @@ pub async fn start(config: &ServeConfig) -> Result<Running> {
         tls,
         stun,
         relay,
+        postman,
         lost,
         stop: watch::Sender::new(false),
     })
@@ -401,6 +410,11 @@ impl Running {
             tokio::spawn(webhooks::keep_sending(self.broker.clone(), self.stop.subscribe()));
         let provider =
             tokio::spawn(oidc::keep_ready(self.broker.oidc.clone(), self.stop.subscribe()));
+        let mailing = tokio::spawn(mail::keep_sending(
+            self.postman.take(),
+            self.broker.clone(),
+            self.stop.subscribe(),
+        ));
         let asking =
             tokio::spawn(probe::keep_asking(self.broker.relays.clone(), self.stop.subscribe()));
         let failed = self.relay.as_ref().map(|relay| relay.running.failed());
@@ -430,6 +444,7 @@ impl Running {
         let _ = pruning.await;
         let _ = webhooks.await;
         let _ = provider.await;
+        let _ = mailing.await;
         if let Some(telling) = telling {
             let _ = telling.await;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::embedded::RelayRuntime;
+use crate::mail::SmtpConfig;
 use crate::oidc::OidcConfig;
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
@@ -69,6 +70,8 @@ pub struct ServeConfig {
     pub webhook_targets: Vec<IpNet>,
     /// Who vouches for people besides their passwords. `None`: nobody.
     pub oidc: Option<OidcConfig>,
+    /// How mail is sent. `None`: none is.
+    pub smtp: Option<SmtpConfig>,
     /// What relays for accounts that have named no relay of their own. `None`: nothing.
     pub relay: Option<Arc<dyn RelayRuntime>>,
     /// Changes what is logged, as the admin socket asks. `None`: it can't be changed.
@@ -95,6 +98,7 @@ impl ServeConfig {
             max_devices: DeviceLimit::DEFAULT,
             webhook_targets: Vec::new(),
             oidc: None,
+            smtp: None,
             relay: None,
             set_log_filter: None,
             limits: Limits::default(),
@@ -166,6 +170,9 @@ impl ServeConfig {
         }
         if let Some(oidc) = &self.oidc {
             oidc.check()?;
+        }
+        if let Some(smtp) = &self.smtp {
+            smtp.check()?;
         }
         if let Some(suffix) = &self.dns_suffix {
             let label = |label: &str| label.parse::<warren_proto::DeviceName>().is_ok();

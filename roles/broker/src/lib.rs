@@ -17,6 +17,7 @@ mod first_start;
 #[cfg(test)]
 mod fixture;
 mod join_requests;
+mod mail;
 mod members;
 mod oidc;
 mod outbox;
@@ -43,6 +44,7 @@ pub use config::{
 };
 pub use embedded::{RelayConnection, RelayPlan, RelayRuntime, RunningRelay, Starting};
 pub use first_start::FirstStart;
+pub use mail::{MailSecurity, SmtpConfig};
 pub use oidc::OidcConfig;
 
 pub use warren_coord::DeviceLimit;

@@ -6,8 +6,6 @@
 //! Everything else is a decision of [`People`] by [`PeopleHandle::durable`], or a look by
 //! [`PeopleHandle::read`]. Who may decide what is the caller's to ask: [`Grant`].
 
-#![allow(dead_code, reason = "the portal's pages, written beside it, call what nobody calls yet")]
-
 mod grant;
 mod hasher;
 mod sign_in;
@@ -127,7 +125,7 @@ impl PeopleHandle {
                     // The receiver has room or is told already.
                     let _ = self.lost.try_send(Lease::People);
                 }
-                return Err(Failure::unavailable(&error.into()));
+                return Err(Failure::unchanged(&error.into()));
             }
         }
         let is_about_members = prepared.changes.iter().any(is_about_members);

@@ -11,7 +11,10 @@ mod answer;
 mod browser;
 mod device;
 mod devices;
+mod edge;
+mod edges;
 mod events;
+mod forgotten;
 mod frame;
 mod join;
 mod join_request;
@@ -29,6 +32,7 @@ mod sign_in;
 mod single_sign_on;
 mod tenant;
 mod tokens;
+mod user;
 mod users;
 mod viewer;
 mod webhooks;
@@ -125,6 +129,7 @@ fn strangers() -> Router<Arc<Portal>> {
         .route("/invitation/new", post(links::accept_as_new))
         .route("/password", get(links::password).post(links::password_with))
         .route("/password/new", post(links::set_password))
+        .route("/password/forgot", get(forgotten::show).post(forgotten::ask))
 }
 
 /// About oneself.
@@ -139,6 +144,12 @@ fn persons() -> Router<Arc<Portal>> {
         .route("/operator/accounts/{account}", get(tenant::show).post(tenant::limit))
         .route("/operator/accounts/{account}/suspend", post(tenant::suspend))
         .route("/operator/accounts/{account}/resume", post(tenant::resume))
+        .route("/operator/accounts/{account}/delete", post(tenant::delete))
+        .route("/operator/users/{user}", get(user::show))
+        .route("/operator/users/{user}/operator", post(user::appoint))
+        .route("/operator/users/{user}/suspend", post(user::suspend))
+        .route("/operator/users/{user}/password", post(user::password_link))
+        .route("/operator/users/{user}/delete", post(user::delete))
         .route("/profile/name", post(profile::rename))
         .route("/profile/password", post(profile::change_password))
         .route("/profile/totp", get(profile::begin_totp).post(profile::confirm_totp))
@@ -155,6 +166,7 @@ fn accounts() -> Router<Arc<Portal>> {
     let device = "/a/{account}/devices/{device}";
     let user = "/a/{account}/users/{user}";
     let webhook = "/a/{account}/webhooks/{webhook}";
+    let opened = "/a/{account}/edges/{device}/{kind}";
     Router::new()
         .route("/a/{account}", get(account_home))
         .route("/a/{account}/events", get(events::stream))
@@ -174,6 +186,12 @@ fn accounts() -> Router<Arc<Portal>> {
         .route("/a/{account}/join", get(join::show).post(join::create))
         .route("/a/{account}/join/{key}/remove", post(join::remove))
         .route("/a/{account}/map", get(map::show))
+        .route("/a/{account}/edges", get(edges::show))
+        .route("/a/{account}/edges/{device}", get(edge::show))
+        .route(opened, post(edge::add))
+        .route(&format!("{opened}/{{item}}"), post(edge::change))
+        .route(&format!("{opened}/{{item}}/switch"), post(edge::switch))
+        .route(&format!("{opened}/{{item}}/remove"), post(edge::remove))
         .route("/a/{account}/relays", get(relays::show).post(relays::create))
         .route("/a/{account}/relays/{relay}/remove", post(relays::remove))
         .route("/a/{account}/access", get(access::show).post(access::change))

@@ -272,7 +272,7 @@ impl Relays {
             this.store
                 .remove_operator_relay(id, entry.as_slice())
                 .await
-                .map_err(|error| Failure::unavailable(&error.into()))?;
+                .map_err(|error| Failure::unchanged(&error.into()))?;
             {
                 let mut state = this.lock();
                 state.pool.remove(id);
@@ -304,7 +304,7 @@ impl Relays {
         self.store
             .put_operator_relay(&record, entry.as_slice())
             .await
-            .map_err(|error| Failure::unavailable(&error.into()))?;
+            .map_err(|error| Failure::unchanged(&error.into()))?;
         self.lock().pool.put(record);
         self.publish();
         Ok(())

@@ -52,7 +52,7 @@ async fn an_operator_makes_changes_suspends_and_removes_users() {
     admin.remove_user("bob@example.org").await.unwrap();
     assert_eq!(admin.users().await.unwrap().len(), 1);
 
-    let new = NewInvitation { role: Role::Member, email: None, expires_in: None };
+    let new = NewInvitation { role: Role::Member, email: None, expires_in: None, mail: false };
     let invitation = admin.invite("home", &new).await.unwrap();
     assert!(invitation.link.starts_with(&format!("{}/invitation#", broker.url)));
     let endless = NewInvitation { expires_in: Some(u64::MAX), ..new };

@@ -32,6 +32,7 @@ export default async ({ browser, args, picture }) => {
 
   await ada.goto(`${args.url}/profile/totp`);
   const secret = await ada.locator(".copy code").innerText();
+  await ada.getByLabel("Your password").fill(PASSWORD);
   await ada.getByRole("textbox", { name: "Code" }).fill(totp(secret, Date.now()));
   await ada.getByRole("button", { name: "Turn on" }).click();
   await ada.getByRole("heading", { name: "Your recovery codes" }).waitFor();

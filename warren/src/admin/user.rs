@@ -25,11 +25,11 @@ pub(crate) async fn run(client: &Client, command: Users, json: bool) -> anyhow::
             })
             .await
         }
-        Users::Invite { account, email, role, expires } => {
+        Users::Invite { account, email, role, expires, mail } => {
             invite(
                 client,
                 &account.account,
-                NewInvitation { role, email, expires_in: seconds(expires) },
+                NewInvitation { role, email, expires_in: seconds(expires), mail },
                 json,
             )
             .await
@@ -80,6 +80,11 @@ async fn invite(
 ) -> anyhow::Result<()> {
     super::show(client.invite(account, &new), json, |created| {
         say!("Good for one {}, by {}:\n\n  {}", new.role, created.expires, created.link);
+        match (new.mail, created.mailed) {
+            (true, true) => say!("\nA mail with it is on its way."),
+            (true, false) => say!("\nIt is not mailed, as too many mails wait: hand it over."),
+            (false, _) => {}
+        }
     })
     .await
 }

@@ -94,6 +94,8 @@ pub(crate) struct Serve {
     pub(crate) acme_email: Option<String>,
     #[command(flatten)]
     pub(crate) single_sign_on: super::SingleSignOn,
+    #[command(flatten)]
+    pub(crate) smtp: super::Smtp,
 }
 
 #[derive(Debug, Args)]
@@ -143,6 +145,9 @@ pub(crate) enum AdminCommand {
     /// Edges: devices that open the LAN they stand in
     #[command(subcommand)]
     Edges(Edges),
+    /// Mail: whether it works
+    #[command(subcommand)]
+    Mail(super::Mail),
     /// Relays: what carries traffic where no direct path exists
     #[command(subcommand)]
     Relays(Relays),

@@ -55,6 +55,9 @@ pub(crate) enum Users {
         /// How long it is good, 90d at most
         #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse_expiry)]
         expires: Expiry,
+        /// Have the broker mail the link to that address
+        #[arg(long, requires = "email")]
+        mail: bool,
     },
     /// Make a user a member, admin or owner of an account, or take him out of it
     SetRole {

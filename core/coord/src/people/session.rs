@@ -64,10 +64,17 @@ impl People {
     /// Who is signed in with this secret; notes that the session was used. Nobody, when it has
     /// ended or its user is suspended.
     pub fn session(&mut self, secret: &str, now: UnixTime) -> Option<SignedIn<'_>> {
-        let id = *self.index.session_by_hash.get(&SecretHash::of(secret))?;
-        let session = self.sessions.get(&id).filter(|session| self.is_alive(session, now))?;
-        let user = self.users.get(&session.user).filter(|user| !user.suspended)?;
+        let id = self.idle_session(secret, now)?.session.id;
         self.sessions_used.insert(id, now);
+        self.idle_session(secret, now)
+    }
+
+    /// The same, where nobody has done anything: an open page that looks for news keeps no session
+    /// alive.
+    pub fn idle_session(&self, secret: &str, now: UnixTime) -> Option<SignedIn<'_>> {
+        let id = self.index.session_by_hash.get(&SecretHash::of(secret))?;
+        let session = self.sessions.get(id).filter(|session| self.is_alive(session, now))?;
+        let user = self.users.get(&session.user).filter(|user| !user.suspended)?;
         Some(SignedIn { session, user })
     }
 
@@ -123,6 +130,7 @@ impl People {
         record.password = Some(password);
         let mut changes = vec![PeopleChange::User(record)];
         changes.extend(self.end_of_sessions(user, keep));
+        changes.extend(self.links_of(user).map(|link| PeopleChange::LinkRemoved(link.hash)));
         Ok(Prepared { changes, reply: () })
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use warren_proto::UserId;
 
 use super::index::{FIRST_ACCOUNT, LAST_ACCOUNT};
-use super::{Email, Identity, LinkPurpose, PasswordHash, People, PeopleChange, UserRecord};
+use super::{Email, Identity, PasswordHash, People, PeopleChange, UserRecord};
 use crate::account::short;
 use crate::{Ctx, Prepared, Refused};
 
@@ -98,7 +98,8 @@ impl People {
     }
 
     /// Changes a user, all of it or nothing. One who is suspended is signed out everywhere, and his
-    /// API tokens and links are gone; one who is an operator no more loses his tokens as one.
+    /// API tokens and links are gone; so are the links of one whose address changes; one who is an
+    /// operator no more loses his tokens as one.
     ///
     /// # Errors
     /// [`Refused::NotFound`], [`Refused::EmailTaken`] or [`Refused::LastOperator`].
@@ -130,6 +131,10 @@ impl People {
                 let role = self.role(user, account);
                 changes.extend(self.end_of_invitations(user, Some(account), role));
             }
+        }
+        if new.email != old.email && !new.suspended {
+            // What was mailed lies in a mailbox that may be somebody else's by now.
+            changes.extend(self.links_of(user).map(|link| PeopleChange::LinkRemoved(link.hash)));
         }
         if new != *old {
             changes.push(PeopleChange::User(new));
@@ -203,10 +208,7 @@ impl People {
     fn end_of_access(&self, user: UserId) -> Vec<PeopleChange> {
         let sessions = self.sessions_of(user).map(|it| PeopleChange::SessionRemoved(it.id));
         let tokens = self.tokens.values().filter(|token| token.creator == Some(user));
-        let links = self.links.values().filter(|link| match link.purpose {
-            LinkPurpose::Password { user: owner, .. } => owner == user,
-            LinkPurpose::SetUp => false,
-        });
+        let links = self.links_of(user);
         sessions
             .chain(tokens.map(|token| PeopleChange::TokenRemoved(token.id)))
             .chain(links.map(|link| PeopleChange::LinkRemoved(link.hash)))

@@ -552,6 +552,109 @@ fn a_password_link_works_once_and_may_take_the_second_factor_away() {
 }
 
 #[test]
+fn an_open_page_keeps_no_session_alive() {
+    let mut village = Village::new();
+    village.user("bob@example.org", false);
+    let session = village.sign_in("bob@example.org").unwrap();
+    let is_seen =
+        |village: &Village| village.people.idle_session(&session.secret, village.time()).is_some();
+    for _ in 0..3 {
+        village.wait(SESSION_IDLE / 4);
+        assert!(is_seen(&village));
+    }
+    village.wait(SESSION_IDLE / 4 + 1);
+    assert!(!is_seen(&village) && !village.is_signed_in(&session));
+}
+
+#[test]
+fn an_invitation_goes_with_the_right_of_who_made_it() {
+    let less: [(&str, fn(&mut Village, UserId)); 4] = [
+        ("leaves", |village, bob| village.set_role(bob, HOME, None).unwrap()),
+        ("is a member", |village, bob| village.set_role(bob, HOME, Some(Role::Member)).unwrap()),
+        ("is suspended", |village, bob| {
+            village.edit(bob, UserEdit { suspended: Some(true), ..UserEdit::default() }).unwrap();
+        }),
+        ("is removed", |village, bob| {
+            let prepared = village.people.prepare_remove_user(bob).unwrap();
+            village.commit(prepared);
+        }),
+    ];
+    for (what, becomes_less) in less {
+        let mut village = Village::new();
+        let ann = village.user("ann@example.org", false);
+        let bob = village.user("bob@example.org", false);
+        village.set_role(ann, HOME, Some(Role::Owner)).unwrap();
+        village.set_role(bob, HOME, Some(Role::Owner)).unwrap();
+        let invite = |village: &mut Village, role, by| {
+            let email = Some(mail("carol@example.org"));
+            let new = NewInvitation { account: HOME, role, email, expires_in: None };
+            let ctx = village.ctx();
+            let prepared = village.people.prepare_invitation(&Asker::User(by), new, &ctx).unwrap();
+            village.commit(prepared).secret
+        };
+        let member = invite(&mut village, Role::Member, bob);
+        let owner = invite(&mut village, Role::Owner, bob);
+        let others = invite(&mut village, Role::Owner, ann);
+        let is_open = |village: &Village, secret: &str| {
+            village.people.invitation(secret, village.time()).is_some()
+        };
+        village.set_role(bob, HOME, Some(Role::Admin)).unwrap();
+        assert!(!is_open(&village, &owner), "an admin makes no owners");
+        assert!(is_open(&village, &member), "but members");
+        becomes_less(&mut village, bob);
+        assert!(!is_open(&village, &member), "{what}");
+        assert!(is_open(&village, &others), "another's stays");
+    }
+}
+
+#[test]
+fn a_mailed_link_leaves_the_operators_good_and_ends_with_any_other() {
+    let mut village = Village::new();
+    let bob = village.user("bob@example.org", false);
+    let email = |text: &str| text.parse::<Email>().unwrap();
+    let ctx = village.ctx();
+    let prepared = village.people.prepare_password_link(bob, true, &ctx).unwrap();
+    let operators = village.commit(prepared).secret;
+    let mut mailed = Vec::new();
+    for _ in 0..4 {
+        let ctx = village.ctx();
+        let prepared =
+            village.people.prepare_mailed_password_link(&email("bob@example.org"), &ctx).unwrap();
+        mailed.push(village.commit(prepared).secret);
+    }
+    let ctx = village.ctx();
+    let ask = |village: &Village, of: &str| {
+        village.people.prepare_mailed_password_link(&email(of), &ctx).unwrap_err()
+    };
+    assert_eq!(ask(&village, "bob@example.org"), Refused::RateLimited);
+    assert_eq!(ask(&village, "eve@example.org"), Refused::NotFound("user"));
+    let now = village.time();
+    assert!(village.people.link(&operators, now).is_some());
+    let keeps = LinkPurpose::Password { user: bob, second_factor: false };
+    assert!(mailed.iter().all(|secret| village.people.link(secret, now) == Some(keeps)));
+
+    let hash = PasswordHash("$argon2id$new".to_owned());
+    let prepared = village.people.prepare_password_by_link(&mailed[1], hash, &ctx).unwrap();
+    village.commit(prepared);
+    let all = mailed.iter().chain([&operators]);
+    assert!(all.clone().all(|secret| village.people.link(secret, now).is_none()));
+
+    let ctx = village.ctx();
+    let bobs = email("bob@example.org");
+    let prepared = village.people.prepare_mailed_password_link(&bobs, &ctx).unwrap();
+    let secret = village.commit(prepared).secret;
+    village.wait(60 * 60);
+    assert!(village.people.link(&secret, village.time()).is_none(), "an hour");
+
+    let ctx = village.ctx();
+    let prepared = village.people.prepare_mailed_password_link(&bobs, &ctx).unwrap();
+    let secret = village.commit(prepared).secret;
+    let moved = Some(email("robert@example.org"));
+    village.edit(bob, UserEdit { email: moved, ..UserEdit::default() }).unwrap();
+    assert!(village.people.link(&secret, village.time()).is_none(), "another's mailbox");
+}
+
+#[test]
 fn a_token_is_worth_what_its_creator_may_and_its_scopes_say() {
     let mut village = Village::new();
     let bob = village.user("bob@example.org", false);

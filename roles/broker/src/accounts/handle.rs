@@ -208,7 +208,7 @@ impl AccountHandle {
                     // The receiver has room or is told already.
                     let _ = self.lost.try_send(Lease::Account(self.id));
                 }
-                return Err(Failure::unavailable(&error.into()));
+                return Err(Failure::unchanged(&error.into()));
             }
             self.directory
                 .write()

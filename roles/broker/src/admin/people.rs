@@ -14,13 +14,14 @@ use super::guard::{Asker, Granted, require};
 use super::operation::Operation;
 use super::paged::{PageQuery, Query};
 use super::people_types::{
-    Invitation, InvitationCreated, Link, Membership, NewInvitation, NewPasswordLink, NewUser, User,
-    UserChange, UserCreated,
+    Invitation, InvitationCreated, Link, MailTest, Membership, NewInvitation, NewPasswordLink,
+    NewUser, User, UserChange, UserCreated,
 };
 use super::routes::Content;
 use crate::accounts::{AccountHandle, fresh_ctx};
 use crate::api::problem::{ApiResult, Failure};
 use crate::broker::Broker;
+use crate::mail::Invite;
 use crate::people::Grant;
 
 type Shared = State<Arc<Broker>>;
@@ -59,6 +60,15 @@ fn user_operations() -> Vec<Operation> {
         .needs(Right::ManageOperators)
         .takes::<NewPasswordLink>()
         .creates::<Link>(),
+        Operation::post(
+            "/mail/test",
+            "testMail",
+            "Sends a mail, to see whether it works",
+            test_mail,
+        )
+        .needs(Right::ManageBroker)
+        .takes::<MailTest>()
+        .gives::<MailTest>(),
     ]
 }
 
@@ -199,6 +209,17 @@ async fn password_link(
     Ok((StatusCode::CREATED, Json(Link { link, expires: Time(created.expires.0) })))
 }
 
+async fn test_mail(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Content(MailTest { to }): Content<MailTest>,
+) -> ApiResult<Json<MailTest>> {
+    let post = broker.post()?;
+    broker.note("broker.mail-tested", &by).await?;
+    post.test(&to).await?;
+    Ok(Json(MailTest { to }))
+}
+
 async fn members(
     State(broker): Shared,
     Path(account): Path<String>,
@@ -265,12 +286,14 @@ async fn invitations(
     Query(page): Query<PageQuery>,
 ) -> ApiResult<Response> {
     let account = broker.accounts.find(&account)?.id();
+    let fates = broker.mail.as_ref().map(|post| post.fates()).unwrap_or_default();
     let view = |it: &warren_coord::InvitationRecord| Invitation {
         id: it.id,
         role: it.role,
         email: it.email.clone(),
         created: Time(it.created.0),
         expires: Time(it.expires.0),
+        mail: fates.get(&it.id).map(ToString::to_string),
     };
     let open: Vec<Invitation> =
         broker.people.read(|people| people.invitations(account, now()).map(view).collect());
@@ -283,17 +306,29 @@ async fn invite(
     Path(account): Path<String>,
     Content(new): Content<NewInvitation>,
 ) -> ApiResult<(StatusCode, Json<InvitationCreated>)> {
-    let account = broker.accounts.find(&account)?.id();
-    let NewInvitation { role, email, expires_in } = new;
+    let handle = broker.accounts.find(&account)?;
+    let account = handle.id();
+    let NewInvitation { role, email, expires_in, mail } = new;
+    let to = match (mail, &email) {
+        (false, _) => None,
+        (true, Some(email)) => broker.post().map(|_| Some(email.clone()))?,
+        (true, None) => return Err(Failure::invalid("a mail needs an e-mail address to go to")),
+    };
     let new = warren_coord::NewInvitation { account, role, email, expires_in };
     let by = grant.asker();
     let invite = move |people: &People, ctx: &_| people.prepare_invitation(&by, new, ctx);
     let created = broker.people.durable(grant.by(), invite).await?;
-    let created = InvitationCreated {
-        id: created.id,
-        link: broker.link("invitation", &created.secret),
-        expires: Time(created.expires.0),
-    };
+    let link = broker.link("invitation", &created.secret);
+    let mailed = to.as_ref().is_some_and(|to| {
+        let name = handle.record().name.to_string();
+        let by = grant.user().and_then(|by| broker.people.read(|it| it.user(by).cloned()));
+        let by = by.as_ref().map(|by| &by.email);
+        let invite = Invite { id: created.id, to, account, name: &name, by, link: &link };
+        // The invitation is there all the same, and the answer has its link.
+        broker.mail_invitation(&invite).is_ok()
+    });
+    let expires = Time(created.expires.0);
+    let created = InvitationCreated { id: created.id, link, expires, mailed };
     Ok((StatusCode::CREATED, Json(created)))
 }
 

@@ -118,6 +118,17 @@ pub struct NewInvitation {
     /// How long it is good, in seconds; a week unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,
+    /// Whether the broker mails the link to that address.
+    #[serde(default)]
+    pub mail: bool,
+}
+
+/// Asks for a mail that shows whether mail works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MailTest {
+    /// To whom.
+    pub to: Email,
 }
 
 /// An invitation, without the secret.
@@ -133,6 +144,8 @@ pub struct Invitation {
     pub created: Time,
     /// From when on it isn't accepted.
     pub expires: Time,
+    /// What became of its mail, in words, if it was mailed since the broker's start.
+    pub mail: Option<String>,
 }
 
 /// A new invitation.
@@ -144,6 +157,8 @@ pub struct InvitationCreated {
     pub link: String,
     /// From when on it isn't accepted.
     pub expires: Time,
+    /// Whether a mail with the link is on its way.
+    pub mailed: bool,
 }
 
 /// Which entries of Activity are wanted: those that fit all that is given.

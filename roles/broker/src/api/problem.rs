@@ -65,6 +65,17 @@ impl Failure {
         error!(cause, "a request could not be served");
         let failure = Self::new(
             ErrorCode::Unavailable,
+            "the broker can't do this at the moment: try again later (its log says why)",
+        );
+        Self { cause: Some(format!("the broker can't do this: {cause}")), ..failure }
+    }
+
+    /// The same, where it is known that nothing was changed.
+    pub(crate) fn unchanged(cause: &anyhow::Error) -> Self {
+        let cause = explain(cause);
+        error!(cause, "a change could not be kept");
+        let failure = Self::new(
+            ErrorCode::Unavailable,
             "the broker can't do this at the moment; nothing was changed, try again later \
              (its log says why)",
         );

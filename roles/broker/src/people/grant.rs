@@ -29,6 +29,7 @@ pub(crate) enum Holder {
         uid: u32,
     },
     /// He is signed in.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the portal's pages ask by their own viewer"))]
     User {
         /// Who.
         id: UserId,

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tracing::info;
 use warren_coord::{
-    Actor, By, ClientInfo, Email, PasswordHash, Proof, Refused, SignInStep, TokenGrant, UnixTime,
-    UserRecord, WebSessionCreated, WebSessionRecord,
+    Actor, By, ClientInfo, Email, PasswordHash, Proof, Refused, SignInStep, UnixTime, UserRecord,
+    WebSessionCreated, WebSessionRecord,
 };
 use warren_proto::{UserId, WebSessionId};
 
@@ -25,9 +25,12 @@ impl PeopleHandle {
         })
     }
 
-    /// What the holder of this API token may.
-    pub(crate) fn token(&self, secret: &str) -> Option<TokenGrant> {
-        self.soft(|people| people.token(secret, now()))
+    /// The same for a page that looks for news by itself, which is no use of the session.
+    pub(crate) fn idle_session(&self, secret: &str) -> Option<(WebSessionRecord, UserRecord)> {
+        self.read(|people| {
+            let found = people.idle_session(secret, now())?;
+            Some((found.session.clone(), found.user.clone()))
+        })
     }
 
     /// Hashes a password that is to be set. Ask [`warren_coord::check_password`] first.
@@ -76,6 +79,17 @@ impl PeopleHandle {
     /// [`Refused::RateLimited`] for too many from where it comes, or with this one.
     pub(crate) fn try_link(&self, secret: &str, client: &ClientInfo) -> ApiResult<()> {
         Ok(self.throttle().attempt(source_of(client.address), secret, Instant::now())?)
+    }
+
+    /// Counts that somebody says that he has forgotten a user's password, whether there is such a user
+    /// or not.
+    ///
+    /// # Errors
+    /// [`Refused::RateLimited`] for too many from where it comes, or about this user from there.
+    pub(crate) fn try_forgotten(&self, email: &Email, client: &ClientInfo) -> ApiResult<()> {
+        // No address that is tried at sign-in has a space.
+        let what = format!("forgotten {email}");
+        Ok(self.throttle().attempt(source_of(client.address), &what, Instant::now())?)
     }
 
     /// Notes that the link was good: the attempt costs nothing.

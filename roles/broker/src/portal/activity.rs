@@ -40,6 +40,9 @@ const KINDS: &[(&str, &str)] = &[
 pub(super) struct ListQuery {
     who: String,
     action: String,
+    /// The first and the last day, as `2026-11-29`, in UTC.
+    since: String,
+    until: String,
     after: String,
 }
 
@@ -50,9 +53,20 @@ impl ListQuery {
             account: Some(member.account.id()),
             about: given(&self.who),
             action: given(&self.action),
+            since: day(&self.since),
+            until: day(&self.until).map(|begin| begin.saturating_add(DAY)),
             ..ActivityFilter::default()
         }
     }
+}
+
+const DAY: u64 = 24 * 3600 * 1000;
+
+/// When a day begins, in milliseconds since the Unix epoch; nothing where none is named.
+fn day(text: &str) -> Option<u64> {
+    let format = time::macros::format_description!("[year]-[month]-[day]");
+    let begin = time::Date::parse(text.trim(), format).ok()?.midnight().assume_utc();
+    u64::try_from(begin.unix_timestamp()).ok()?.checked_mul(1_000)
 }
 
 struct Row {
@@ -111,21 +125,26 @@ pub(super) async fn show(
     let found = portal.broker.store.activity(&filter, cursor.as_ref(), PER_PAGE).await;
     let found = found.map_err(|error| Failure::unavailable(&error.into()))?;
     let now = fresh_ctx().unix.as_secs();
-    let link = |cursor: &ActivityCursor| {
-        let (who, action) = (encode(&query.who), encode(&query.action));
-        format!("?who={who}&action={action}&after={}", write_cursor(cursor))
-    };
+    let asked = format!(
+        "?who={}&action={}&since={}&until={}",
+        encode(&query.who),
+        encode(&query.action),
+        encode(&query.since),
+        encode(&query.until)
+    );
+    let link = |cursor: &ActivityCursor| format!("{asked}&after={}", write_cursor(cursor));
+    let next = found.next.as_ref().map(link);
     let kept = member.account.record().settings.activity_days;
     page(&Page {
         layout: member.layout(&portal, "Activity", Section::Activity),
         path: member.path("activity"),
         kinds: KINDS,
         entries: found.entries.iter().map(|entry| row(&member, entry, now)).collect(),
-        asked: format!("?who={}&action={}", encode(&query.who), encode(&query.action)),
+        asked,
         may_change: member.may(Right::ManageRetention),
         days: kept.map(|days| days.to_string()).unwrap_or_default(),
         is_first: query.after.is_empty(),
-        next: found.next.as_ref().map(link),
+        next,
         query,
     })
 }

@@ -44,8 +44,10 @@ pub(super) struct Browser {
     pub(super) path: String,
     /// A visit's secret that it is to keep.
     fresh_visit: Option<String>,
-    /// The script asks for what has changed; nobody reads toasts.
-    is_live: bool,
+    /// The script asks for what has changed, of its own accord.
+    pub(super) is_live: bool,
+    /// A script asks; nobody reads toasts.
+    is_scripted: bool,
 }
 
 impl Browser {
@@ -66,7 +68,8 @@ impl Browser {
             toast: jar.read(headers, TOAST).and_then(read_toast),
             path,
             fresh_visit,
-            is_live: headers.contains_key("warren-live") || headers.contains_key("hx-request"),
+            is_live: headers.contains_key("warren-live"),
+            is_scripted: headers.contains_key("warren-live") || headers.contains_key("hx-request"),
         }
     }
 
@@ -87,7 +90,7 @@ impl Browser {
 
     /// Has the browser keep what the answer says, and forget what it has been told.
     pub(super) fn remember(&self, jar: &Jar, mut response: Response) -> Response {
-        let is_page = response.headers().contains_key(CONTENT_TYPE) && !self.is_live;
+        let is_page = response.headers().contains_key(CONTENT_TYPE) && !self.is_scripted;
         let toast = response.extensions_mut().remove::<Toast>();
         let theme = response.extensions_mut().remove::<Theme>();
         let session = response.extensions_mut().remove::<SessionCookie>();

@@ -332,7 +332,7 @@ pub(super) fn find_own(member: &Member, text: &str) -> Result<DeviceId, Oops> {
     Err(Oops::forbidden())
 }
 
-fn is_own(member: &Member, owner: Option<UserId>) -> bool {
+pub(super) fn is_own(member: &Member, owner: Option<UserId>) -> bool {
     owner == Some(member.viewer.user) && member.may(Right::ManageOwnDevices)
 }
 

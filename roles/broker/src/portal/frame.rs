@@ -14,6 +14,7 @@ use super::viewer::{Member, Viewer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Section {
     Devices,
+    Edges,
     Map,
     Access,
     Relays,
@@ -24,7 +25,7 @@ pub(super) enum Section {
 
 impl Section {
     const GROUPS: &[&[Self]] = &[
-        &[Self::Devices, Self::Map],
+        &[Self::Devices, Self::Edges, Self::Map],
         &[Self::Access, Self::Relays, Self::Activity],
         &[Self::Users, Self::Settings],
     ];
@@ -32,7 +33,9 @@ impl Section {
     /// What one needs to see it.
     fn right(self) -> Right {
         match self {
-            Self::Devices | Self::Map | Self::Relays | Self::Settings => Right::ReadAccount,
+            Self::Devices | Self::Edges | Self::Map | Self::Relays | Self::Settings => {
+                Right::ReadAccount
+            }
             Self::Access => Right::ReadPolicy,
             Self::Activity => Right::ReadActivity,
             Self::Users => Right::ReadPeople,
@@ -42,6 +45,7 @@ impl Section {
     fn path(self) -> &'static str {
         match self {
             Self::Devices => "devices",
+            Self::Edges => "edges",
             Self::Map => "map",
             Self::Access => "access",
             Self::Relays => "relays",
@@ -54,6 +58,7 @@ impl Section {
     fn label(self) -> &'static str {
         match self {
             Self::Devices => "Devices",
+            Self::Edges => "Edge devices",
             Self::Map => "Network map",
             Self::Access => "Access",
             Self::Relays => "Relays",
@@ -66,6 +71,7 @@ impl Section {
     fn icon(self) -> &'static str {
         match self {
             Self::Devices => "devices",
+            Self::Edges => "edge",
             Self::Map => "map",
             Self::Access => "access",
             Self::Relays => "relay",

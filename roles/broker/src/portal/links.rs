@@ -136,7 +136,7 @@ fn ask(browser: &Browser, kind: Kind, error: &str) -> LinkPage {
         ),
         Kind::Password => (
             "New password",
-            "Open the link that the operator gave you, or paste the end of it.",
+            "Open the link that you were sent, or paste the end of it.",
             "",
             "/password",
         ),

@@ -1,6 +1,6 @@
 //! The network map: devices in a ring, the paths between them as they are used at this moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::PI;
 use std::time::{Duration, Instant};
 
@@ -165,7 +165,8 @@ impl Scene {
             }
         }
         let (total, online) = (devices.len(), devices.iter().filter(|it| it.online).count());
-        let talks = |id: DeviceId| paths.keys().any(|(a, b)| *a == id || *b == id);
+        let talking: BTreeSet<DeviceId> = paths.keys().flat_map(|(a, b)| [*a, *b]).collect();
+        let talks = |id: DeviceId| talking.contains(&id);
         if total > DRAWN {
             devices.sort_by_key(|device| (!talks(device.id), !device.online));
             devices.truncate(DRAWN);

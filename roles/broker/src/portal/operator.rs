@@ -30,6 +30,7 @@ struct Account {
 }
 
 struct User {
+    href: String,
     name: String,
     email: String,
     is_operator: bool,
@@ -115,6 +116,7 @@ fn account_row(account: &crate::accounts::AccountHandle, members: usize) -> Acco
 
 fn user_row(people: &People, user: &UserRecord, now: u64) -> User {
     User {
+        href: format!("/operator/users/{}", user.id),
         name: user.name.clone(),
         email: user.email.to_string(),
         is_operator: user.operator,

@@ -15,6 +15,10 @@ use super::browser::{Form, Nothing};
 use super::viewer::Viewer;
 use super::{Portal, Shared};
 use crate::accounts::fresh_ctx;
+use crate::api::problem::Failure;
+
+/// A sign-in counts as lately for so many seconds.
+const RECENT: u64 = 5 * 60;
 
 struct Session {
     browser: String,
@@ -61,7 +65,9 @@ struct TotpPage {
     layout: Layout,
     qr: String,
     secret: String,
+    has_password: bool,
     error: String,
+    confirm_error: String,
 }
 
 #[derive(Template)]
@@ -214,8 +220,7 @@ pub(super) async fn change_password(
         let password = sentence(&refused.to_string());
         return render(&portal, &viewer, wrong, Wrong { password, ..Wrong::default() });
     }
-    let has_password = record(&portal, &viewer)?.password.is_some();
-    if has_password && let Err(current) = confirm(&portal, &viewer, form.current).await {
+    if let Err(current) = confirm(&portal, &viewer, form.current).await {
         return render(&portal, &viewer, wrong, Wrong { current, ..Wrong::default() });
     }
     let hash = portal.broker.people.hash(form.password).await?;
@@ -231,23 +236,47 @@ pub(super) async fn change_password(
     }
 }
 
-/// Whether a person knows his password; guessing is as slow as at sign-in.
+/// Whether a person knows his password; guessing is as slow as at sign-in. Who has none has signed in
+/// lately.
 pub(super) async fn confirm(
     portal: &Portal,
     viewer: &Viewer,
     password: String,
 ) -> Result<(), String> {
     let people = &portal.broker.people;
+    let now = fresh_ctx().unix.as_secs();
+    let is_lately = people.read(|people| {
+        let has_password = people.user(viewer.user).is_some_and(|user| user.password.is_some());
+        let mut sessions = people.live_sessions(viewer.user, UnixTime(now));
+        has_password || sessions.any(|it| it.id == viewer.session && is_recent(it.created.0, now))
+    });
+    if !is_lately {
+        return Err(
+            "You signed in more than 5 minutes ago: sign out, sign in again, and come back \
+                    here."
+                .to_owned(),
+        );
+    }
     let confirmed = people.confirm_password(viewer.user, password, viewer.source).await;
     confirmed.map_err(|failure| sentence(failure.text()))
 }
 
-/// `GET /profile/totp`
-pub(super) async fn begin_totp(State(portal): Shared, viewer: Viewer) -> Answer {
-    totp_page(&portal, &viewer, StatusCode::OK, String::new())
+fn is_recent(created: u64, now: u64) -> bool {
+    now.saturating_sub(created) <= RECENT
 }
 
-fn totp_page(portal: &Portal, viewer: &Viewer, status: StatusCode, error: String) -> Answer {
+/// `GET /profile/totp`
+pub(super) async fn begin_totp(State(portal): Shared, viewer: Viewer) -> Answer {
+    totp_page(&portal, &viewer, StatusCode::OK, String::new(), String::new())
+}
+
+fn totp_page(
+    portal: &Portal,
+    viewer: &Viewer,
+    status: StatusCode,
+    error: String,
+    confirm_error: String,
+) -> Answer {
     let ctx = fresh_ctx();
     let begun = portal.broker.people.soft(|people| people.begin_totp(viewer.user, &ctx));
     let enrolment = match begun {
@@ -259,7 +288,9 @@ fn totp_page(portal: &Portal, viewer: &Viewer, status: StatusCode, error: String
         layout: viewer.layout(portal, "Second factor", None),
         qr: qr::svg(&uri, "The key as a QR code").unwrap_or_default(),
         secret: enrolment.secret(),
+        has_password: record(portal, viewer)?.password.is_some(),
         error,
+        confirm_error,
     };
     page_with(status, &form)
 }
@@ -267,6 +298,8 @@ fn totp_page(portal: &Portal, viewer: &Viewer, status: StatusCode, error: String
 #[derive(Deserialize)]
 pub(super) struct Code {
     code: String,
+    #[serde(default)]
+    confirm: String,
 }
 
 /// `POST /profile/totp`
@@ -275,6 +308,10 @@ pub(super) async fn confirm_totp(
     viewer: Viewer,
     Form(form): Form<Code>,
 ) -> Answer {
+    let wrong = StatusCode::UNPROCESSABLE_ENTITY;
+    if let Err(text) = confirm(&portal, &viewer, form.confirm).await {
+        return totp_page(&portal, &viewer, wrong, String::new(), text);
+    }
     let user = viewer.user;
     let outcome = portal
         .broker
@@ -285,7 +322,7 @@ pub(super) async fn confirm_totp(
         Ok(codes) => codes_page(&portal, &viewer, codes),
         Err(failure) => {
             let error = sentence(failure.text());
-            totp_page(&portal, &viewer, StatusCode::UNPROCESSABLE_ENTITY, error)
+            totp_page(&portal, &viewer, wrong, error, String::new())
         }
     }
 }
@@ -300,8 +337,11 @@ fn codes_page(portal: &Portal, viewer: &Viewer, codes: Vec<String>) -> Answer {
 pub(super) async fn new_codes(
     State(portal): Shared,
     viewer: Viewer,
-    Form(Nothing {}): Form<Nothing>,
+    Form(form): Form<Confirm>,
 ) -> Answer {
+    if let Err(text) = confirm(&portal, &viewer, form.confirm).await {
+        return failed("/profile", Failure::invalid(text));
+    }
     let user = viewer.user;
     let outcome = portal
         .broker
@@ -316,6 +356,7 @@ pub(super) async fn new_codes(
 
 #[derive(Deserialize)]
 pub(super) struct Confirm {
+    #[serde(default)]
     confirm: String,
 }
 
@@ -326,7 +367,7 @@ pub(super) async fn end_totp(
     Form(form): Form<Confirm>,
 ) -> Answer {
     if let Err(text) = confirm(&portal, &viewer, form.confirm).await {
-        return failed("/profile", crate::api::problem::Failure::invalid(text));
+        return failed("/profile", Failure::invalid(text));
     }
     let user = viewer.user;
     let outcome = portal
@@ -381,6 +422,12 @@ pub(super) async fn end_sessions(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_no_password_has_signed_in_within_five_minutes() {
+        assert!(is_recent(1_000, 1_000) && is_recent(1_000, 1_300));
+        assert!(!is_recent(1_000, 1_301));
+    }
 
     #[test]
     fn a_browser_is_called_as_people_call_it() {

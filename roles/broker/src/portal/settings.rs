@@ -204,19 +204,32 @@ fn edit(mut list: Vec<Listed>, form: &Change) -> Result<Vec<Listed>, Refused> {
     let unknown = Refused::Invalid("the form is out of date; reload the page");
     let Some((what, id)) = form.change.split_once(':') else { return Err(unknown) };
     let Some(at) = list.iter().position(|entry| entry.id == id) else { return Err(unknown) };
+    if what == "tie" && at > 0 {
+        list[at].tied ^= true;
+        return Ok(list);
+    }
+    let mut groups = groups(&list);
+    let found = groups.iter().position(|group| group.iter().any(|entry| entry == id));
+    let Some(at) = found else { return Err(unknown) };
+    groups[at].retain(|entry| entry != id);
+    let is_alone = groups[at].is_empty();
     match what {
-        "up" if at > 0 => list.swap(at - 1, at),
-        "down" if at + 1 < list.len() => list.swap(at, at + 1),
-        "tie" if at > 0 => list[at].tied ^= true,
-        "remove" => {
-            list.remove(at);
-        }
+        "remove" => {}
+        // It leaves those that it is tied with, which stay so.
+        "up" if !is_alone => groups.insert(at, vec![id.to_owned()]),
+        "down" if !is_alone => groups.insert(at + 1, vec![id.to_owned()]),
+        "up" if at > 0 => groups.insert(at - 1, vec![id.to_owned()]),
+        "down" if at + 1 < groups.len() => groups.insert(at + 2, vec![id.to_owned()]),
         _ => return Err(unknown),
     }
-    if let Some(first) = list.first_mut() {
-        first.tied = false;
-    }
-    Ok(list)
+    Ok(flat(groups))
+}
+
+fn flat(groups: Vec<Vec<String>>) -> Vec<Listed> {
+    let entries = |group: Vec<String>| {
+        group.into_iter().enumerate().map(|(at, id)| Listed { id, tied: at > 0 })
+    };
+    groups.into_iter().flat_map(entries).collect()
 }
 
 fn groups(list: &[Listed]) -> Vec<Vec<String>> {
@@ -320,7 +333,10 @@ mod tests {
 
     #[test]
     fn the_list_is_put_in_order_step_by_step() {
-        assert_eq!(after("+a +b =c", "up:c").unwrap(), "+a=c+b");
+        assert_eq!(after("+a +b =c", "up:c").unwrap(), "+a+c+b", "no tie goes to another");
+        assert_eq!(after("+a =b +c", "up:c").unwrap(), "+c+a=b");
+        assert_eq!(after("+a +b =c =d", "down:b").unwrap(), "+a+c=d+b");
+        assert_eq!(after("+x +a =b", "remove:a").unwrap(), "+x+b");
         assert_eq!(after("+a =b", "up:b").unwrap(), "+b+a");
         assert_eq!(after("+a +b", "down:a").unwrap(), "+b+a");
         assert_eq!(after("+a +b", "tie:b").unwrap(), "+a=b");

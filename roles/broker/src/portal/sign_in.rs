@@ -25,6 +25,8 @@ struct Page {
     error: String,
     /// What the provider of single sign-on is called.
     sso: Option<String>,
+    /// Whether passwords are reset by mail.
+    mail: bool,
 }
 
 /// The sign-in page, with what has kept somebody out.
@@ -36,7 +38,8 @@ pub(super) fn again(
     error: String,
 ) -> Answer {
     let (layout, sso) = (browser.bare_layout("Sign in"), portal.sso());
-    page_with(status, &Page { layout, next, email: String::new(), error, sso })
+    let mail = portal.broker.mail.is_some();
+    page_with(status, &Page { layout, next, email: String::new(), error, sso, mail })
 }
 
 #[derive(Template)]
@@ -95,8 +98,8 @@ pub(super) async fn sign_in(
         Err(failure) => {
             let layout = visitor.browser.bare_layout("Sign in");
             let error = sentence(failure.text());
-            let sso = portal.sso();
-            let form = Page { layout, next: given.next, email: given.email, error, sso };
+            let (sso, mail) = (portal.sso(), portal.broker.mail.is_some());
+            let form = Page { layout, next: given.next, email: given.email, error, sso, mail };
             page_with(refused_status(&failure), &form)
         }
     }

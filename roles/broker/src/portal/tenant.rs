@@ -126,6 +126,31 @@ pub(super) async fn resume(
     set_suspended(&portal, &viewer, &name, false).await
 }
 
+/// What somebody types to show that he means it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Typed {
+    pub(super) typed: String,
+}
+
+/// `POST /operator/accounts/{account}/delete`
+pub(super) async fn delete(
+    State(portal): Shared,
+    viewer: Viewer,
+    Path(name): Path<String>,
+    Form(form): Form<Typed>,
+) -> Answer {
+    check(&viewer, Right::ManageAccounts)?;
+    let account = find(&portal, &name)?;
+    if form.typed.trim() != name {
+        let text = "nothing was deleted: type the account's name as it is";
+        return failed(&path_of(&account), Failure::invalid(text));
+    }
+    match portal.broker.remove_account(viewer.by(), account.id()).await {
+        Ok(()) => done("/operator", format!("The account {name} is deleted.")),
+        Err(failure) => failed(&path_of(&account), failure),
+    }
+}
+
 async fn set_suspended(portal: &Portal, viewer: &Viewer, name: &str, suspended: bool) -> Answer {
     check(viewer, Right::ManageAccounts)?;
     let account = find(portal, name)?;

@@ -1,5 +1,7 @@
 //! The people of an account: members, their roles, invitations.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::extract::{Path, State};
 use http::StatusCode;
@@ -17,6 +19,7 @@ use super::frame::Section;
 use super::viewer::Member;
 use super::{Portal, Shared};
 use crate::accounts::fresh_ctx;
+use crate::mail::{Fate, Invite as Mailed};
 
 struct Row {
     id: String,
@@ -38,6 +41,8 @@ struct Open {
     whom: String,
     role: &'static str,
     expires: When,
+    /// What became of its mail, in words.
+    mail: Option<String>,
     remove: String,
 }
 
@@ -51,6 +56,8 @@ struct Page {
     invitations: Vec<Open>,
     typed_email: String,
     email_error: String,
+    /// Whether invitations can be mailed.
+    sends_mail: bool,
 }
 
 #[derive(Template)]
@@ -61,6 +68,9 @@ struct Invited {
     whom: String,
     link: String,
     expires: When,
+    mailed: bool,
+    /// Why it was not mailed.
+    mail_error: String,
 }
 
 /// `GET /a/{account}/users`
@@ -72,11 +82,12 @@ pub(super) async fn show(State(portal): Shared, member: Member) -> Answer {
 fn list(portal: &Portal, member: &Member, typed_email: String, email_error: String) -> Page {
     let now = fresh_ctx().unix.as_secs();
     let account = member.account.id();
+    let fates = portal.broker.mail.as_ref().map(|post| post.fates()).unwrap_or_default();
     let (mut members, mut invitations) = portal.broker.people.read(|people| {
         let members: Vec<Row> =
             people.members(account).map(|person| row(member, people, &person, now)).collect();
         let open = people.invitations(account, UnixTime(now));
-        let invitations: Vec<Open> = open.map(|it| invitation(member, it, now)).collect();
+        let invitations: Vec<Open> = open.map(|it| invitation(member, it, &fates, now)).collect();
         (members, invitations)
     });
     members.sort_by(|a, b| (a.name.to_lowercase(), &a.id).cmp(&(b.name.to_lowercase(), &b.id)));
@@ -90,6 +101,7 @@ fn list(portal: &Portal, member: &Member, typed_email: String, email_error: Stri
         invitations,
         typed_email,
         email_error,
+        sends_mail: portal.broker.mail.is_some(),
     }
 }
 
@@ -121,8 +133,14 @@ pub(super) fn seen(people: &People, user: &UserRecord, now: u64) -> Option<When>
     user.last_seen.max(used).map(|at| When { at: at.0, now })
 }
 
-fn invitation(member: &Member, invitation: &InvitationRecord, now: u64) -> Open {
+fn invitation(
+    member: &Member,
+    invitation: &InvitationRecord,
+    fates: &BTreeMap<InvitationId, Fate>,
+    now: u64,
+) -> Open {
     Open {
+        mail: fates.get(&invitation.id).map(ToString::to_string),
         whom: match &invitation.email {
             Some(email) => email.to_string(),
             None => "Whoever has the link".to_owned(),
@@ -137,6 +155,8 @@ fn invitation(member: &Member, invitation: &InvitationRecord, now: u64) -> Open 
 pub(super) struct Invite {
     email: String,
     role: String,
+    /// Whether the link is mailed, where there is an address.
+    mail: Option<String>,
 }
 
 /// `POST /a/{account}/users`
@@ -162,10 +182,7 @@ pub(super) async fn invite(
             }
         },
     };
-    let whom = match &email {
-        Some(email) => email.to_string(),
-        None => "the person that you invite".to_owned(),
-    };
+    let to = email.clone();
     let new = NewInvitation { account: member.account.id(), role, email, expires_in: None };
     let by = Asker::User(member.viewer.user);
     let created = portal
@@ -177,12 +194,29 @@ pub(super) async fn invite(
         Ok(created) => created,
         Err(failure) => return failed(&member.path("users"), failure),
     };
-    let (url, _) = portal.broker.reached_by();
+    let link = portal.broker.link("invitation", &created.secret);
+    let wished = to.as_ref().filter(|_| form.mail.is_some() && portal.broker.mail.is_some());
+    let mailed = wished.map(|to| {
+        portal.broker.mail_invitation(&Mailed {
+            id: created.id,
+            to,
+            account: member.account.id(),
+            name: &member.name,
+            by: Some(&member.viewer.email),
+            link: &link,
+        })
+    });
+    let whom = to.map(|to| to.to_string());
     page(&Invited {
         layout: member.layout(&portal, "Invitation", Section::Users),
+        mailed: matches!(mailed, Some(Ok(()))),
+        mail_error: match mailed {
+            Some(Err(failure)) => sentence(failure.text()),
+            Some(Ok(())) | None => String::new(),
+        },
         path: member.path("users"),
-        whom,
-        link: format!("{url}/invitation#{}", created.secret),
+        whom: whom.unwrap_or_else(|| "the person that you invite".to_owned()),
+        link,
         expires: When { at: created.expires.0, now: fresh_ctx().unix.as_secs() },
     })
 }

@@ -59,7 +59,11 @@ impl FromRequestParts<Arc<Portal>> for Viewer {
         let path = if parts.method == Method::GET { browser.path.clone() } else { "/".to_owned() };
         let source = client_ip(parts, &portal.trusted_proxies)?;
         let secret = portal.jar.read(&parts.headers, SESSION).unwrap_or_default().to_owned();
-        let signed_in = portal.broker.people.session(&secret);
+        let people = &portal.broker.people;
+        let signed_in = match browser.is_live {
+            true => people.idle_session(&secret),
+            false => people.session(&secret),
+        };
         let (session, user) = signed_in.ok_or(Oops::SignIn { path })?;
         peer(parts)?.set_known(Holder::Browser(session.id));
         let (secret_then, is_operator) = (secret.clone(), user.operator);
@@ -143,7 +147,7 @@ impl Member {
         let account = self.account.id();
         let standing = people.read(|people| people.standing(self.viewer.user, account));
         let is_open = standing == Some(Standing::Operator) || !self.account.is_suspended();
-        people.session(&self.viewer.secret).is_some()
+        people.idle_session(&self.viewer.secret).is_some()
             && portal.broker.accounts.get(account).is_some()
             && standing.is_some()
             && is_open

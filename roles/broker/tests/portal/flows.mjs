@@ -24,6 +24,7 @@ export default async ({ browser, args, picture }) => {
   // A second factor, and signing in with it.
   await ada.goto(`${args.url}/profile/totp`);
   const secret = await ada.locator(".copy code").innerText();
+  await ada.getByLabel("Your password").fill(args.password);
   await ada.getByRole("textbox", { name: "Code" }).fill(totp(secret));
   await ada.getByRole("button", { name: "Turn on" }).click();
   await ada.getByRole("heading", { name: "Your recovery codes" }).waitFor();

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use warren_broker::admin::{NewAccount, NewWebhook};
+use warren_broker::admin::{NewAccount, NewUser, NewWebhook};
 use warren_browser::Browser;
+use warren_proto::DeviceId;
 
 use crate::common::{TestBroker, broker, config};
+use crate::edges::edge;
 use crate::person::{PASSWORD, Person};
 use crate::ports::free_port;
 use crate::provider::{certify, oidc};
@@ -15,6 +17,25 @@ use crate::world::{POLICY, ask_to_join, furnish};
 
 fn script(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portal").join(name)
+}
+
+/// An edge that opens something of each kind.
+async fn furnish_edge(broker: &TestBroker) -> DeviceId {
+    let site = edge(broker, "site-7").await;
+    let target = json!({ "ip": "192.168.1.9", "mac": "3c:52:82:01:02:03" });
+    for change in [
+        json!({ "change": "add-forward", "protocol": "tcp", "port": 8080, "target": target,
+            "target_port": 80, "name": "Printer", "allow": ["role:admin"], "note": "Second floor" }),
+        json!({ "change": "add-forward", "protocol": "udp", "port": 5000, "last_port": 5010,
+            "target": target, "enabled": false }),
+        json!({ "change": "add-virtual-device", "name": "camera", "target": target,
+            "ports": ["tcp:554", "tcp:80"] }),
+        json!({ "change": "add-gateway", "lan": "192.168.7.0/24", "source": "transparent" }),
+    ] {
+        let answer = site.client.post("/v1/node/edge", &change).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    site.registered.device
 }
 
 /// Opens every page in one of the script's sizes.
@@ -32,10 +53,17 @@ async fn look(size: &str) {
     let new = NewAccount { name: "work".parse().unwrap(), ipv4_range: None };
     broker.admin.create_account(&new).await.unwrap();
     broker.admin.set_policy("home", POLICY, None).await.unwrap();
+    let new = NewUser {
+        email: "bob@example.org".parse().unwrap(),
+        name: "Bob".to_owned(),
+        operator: false,
+    };
+    let bob = broker.admin.create_user(&new).await.unwrap().user.id;
     let code = ask_to_join(&broker, "Kitchen Pi").await;
     let url = "https://hooks.example.org/warren".to_owned();
     let new = NewWebhook { url, events: ["device".to_owned()].into() };
     let webhook = broker.admin.create_webhook("home", &new).await.unwrap().id;
+    let edge = furnish_edge(&broker).await;
     let devices = broker.admin.devices("home").await.unwrap();
     let id = |name: &str| devices.iter().find(|it| it.name.as_str() == name).unwrap().id;
     let pages = json!([
@@ -43,6 +71,10 @@ async fn look(size: &str) {
         ["devices-none-found", "/a/home/devices?q=zzz"],
         ["device", format!("/a/home/devices/{}#advanced", id("frankfurt"))],
         ["device-expired", format!("/a/home/devices/{}", id("old-laptop"))],
+        ["edges", "/a/home/edges"],
+        ["edges-none", "/a/work/edges"],
+        ["edge", format!("/a/home/edges/{edge}")],
+        ["edge-form", format!("/a/home/edges/{edge}?add=forwards")],
         ["map", "/a/home/map"],
         ["access", "/a/home/access"],
         ["access-text", "/a/home/access?view=text"],
@@ -62,6 +94,7 @@ async fn look(size: &str) {
         ["api", "/api"],
         ["operator", "/operator"],
         ["operator-account", "/operator/accounts/work"],
+        ["operator-user", format!("/operator/users/{bob}")],
         ["profile", "/profile"],
         ["totp", "/profile/totp"],
         ["not-found", "/a/nobody/devices"],

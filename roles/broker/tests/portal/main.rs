@@ -5,9 +5,12 @@
 mod access;
 #[path = "../common/mod.rs"]
 mod common;
+mod edges;
 mod hostile;
 mod looks;
+mod mail;
 mod members;
+mod mended;
 mod person;
 #[path = "../../../../shell/tls/tests/support/ports.rs"]
 mod ports;

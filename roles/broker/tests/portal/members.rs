@@ -1,11 +1,11 @@
 //! What members may, and what admins and the operator do with devices and accounts.
 
 use http::StatusCode;
-use warren_broker::admin::{AccountChange, DeviceChange, UserChange};
+use warren_broker::admin::{AccountChange, DeviceChange, NewAccount, UserChange};
 use warren_proto::Admission;
 
 use crate::common::{TestBroker, broker};
-use crate::person::Person;
+use crate::person::{PASSWORD, Person};
 
 async fn owned_by(broker: &TestBroker, device: &str, owner: &str) -> String {
     let change = DeviceChange { owner: Some(owner.to_owned()), ..DeviceChange::default() };
@@ -156,5 +156,40 @@ async fn an_operator_suspends_and_limits_an_account_and_its_people_are_told() {
     assert_eq!(bob.get("/a/home/devices").await.status, StatusCode::OK);
     let none = AccountChange { max_users: Some(None), ..AccountChange::default() };
     assert_eq!(broker.admin.change_account("home", &none).await.unwrap().max_users, None);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_changes_users_and_deletes_what_he_types_the_name_of() {
+    let (_folder, broker) = broker().await;
+    let mut ada = Person::operator(&broker).await;
+    let mut bob = Person::invited(&broker, &mut ada, "home", "member", "bob@example.org").await;
+    let id = broker.admin.user("bob@example.org").await.unwrap().id;
+    let path = format!("/operator/users/{id}");
+    assert_eq!(bob.get(&path).await.status, StatusCode::NOT_FOUND);
+    let page = ada.get(&path).await;
+    let appoint = format!("{path}/operator");
+    ada.submit(&page, &appoint, &[("on", "on"), ("confirm", "wrong password")]).await;
+    assert!(!broker.admin.user("bob@example.org").await.unwrap().operator);
+    ada.submit(&page, &appoint, &[("on", "on"), ("confirm", PASSWORD)]).await;
+    assert!(broker.admin.user("bob@example.org").await.unwrap().operator);
+    ada.submit(&page, &appoint, &[("confirm", PASSWORD)]).await;
+    let link = ada.submit(&page, &format!("{path}/password"), &[("confirm", PASSWORD)]).await;
+    assert!(link.text.contains("/password#"), "{}", link.text);
+    ada.submit(&page, &format!("{path}/suspend"), &[("on", "on")]).await;
+    assert!(broker.admin.user("bob@example.org").await.unwrap().suspended);
+    ada.submit(&page, &format!("{path}/delete"), &[("typed", "bob")]).await;
+    assert!(broker.admin.user("bob@example.org").await.is_ok());
+    ada.submit(&page, &format!("{path}/delete"), &[("typed", "bob@example.org")]).await;
+    assert!(broker.admin.user("bob@example.org").await.is_err());
+
+    let new = NewAccount { name: "work".parse().unwrap(), ipv4_range: None };
+    broker.admin.create_account(&new).await.unwrap();
+    let path = "/operator/accounts/work";
+    let page = ada.get(path).await;
+    ada.submit(&page, &format!("{path}/delete"), &[("typed", "home")]).await;
+    assert!(broker.admin.account("work").await.is_ok());
+    ada.submit(&page, &format!("{path}/delete"), &[("typed", "work")]).await;
+    assert!(broker.admin.account("work").await.is_err());
     broker.stop().await;
 }

@@ -3,7 +3,7 @@
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use warren_coord::{
-    By, CHAIN_START, Chain, ChainedEntry, Entry, Named, PeopleChange, PeopleSnapshot,
+    By, CHAIN_START, Chain, ChainedEntry, Entry, FieldChange, Named, PeopleChange, PeopleSnapshot,
 };
 use warren_proto::ErrorCode;
 use warren_store::{ActivityFilter, Store, StoreError};
@@ -132,6 +132,26 @@ async fn activity_is_found_by_each_filter_and_page_by_page() {
             everything.iter().filter(|it| fits(&it.entry)).cloned().collect();
         assert_eq!(all(&store, &filter, 5).await, expected, "{filter:?}");
     }
+}
+
+#[tokio::test]
+async fn entries_that_say_much_are_read_a_few_at_a_time() {
+    let (_folder, store) = store().await;
+    let lease = store.take_people_lease().await.unwrap();
+    for n in 0..30 {
+        let named = Named { kind: "policy".into(), id: n.to_string(), name: "policy".into() };
+        let entry = Entry::new("policy.changed", named, Some(ACCOUNT), &By::local(7), n);
+        let field =
+            FieldChange { field: "text".into(), before: None, after: Some("x".repeat(100 * 1024)) };
+        let entry = Entry { fields: vec![field], ..entry };
+        store.commit_people(lease, &[], &[entry]).await.unwrap();
+    }
+    let page = store.activity(&ActivityFilter::default(), None, 1_000).await.unwrap();
+    assert_eq!(page.entries.len(), 11, "1 MiB and the one that passes it");
+    assert!(page.next.is_some());
+    assert_eq!(all(&store, &ActivityFilter::default(), 1_000).await.len(), 30);
+    let batch = store.activity_in_order(&ActivityFilter::default(), None).await.unwrap();
+    assert_eq!(batch.len(), 11);
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use warren_proto::ApiTokenId;
 use super::{Client, Error, account_path, escape, request, whole};
 use crate::admin::{
     ActivityPage, ActivityQuery, ApiToken, ApiTokenCreated, ChainState, ExportQuery,
-    InvitationCreated, Link, Membership, NewApiToken, NewInvitation, NewPasswordLink, NewUser,
-    User, UserChange, UserCreated,
+    InvitationCreated, Link, MailTest, Membership, NewApiToken, NewInvitation, NewPasswordLink,
+    NewUser, User, UserChange, UserCreated,
 };
 
 /// Whose API tokens: those of an account, or (`None`) the operators'.
@@ -52,6 +52,11 @@ impl Client {
     /// Changes, suspends or resumes a user, or makes him an operator.
     pub async fn change_user(&self, user: &str, change: &UserChange) -> Result<User, Error> {
         self.send(Method::PATCH, &user_path(user), Some(change)).await
+    }
+
+    /// Has the broker send a mail, to see whether it works.
+    pub async fn test_mail(&self, test: &MailTest) -> Result<MailTest, Error> {
+        self.send(Method::POST, "/api/v1/mail/test", Some(test)).await
     }
 
     /// Removes a user with all that is his.
