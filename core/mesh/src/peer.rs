@@ -151,6 +151,12 @@ pub(crate) struct Failure {
 }
 
 impl Peer {
+    /// Whether nothing speaks against reaching it: its path hasn't fallen silent, and the last search
+    /// for one wasn't in vain.
+    fn answers(&self) -> bool {
+        self.failure.is_none() && self.path.as_ref().is_none_or(|path| !path.dead)
+    }
+
     fn new(entry: &Entry, now: Instant) -> Self {
         Self {
             id: entry.id,
@@ -346,12 +352,17 @@ impl PeerTable {
         handle
     }
 
-    /// The peer that leads to a network which has the address: of several, one that is online.
+    /// The peer that leads to a network which has the address: of several, the first that is online
+    /// and answers, else the first that is online.
     fn in_front_of(&self, ip: IpAddr) -> Option<PeerHandle> {
         let IpAddr::V4(ip) = ip else { return None };
         let peers = self.networks.find(ip)?;
-        let online = peers.iter().find(|peer| self.get(**peer).is_some_and(|peer| peer.online));
-        online.or_else(|| peers.first()).copied()
+        let first = |likes: fn(&Peer) -> bool| {
+            peers.iter().find(|peer| self.get(**peer).is_some_and(likes))
+        };
+        let best =
+            first(|peer| peer.online && peer.answers()).or_else(|| first(|peer| peer.online));
+        best.or_else(|| peers.first()).copied()
     }
 
     /// Takes what stands behind a peer.

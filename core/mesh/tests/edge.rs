@@ -3,6 +3,7 @@
 mod common;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use common::*;
 use warren_mesh::{InboundDrop, OutboundDrop};
@@ -150,4 +151,38 @@ fn a_filter_lets_through_to_what_it_names_alone() {
     assert!(passes(&mut world, (1, mesh_v4(1)), 0, PRINTER));
     assert!(!passes(&mut world, (1, mesh_v4(1)), 0, CAMERA));
     assert!(!passes(&mut world, (1, mesh_v4(1)), 0, mesh_v4(0)));
+}
+
+#[test]
+fn of_two_edges_of_one_network_the_one_that_answers_is_asked() {
+    let mut world = World::new(3);
+    world.join(0, 1);
+    world.join(1, 2);
+    let offer = |node: usize, online: bool, world: &World| {
+        let subnets = vec!["100.80.254.0/24".parse().expect("a network")];
+        let edge = Some(EdgeOffer { virtual_devices: Vec::new(), subnets });
+        Change::Peer { peer: Peer { edge, online, ..entry(node, &world.nodes[node].mesh) } }
+    };
+    for node in [0, 2] {
+        let now = world.now;
+        world.nodes[node].mesh.handle_edge(Some(EdgeState::default()), now);
+        tell(&mut world, node, vec![Change::Edge { duty: Some(duty()) }]);
+        let change = offer(node, true, &world);
+        tell(&mut world, 1, vec![change]);
+    }
+    assert!(passes(&mut world, (1, mesh_v4(1)), 0, PRINTER), "the first");
+    world.nodes[0].alive = false;
+    let begun = world.now;
+    while !passes(&mut world, (1, mesh_v4(1)), 2, PRINTER) {
+        assert!(world.now - begun < Duration::from_secs(3), "nobody takes over");
+        world.run(Duration::from_millis(50));
+    }
+    let change = offer(2, false, &world);
+    tell(&mut world, 1, vec![change]);
+    world.nodes[0].alive = true;
+    let begun = world.now;
+    while !passes(&mut world, (1, mesh_v4(1)), 0, PRINTER) {
+        assert!(world.now - begun < Duration::from_secs(10), "the first is back");
+        world.run(Duration::from_millis(200));
+    }
 }

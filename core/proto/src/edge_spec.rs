@@ -224,6 +224,7 @@ pub struct GatewaySpec {
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub lan: Ipv4Net,
     /// The network as the mesh knows it: a part of the account's range, as large, for life.
+    /// Gateways that stand by for one another share it.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub mesh: Ipv4Net,
     /// Whether it is in force.
@@ -251,6 +252,10 @@ pub struct NewGateway {
     /// Whether it is in force. Absent: it is.
     #[serde(default = "yes")]
     pub enabled: bool,
+    /// The edge for whose gateway to the same network this one stands by: both are reached by the same
+    /// part of the range, through the one that answers. Both are of one person and have the same tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_for: Option<DeviceName>,
     /// What people want to remember of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,

@@ -392,6 +392,10 @@ pub(crate) enum Gateways {
     Add {
         /// The network as the LAN knows it
         lan: Ipv4Net,
+        /// Stand by for another edge's gateway to this network: the mesh reaches it through the one that
+        /// answers. Both edges are of one person and have the same tags
+        #[arg(long, value_name = "EDGE")]
+        standby_for: Option<DeviceName>,
         #[command(flatten)]
         common: Common,
     },

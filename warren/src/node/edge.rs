@@ -220,8 +220,9 @@ async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Resu
             let all = spec(client).await?.gateways;
             return shown(&all, json, edge_tables::gateways);
         }
-        Gateways::Add { lan, common } => EdgeChange::AddGateway(NewGateway {
+        Gateways::Add { lan, standby_for, common } => EdgeChange::AddGateway(NewGateway {
             lan,
+            standby_for,
             source: common.source.map(LanSource::from).unwrap_or_default(),
             enabled: common.enabled().unwrap_or(true),
             note: common.note.unwrap_or_default(),

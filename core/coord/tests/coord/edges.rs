@@ -53,6 +53,7 @@ pub(crate) fn gateway(lan: &str) -> NewGateway {
         lan: lan.parse().unwrap(),
         source: LanSource::Masquerade,
         enabled: true,
+        standby_for: None,
         note: String::new(),
     }
 }
@@ -152,6 +153,34 @@ fn a_device_opens_nothing_before_it_says_that_it_is_an_edge_and_its_word_is_kept
     assert_eq!(world.offered(laptop, edge), Some((vec![], vec![])));
     let view = world.account.edge(edge).unwrap();
     assert!(!view.enabled && view.spec.forwards.len() == 1, "what was set waits");
+}
+
+#[test]
+fn an_edge_that_stands_by_for_another_shares_its_part_of_the_range() {
+    let mut world = World::new("home");
+    let (edge, second) = (world.join(1, "attic"), world.join(2, "cellar"));
+    let lan = "192.168.1.0/24";
+    let standby_for = Some("attic".parse().unwrap());
+    let standby = |lan| NewGateway { standby_for: standby_for.clone(), ..gateway(lan) };
+    let add = |new| EdgeChange::AddGateway(new);
+    let refused = world.edge_change(second, add(standby(lan)));
+    assert!(matches!(refused, Err(Refused::EdgeInvalid(text)) if text.contains("no gateway to")));
+    let first = world.added_gateway(edge, lan);
+    let other = world.added_gateway(second, "192.168.7.0/24");
+    assert_ne!(first.mesh, other.mesh);
+    let Ok(EdgeChanged::Gateway(shared)) = world.edge_change(second, add(standby(lan))) else {
+        panic!("it stands by")
+    };
+    assert_eq!(shared.mesh, first.mesh);
+    let itself = world.edge_change(edge, add(standby("192.168.8.0/24")));
+    assert!(itself.is_err(), "nobody stands by for himself");
+
+    let third = world.join(3, "garage");
+    let tags = Some(["tools".parse().unwrap()].into());
+    let tagged = world.change(third, DeviceEdit { tags, ..DeviceEdit::default() }).unwrap();
+    world.commit(tagged);
+    let refused = world.edge_change(third, add(standby(lan)));
+    assert!(matches!(refused, Err(Refused::EdgeInvalid(text)) if text.contains("same tags")));
 }
 
 #[test]

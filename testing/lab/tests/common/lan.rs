@@ -23,26 +23,27 @@ pub(crate) struct Site {
     pub(crate) router: Router,
     pub(crate) edge: Node,
     pub(crate) camera: Host,
-    _links: [Link; 2],
+    /// The edge's cable.
+    pub(crate) link: Link,
 }
 
 impl Site {
     /// Behind a NAT; its device `name` is an edge.
-    pub(crate) fn build(lab: &Lab, name: &str) -> Result<Self> {
+    pub(crate) fn build(lab: &Lab<'_>, name: &str) -> Result<Self> {
         let router = lab.home(&format!("{name}-router"), NatKind::EimApdf)?;
         let at = Plug::ipv4().at([192, 168, 1, 2].into());
         let (host, link) = lab.host(name, router.lan(), &at)?;
-        let (camera, camera_link) =
+        let (camera, _) =
             lab.host(&format!("{name}-camera"), router.lan(), &Plug::ipv4().at(CAMERA))?;
         serve(&camera, 80)?;
         serve(&camera, 7000)?;
         let edge = lab.join(&host)?;
-        edge.run(&["edge", "enable"])?;
-        Ok(Self { router, edge, camera, _links: [link, camera_link] })
+        enable(&edge)?;
+        Ok(Self { router, edge, camera, link })
     }
 
     /// A device of the LAN more.
-    pub(crate) fn device(&self, lab: &Lab, name: &str, ip: Ipv4Addr) -> Result<(Host, Link)> {
+    pub(crate) fn device(&self, lab: &Lab<'_>, name: &str, ip: Ipv4Addr) -> Result<(Host, Link)> {
         lab.host(name, self.router.lan(), &Plug::ipv4().at(ip))
     }
 
@@ -62,6 +63,16 @@ impl Site {
         let text = self.edge.run(&[&["--json", "edge"], words].concat())?;
         serde_json::from_str(&text).with_context(|| format!("{words:?} printed {text}"))
     }
+}
+
+/// Makes a node an edge, and waits until the broker has taken note of that.
+pub(crate) fn enable(node: &Node) -> Result<()> {
+    node.run(&["edge", "enable"])?;
+    wait_for("the broker's word on the edge", Duration::from_secs(10), || {
+        let status = node.run(&["--json", "edge", "status"])?;
+        let status: serde_json::Value = serde_json::from_str(&status)?;
+        Ok((status["accepted"] == true).then_some(()))
+    })
 }
 
 /// Serves a page by TCP and an answer by UDP at a port: the host's name, and who it says asked.
@@ -95,8 +106,17 @@ pub(crate) fn serve(host: &Host, port: u16) -> Result<()> {
 
 /// The page of `at`, as a browser would ask for it.
 pub(crate) fn page(from: &Host, at: impl Into<SocketAddr> + Send) -> Result<String> {
+    page_within(from, at, ANSWER)
+}
+
+/// As [`page`], for those who don't wait for a lost SYN to be sent again.
+pub(crate) fn page_within(
+    from: &Host,
+    at: impl Into<SocketAddr> + Send,
+    limit: Duration,
+) -> Result<String> {
     from.enter(|| {
-        let mut stream = TcpStream::connect_timeout(&at.into(), ANSWER)?;
+        let mut stream = TcpStream::connect_timeout(&at.into(), limit)?;
         stream.set_read_timeout(Some(ANSWER))?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
         let mut page = String::new();

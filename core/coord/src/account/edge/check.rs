@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use warren_proto::{
-    DeviceId, EndpointKind, ForwardSpec, GatewaySpec, LanAddress, LanTarget, MAX_FORWARDS,
-    MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, Ports, Schedule, VirtualDeviceSpec, reserved_port,
+    DeviceId, DeviceName, EndpointKind, ForwardSpec, GatewaySpec, LanAddress, LanTarget,
+    MAX_FORWARDS, MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, Ports, Schedule, VirtualDeviceSpec,
+    reserved_port,
 };
 
 use super::Edge;
@@ -157,6 +158,36 @@ impl Account {
                 return Some(part);
             }
         }
+    }
+
+    /// The part of the range of another edge's gateway to the same network. Whoever shares it draws
+    /// the other's traffic: only those whom no policy tells apart may.
+    pub(super) fn shared_part(
+        &self,
+        edge: DeviceId,
+        other: &DeviceName,
+        lan: Ipv4Net,
+    ) -> Result<Ipv4Net, Refused> {
+        let record = |id: DeviceId| self.devices.get(&id).map(|device| &device.record);
+        let whose = self.edges.by_device.iter().find(|(id, _)| {
+            **id != edge && record(**id).is_some_and(|record| record.name == *other)
+        });
+        let gateway = whose.and_then(|(id, it)| {
+            Some((*id, it.items().filter_map(gateway).find(|gateway| gateway.lan == lan)?))
+        });
+        let Some((id, gateway)) = gateway else {
+            return Err(Refused::EdgeInvalid(format!("{other} is no gateway to {lan}")));
+        };
+        let alike = record(id)
+            .zip(record(edge))
+            .is_some_and(|(one, another)| one.owner == another.owner && one.tags == another.tags);
+        if !alike {
+            return Err(Refused::EdgeInvalid(format!(
+                "{other} is somebody else's, or has other tags: only an edge of the same person and \
+                 with the same tags may stand by for it"
+            )));
+        }
+        Ok(gateway.mesh)
     }
 
     fn is_inhabited(&self, part: Ipv4Net) -> bool {

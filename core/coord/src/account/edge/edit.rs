@@ -164,12 +164,17 @@ impl Account {
     ) -> Result<Prepared<EdgeChanged>, Refused> {
         self.check_network(self.edge_of(edge), new.lan)?;
         let is_known = |id| self.edges.items().any(|it| it.id() == EdgeItemId::Gateway(id));
-        let mesh = self.free_part(new.lan.prefix_len()).ok_or_else(|| {
-            Refused::EdgeInvalid(format!(
-                "the account's range {} has no free part as large as {}; choose a smaller network",
-                self.record.ipv4_range, new.lan
-            ))
-        })?;
+        let mesh = match &new.standby_for {
+            Some(other) => self.shared_part(edge, other, new.lan)?,
+            None => self.free_part(new.lan.prefix_len()).ok_or_else(|| {
+                let range = self.record.ipv4_range;
+                Refused::EdgeInvalid(format!(
+                    "the account's range {range} has no free part as large as {}; choose a smaller \
+                     network",
+                    new.lan
+                ))
+            })?,
+        };
         let spec = GatewaySpec {
             id: GatewayId(ctx.fresh_id("gateway id", |id| is_known(GatewayId(id)))),
             lan: new.lan,
