@@ -200,8 +200,10 @@ impl Inventory {
     /// changed.
     pub fn merge(&mut self, fresh: Self, networks: &[Ipv4Net], unix: u64) {
         self.changes.clear();
-        let before: BTreeMap<MacAddr, Ipv4Addr> =
-            self.devices.values().filter_map(|device| Some((device.mac?, device.ip))).collect();
+        // One card may have several addresses: only one that is silent now has been left.
+        let left = self.devices.values().filter(|device| !fresh.devices.contains_key(&device.ip));
+        let mut before: BTreeMap<MacAddr, Ipv4Addr> =
+            left.filter_map(|device| Some((device.mac?, device.ip))).collect();
         let present: BTreeSet<MacAddr> =
             fresh.devices.values().filter_map(|device| device.mac).collect();
         let scanned = |ip: Ipv4Addr| networks.iter().any(|network| network.contains(&ip));
@@ -213,16 +215,17 @@ impl Inventory {
             }
         }
         for (ip, mut device) in fresh.devices {
-            let known_at = device.mac.and_then(|mac| before.get(&mac).copied());
-            let earlier = match known_at {
-                Some(from) if from != ip => {
+            let here = self
+                .devices
+                .remove(&ip)
+                .filter(|old| old.mac == device.mac || device.mac.is_none());
+            let from = device.mac.filter(|_| here.is_none()).and_then(|mac| before.remove(&mac));
+            let earlier = match from {
+                Some(from) => {
                     self.changes.push(Change::Moved { from, ip });
                     self.devices.remove(&from)
                 }
-                Some(_) | None => self
-                    .devices
-                    .remove(&ip)
-                    .filter(|old| old.mac == device.mac || device.mac.is_none()),
+                None => here,
             };
             match earlier {
                 None => self.changes.push(Change::New { ip }),
@@ -417,6 +420,25 @@ mod tests {
         assert_eq!(known.changes, [Change::Gone { ip: ip(77) }, Change::New { ip: ip(20) }]);
         known.merge(found(20, None, &[], 400), &networks, 410);
         assert_eq!(known.changes, []);
+    }
+
+    #[test]
+    fn a_card_with_two_addresses_moves_to_neither_and_keeps_their_names_apart() {
+        let networks = ["192.168.1.0/24".parse().unwrap()];
+        let both = |unix| {
+            let mut both = found(5, Some(MAC), &[9100], unix);
+            both.take(&ScanEvent::Device { ip: ip(9), mac: Some(MAC), rtt: None }, unix);
+            let name = "camera".to_owned();
+            both.take(&ScanEvent::Name { ip: ip(9), source: NameSource::Mdns, name }, unix);
+            both
+        };
+        let mut known = Inventory::default();
+        known.merge(both(100), &networks, 110);
+        known.merge(both(200), &networks, 210);
+        assert_eq!(known.changes, []);
+        assert!(known.devices[&ip(5)].names.is_empty(), "{:?}", known.devices);
+        assert_eq!(known.devices[&ip(9)].names[&NameSource::Mdns], "camera");
+        assert_eq!(known.devices[&ip(9)].first_seen_unix, 100);
     }
 
     #[test]

@@ -25,6 +25,8 @@ const SMALL: u64 = 16_384;
 const ROUNDS: usize = 2;
 /// How long answers may take after the last question by ARP.
 const GRACE: Duration = Duration::from_millis(1200);
+/// More addresses than that of one card are a router's that answers for others, or made up.
+const MAX_OF_CARD: u32 = 1024;
 /// How many probes may be without an answer at a time.
 const IN_FLIGHT: usize = 400;
 /// How much of unused time may be made good at once.
@@ -139,9 +141,11 @@ pub struct Scan {
     networks: Vec<(Ipv4Net, bool)>,
     walks: VecDeque<Walk>,
     /// Questions to devices that were found; they go first.
-    inquiries: VecDeque<Probe>,
+    inquiries: VecDeque<Inquiry>,
     /// Devices that were found, with their card where it is known.
     found: BTreeMap<Ipv4Addr, Option<MacAddr>>,
+    /// How many addresses each card has said to have.
+    by_card: BTreeMap<MacAddr, u32>,
     in_flight: usize,
     next_at: Instant,
     settled_at: Instant,
@@ -157,6 +161,34 @@ struct Walk {
     question: Question,
     /// How many addresses lie behind.
     next: u64,
+}
+
+/// A device that was found, and how far it was looked into: the questions aren't listed, so that a
+/// network full of made-up devices costs little.
+#[derive(Debug)]
+struct Inquiry {
+    ip: Ipv4Addr,
+    walked: Walked,
+    /// The number of the next question.
+    next: usize,
+}
+
+/// The ports that a device was tried at before it was found.
+#[derive(Debug, Clone, Copy)]
+enum Walked {
+    Nothing,
+    Knocked,
+    Everything,
+}
+
+impl Walked {
+    fn have(self, port: u16) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Knocked => KNOCK.contains(&port),
+            Self::Everything => true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +219,7 @@ impl Scan {
             walks: VecDeque::new(),
             inquiries: VecDeque::new(),
             found: BTreeMap::new(),
+            by_card: BTreeMap::new(),
             in_flight: 0,
             next_at: now,
             settled_at: now,
@@ -225,7 +258,11 @@ impl Scan {
     /// Takes what a neighbour said of himself by ARP or neighbour discovery, asked or not.
     pub fn handle_neighbour(&mut self, ip: Ipv4Addr, mac: MacAddr, _now: Instant) {
         if !self.ended && self.plan.networks.iter().any(|network| network.contains(&ip)) {
-            self.note(ip, Some(mac), None);
+            let of_card = self.by_card.entry(mac).or_default();
+            if *of_card < MAX_OF_CARD || self.found.contains_key(&ip) {
+                *of_card += u32::from(!self.found.contains_key(&ip));
+                self.note(ip, Some(mac), None);
+            }
         }
     }
 
@@ -261,7 +298,7 @@ impl Scan {
         if self.ended || now < self.next_at || self.in_flight >= IN_FLIGHT {
             return None;
         }
-        let probe = self.inquiries.pop_front().or_else(|| self.walk())?;
+        let probe = self.inquire().or_else(|| self.walk())?;
         let pace = Duration::from_secs(1) / self.plan.rate;
         let earliest = now.checked_sub(pace * BURST).unwrap_or(now);
         self.next_at = self.next_at.max(earliest) + pace;
@@ -323,20 +360,45 @@ impl Scan {
             return;
         }
         self.progress.devices += 1;
-        self.inquiries.extend(NameSource::ASKED.map(|source| Probe::Name(ip, source)));
         let walked = match self.networks.iter().find(|(network, _)| network.contains(&ip)) {
-            Some((network, false)) => self.walked_ports(network),
-            Some((_, true)) | None => BTreeSet::new(),
+            Some((network, false)) => self.walked(network),
+            Some((_, true)) | None => Walked::Nothing,
         };
-        let ports = self.plan.ports.iter().filter(|port| !walked.contains(port));
-        self.inquiries.extend(ports.map(|port| Probe::Tcp(ip, *port)));
+        self.inquiries.push_back(Inquiry { ip, walked, next: 0 });
+    }
+
+    /// The next question to a device that was found: its names, then the ports that weren't tried yet.
+    fn inquire(&mut self) -> Option<Probe> {
+        loop {
+            let inquiry = self.inquiries.front_mut()?;
+            let (ip, number) = (inquiry.ip, inquiry.next);
+            inquiry.next += 1;
+            if let Some(source) = NameSource::ASKED.get(number) {
+                return Some(Probe::Name(ip, *source));
+            }
+            match self.plan.ports.get(number - NameSource::ASKED.len()) {
+                Some(port) if inquiry.walked.have(*port) => {}
+                Some(port) => return Some(Probe::Tcp(ip, *port)),
+                None => {
+                    self.inquiries.pop_front();
+                }
+            }
+        }
     }
 
     /// The ports that all addresses of a network behind a router are tried at.
     fn walked_ports(&self, network: &Ipv4Net) -> BTreeSet<u16> {
+        match self.walked(network) {
+            Walked::Everything => self.plan.ports.iter().copied().collect(),
+            Walked::Knocked | Walked::Nothing => KNOCK.into(),
+        }
+    }
+
+    /// Which of the ports these are.
+    fn walked(&self, network: &Ipv4Net) -> Walked {
         let ports: BTreeSet<u16> = self.plan.ports.iter().copied().collect();
         let is_small = size(network) * (ports.len() as u64 + 1) <= SMALL;
-        if is_small { ports } else { KNOCK.into() }
+        if is_small { Walked::Everything } else { Walked::Knocked }
     }
 
     /// The next probe of the walk; addresses that have answered already aren't asked by ARP again.

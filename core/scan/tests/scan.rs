@@ -145,3 +145,18 @@ fn a_large_network_is_walked_without_being_listed() {
     assert_eq!(run.found.len(), 256);
     assert!(run.sent.len() < 300_000, "{}", run.sent.len());
 }
+
+#[test]
+fn a_card_that_claims_a_whole_large_network_is_not_believed_for_ever() {
+    let plan = ScanPlan::of(vec!["10.7.0.0/20".parse().unwrap()]);
+    let mut scan = Scan::new(plan, |_| true, Instant::now()).unwrap();
+    let now = Instant::now();
+    for number in 1..4000_u32 {
+        let ip = Ipv4Addr::from_bits(Ipv4Addr::new(10, 7, 0, 0).to_bits() + number);
+        scan.handle_neighbour(ip, MacAddr([2, 0, 0, 0, 0, 1]), now);
+    }
+    let devices = std::iter::from_fn(|| scan.poll_event()).count();
+    assert_eq!(devices, 1024);
+    scan.handle_neighbour(Ipv4Addr::new(10, 7, 15, 9), MacAddr([2, 0, 0, 0, 0, 2]), now);
+    assert!(scan.poll_event().is_some(), "others are");
+}

@@ -9,20 +9,22 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use ipnet::Ipv4Net;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use warren_net::{Counter, Nftables};
 use warren_proto::{
-    EdgeDuty, EdgeState, ForwardId, GatewayId, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MacAddr,
-    VirtualDeviceId,
+    EdgeDuty, EdgeState, ForwardId, GatewayId, LanTarget, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS,
+    MacAddr, VirtualDeviceId,
 };
 
 use crate::follow::{Event, Follower};
 use crate::kernel::obstacles::{Passage, obstacles};
+use crate::kernel::opening::Opening;
 use crate::kernel::path::KernelPath;
 use crate::kernel::render::{device_counter, forward_counter, gateway_counter};
-use crate::kernel::resolve::resolve;
+use crate::kernel::resolve::{Resolved, resolve};
 use crate::problem::Problem;
 use crate::scan::Scanner;
 use crate::tools::EdgeTools;
@@ -35,6 +37,8 @@ use supervise::supervise;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the counters are read and the host is looked at anew, in looks.
 const COUNT_EACH: u32 = 10;
+/// How often what moves is followed at most.
+const MOVES: Duration = Duration::from_secs(1);
 /// How soon what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -135,10 +139,10 @@ impl Edge {
 
     /// What the broker is told with a check-in.
     pub fn state(&self) -> EdgeState {
-        let inventory = self.scanner.inventory();
+        let (scanned_unix, devices) = self.scanner.summary();
         EdgeState {
-            scanned_unix: inventory.scanned_unix,
-            devices: u32::try_from(inventory.devices.len()).unwrap_or(u32::MAX),
+            scanned_unix,
+            devices: u32::try_from(devices).unwrap_or(u32::MAX),
             ..self.report.borrow().state()
         }
     }
@@ -169,12 +173,16 @@ struct Engine {
     /// Problems of the duty as it was last resolved.
     resolved: BTreeSet<Problem>,
     again: Option<Instant>,
+    /// When it was last opened anew for what had moved.
+    followed: Option<Instant>,
+    /// What of the host's own stands in the way, as of this generation of its ruleset.
+    obstacles: Option<(u32, BTreeSet<Problem>)>,
 }
 
 enum Wake {
     Stop,
     Duty,
-    Heard(MacAddr, Ipv4Addr),
+    Heard(MacAddr, Ipv4Addr, Ipv4Net),
     Look,
     Timer,
 }
@@ -195,6 +203,8 @@ impl Engine {
             passage: Passage::default(),
             resolved: BTreeSet::new(),
             again: None,
+            followed: None,
+            obstacles: None,
         }
     }
 
@@ -214,7 +224,10 @@ impl Engine {
                     duty_lives = changed.is_ok();
                     Wake::Duty
                 }
-                Some(heard) = self.hearing.next() => Wake::Heard(heard.0, heard.1),
+                Some(heard) = self.hearing.next() => {
+                    let (mac, ip, network) = heard;
+                    Wake::Heard(mac, ip, network)
+                }
                 _ = looks.tick() => Wake::Look,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Timer,
             };
@@ -222,7 +235,9 @@ impl Engine {
             match wake {
                 Wake::Stop => break,
                 Wake::Duty => self.apply().await,
-                Wake::Heard(mac, ip) => self.follower.handle_heard(mac, ip, now.into_std()),
+                Wake::Heard(mac, ip, network) => {
+                    self.follower.handle_heard(mac, ip, network, now.into_std());
+                }
                 Wake::Look => {
                     looked = looked.wrapping_add(1);
                     self.look(looked.is_multiple_of(COUNT_EACH)).await;
@@ -253,7 +268,20 @@ impl Engine {
             }
         }
         if moved {
-            self.apply().await;
+            self.follow().await;
+        }
+    }
+
+    /// Opens anew for what has moved: at once, but not more often than each [`MOVES`], whatever is said
+    /// on the LAN.
+    async fn follow(&mut self) {
+        let now = Instant::now();
+        match self.followed.map(|at| at + MOVES).filter(|next| now < *next) {
+            Some(next) => self.again = Some(self.again.map_or(next, |again| again.min(next))),
+            None => {
+                self.followed = Some(now);
+                self.apply().await;
+            }
         }
     }
 
@@ -262,47 +290,77 @@ impl Engine {
         self.again = None;
         let begun = Instant::now();
         let duty = at_this_hour(self.duty.borrow_and_update().as_ref());
-        if let Err(error) = self.try_apply(&duty).await {
-            tracing::warn!(error = format!("{error:#}"), "the edge opens nothing new");
-            self.again = Some(begun + AGAIN);
-            let reason = format!("{error:#}");
-            self.resolved.insert(Problem::Nothing { reason });
-        } else {
-            self.report.send_modify(|report| {
+        match self.try_apply(&duty).await {
+            Err(error) => {
+                let reason = format!("{error:#}");
+                tracing::warn!(reason, "the edge opens nothing new");
+                self.again = Some(begun + AGAIN);
+                let is_open = self.path.as_ref().is_some_and(|path| path.opening().is_some());
+                self.resolved.insert(if is_open {
+                    Problem::Unchanged { reason }
+                } else {
+                    Problem::Nothing { reason }
+                });
+            }
+            Ok(()) => self.report.send_modify(|report| {
                 report.applied += 1;
                 report.took = begun.elapsed();
-            });
+            }),
         }
-        self.publish();
+        self.publish().await;
     }
 
     async fn try_apply(&mut self, duty: &EdgeDuty) -> anyhow::Result<()> {
         self.resolved.clear();
-        let mut sight = Sight::look(&self.config.mesh_interface)?;
-        let forwards = duty.forwards.iter().map(|forward| &forward.target);
-        let targets: Vec<_> =
-            forwards.chain(duty.virtual_devices.iter().map(|device| &device.target)).collect();
-        let listening = self.hearing.listen(sight.interfaces(), &targets);
-        self.follower.watch(targets.into_iter(), Instant::now().into_std());
-        let mut sight_now = sight.with(&self.follower);
-        let reserved = &self.config.reserved_tcp;
-        let resolved = resolve(duty, self.config.mesh_ipv4, reserved, &mut sight_now);
-        self.resolved = resolved.problems;
-        if let Err(error) = listening {
-            self.resolved.insert(Problem::NotFollowing { reason: error.to_string() });
-        }
+        let resolved = match self.resolve(duty) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                self.revoke(None);
+                return Err(error);
+            }
+        };
         let path = match &mut self.path {
             Some(path) => path,
             None => {
                 self.path.insert(KernelPath::open(&self.config.state, &self.config.mesh_interface)?)
             }
         };
-        path.apply(&resolved.opening, &resolved.lan).await?;
+        let applied = path.apply(&resolved.opening, &resolved.lan).await;
         self.passage = Passage::default();
-        if !path.helps() {
+        let helps = path.helps();
+        if applied.is_err() {
+            self.revoke(Some(&resolved.opening));
+        }
+        if !helps {
             self.resolved.insert(Problem::NoHelpers);
         }
-        Ok(())
+        applied
+    }
+
+    /// Closes what is open if it isn't so in `wanted`.
+    fn revoke(&mut self, wanted: Option<&Opening>) {
+        let Some(path) = &mut self.path else { return };
+        match path.revoke(wanted) {
+            Ok(true) => tracing::warn!("the edge has closed what it could not replace"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "what is taken away stays open"),
+        }
+    }
+
+    /// What of the duty can be opened; its problems are noted.
+    fn resolve(&mut self, duty: &EdgeDuty) -> anyhow::Result<Resolved> {
+        let mut sight = Sight::look(&self.config.mesh_interface)?;
+        let targets = targets(duty);
+        let listening = self.hearing.listen(sight.interfaces(), &targets);
+        self.follower.watch(targets.into_iter(), Instant::now().into_std());
+        let reserved = &self.config.reserved_tcp;
+        let mut seen = sight.with(&self.follower);
+        let mut resolved = resolve(duty, self.config.mesh_ipv4, reserved, &mut seen);
+        self.resolved = std::mem::take(&mut resolved.problems);
+        if let Err(error) = listening {
+            self.resolved.insert(Problem::NotFollowing { reason: error.to_string() });
+        }
+        Ok(resolved)
     }
 
     async fn look(&mut self, thoroughly: bool) {
@@ -321,31 +379,37 @@ impl Engine {
         }
     }
 
-    /// Whether the LAN looks as it did when the duty was resolved.
+    /// Whether the LAN and the host look as they did when the duty was resolved.
     async fn look_around(&mut self) {
         let Ok(mut sight) = Sight::look(&self.config.mesh_interface) else {
             return;
         };
         let duty = at_this_hour(self.duty.borrow().as_ref());
+        // An interface that was down has no ear any more.
+        let listening = self.hearing.listen(sight.interfaces(), &targets(&duty));
+        if let Err(error) = listening {
+            tracing::debug!(%error, "devices aren't followed");
+        }
         let reserved = &self.config.reserved_tcp;
         let mut sight = sight.with(&self.follower);
         let resolved = resolve(&duty, self.config.mesh_ipv4, reserved, &mut sight);
-        let in_force = self.path.as_ref().and_then(KernelPath::opening);
-        if in_force.is_some_and(|opening| *opening != resolved.opening)
-            || in_force.is_none() && !resolved.opening.is_empty()
-        {
-            self.apply().await;
+        let is_in_force = self.path.as_ref().is_some_and(|path| match path.opening() {
+            Some(opening) => *opening == resolved.opening && path.is_fitting(&resolved.lan),
+            None => resolved.opening.is_empty(),
+        });
+        if is_in_force || self.path.is_none() && resolved.opening.is_empty() {
+            self.publish().await;
         } else {
-            self.publish();
+            self.apply().await;
         }
     }
 
-    fn publish(&mut self) {
+    async fn publish(&mut self) {
         let mut problems = self.resolved.clone();
         let mut counts = BTreeMap::new();
         let mut open = BTreeMap::new();
+        problems.extend(self.drops().await);
         if let Some(path) = &mut self.path {
-            problems.extend(drops(path, &mut self.passage, &self.config.mesh_interface));
             counts = path.counts().unwrap_or_default();
             if let Some(opening) = path.opening() {
                 open = opened(opening);
@@ -359,6 +423,35 @@ impl Engine {
             is_new
         });
     }
+
+    /// Who drops what the edge forwards.
+    async fn drops(&mut self) -> BTreeSet<Problem> {
+        let Some(path) = self.path.as_mut().filter(|path| path.opening().is_some()) else {
+            return BTreeSet::new();
+        };
+        let mesh = &self.config.mesh_interface;
+        let Ok(mut nftables) = Nftables::open() else { return BTreeSet::new() };
+        let generation = nftables.generation().unwrap_or_default();
+        let mut problems = match &self.obstacles {
+            Some((seen, problems)) if *seen == generation => problems.clone(),
+            Some(_) | None => {
+                let found = obstacles(&mut nftables, mesh, path.table()).await;
+                self.obstacles = Some((generation, found.clone()));
+                found
+            }
+        };
+        let blocked =
+            path.passage().is_ok_and(|(let_in, out)| self.passage.is_blocked(let_in, out));
+        if blocked && problems.is_empty() {
+            problems.insert(Problem::SomethingDrops { mesh: mesh.clone() });
+        }
+        problems
+    }
+}
+
+fn targets(duty: &EdgeDuty) -> Vec<&LanTarget> {
+    let forwards = duty.forwards.iter().map(|forward| &forward.target);
+    forwards.chain(duty.virtual_devices.iter().map(|device| &device.target)).collect()
 }
 
 /// What is to be open now: the broker leaves out what is out of its hours, but may be away.
@@ -376,22 +469,7 @@ fn note_failure(report: &watch::Sender<EdgeReport>) {
     });
 }
 
-/// Who drops what the edge forwards.
-fn drops(path: &mut KernelPath, passage: &mut Passage, mesh: &str) -> BTreeSet<Problem> {
-    if path.opening().is_none() {
-        return BTreeSet::new();
-    }
-    let mut problems = Nftables::open()
-        .map(|mut nftables| obstacles(&mut nftables, mesh, path.table()))
-        .unwrap_or_default();
-    let blocked = path.passage().is_ok_and(|(let_in, out)| passage.is_blocked(let_in, out));
-    if blocked && problems.is_empty() {
-        problems.insert(Problem::SomethingDrops { mesh: mesh.to_owned() });
-    }
-    problems
-}
-
-fn opened(opening: &crate::kernel::opening::Opening) -> BTreeMap<Opened, Ipv4Addr> {
+fn opened(opening: &Opening) -> BTreeMap<Opened, Ipv4Addr> {
     let forwards = opening.forwards.iter().map(|f| (Opened::Forward(f.id), f.target));
     let devices = opening.devices.iter().map(|d| (Opened::Device(d.id), d.target));
     let gateways = opening.gateways.iter().map(|g| (Opened::Gateway(g.id), g.lan.network()));

@@ -15,6 +15,12 @@ pub enum Problem {
         /// Why, and what to do.
         reason: String,
     },
+    /// What is open stays so, but nothing can be changed.
+    #[error("what is new isn't open: {reason}; what was open stays so")]
+    Unchanged {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The host's own packet filter drops what the edge forwards.
     #[error(
         "this host's firewall ({chain}) drops what the edge forwards: allow it with `{remedy}`"

@@ -25,6 +25,8 @@ use warren_scan::{
 use crate::kernel::ledger::replace;
 
 const FILE: &str = "edge-devices.json";
+/// The largest network that is scanned unless it is named, by its prefix.
+const LARGEST: u8 = 22;
 /// How many words of ARP may wait.
 const QUEUE: usize = 1024;
 
@@ -114,7 +116,14 @@ impl Scanner {
         self.0.known().clone()
     }
 
-    /// The networks that this host stands in, as they would be scanned.
+    /// When the last whole scan ended, and how many devices are known.
+    pub fn summary(&self) -> (Option<u64>, usize) {
+        let known = self.0.known();
+        (known.scanned_unix, known.devices.len())
+    }
+
+    /// The networks that this host stands in, as they would be scanned; those with more than 1,024
+    /// addresses (containers' usually) somebody has to name.
     ///
     /// # Errors
     ///
@@ -122,11 +131,28 @@ impl Scanner {
     pub fn adjacent(&self) -> Result<Vec<Ipv4Net>, warren_net::Error> {
         let interfaces = Lan::open()?.interfaces()?;
         let nets = interfaces.iter().filter(|i| i.mac.is_some()).flat_map(networks_of);
-        Ok(nets.map(|net| net.trunc()).filter(|net| net.prefix_len() < 31).collect())
+        Ok(nets
+            .map(|net| net.trunc())
+            .filter(|net| LARGEST <= net.prefix_len() && net.prefix_len() < 31)
+            .collect())
     }
 }
 
 impl Inner {
+    /// Keeps what is known, with what a whole scan has found.
+    fn keep(&self, found: Option<(Inventory, &[Ipv4Net])>, unix: u64) -> std::io::Result<()> {
+        let bytes = {
+            let mut known = self.known();
+            if let Some((fresh, networks)) = found {
+                // What was told as it came is merged from what was known before.
+                *known = load(&self.file);
+                known.merge(fresh, networks, unix);
+            }
+            serde_json::to_vec(&*known)?
+        };
+        replace(&self.file, &bytes)
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Inventory> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -229,25 +255,20 @@ impl Run {
     async fn finish(mut self, cancelled: bool) {
         self.probes.abort_all();
         let unix = unix_now();
-        for (mac, name) in names::leases() {
+        let leases = tokio::task::spawn_blocking(names::leases).await.unwrap_or_default();
+        for (mac, name) in leases {
             let device = self.fresh.devices.values().find(|device| device.mac == Some(mac));
             if let Some(ip) = device.map(|device| device.ip) {
                 let source = NameSource::Dhcp;
                 self.fresh.take(&ScanEvent::Name { ip, source, name }, unix);
             }
         }
-        let bytes = {
-            let mut known = self.inner.known();
-            if !cancelled {
-                // What was told as it came is merged from what was known before.
-                *known = load(&self.inner.file);
-                known.merge(self.fresh, &self.networks, unix);
-            }
-            serde_json::to_vec(&*known)
-        };
-        let file = self.inner.file.clone();
-        let written = tokio::task::spawn_blocking(move || replace(&file, &bytes?)).await;
-        if let Ok(Err(error)) = written {
+        let (inner, fresh) = (Arc::clone(&self.inner), std::mem::take(&mut self.fresh));
+        let networks = std::mem::take(&mut self.networks);
+        let kept = tokio::task::spawn_blocking(move || {
+            inner.keep((!cancelled).then_some((fresh, networks.as_slice())), unix)
+        });
+        if let Ok(Err(error)) = kept.await {
             tracing::warn!(%error, "what the scan found can't be written");
         }
         let scanned_unix = self.inner.known().scanned_unix;

@@ -130,6 +130,17 @@ fn what_an_edge_opened_outlives_a_kill_and_nothing_stays_when_it_goes() {
         );
         site.edge.run(&["up"])?;
         shows(&laptop, (mesh, 8080), "site-7-camera")?;
+        site.edge.kill()?;
+        let off = site.edge.state().join("node.json");
+        let identity = std::fs::read_to_string(&off)?;
+        ensure!(identity.contains("\"edge\": true"), "{identity}");
+        std::fs::write(&off, identity.replace("\"edge\": true", "\"edge\": false"))?;
+        site.edge.restart()?;
+        wait_until("what the killed edge has left to go", 20 * SECOND, || {
+            Ok(!site.has_table()? && !site.forwards()?)
+        })?;
+        lan::enable(&site.edge)?;
+        shows(&laptop, (mesh, 8080), "site-7-camera")?;
         site.edge.stop()?;
         ensure!(!site.has_table()? && !site.forwards()?, "a stop leaves nothing");
         let log = site.edge.process().log();

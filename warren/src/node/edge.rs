@@ -3,8 +3,8 @@
 use anyhow::bail;
 use warren_node::local::{EdgeReply, EdgeRequest, EdgeStatus};
 use warren_proto::{
-    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, GatewayEdit, LanSource, LanTarget, NewForward,
-    NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
+    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, LanSource, LanTarget,
+    NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
 };
 
 use super::edge_lan;
@@ -112,35 +112,7 @@ async fn forwards(client: &Asked, command: Forwards, json: bool) -> anyhow::Resu
                 allow_public,
             })
         }
-        Forwards::Set {
-            forward,
-            allow,
-            hours,
-            port,
-            target,
-            mac,
-            protocol,
-            name,
-            allow_public,
-            common,
-        } => {
-            let edit = ForwardEdit {
-                enabled: common.enabled(),
-                name,
-                protocol: protocol.map(Into::into),
-                port: port.map(|port| port.first),
-                last_port: port.map(|port| port.last),
-                target: target.map(|target| LanTarget { ip: target.ip, mac }),
-                target_port: target.and_then(|target| target.port),
-                source: common.source.map(Into::into),
-                allow: allow.map(|allow| if allow == ["anybody"] { Vec::new() } else { allow }),
-                always: hours.as_ref().is_some_and(|hours| hours.0.is_none()),
-                schedule: hours.and_then(|hours| hours.0),
-                note: common.note,
-                allow_public,
-            };
-            EdgeChange::SetForward { id: forward_id(client, &forward).await?, edit }
-        }
+        set @ Forwards::Set { .. } => set_forward(client, set).await?,
         Forwards::Check { forward } => {
             let id = forward_id(client, &forward).await?;
             return edge_lan::check(client, id, json).await;
@@ -152,10 +124,63 @@ async fn forwards(client: &Asked, command: Forwards, json: bool) -> anyhow::Resu
     change(client, wanted, json).await
 }
 
+/// What `warren edge forwards set` changes.
+async fn set_forward(client: &Asked, command: Forwards) -> anyhow::Result<EdgeChange> {
+    let Forwards::Set {
+        forward,
+        allow,
+        hours,
+        port,
+        target,
+        mac,
+        protocol,
+        name,
+        allow_public,
+        common,
+    } = command
+    else {
+        return Err(strange());
+    };
+    let known = forward_of(client, &forward).await?;
+    let target_port = target.and_then(|target| target.port);
+    let target = target.map(|target| LanTarget {
+        ip: target.ip,
+        mac: mac.or_else(|| kept_card(known.target, target.ip)),
+    });
+    if known.target.mac.is_some() && target.is_some_and(|target| target.mac.is_none()) {
+        eprintln!("warren: note: it doesn't follow a device any more; `--mac` binds it to one");
+    }
+    let edit = ForwardEdit {
+        enabled: common.enabled(),
+        name,
+        protocol: protocol.map(Into::into),
+        port: port.map(|port| port.first),
+        last_port: port.map(|port| port.last),
+        target,
+        target_port,
+        source: common.source.map(Into::into),
+        allow: allow.map(|allow| if allow == ["anybody"] { Vec::new() } else { allow }),
+        always: hours.as_ref().is_some_and(|hours| hours.0.is_none()),
+        schedule: hours.and_then(|hours| hours.0),
+        note: common.note,
+        allow_public,
+    };
+    Ok(EdgeChange::SetForward { id: known.id, edit })
+}
+
+/// The card that a target is bound to, as long as it is the same target.
+fn kept_card(known: LanTarget, ip: std::net::Ipv4Addr) -> Option<warren_proto::MacAddr> {
+    known.mac.filter(|_| known.ip == ip)
+}
+
 async fn forward_id(client: &Asked, text: &str) -> anyhow::Result<warren_proto::ForwardId> {
+    Ok(forward_of(client, text).await?.id)
+}
+
+async fn forward_of(client: &Asked, text: &str) -> anyhow::Result<ForwardSpec> {
     let all = spec(client).await?.forwards;
-    match all.iter().find(|it| it.name == text || it.id.to_string() == text) {
-        Some(it) => Ok(it.id),
+    match all.into_iter().find(|it| it.name == text || it.id.to_string() == text) {
+        Some(it) => Ok(it),
         None => bail!("there is no port forward '{text}'; see `warren edge forwards list`"),
     }
 }
@@ -261,4 +286,17 @@ fn shown<T: serde::Serialize>(all: &[T], json: bool, table: fn(&[T])) -> anyhow:
 
 pub(super) fn strange() -> anyhow::Error {
     anyhow::anyhow!("the daemon's answer was not understood; is it of another version?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_port_of_the_same_device_leaves_it_bound_to_its_card() {
+        let mac = "3c:52:82:01:02:03".parse().ok();
+        let known = LanTarget { ip: [192, 168, 1, 9].into(), mac };
+        assert_eq!(kept_card(known, known.ip), mac);
+        assert_eq!(kept_card(known, [192, 168, 1, 10].into()), None);
+    }
 }

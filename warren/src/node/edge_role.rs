@@ -5,15 +5,21 @@ mod pages;
 mod work;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pages::Served;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use warren_edge::{Edge, EdgeConfig, EdgeReport, EdgeTools, ScanStatus};
 use warren_node::{EdgeDesk, EdgeOrders, EdgeRole, EdgeTask};
 use warren_proto::EdgeDuty;
 
 /// TCP ports of the mesh address that no forward may take: the edge's own pages.
 const RESERVED: [u16; 1] = [warren_edge_web::PORT];
+
+/// How long after the start orders are waited for: connections through a killed edge go on if it opens
+/// the same again.
+const LEFTOVERS: Duration = Duration::from_secs(10);
 
 /// An engine, and where it stands.
 struct Running {
@@ -61,6 +67,8 @@ pub(super) fn clean_up(state: &Path) {
 /// Opens what the node says until the node ends, and leaves the host as it was.
 pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
     let mut running: Option<Running> = None;
+    // What a killed process has left goes when an engine starts; if none does, then all the same.
+    let mut leftovers = Some(Instant::now() + LEFTOVERS);
     role.orders.mark_changed();
     loop {
         tokio::select! {
@@ -81,6 +89,12 @@ pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
                 }
             },
             () = told(&mut running) => {}
+            () = sleep_until(leftovers.unwrap_or_else(Instant::now)), if leftovers.is_some() => {
+                leftovers = None;
+                if running.is_none() {
+                    clean_up(&state);
+                }
+            }
         }
         let news = running.as_ref().map(|running| {
             let mut state = running.edge.state();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 use tokio::sync::mpsc;
@@ -18,18 +18,26 @@ const PACE: Duration = Duration::from_millis(4);
 /// How much may wait to be taken; more is lost, as on the wire.
 const QUEUE: usize = 256;
 
+/// So often a network is asked as a whole at most, by however many cards are lost in it.
+const SWEEPS: Duration = Duration::from_secs(15);
+
+/// What was heard: on which interface, from which card, at which address.
+type Word = (u32, MacAddr, Ipv4Addr);
+
 /// All ears.
 #[derive(Debug)]
 pub(super) struct Hearing {
     ears: BTreeMap<u32, Ear>,
-    sender: mpsc::Sender<(MacAddr, Ipv4Addr)>,
-    heard: mpsc::Receiver<(MacAddr, Ipv4Addr)>,
+    sender: mpsc::Sender<Word>,
+    heard: mpsc::Receiver<Word>,
+    /// When which network was last asked as a whole.
+    swept: BTreeMap<Ipv4Net, Instant>,
 }
 
 impl Default for Hearing {
     fn default() -> Self {
         let (sender, heard) = mpsc::channel(QUEUE);
-        Self { ears: BTreeMap::new(), sender, heard }
+        Self { ears: BTreeMap::new(), sender, heard, swept: BTreeMap::new() }
     }
 }
 
@@ -77,15 +85,23 @@ impl Hearing {
                 continue;
             }
             let socket = Arc::new(ArpSocket::open(index, mac)?);
-            let task = tokio::spawn(hear(Arc::clone(&socket), self.sender.clone()));
+            let task = tokio::spawn(hear(index, Arc::clone(&socket), self.sender.clone()));
             self.ears.insert(index, Ear { socket, networks, task: task.abort_handle() });
         }
         Ok(())
     }
 
-    /// The next that was heard.
-    pub(super) async fn next(&mut self) -> Option<(MacAddr, Ipv4Addr)> {
-        self.heard.recv().await
+    /// The next that was heard, with the network of the interface in which the address is. What is said
+    /// of other addresses isn't believed.
+    pub(super) async fn next(&mut self) -> Option<(MacAddr, Ipv4Addr, Ipv4Net)> {
+        loop {
+            let (index, mac, ip) = self.heard.recv().await?;
+            let networks = self.ears.get(&index).map(|ear| &ear.networks);
+            let network = networks.and_then(|nets| nets.iter().find(|net| net.contains(&ip)));
+            if let Some(network) = network {
+                return Some((mac, ip, network.trunc()));
+            }
+        }
     }
 
     /// Asks who has `ip`.
@@ -97,11 +113,16 @@ impl Hearing {
     }
 
     /// Asks everybody in the network of `ip`.
-    pub(super) fn sweep(&self, ip: Ipv4Addr) {
+    pub(super) fn sweep(&mut self, ip: Ipv4Addr) {
         let Some((ear, net)) = self.ear_for(ip).filter(|(_, n)| n.prefix_len() >= LARGEST) else {
             return;
         };
-        let socket = Arc::clone(&ear.socket);
+        let (socket, now) = (Arc::clone(&ear.socket), Instant::now());
+        if self.swept.get(&net).is_some_and(|at| now < *at + SWEEPS) {
+            return;
+        }
+        self.swept.retain(|_, at| now < *at + SWEEPS);
+        self.swept.insert(net, now);
         tokio::spawn(async move {
             for host in net.hosts() {
                 let _ = socket.ask(net.addr(), host);
@@ -117,11 +138,11 @@ impl Hearing {
     }
 }
 
-async fn hear(socket: Arc<ArpSocket>, sender: mpsc::Sender<(MacAddr, Ipv4Addr)>) {
+async fn hear(index: u32, socket: Arc<ArpSocket>, sender: mpsc::Sender<Word>) {
     loop {
         match socket.hear().await {
             // A flood on the LAN must not hold anything up.
-            Ok(heard) => match sender.try_send((MacAddr(heard.mac), heard.ip)) {
+            Ok(heard) => match sender.try_send((index, MacAddr(heard.mac), heard.ip)) {
                 Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
                 Err(mpsc::error::TrySendError::Closed(_)) => return,
             },

@@ -36,6 +36,11 @@ impl Ledger {
         })
     }
 
+    /// Whether nothing was left behind.
+    pub fn is_absent(folder: &Path) -> bool {
+        !path(folder).exists()
+    }
+
     /// Writes it, or removes it if nothing is changed.
     ///
     /// # Errors

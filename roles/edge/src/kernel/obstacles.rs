@@ -5,31 +5,38 @@
 //! iptables' old tables) show by packets that were let in and never came out: see [`Passage`].
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::time::Duration;
 
+use tokio::process::Command;
 use warren_net::{ChainPolicy, ForwardChain, Nftables};
 
 use crate::problem::Problem;
 
+/// How long `nft` may take.
+const LIMIT: Duration = Duration::from_secs(10);
 /// So many packets in a row don't get lost by chance: TCP has sent its SYN four times then.
 const LOST: u64 = 4;
 
 /// Looks for chains that drop what the edge forwards.
-pub fn obstacles(nftables: &mut Nftables, mesh: &str, own_table: &str) -> BTreeSet<Problem> {
+pub async fn obstacles(nftables: &mut Nftables, mesh: &str, own_table: &str) -> BTreeSet<Problem> {
     let chains = nftables.forward_chains().unwrap_or_default();
-    chains
-        .iter()
-        .filter(|chain| chain.policy == ChainPolicy::Drop && chain.family != "ip6")
-        .filter(|chain| chain.table != own_table)
-        .filter_map(|chain| obstacle(chain, &listing(chain), mesh))
-        .collect()
+    let drops = |chain: &&ForwardChain| {
+        chain.policy == ChainPolicy::Drop && chain.family != "ip6" && chain.table != own_table
+    };
+    let mut problems = BTreeSet::new();
+    for chain in chains.iter().filter(drops) {
+        problems.extend(obstacle(chain, &listing(chain).await, mesh));
+    }
+    problems
 }
 
-fn listing(chain: &ForwardChain) -> String {
+/// What `nft` says of a chain's table; nothing, if it takes too long.
+async fn listing(chain: &ForwardChain) -> String {
     let mut command = Command::new("nft");
     command.args(["list", "table", chain.family, &chain.table]).env("PATH", super::search_path());
-    let output = command.output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+    let output = tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await;
+    let Ok(Ok(output)) = output else { return String::new() };
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A chain that drops, unless its table has a rule that lets the mesh interface through.

@@ -80,6 +80,14 @@ impl Opening {
         Self { mesh, forwards: Vec::new(), devices: Vec::new(), gateways: Vec::new() }
     }
 
+    /// Whether all that is open in `other` is so in this one, to the same places.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.mesh == other.mesh
+            && other.forwards.iter().all(|it| self.forwards.contains(it))
+            && other.devices.iter().all(|it| self.devices.contains(it))
+            && other.gateways.iter().all(|it| self.gateways.contains(it))
+    }
+
     /// Whether nothing is open.
     pub fn is_empty(&self) -> bool {
         self.forwards.is_empty() && self.devices.is_empty() && self.gateways.is_empty()
@@ -120,6 +128,11 @@ impl OpenGateway {
     /// Whether it leads to the internet.
     pub fn is_internet(&self) -> bool {
         self.mesh.prefix_len() == 0
+    }
+
+    /// Whether mesh and LAN know it by the same addresses.
+    pub fn is_plain(&self) -> bool {
+        self.mesh == self.lan && !self.is_internet()
     }
 
     /// The LAN's address of one of the mesh's, if that is one of its.

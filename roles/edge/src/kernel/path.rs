@@ -22,6 +22,12 @@ use super::render::{LET_IN, Surface, WENT_OUT, render, table_name};
 /// How long `nft` may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// The mesh interface, unless somebody has named another.
+const USUAL_MESH: &str = "warren0";
+
+/// The switch of all interfaces: on, where another program has the host forward.
+const ALL: &str = "all";
+
 /// The edge's table, and what goes with it.
 #[derive(Debug)]
 pub struct KernelPath {
@@ -42,10 +48,10 @@ pub struct KernelPath {
 ///
 /// As [`KernelPath::open`]; what can be undone is undone all the same.
 pub fn clean_up(folder: &Path) -> Result<()> {
-    if Ledger::load(folder) == Ledger::default() {
+    if Ledger::is_absent(folder) {
         return Ok(());
     }
-    KernelPath::open(folder, "")?.close()
+    KernelPath::open(folder, USUAL_MESH)?.close()
 }
 
 /// What tells whether somebody has touched the table.
@@ -53,6 +59,7 @@ pub fn clean_up(folder: &Path) -> Result<()> {
 struct InForce {
     generation: u32,
     mark: TableMark,
+    lan: BTreeSet<String>,
 }
 
 impl KernelPath {
@@ -75,7 +82,9 @@ impl KernelPath {
             earlier: BTreeMap::new(),
         };
         path.take_back(&BTreeSet::new());
-        if let Some(table) = path.ledger.table.take() {
+        // By its name too: the note of it may be damaged.
+        let noted = path.ledger.table.take();
+        for table in noted.into_iter().chain([path.table.clone()]) {
             path.nftables.delete_table(&table)?;
         }
         path.save()?;
@@ -107,6 +116,11 @@ impl KernelPath {
         if opening.is_empty() {
             return self.close();
         }
+        if forwards_packets(ALL).unwrap_or(false) {
+            // The host forwards by itself now: that is another's to keep and to end.
+            self.ledger.forwarding.clear();
+        }
+        let was_in_force = self.in_force.is_some();
         let mut forwarding: BTreeSet<String> = lan.clone();
         forwarding.insert(self.mesh.clone());
         for interface in &forwarding {
@@ -122,14 +136,50 @@ impl KernelPath {
         self.replace(opening, lan).await?;
         self.earlier = counts.unwrap_or_default();
         let generation = self.nftables.generation()?;
-        self.in_force = Some(InForce { generation, mark: self.nftables.mark(&self.table)? });
-        for interface in forwarding.iter().filter(|i| self.ledger.forwarding.contains_key(*i)) {
-            set_forwards_packets(interface, true)?;
+        let mark = self.nftables.mark(&self.table)?;
+        self.in_force = Some(InForce { generation, mark, lan: lan.clone() });
+        let before = self.ledger.opening.replace(opening.clone());
+        if !was_in_force || before.as_ref() != Some(opening) {
+            let now = opening.clone();
+            // All tracked connections of the host: too many for the thread that carries the mesh.
+            let forgotten = tokio::task::spawn_blocking(move || {
+                forget_connections(before.as_ref(), Some(&now));
+            });
+            forgotten.await?;
         }
+        let saved = self.save();
+        // What is closed is closed by now, whatever becomes of an interface that was just unplugged.
+        let switched = self.ledger.forwarding.keys().filter(|i| forwarding.contains(*i));
+        let failed = switched.filter_map(|i| set_forwards_packets(i, true).err()).next();
         self.take_back(&forwarding);
-        self.forget_connections(Some(opening));
-        self.ledger.opening = Some(opening.clone());
-        self.save()
+        self.save().and(saved)?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Closes everything, unless what is open is so in `wanted` too: what can't be replaced must not stay
+    /// open for those from whom it was taken. Whether it has closed anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::close`].
+    pub fn revoke(&mut self, wanted: Option<&Opening>) -> Result<bool> {
+        let covered = self.opening().zip(wanted).is_some_and(|(open, now)| now.covers(open));
+        if covered || self.ledger.table.is_none() {
+            return Ok(false);
+        }
+        self.close().map(|()| true)
+    }
+
+    /// Whether the interfaces are still as [`Self::apply`] left them, for targets that are reached by
+    /// `lan`.
+    pub fn is_fitting(&self, lan: &BTreeSet<String>) -> bool {
+        let Some(in_force) = &self.in_force else { return true };
+        let all = lan.iter().chain([&self.mesh]);
+        let forward = |interface: &String| forwards_packets(interface).unwrap_or(true);
+        let is_ours = !self.ledger.forwarding.is_empty();
+        in_force.lan == *lan
+            && all.into_iter().all(forward)
+            && !(is_ours && forwards_packets(ALL).unwrap_or(false))
     }
 
     async fn replace(&mut self, opening: &Opening, lan: &BTreeSet<String>) -> Result<()> {
@@ -167,6 +217,8 @@ impl KernelPath {
             return Ok(false);
         }
         if self.nftables.mark(&self.table)? != in_force.mark {
+            // Connections that began meanwhile lead astray: they are looked at when it is made anew.
+            self.in_force = None;
             return Ok(true);
         }
         in_force.generation = generation;
@@ -222,8 +274,7 @@ impl KernelPath {
         if self.in_force.take().is_some() {
             self.earlier = counts.unwrap_or_default();
         }
-        self.forget_connections(None);
-        self.ledger.opening = None;
+        forget_connections(self.ledger.opening.take().as_ref(), None);
         self.save()
     }
 
@@ -235,7 +286,12 @@ impl KernelPath {
 
     /// Sets interfaces back that don't have to forward.
     fn take_back(&mut self, needed: &BTreeSet<String>) {
+        let host_forwards = forwards_packets(ALL).unwrap_or(false);
         self.ledger.forwarding.retain(|interface, before| {
+            if host_forwards {
+                // Somebody else has switched it on for all since: it isn't ours to take away.
+                return false;
+            }
             if needed.contains(interface) {
                 return true;
             }
@@ -246,23 +302,6 @@ impl KernelPath {
             false
         });
     }
-
-    fn forget_connections(&self, opening: Option<&Opening>) {
-        let nothing = Opening::nothing(std::net::Ipv4Addr::UNSPECIFIED);
-        let before = self.ledger.opening.as_ref().unwrap_or(&nothing);
-        if opening == Some(before) {
-            return;
-        }
-        let before = Translation::new(before);
-        let now = Translation::new(opening.unwrap_or(&nothing));
-        let forgotten = Connections::open()
-            .and_then(|mut connections| connections.forget(|c| is_stale(c, &before, &now)));
-        match forgotten {
-            Ok(0) => {}
-            Ok(count) => tracing::debug!(count, "forgot connections that lead elsewhere now"),
-            Err(error) => tracing::warn!(%error, "connections by closed forwards may go on"),
-        }
-    }
 }
 
 impl Drop for KernelPath {
@@ -270,6 +309,20 @@ impl Drop for KernelPath {
         if let Err(error) = self.close() {
             tracing::warn!(%error, "not all that the edge opened is closed");
         }
+    }
+}
+
+/// Forgets tracked connections that lead elsewhere now than they did, or should.
+fn forget_connections(before: Option<&Opening>, now: Option<&Opening>) {
+    let nothing = Opening::nothing(std::net::Ipv4Addr::UNSPECIFIED);
+    let before = Translation::new(before.unwrap_or(&nothing));
+    let now = Translation::new(now.unwrap_or(&nothing));
+    let forgotten = Connections::open()
+        .and_then(|mut connections| connections.forget(|c| is_stale(c, &before, &now)));
+    match forgotten {
+        Ok(0) => {}
+        Ok(count) => tracing::debug!(count, "forgot connections that lead elsewhere now"),
+        Err(error) => tracing::warn!(%error, "connections by closed forwards may go on"),
     }
 }
 

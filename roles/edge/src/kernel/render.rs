@@ -75,6 +75,7 @@ pub fn render(opening: &Opening, surface: &Surface) -> String {
     out.open(&format!("table inet {table}"));
     objects(&mut out, opening, surface);
     prerouting(&mut out, opening, surface);
+    input(&mut out, opening, surface);
     forward(&mut out, opening, surface);
     postrouting(&mut out, opening, surface);
     out.close(0);
@@ -160,7 +161,28 @@ fn prerouting(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.close(1);
 }
 
-fn forward(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
+/// What stands behind the edge is never the edge itself: neither by the address that it has in a network
+/// behind it, nor where a target's address has become its own.
+fn input(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
+    out.open("chain input");
+    out.rule("type filter hook input priority filter - 10; policy accept;");
+    let from_mesh = format!("iifname \"{}\"", surface.mesh);
+    let behind = behind(opening);
+    out.lookup(&format!("{from_mesh} ct status dnat ct original ip daddr"), &behind, " drop");
+    let plain: Vec<String> =
+        opening.gateways.iter().filter(|g| g.is_plain()).map(|g| g.lan.to_string()).collect();
+    out.lookup(&format!("{from_mesh} ip daddr"), &plain, " drop");
+    out.close(1);
+}
+
+/// The mesh's addresses of what stands behind the edge.
+fn behind(opening: &Opening) -> Vec<String> {
+    let devices = opening.devices.iter().map(|device| device.ipv4.to_string());
+    let gateways = opening.gateways.iter().filter(|gateway| !gateway.is_internet());
+    devices.chain(gateways.map(|gateway| gateway.mesh.to_string())).collect()
+}
+
+fn count(out: &mut Writer<'_>, opening: &Opening) {
     out.open("chain count");
     for (protocol, name) in [(TCP, "tcp"), (UDP, "udp")] {
         let elements = opening.forwards.iter().filter(|f| f.protocols().contains(&protocol));
@@ -185,7 +207,25 @@ fn forward(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
         ));
     }
     out.close(1);
+}
 
+fn forward(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
+    count(out, opening);
+    from_mesh(out, opening, surface);
+    to_mesh(out, opening, surface);
+    out.open("chain forward");
+    out.rule("type filter hook forward priority filter - 10; policy accept;");
+    out.rule(&format!("iifname \"{}\" goto from-mesh", surface.mesh));
+    out.rule(&format!("oifname \"{}\" goto to-mesh", surface.mesh));
+    let opened: Vec<String> =
+        surface.switched_on.iter().map(|name| format!("\"{name}\"")).collect();
+    // What another of the host's rules has translated is meant to come in, as from the mesh.
+    out.lookup("iifname", &opened, " ct status dnat accept");
+    out.lookup("iifname", &opened, " ct state != { established, related } drop");
+    out.close(1);
+}
+
+fn from_mesh(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.open("chain from-mesh");
     if surface.helpers {
         out.rule("ct state new ct status dnat tcp dport 21 ct helper set \"ftp\"");
@@ -195,7 +235,7 @@ fn forward(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.rule("jump count");
     out.rule(&format!("ct state established,related counter name \"{LET_IN}\" accept"));
     out.rule(&format!("ct status dnat counter name \"{LET_IN}\" accept"));
-    let plain = opening.gateways.iter().filter(|g| g.mesh == g.lan && !g.is_internet());
+    let plain = opening.gateways.iter().filter(|gateway| gateway.is_plain());
     let plain: Vec<String> = plain.map(|gateway| gateway.lan.to_string()).collect();
     out.lookup("ip daddr", &plain, &format!(" counter name \"{LET_IN}\" accept"));
     if opening.gateways.iter().any(super::opening::OpenGateway::is_internet) {
@@ -203,22 +243,19 @@ fn forward(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     }
     out.rule("drop");
     out.close(1);
+}
 
+fn to_mesh(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.open("chain to-mesh");
+    // Nobody speaks into the mesh in the name of what stands here, by whatever interface he comes.
+    let mut own = behind(opening);
+    own.push(opening.mesh.to_string());
+    out.lookup("ct state new ip saddr", &own, " drop");
     out.rule("tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu");
     out.rule("jump count");
     out.rule("ct state established,related accept");
     let lan: Vec<String> = surface.lan.iter().map(|name| format!("\"{name}\"")).collect();
     out.lookup("iifname", &lan, " drop");
-    out.close(1);
-
-    out.open("chain forward");
-    out.rule("type filter hook forward priority filter - 10; policy accept;");
-    out.rule(&format!("iifname \"{}\" goto from-mesh", surface.mesh));
-    out.rule(&format!("oifname \"{}\" goto to-mesh", surface.mesh));
-    let opened: Vec<String> =
-        surface.switched_on.iter().map(|name| format!("\"{name}\"")).collect();
-    out.lookup("iifname", &opened, " ct state != { established, related } drop");
     out.close(1);
 }
 
@@ -228,17 +265,22 @@ fn postrouting(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.rule("type filter hook postrouting priority srcnat - 10; policy accept;");
     out.rule(&format!("iifname \"{mesh}\" oifname != \"{mesh}\" counter name \"{WENT_OUT}\""));
     out.close(1);
+    for (protocol, name) in [(TCP, "tcp"), (UDP, "udp")] {
+        out.open(&format!("chain masked-{name}"));
+        // One rule for each range: sets of `proto-dst` are listed in a form that can't be loaded
+        // again, which would keep a host that saves its ruleset from all of it.
+        for (first, last) in masked_ports(opening, protocol) {
+            out.rule(&format!("ct original proto-dst {} masquerade", range(first, last)));
+        }
+        out.close(1);
+    }
     out.open("chain postrouting");
     out.rule("type nat hook postrouting priority srcnat; policy accept;");
     out.rule(&format!("iifname != \"{mesh}\" return"));
     out.rule(&format!("oifname \"{mesh}\" return"));
-    for (protocol, name) in [(TCP, "tcp"), (UDP, "udp")] {
-        let forwards = opening.forwards.iter().filter(|forward| {
-            forward.protocols().contains(&protocol) && forward.source == LanSource::Masquerade
-        });
-        let ports: Vec<String> = forwards.map(|f| range(f.port, f.last_port)).collect();
+    for name in ["tcp", "udp"] {
         let original = format!("ct original ip daddr {} meta l4proto {name}", opening.mesh);
-        out.lookup(&format!("{original} ct original proto-dst"), &ports, " masquerade");
+        out.rule(&format!("{original} jump masked-{name}"));
     }
     let devices = opening.devices.iter().filter(|d| d.source == LanSource::Masquerade);
     let devices: Vec<String> = devices.map(|device| device.ipv4.to_string()).collect();
@@ -251,6 +293,14 @@ fn postrouting(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
         out.rule(&format!("ct original ip daddr != {{ {NOT_THE_INTERNET} }} masquerade"));
     }
     out.close(1);
+}
+
+/// The ports of one protocol's forwards whose source is masqueraded.
+fn masked_ports(opening: &Opening, protocol: u8) -> Vec<(u16, u16)> {
+    let masked = opening.forwards.iter().filter(|forward| {
+        forward.protocols().contains(&protocol) && forward.source == LanSource::Masquerade
+    });
+    joined(masked.map(|forward| (forward.port, forward.last_port)).collect())
 }
 
 /// The maps of one protocol's forwards.

@@ -1,8 +1,11 @@
 //! Names of devices, each by who says it: the DNS server, the device itself (multicast DNS, LLMNR,
 //! NetBIOS, SSDP: all asked directly, so that only it answers), a DHCP server on this host.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -13,8 +16,12 @@ use warren_scan::{Finding, NameSource, clean};
 use super::probes::{TEXT, between, header, page};
 
 /// The lease files of dnsmasq: expiry, MAC, address, name, client id.
-const LEASES: [&str; 3] =
-    ["/var/lib/misc/dnsmasq.leases", "/tmp/dhcp.leases", "/var/lib/NetworkManager/dnsmasq.leases"];
+const LEASES: [&str; 2] =
+    ["/var/lib/misc/dnsmasq.leases", "/var/lib/NetworkManager/dnsmasq.leases"];
+/// OpenWrt's. Elsewhere anybody may write into that folder.
+const OPENWRT: [&str; 2] = ["/etc/openwrt_release", "/tmp/dhcp.leases"];
+/// The most bytes of a lease file that are read.
+const MOST_BYTES: u64 = 1 << 20;
 /// The most of a lease file that is read.
 const MOST_LEASES: usize = 4096;
 
@@ -36,8 +43,23 @@ pub(super) async fn ask(ip: Ipv4Addr, source: NameSource) -> io::Result<Finding>
 
 /// Names and cards that a DHCP server on this host has given leases to.
 pub(super) fn leases() -> Vec<(MacAddr, String)> {
-    let texts = LEASES.iter().filter_map(|path| std::fs::read_to_string(path).ok());
+    let [release, leases] = OPENWRT;
+    let openwrt = Path::new(release).exists().then_some(leases);
+    let texts = LEASES.into_iter().chain(openwrt).filter_map(|path| read_roots(Path::new(path)));
     texts.flat_map(|text| parse_leases(&text)).collect()
+}
+
+/// The beginning of a plain file that belongs to who may write what this process believes: root, or its
+/// own user.
+fn read_roots(path: &Path) -> Option<String> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    let own = std::fs::metadata("/proc/self").ok()?.uid();
+    if !found.is_file() || ![0, own].contains(&found.uid()) {
+        return None;
+    }
+    let mut text = Vec::new();
+    File::open(path).ok()?.take(MOST_BYTES).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn parse_leases(text: &str) -> Vec<(MacAddr, String)> {

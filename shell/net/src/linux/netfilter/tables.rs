@@ -7,6 +7,7 @@ use crate::error::Error;
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message's type.
 const NFTABLES: u16 = 10 << 8;
+const GET_TABLE: u16 = NFTABLES | 1;
 const GET_CHAIN: u16 = NFTABLES | 4;
 const DELETE_TABLE: u16 = NFTABLES | 2;
 const GET_RULE: u16 = NFTABLES | 7;
@@ -22,7 +23,11 @@ const OBJECT_COUNTER: u32 = 1;
 
 /// The state of one table: two marks differ if anybody changed its rules in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableMark(Vec<(String, u64)>);
+pub struct TableMark {
+    /// Counts up with each table that is made; a table's rules count from one again.
+    table: u64,
+    rules: Vec<(String, u64)>,
+}
 
 /// A named counter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,6 +100,7 @@ impl Nftables {
     ///
     /// As [`Self::generation`].
     pub fn mark(&mut self, table: &str) -> Result<TableMark, Error> {
+        let handle = self.handle(table)?;
         self.netlink
             .list(
                 || Request::new(GET_RULE, DUMP, INET).text(1, table),
@@ -107,8 +113,21 @@ impl Nftables {
                     }
                 },
             )
-            .map(TableMark)
+            .map(|rules| TableMark { table: handle, rules })
             .map_err(|error| Error::os("list the rules of a table", error))
+    }
+
+    fn handle(&mut self, table: &str) -> Result<u64, Error> {
+        self.netlink
+            .list(
+                || Request::new(GET_TABLE, DUMP, INET),
+                |handle: &mut u64, _, found| {
+                    if found.text(1).as_deref() == Some(table) {
+                        *handle = found.be64(4).unwrap_or(*handle);
+                    }
+                },
+            )
+            .map_err(|error| Error::os("list the tables of nftables", error))
     }
 
     /// The named counters of a table of family `inet`.
