@@ -95,7 +95,7 @@ pub(super) async fn add(State(site): Shared, visitor: Visitor, Form(typed): Form
     let asked = match lan {
         Ok(lan) => {
             let (source, note) = (source(typed.transparent.as_deref()), typed.note.clone());
-            let new = NewGateway { lan, source, enabled: true, note };
+            let new = NewGateway { lan, source, enabled: true, standby_for: None, note };
             site.change(&visitor.asker, EdgeChange::AddGateway(new)).await
         }
         Err(refusal) => Err(refusal),

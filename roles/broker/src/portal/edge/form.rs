@@ -202,7 +202,13 @@ impl Fields {
                 let lan = self.lan.trim().parse();
                 let lan =
                     lan.map_err(|_| Wrong::new("lan", "A network has the form 192.168.7.0/24."))?;
-                EdgeChange::AddGateway(NewGateway { lan, source, enabled: true, note: self.note })
+                EdgeChange::AddGateway(NewGateway {
+                    lan,
+                    source,
+                    enabled: true,
+                    standby_for: None,
+                    note: self.note,
+                })
             }
         })
     }
