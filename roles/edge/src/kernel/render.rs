@@ -270,7 +270,8 @@ fn postrouting(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
         // One rule for each range: sets of `proto-dst` are listed in a form that can't be loaded
         // again, which would keep a host that saves its ruleset from all of it.
         for (first, last) in masked_ports(opening, protocol) {
-            out.rule(&format!("ct original proto-dst {} masquerade", range(first, last)));
+            let ports = range(first, last);
+            out.rule(&format!("meta l4proto {name} ct original proto-dst {ports} masquerade"));
         }
         out.close(1);
     }
@@ -279,8 +280,8 @@ fn postrouting(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.rule(&format!("iifname != \"{mesh}\" return"));
     out.rule(&format!("oifname \"{mesh}\" return"));
     for name in ["tcp", "udp"] {
-        let original = format!("ct original ip daddr {} meta l4proto {name}", opening.mesh);
-        out.rule(&format!("{original} jump masked-{name}"));
+        let original = format!("ct original ip daddr {}", opening.mesh);
+        out.rule(&format!("{original} meta l4proto {name} jump masked-{name}"));
     }
     let devices = opening.devices.iter().filter(|d| d.source == LanSource::Masquerade);
     let devices: Vec<String> = devices.map(|device| device.ipv4.to_string()).collect();
