@@ -71,6 +71,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "warren-node",
             "warren-proto",
             "warren-relay",
+            "warren-scan",
         ],
     ),
 ];

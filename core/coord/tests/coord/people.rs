@@ -568,7 +568,8 @@ fn an_open_page_keeps_no_session_alive() {
 
 #[test]
 fn an_invitation_goes_with_the_right_of_who_made_it() {
-    let less: [(&str, fn(&mut Village, UserId)); 4] = [
+    type Change = fn(&mut Village, UserId);
+    let less: [(&str, Change); 4] = [
         ("leaves", |village, bob| village.set_role(bob, HOME, None).unwrap()),
         ("is a member", |village, bob| village.set_role(bob, HOME, Some(Role::Member)).unwrap()),
         ("is suspended", |village, bob| {
