@@ -288,10 +288,15 @@ pub(crate) struct Problem {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = status(self.0.why);
-        let problem = Problem { title: self.0.text, status: status.as_u16() };
-        let kind = [(CONTENT_TYPE, "application/problem+json")];
-        (status, kind, serde_json::to_string(&problem).unwrap_or_default()).into_response()
+        problem(status, self.0.text)
     }
+}
+
+/// Why not, as the API says it (RFC 9457).
+pub(crate) fn problem(status: StatusCode, title: String) -> Response {
+    let problem = Problem { title, status: status.as_u16() };
+    let kind = [(CONTENT_TYPE, "application/problem+json")];
+    (status, kind, serde_json::to_string(&problem).unwrap_or_default()).into_response()
 }
 
 type Given<T> = Result<Json<T>, Failure>;

@@ -62,6 +62,7 @@ async fn surround(State(site): Shared, mut request: Request, next: Next) -> Resp
     let asker = source.and_then(|Source(ip)| place.asker(ip));
     let visitor = Visitor::read(&site, asker, &request);
     let is_ours = place.is_called(host, site.port);
+    let is_api = request.uri().path().starts_with("/api/");
     let response = match (&visitor, is_ours) {
         (_, false) => Oops::told(
             StatusCode::MISDIRECTED_REQUEST,
@@ -88,7 +89,7 @@ async fn surround(State(site): Shared, mut request: Request, next: Next) -> Resp
         }
     };
     let visitor = visitor.unwrap_or_else(|| Visitor::nobody(&headers));
-    let response = render_oops(&visitor, response);
+    let response = render_oops(&visitor, is_api, response);
     finish(&headers, visitor.remember(response), SHIELD)
 }
 
@@ -338,11 +339,14 @@ struct OopsPage {
     text: String,
 }
 
-/// Makes a page of what has gone wrong.
-fn render_oops(visitor: &Visitor, mut response: Response) -> Response {
+/// Makes a page of what has gone wrong; for programs, a problem.
+fn render_oops(visitor: &Visitor, is_api: bool, mut response: Response) -> Response {
     let Some(Oops { status, title, text }) = response.extensions_mut().remove() else {
         return response;
     };
+    if is_api {
+        return api::problem(status, text);
+    }
     let page = OopsPage { layout: visitor.layout(title.to_owned()), title, text };
     page_with(status, &page).unwrap_or_else(|_| status.into_response())
 }

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use warren_proto::RelayTls;
 use warren_relay::turn::{
     AcmeConfig, BrokerConfig, BrokerUrl, CertificateSource, Master, Mint, Pins, Quotas,
-    RelayLinkConfig, ServerConfig, Settings, TlsConfig, TurnConfig, User, interface_addresses,
-    is_public, pin_of, relayed_address,
+    RelayLinkConfig, ServerConfig, Settings, TlsConfig, TurnConfig, User, is_public, pin_of,
+    relayed_address,
 };
 
 use super::{control, stops};
@@ -169,7 +169,7 @@ fn config(
             relayed_ipv4: ipv4,
             relayed_ipv6: ipv6,
             ports: args.ports.clone(),
-            own: interface_addresses(),
+            own: Vec::new(),
             allow_peers: args.allow_peer.clone(),
             quotas: Quotas {
                 allocations: args.user_allocations,

@@ -57,6 +57,7 @@ async fn nobody_else_is_let_in_and_who_does_not_manage_it_sees_nothing_behind_it
     }
     let (status, refused) = world.ask("POST /api/v1/forwards", JSON, &forward()).await;
     assert!(status == 403 && refused.contains("nobody who manages"), "{refused}");
+    assert!(refused.contains("application/problem+json"), "a program reads it: {refused}");
     assert_eq!(world.ask("POST /api/v1/scan", JSON, "{}").await.0, 403);
     assert_eq!(world.ask("POST /api/v1/devices/3c:52:82:01:02:03/wake", "", "").await.0, 403);
     assert!(world.account.asked_from.lock().unwrap().is_empty());
@@ -65,7 +66,9 @@ async fn nobody_else_is_let_in_and_who_does_not_manage_it_sees_nothing_behind_it
     for path in ["/", "/api/v1/edge", "/devices.csv", "/nothing"] {
         let (status, page) = world.ask(&format!("GET {path}"), "", "").await;
         assert!(
-            status == 403 && page.contains("Not for you") && !page.contains("192.168"),
+            status == 403
+                && page.contains("Only devices of this account")
+                && !page.contains("192.168"),
             "{page}"
         );
     }

@@ -32,7 +32,16 @@ pub enum Master {
 /// # Errors
 ///
 /// As [`Turn::start`]; its forwarding thread has ended; or the broker wants no more of it.
-pub async fn run(config: TurnConfig, master: Master, stops: Receiver<Stop>) -> anyhow::Result<()> {
+pub async fn run(
+    mut config: TurnConfig,
+    master: Master,
+    stops: Receiver<Stop>,
+) -> anyhow::Result<()> {
+    // Before the first datagram is answered: what the host has is nobody's peer.
+    let own = interface_addresses();
+    if !own.is_empty() {
+        config.server.own = own;
+    }
     let mut turn = Turn::start(&config).await?;
     if matches!(master, Master::Broker(_)) {
         turn.set_serving(false);
