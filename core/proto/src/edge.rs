@@ -50,12 +50,11 @@ pub struct EdgeDuty {
 
 impl EdgeDuty {
     /// What of it an edge believes: gateways between parts of the account's range and private networks
-    /// outside of it, and forwards of ports that aren't the edge's own. A broker that has been broken
-    /// into can't draw other traffic into the tunnel by the rest.
+    /// outside of it alone. A broker that has been broken into can't draw other traffic into the tunnel
+    /// by the rest.
     #[must_use]
     pub fn believed(&self, range: Ipv4Net) -> Self {
         let mut duty = self.clone();
-        duty.forwards.retain(|forward| reserved_port(forward.ports(), forward.protocol).is_none());
         duty.gateways.retain(|gateway| {
             let (mesh, lan) = (gateway.mesh.trunc(), gateway.lan.trunc());
             range.contains(&mesh)
@@ -131,8 +130,10 @@ pub struct Forward {
 }
 
 impl Forward {
-    fn ports(&self) -> RangeInclusive<u16> {
-        self.port..=self.last_port
+    /// The port of its edge that it takes and that is the edge's own, if there is one, and what for.
+    #[must_use]
+    pub fn reserved(&self) -> Option<(u16, &'static str)> {
+        reserved_port(self.port..=self.last_port, self.protocol)
     }
 }
 
@@ -401,17 +402,15 @@ mod tests {
         ];
         let mut gateways: Vec<Gateway> = bad.iter().map(|(mesh, lan)| gateway(mesh, lan)).collect();
         gateways.push(good.clone());
-        let kept = forward(8080, 8090, ForwardProtocol::Tcp);
-        let forwards = vec![
-            forward(50, 60, ForwardProtocol::Udp),
-            forward(79, 80, ForwardProtocol::Both),
-            forward(80, 80, ForwardProtocol::Udp),
-            kept.clone(),
-        ];
-        let duty = EdgeDuty { forwards, gateways, ..EdgeDuty::default() };
-        let believed = duty.believed(range);
-        assert_eq!(believed.gateways, [good]);
-        assert_eq!(believed.forwards, [forward(80, 80, ForwardProtocol::Udp), kept]);
+        let duty = EdgeDuty { gateways, ..EdgeDuty::default() };
+        assert_eq!(duty.believed(range).gateways, [good]);
+        let port = |port, last_port, protocol| {
+            forward(port, last_port, protocol).reserved().map(|(port, _)| port)
+        };
+        assert_eq!(port(50, 60, ForwardProtocol::Udp), Some(53));
+        assert_eq!(port(79, 80, ForwardProtocol::Both), Some(80));
+        assert_eq!(port(80, 80, ForwardProtocol::Udp), None);
+        assert_eq!(port(8080, 8090, ForwardProtocol::Tcp), None);
     }
 
     #[test]

@@ -51,8 +51,6 @@ pub struct EdgeConfig {
     pub mesh_ipv4: Ipv4Addr,
     /// The folder for what outlives the process; it exists.
     pub state: PathBuf,
-    /// TCP ports of the mesh address that are the edge's own.
-    pub reserved_tcp: Vec<u16>,
 }
 
 /// What is open, by its id.
@@ -353,9 +351,8 @@ impl Engine {
         let targets = targets(duty);
         let listening = self.hearing.listen(sight.interfaces(), &targets);
         self.follower.watch(targets.into_iter(), Instant::now().into_std());
-        let reserved = &self.config.reserved_tcp;
         let mut seen = sight.with(&self.follower);
-        let mut resolved = resolve(duty, self.config.mesh_ipv4, reserved, &mut seen);
+        let mut resolved = resolve(duty, self.config.mesh_ipv4, &mut seen);
         self.resolved = std::mem::take(&mut resolved.problems);
         if let Err(error) = listening {
             self.resolved.insert(Problem::NotFollowing { reason: error.to_string() });
@@ -390,9 +387,8 @@ impl Engine {
         if let Err(error) = listening {
             tracing::debug!(%error, "devices aren't followed");
         }
-        let reserved = &self.config.reserved_tcp;
         let mut sight = sight.with(&self.follower);
-        let resolved = resolve(&duty, self.config.mesh_ipv4, reserved, &mut sight);
+        let resolved = resolve(&duty, self.config.mesh_ipv4, &mut sight);
         let is_in_force = self.path.as_ref().is_some_and(|path| match path.opening() {
             Some(opening) => *opening == resolved.opening && path.is_fitting(&resolved.lan),
             None => resolved.opening.is_empty(),

@@ -14,9 +14,6 @@ use warren_edge::{Edge, EdgeConfig, EdgeReport, EdgeTools, ScanStatus};
 use warren_node::{EdgeDesk, EdgeOrders, EdgeRole, EdgeTask};
 use warren_proto::EdgeDuty;
 
-/// TCP ports of the mesh address that no forward may take: the edge's own pages.
-const RESERVED: [u16; 1] = [warren_edge_web::PORT];
-
 /// How long after the start orders are waited for: connections through a killed edge go on if it opens
 /// the same again.
 const LEFTOVERS: Duration = Duration::from_secs(10);
@@ -53,7 +50,6 @@ fn config(state: &Path, orders: &EdgeOrders) -> EdgeConfig {
         mesh_interface: orders.interface.clone(),
         mesh_ipv4: orders.ipv4,
         state: state.to_owned(),
-        reserved_tcp: RESERVED.to_vec(),
     }
 }
 

@@ -180,7 +180,6 @@ impl World {
             mesh_interface: "warren-none".to_owned(),
             mesh_ipv4: Ipv4Addr::LOCALHOST,
             state: folder.path().to_owned(),
-            reserved_tcp: vec![80],
         };
         let (_, nothing) = watch::channel(None);
         let edge = Edge::start(config, nothing);

@@ -51,14 +51,8 @@ pub struct Resolved {
     pub problems: BTreeSet<Problem>,
 }
 
-/// Sees what of `duty` can be opened at the mesh address `mesh`, whose TCP ports `reserved` are the
-/// edge's own.
-pub fn resolve(
-    duty: &EdgeDuty,
-    mesh: Ipv4Addr,
-    reserved: &[u16],
-    surroundings: &mut impl Surroundings,
-) -> Resolved {
+/// Sees what of `duty` can be opened at the mesh address `mesh`.
+pub fn resolve(duty: &EdgeDuty, mesh: Ipv4Addr, surroundings: &mut impl Surroundings) -> Resolved {
     let mut work = Work {
         resolved: Resolved {
             opening: Opening::nothing(mesh),
@@ -69,7 +63,7 @@ pub fn resolve(
         surroundings,
     };
     for forward in &duty.forwards {
-        work.note(|work| work.forward(forward, reserved));
+        work.note(|work| work.forward(forward));
     }
     for device in &duty.virtual_devices {
         work.note(|work| work.device(device));
@@ -94,7 +88,7 @@ impl<S: Surroundings> Work<'_, S> {
         }
     }
 
-    fn forward(&mut self, forward: &Forward, reserved: &[u16]) -> Result<(), Problem> {
+    fn forward(&mut self, forward: &Forward) -> Result<(), Problem> {
         let what = || format!("forward '{}'", forward.name);
         let Forward { port, last_port, target_port, .. } = *forward;
         let fits = last_port >= port && target_port.checked_add(last_port - port).is_some();
@@ -102,9 +96,8 @@ impl<S: Surroundings> Work<'_, S> {
             return Err(Problem::Clash { what: what() });
         }
         let open = OpenForward::new(forward, forward.target.ip);
-        let own = reserved.iter().find(|own| (port..=last_port).contains(own));
-        if let Some(own) = own.filter(|_| open.protocols().contains(&super::opening::TCP)) {
-            return Err(Problem::Reserved { what: what(), port: *own });
+        if let Some((port, _)) = forward.reserved() {
+            return Err(Problem::Reserved { what: what(), port });
         }
         let is_taken = open.protocols().iter().any(|protocol| {
             let before = self.taken.range((*protocol, 0)..=(*protocol, last_port)).next_back();

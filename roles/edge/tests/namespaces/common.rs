@@ -120,12 +120,7 @@ impl Site {
 }
 
 pub(crate) fn config(state: &Path) -> EdgeConfig {
-    EdgeConfig {
-        mesh_interface: "w0".to_owned(),
-        mesh_ipv4: MESH,
-        state: state.to_owned(),
-        reserved_tcp: vec![80],
-    }
+    EdgeConfig { mesh_interface: "w0".to_owned(), mesh_ipv4: MESH, state: state.to_owned() }
 }
 
 /// The engine on the edge's thread.
