@@ -16,13 +16,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 use serde::Deserialize;
-use warren_proto::{LanSource, LanTarget, MacAddr};
+use warren_proto::{EdgeChange, LanSource, LanTarget, MacAddr};
 use warren_web::{Layout, NavItem, Theme, When};
 
 use crate::desk::Refusal;
 use crate::journal::unix_now;
 use crate::site::Site;
-use crate::surround::{Answer, Form, Visitor, inside, to};
+use crate::surround::{Answer, Form, Visitor, inside, to, told};
 
 /// All of them.
 pub(crate) fn routes() -> Router<Arc<Site>> {
@@ -151,6 +151,25 @@ async fn change_theme(Form(form): Form<Appearance>) -> Answer {
 #[derive(Debug, Deserialize)]
 struct Switch {
     enabled: bool,
+}
+
+impl Switch {
+    /// What it has done, for people.
+    fn text(&self) -> &'static str {
+        if self.enabled { "It is open." } else { "It is closed." }
+    }
+}
+
+/// Changes something, and goes on to the list, which says how it went.
+async fn changed(
+    site: &Site,
+    visitor: &Visitor,
+    list: &str,
+    change: EdgeChange,
+    text: &str,
+) -> Answer {
+    let done = site.change(&visitor.asker, change).await;
+    told(list, done.map(|_| text.to_owned()))
 }
 
 /// A LAN device as typed: its address, and its card's if it is to be followed.

@@ -7,7 +7,7 @@ use warren_edge::Opened;
 use warren_proto::{EdgeChange, ForwardEdit, ForwardId, ForwardProtocol, ForwardSpec, NewForward};
 use warren_web::{Layout, When};
 
-use super::{Frame, Section, Switch, frame, list as words_of, source, target, when};
+use super::{Frame, Section, Switch, changed, frame, list as words_of, source, target, when};
 use crate::desk::Refusal;
 use crate::site::Site;
 use crate::surround::{
@@ -307,12 +307,11 @@ pub(super) async fn switch(
     State(site): Shared,
     visitor: Visitor,
     Path(id): Path<String>,
-    Form(Switch { enabled }): Form<Switch>,
+    Form(switch): Form<Switch>,
 ) -> Answer {
     let id = parse(&id)?;
-    let edit = ForwardEdit { enabled: Some(enabled), ..ForwardEdit::default() };
-    let done = site.change(&visitor.asker, EdgeChange::SetForward { id, edit }).await;
-    told(PATH, done.map(|_| if enabled { "It is open." } else { "It is closed." }.to_owned()))
+    let edit = ForwardEdit { enabled: Some(switch.enabled), ..ForwardEdit::default() };
+    changed(&site, &visitor, PATH, EdgeChange::SetForward { id, edit }, switch.text()).await
 }
 
 pub(super) async fn check(
@@ -332,8 +331,7 @@ pub(super) async fn remove(
     Form(Nothing {}): Form<Nothing>,
 ) -> Answer {
     let id = parse(&id)?;
-    let done = site.change(&visitor.asker, EdgeChange::RemoveForward { id }).await;
-    told(PATH, done.map(|_| "It was removed.".to_owned()))
+    changed(&site, &visitor, PATH, EdgeChange::RemoveForward { id }, "It was removed.").await
 }
 
 fn parse(id: &str) -> Result<ForwardId, Oops> {

@@ -5,7 +5,7 @@ use warren_edge::Opened;
 use warren_proto::{EdgeChange, GatewayEdit, GatewayId, GatewaySpec, NewGateway};
 use warren_web::{Layout, When};
 
-use super::{Frame, Section, Switch, frame, source, when};
+use super::{Frame, Section, Switch, changed, frame, source, when};
 use crate::desk::Refusal;
 use crate::site::Site;
 use crate::surround::{
@@ -113,12 +113,11 @@ pub(super) async fn switch(
     State(site): Shared,
     visitor: Visitor,
     Path(id): Path<String>,
-    Form(Switch { enabled }): Form<Switch>,
+    Form(switch): Form<Switch>,
 ) -> Answer {
     let id = parse(&id)?;
-    let edit = GatewayEdit { enabled: Some(enabled), ..GatewayEdit::default() };
-    let done = site.change(&visitor.asker, EdgeChange::SetGateway { id, edit }).await;
-    told(PATH, done.map(|_| if enabled { "It is open." } else { "It is closed." }.to_owned()))
+    let edit = GatewayEdit { enabled: Some(switch.enabled), ..GatewayEdit::default() };
+    changed(&site, &visitor, PATH, EdgeChange::SetGateway { id, edit }, switch.text()).await
 }
 
 pub(super) async fn remove(
@@ -128,8 +127,7 @@ pub(super) async fn remove(
     Form(Nothing {}): Form<Nothing>,
 ) -> Answer {
     let id = parse(&id)?;
-    let done = site.change(&visitor.asker, EdgeChange::RemoveGateway { id }).await;
-    told(PATH, done.map(|_| "It was removed.".to_owned()))
+    changed(&site, &visitor, PATH, EdgeChange::RemoveGateway { id }, "It was removed.").await
 }
 
 fn parse(id: &str) -> Result<GatewayId, Oops> {

@@ -8,7 +8,7 @@ use warren_proto::{
 };
 use warren_web::{Layout, When};
 
-use super::{Frame, Section, Switch, frame, list as words_of, source, target, when};
+use super::{Frame, Section, Switch, changed, frame, list as words_of, source, target, when};
 use crate::desk::Refusal;
 use crate::site::Site;
 use crate::surround::{
@@ -224,12 +224,11 @@ pub(super) async fn switch(
     State(site): Shared,
     visitor: Visitor,
     Path(id): Path<String>,
-    Form(Switch { enabled }): Form<Switch>,
+    Form(switch): Form<Switch>,
 ) -> Answer {
     let id = parse(&id)?;
-    let edit = VirtualDeviceEdit { enabled: Some(enabled), ..VirtualDeviceEdit::default() };
-    let done = site.change(&visitor.asker, EdgeChange::SetVirtualDevice { id, edit }).await;
-    told(PATH, done.map(|_| if enabled { "It is open." } else { "It is closed." }.to_owned()))
+    let edit = VirtualDeviceEdit { enabled: Some(switch.enabled), ..VirtualDeviceEdit::default() };
+    changed(&site, &visitor, PATH, EdgeChange::SetVirtualDevice { id, edit }, switch.text()).await
 }
 
 pub(super) async fn remove(
@@ -239,8 +238,7 @@ pub(super) async fn remove(
     Form(Nothing {}): Form<Nothing>,
 ) -> Answer {
     let id = parse(&id)?;
-    let done = site.change(&visitor.asker, EdgeChange::RemoveVirtualDevice { id }).await;
-    told(PATH, done.map(|_| "It was removed.".to_owned()))
+    changed(&site, &visitor, PATH, EdgeChange::RemoveVirtualDevice { id }, "It was removed.").await
 }
 
 fn parse(id: &str) -> Result<VirtualDeviceId, Oops> {
