@@ -76,6 +76,8 @@ pub(super) struct State {
     pub(super) streams: HashMap<StreamId, Outbox>,
     /// Messages lost because a connection didn't take them.
     pub(super) stream_losses: u64,
+    /// Where a run gets its channel's heads.
+    pub(super) headed: Vec<u8>,
     bind_ipv4: Option<IpAddr>,
     bind_ipv6: Option<IpAddr>,
 }
@@ -98,6 +100,7 @@ impl Hub {
             ports: HashMap::new(),
             streams: HashMap::new(),
             stream_losses: 0,
+            headed: Vec::new(),
             bind_ipv4: bind(config.server.relayed_ipv4.map(IpAddr::V4)),
             bind_ipv6: bind(config.server.relayed_ipv6.map(IpAddr::V6)),
         };

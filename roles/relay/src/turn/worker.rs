@@ -104,15 +104,15 @@ fn from_clients(hub: &Hub, listener: Listener, receiver: &mut UdpReceiver) {
     });
 }
 
+/// Takes one batch: whoever has more is ready again, and one lock does for it all.
 fn from_peers(hub: &Hub, port: RelayedPort, receiver: &mut UdpReceiver) {
-    // It may have been closed since it was named.
-    let Some(socket) = hub.with(|state, _| state.port(port)) else { return };
-    receive(&socket, receiver, |runs| {
-        hub.with(|state, now| {
-            for run in runs {
-                state.handle_peer_run(port, &run, now);
-            }
-        });
+    hub.with(|state, now| {
+        // It may have been closed since it was named.
+        let Some(socket) = state.port(port) else { return };
+        let Ok(runs) = socket.try_recv(receiver) else { return };
+        for run in runs {
+            state.handle_peer_run(port, &run, now);
+        }
     });
 }
 

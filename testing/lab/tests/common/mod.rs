@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub(crate) mod forward;
+pub(crate) mod impostors;
 pub(crate) mod lan;
 pub(crate) mod running_ping;
 pub(crate) mod traffic;
