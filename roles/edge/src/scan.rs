@@ -8,6 +8,7 @@ mod probes;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -52,6 +53,8 @@ pub struct Scanner(Arc<Inner>);
 struct Inner {
     file: PathBuf,
     known: Mutex<Inventory>,
+    /// How many devices were known when no scan was under way.
+    counted: AtomicUsize,
     status: watch::Sender<ScanStatus>,
     cancel: watch::Sender<u64>,
 }
@@ -63,7 +66,8 @@ impl Scanner {
         let known = load(&file);
         let status = ScanStatus { scanned_unix: known.scanned_unix, ..ScanStatus::default() };
         let (status, cancel) = (watch::Sender::new(status), watch::Sender::new(0));
-        Self(Arc::new(Inner { file, known: Mutex::new(known), status, cancel }))
+        let counted = AtomicUsize::new(known.devices.len());
+        Self(Arc::new(Inner { file, known: Mutex::new(known), counted, status, cancel }))
     }
 
     /// Begins a scan. Its progress is in [`Self::status`]; what it finds shows in
@@ -116,10 +120,10 @@ impl Scanner {
         self.0.known().clone()
     }
 
-    /// When the last whole scan ended, and how many devices are known.
+    /// When the last whole scan ended, and how many devices were known when the last one did, whole or
+    /// not: what is told far away doesn't change with each device that a scan comes across.
     pub fn summary(&self) -> (Option<u64>, usize) {
-        let known = self.0.known();
-        (known.scanned_unix, known.devices.len())
+        (self.0.known().scanned_unix, self.0.counted.load(Ordering::Relaxed))
     }
 
     /// The networks that this host stands in, as they would be scanned; those with more than 1,024
@@ -271,7 +275,11 @@ impl Run {
         if let Ok(Err(error)) = kept.await {
             tracing::warn!(%error, "what the scan found can't be written");
         }
-        let scanned_unix = self.inner.known().scanned_unix;
+        let scanned_unix = {
+            let known = self.inner.known();
+            self.inner.counted.store(known.devices.len(), Ordering::Relaxed);
+            known.scanned_unix
+        };
         self.inner.status.send_modify(|status| {
             status.running = false;
             status.progress = self.scan.progress();

@@ -109,6 +109,15 @@ impl Node {
         self.warren.on(&self.host).args(arguments).args(["--state", state.as_ref()]).output()
     }
 
+    /// Starts another command of this node's, and leaves it running.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn spawn(&self, arguments: &[&str]) -> Result<Process> {
+        let state = self.state.to_string_lossy();
+        self.warren.on(&self.host).args(arguments).args(["--state", state.as_ref()]).spawn()
+    }
+
     /// Runs another command of this node's and returns its standard output.
     ///
     /// # Errors
