@@ -50,7 +50,8 @@ pub(crate) fn gateways(all: &[GatewaySpec]) {
 
 /// Those that are there, and after them those that were.
 pub(crate) fn devices(found: &Inventory) {
-    let mut table = output::table(&["ADDRESS", "MAC", "NAME", "KIND", "SERVICES", "STATE"]);
+    let mut table =
+        output::table(&["ADDRESS", "MAC", "MAKER", "NAME", "KIND", "SERVICES", "STATE"]);
     let (present, gone): (Vec<&Device>, Vec<&Device>) =
         found.devices.values().partition(|device| device.present);
     for device in present.into_iter().chain(gone) {
@@ -59,6 +60,7 @@ pub(crate) fn devices(found: &Inventory) {
         table.add_row([
             device.ip.to_string(),
             device.mac.map(|mac| format!("{mac}{made_up}")).unwrap_or_default(),
+            device.vendor.clone().unwrap_or_default(),
             device.names.values().next().cloned().unwrap_or_default(),
             format!("{:?}", device.kind).to_lowercase(),
             services.join(" "),

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use macaddr_ouidb::OUI_DB_BUNDLED;
 use serde::{Deserialize, Serialize};
 use warren_proto::MacAddr;
 
@@ -91,6 +92,9 @@ pub struct Device {
     /// Its card's address; absent across a router.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
+    /// Who made the card, by the IEEE's registers of address blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
     /// Whether the card's address is made up.
     #[serde(default)]
     pub randomised: bool,
@@ -174,6 +178,7 @@ impl Inventory {
                 let device = self.seen(*ip, unix);
                 device.mac = mac.or(device.mac);
                 device.randomised = device.mac.is_some_and(MacAddr::is_randomised);
+                device.vendor = device.mac.and_then(vendor);
                 device.rtt_us =
                     rtt.map_or(device.rtt_us, |rtt| u64::try_from(rtt.as_micros()).ok());
             }
@@ -265,14 +270,16 @@ impl Inventory {
 
     /// The devices as a table for spreadsheets.
     pub fn to_csv(&self) -> String {
-        let mut csv =
-            String::from("ip,mac,randomised,names,kind,services,rtt_ms,first_seen,last_seen\n");
+        let mut csv = String::from(
+            "ip,mac,vendor,randomised,names,kind,services,rtt_ms,first_seen,last_seen\n",
+        );
         for device in self.devices.values() {
             let names: Vec<&str> = device.names.values().map(String::as_str).collect();
             let services: Vec<String> = device.services.iter().map(describe).collect();
             let fields = [
                 device.ip.to_string(),
                 device.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+                device.vendor.clone().unwrap_or_default(),
                 device.randomised.to_string(),
                 names.join(" | "),
                 format!("{:?}", device.kind).to_lowercase(),
@@ -295,6 +302,7 @@ impl Inventory {
         let device = self.devices.entry(ip).or_insert_with(|| Device {
             ip,
             mac: None,
+            vendor: None,
             randomised: false,
             names: BTreeMap::new(),
             kind: Kind::Unknown,
@@ -354,7 +362,7 @@ fn guess(device: &Device) -> Kind {
     let serves = |port: u16| device.services.contains_key(&port_name(Transport::Tcp, port));
     let texts = || {
         let services = device.services.values().flat_map(|s| s.banner.iter().chain(&s.title));
-        device.names.values().chain(services).map(|text| text.to_lowercase())
+        device.names.values().chain(&device.vendor).chain(services).map(|text| text.to_lowercase())
     };
     let says = |words: &[&str]| texts().any(|text| words.iter().any(|word| text.contains(word)));
     if serves(554) || says(&["camera", "ipcam", "hikvision", "dahua", "axis", "nvr"]) {
@@ -374,6 +382,12 @@ fn guess(device: &Device) -> Kind {
     } else {
         Kind::Unknown
     }
+}
+
+/// Who made a card; nobody has registered those that devices make up.
+fn vendor(mac: MacAddr) -> Option<String> {
+    let entry = OUI_DB_BUNDLED.lookup(&mac.0).filter(|_| !mac.is_randomised())?;
+    Some(entry.name().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// A field of CSV (RFC 4180). What a spreadsheet would take for a formula is kept from it.
@@ -401,6 +415,23 @@ mod tests {
             fresh.take(&ScanEvent::Service { ip, transport, port: *port, finding }, unix);
         }
         fresh
+    }
+
+    #[test]
+    fn a_card_tells_who_made_it_unless_its_address_is_made_up() {
+        let device = |mac: &str| {
+            let mut found = found(9, Some(mac.parse().unwrap()), &[], 1);
+            found.devices.remove(&ip(9)).unwrap()
+        };
+        let camera = device("54:8c:81:01:02:03");
+        let maker = camera.vendor.as_deref().unwrap_or_default();
+        assert!(maker.contains("Hikvision"), "{maker}");
+        assert_eq!(camera.kind, Kind::Camera, "its maker makes cameras");
+        let made_up = device("56:8c:81:01:02:03");
+        assert_eq!((made_up.vendor, made_up.randomised), (None, true));
+        let mut known = Inventory::default();
+        known.devices.insert(ip(9), camera);
+        assert!(known.to_csv().contains("Hikvision"));
     }
 
     #[test]

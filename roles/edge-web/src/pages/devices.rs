@@ -44,6 +44,7 @@ struct Row {
     name: String,
     names: Vec<(String, &'static str)>,
     mac: String,
+    vendor: String,
     randomised: bool,
     kind: String,
     services: Vec<Service>,
@@ -88,6 +89,7 @@ impl Row {
             name: words::name_of(device).unwrap_or_default().to_owned(),
             names: device.names.iter().map(|(source, name)| (name.clone(), by(source))).collect(),
             mac: device.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            vendor: device.vendor.clone().unwrap_or_default(),
             randomised: device.randomised,
             kind: words::kind(device.kind).to_owned(),
             services: device
@@ -117,7 +119,7 @@ impl Row {
     }
 
     fn matches(&self, q: &str) -> bool {
-        let texts = [self.ip.to_string(), self.mac.clone(), self.kind.clone()];
+        let texts = [self.ip.to_string(), self.mac.clone(), self.vendor.clone(), self.kind.clone()];
         let names = self.names.iter().map(|(name, _)| name);
         let said = self.services.iter().flat_map(|it| [&it.port, &it.says]);
         texts.iter().chain(names).chain(said).any(|text| text.to_lowercase().contains(q))
