@@ -1,9 +1,27 @@
-// The technician's browser, on his laptop: he opens the edge's pages through the tunnel, scans its LAN,
-// makes the camera a virtual device with a click, and opens the camera's own page.
+// The technician's browser, on her laptop: she sets her password, signs in to the portal, opens the edge
+// from there through the tunnel, scans its LAN, makes the camera a virtual device with a click, and opens
+// the camera's own page.
 
-export default async ({ context, page, args, screenshot }) => {
-  await page.setViewportSize({ width: 1360, height: 900 });
-  await page.goto(`${args.url}/devices`);
+const PASSWORD = "correct horse battery staple";
+
+export default async ({ browser, args, picture }) => {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1360, height: 900 } });
+  const page = await context.newPage();
+  const screenshot = (name) => page.screenshot({ path: picture(name), fullPage: true });
+  await page.goto(args.password);
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Set password" }).click();
+  await page.waitForURL("**/sign-in**");
+  await page.getByLabel("E-mail").fill(args.email);
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("link", { name: "Edge devices" }).click();
+  await page.getByRole("link", { name: "site-7" }).waitFor();
+  await screenshot("lab-edge-portal");
+  await page.getByRole("link", { name: "site-7" }).click();
+  await page.getByRole("link", { name: "Open its own pages" }).click();
+  await page.waitForURL(`${args.url}/**`);
+  await page.getByRole("link", { name: "Devices", exact: true }).click();
   await page.getByRole("button", { name: "Scan the LAN" }).click();
   await page.getByText("The scan has begun.").waitFor();
   await screenshot("lab-edge-scan");

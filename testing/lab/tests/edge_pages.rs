@@ -1,4 +1,4 @@
-//! The edge's own pages, opened by a technician through the tunnel, and by nobody else.
+//! The edge's own pages, opened by a technician from the portal, through the tunnel, and by nobody else.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn overview(from: &Host, edge: Ipv4Addr) -> Result<String> {
 }
 
 #[test]
-fn a_technician_opens_the_camera_by_the_edges_own_pages() {
+fn a_technician_goes_from_the_portal_to_the_camera() {
     let browser = Browser::find();
     isolated(|world| {
         let browser = browser?;
@@ -55,6 +55,7 @@ fn a_technician_opens_the_camera_by_the_edges_own_pages() {
             "home",
         ])?;
         lab.broker.change(&["devices", "set", "technician", "--owner", "tina@example.org"])?;
+        let password = lab.broker.admin(&["users", "reset-password", "tina@example.org"])?;
         wait_until("the edge to hear of it", 10 * SECOND, || {
             Ok(overview(&laptop, edge)
                 .is_ok_and(|page| page.contains("which may change this edge")))
@@ -86,7 +87,11 @@ fn a_technician_opens_the_camera_by_the_edges_own_pages() {
         wait_for("the edge's name", 10 * SECOND, || resolve(&laptop, full))?;
         let job = browser
             .script(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/edge_pages.mjs"))
-            .arguments(json!({ "url": format!("http://{full}") }))
+            .arguments(json!({
+                "url": format!("http://{full}"),
+                "password": password["link"],
+                "email": "tina@example.org",
+            }))
             .within(120 * SECOND);
         let line = job.command_line();
         let said = job.result(&laptop.command(&line[0]).args(&line[1..]).output()?)?;
