@@ -10,6 +10,7 @@ use macaddr_ouidb::OUI_DB_BUNDLED;
 use serde::{Deserialize, Serialize};
 use warren_proto::MacAddr;
 
+use crate::plan::UdpService;
 use crate::scan::{Finding, ScanEvent};
 
 /// The most devices that are kept: those seen longest ago go first.
@@ -360,6 +361,9 @@ fn describe((port, service): (&String, &Service)) -> String {
 /// What its ports and names tell; the most telling first.
 fn guess(device: &Device) -> Kind {
     let serves = |port: u16| device.services.contains_key(&port_name(Transport::Tcp, port));
+    let answers = |service: UdpService| {
+        device.services.contains_key(&port_name(Transport::Udp, service.port()))
+    };
     let texts = || {
         let services = device.services.values().flat_map(|s| s.banner.iter().chain(&s.title));
         device.names.values().chain(&device.vendor).chain(services).map(|text| text.to_lowercase())
@@ -369,13 +373,13 @@ fn guess(device: &Device) -> Kind {
         Kind::Camera
     } else if serves(9100) || serves(631) || serves(515) || says(&["printer", "laserjet"]) {
         Kind::Printer
-    } else if serves(502) || says(&["plc", "simatic", "modbus"]) {
+    } else if serves(502) || answers(UdpService::BacNet) || says(&["plc", "simatic", "modbus"]) {
         Kind::Controller
     } else if serves(53) || says(&["router", "fritz!box", "openwrt", "routeros", "gateway"]) {
         Kind::Router
     } else if says(&["synology", "qnap", "truenas", "diskstation"]) {
         Kind::Storage
-    } else if says(&["iphone", "ipad", "android", "pixel", "galaxy"]) {
+    } else if answers(UdpService::Sip) || says(&["iphone", "ipad", "android", "pixel", "galaxy"]) {
         Kind::Phone
     } else if serves(3389) || serves(445) || serves(22) {
         Kind::Computer

@@ -10,7 +10,7 @@ mod scan;
 mod text;
 
 pub use inventory::{Change, Device, Inventory, Kind, NameSource, Service, Transport};
-pub use plan::{COMMON_PORTS, MAX_ADDRESSES, MAX_RATE, Refused, ScanPlan};
+pub use plan::{COMMON_PORTS, MAX_ADDRESSES, MAX_RATE, Refused, ScanPlan, UdpService};
 pub use report::{Looked, PortAnswer, ScanStatus, Woken};
 pub use scan::{Ended, Finding, Probe, Progress, Scan, ScanEvent};
 pub use text::clean;

@@ -20,6 +20,41 @@ pub const COMMON_PORTS: [u16; 20] = [
     8443, 9100,
 ];
 
+/// A service over UDP that answers a question of its own protocol, and no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UdpService {
+    /// Names (RFC 1035).
+    Dns,
+    /// Time (RFC 5905).
+    Ntp,
+    /// Management (RFC 1157): printers, switches, power supplies.
+    Snmp,
+    /// Telephones (RFC 3261).
+    Sip,
+    /// Small things (RFC 7252).
+    Coap,
+    /// Buildings (ANSI/ASHRAE 135).
+    BacNet,
+}
+
+impl UdpService {
+    /// Those that each device is asked for.
+    pub const ALL: [Self; 6] =
+        [Self::Dns, Self::Ntp, Self::Snmp, Self::Sip, Self::Coap, Self::BacNet];
+
+    /// Where it is served.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Dns => 53,
+            Self::Ntp => 123,
+            Self::Snmp => 161,
+            Self::Sip => 5060,
+            Self::Coap => 5683,
+            Self::BacNet => 47_808,
+        }
+    }
+}
+
 /// What to scan, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanPlan {

@@ -3,8 +3,8 @@
 //! Addresses are walked through without ever being listed, so a /16 costs no more memory than a /24;
 //! only devices that answer are kept. A neighbour is found by ARP, asked twice. Behind a router a
 //! device is found by a ping or by any answer of a port, be it a refusal; small networks are tried at
-//! all ports, large ones at [`KNOCK`] alone. What was found is looked into before the walk goes on:
-//! its ports, its names. Everything keeps to one rate.
+//! all ports, of UDP too, large ones at [`KNOCK`] alone. What was found is looked into before the walk
+//! goes on: its names, its ports. Everything keeps to one rate.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use warren_proto::MacAddr;
 
 use crate::inventory::{NameSource, Transport};
-use crate::plan::{Refused, ScanPlan};
+use crate::plan::{Refused, ScanPlan, UdpService};
 
 /// Ports at which a device behind a router is knocked at, in a large network.
 const KNOCK: [u16; 3] = [443, 80, 22];
@@ -42,6 +42,8 @@ pub enum Probe {
     Ping(Ipv4Addr),
     /// Does this TCP port answer, and what does it say?
     Tcp(Ipv4Addr, u16),
+    /// Does this service answer over UDP, and what does it say?
+    Udp(Ipv4Addr, UdpService),
     /// What is its name?
     Name(Ipv4Addr, NameSource),
 }
@@ -50,7 +52,11 @@ impl Probe {
     /// Whom it is for.
     pub fn address(&self) -> Ipv4Addr {
         match *self {
-            Self::Arp(ip) | Self::Ping(ip) | Self::Tcp(ip, _) | Self::Name(ip, _) => ip,
+            Self::Arp(ip)
+            | Self::Ping(ip)
+            | Self::Tcp(ip, _)
+            | Self::Udp(ip, _)
+            | Self::Name(ip, _) => ip,
         }
     }
 }
@@ -189,6 +195,13 @@ impl Walked {
             Self::Everything => true,
         }
     }
+
+    fn have_udp(self) -> bool {
+        match self {
+            Self::Nothing | Self::Knocked => false,
+            Self::Everything => true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +209,7 @@ enum Question {
     Arp,
     Ping,
     Tcp(u16),
+    Udp(UdpService),
 }
 
 impl Scan {
@@ -228,12 +242,8 @@ impl Scan {
             ended: false,
         };
         for (network, adjacent) in scan.networks.clone() {
-            let questions = if adjacent {
-                vec![Question::Arp; ROUNDS]
-            } else {
-                let ports = scan.walked_ports(&network).into_iter().map(Question::Tcp);
-                [Question::Ping].into_iter().chain(ports).collect()
-            };
+            let questions =
+                if adjacent { vec![Question::Arp; ROUNDS] } else { scan.walked_by(&network) };
             scan.progress.total += size(&network) * questions.len() as u64;
             let walks = questions.into_iter().map(|question| Walk { network, question, next: 0 });
             scan.walks.extend(walks);
@@ -285,6 +295,10 @@ impl Scan {
                 let transport = Transport::Tcp;
                 self.events.push_back(ScanEvent::Service { ip, transport, port, finding });
             }
+            Probe::Udp(_, service) => {
+                let (transport, port) = (Transport::Udp, service.port());
+                self.events.push_back(ScanEvent::Service { ip, transport, port, finding });
+            }
             Probe::Name(_, source) => {
                 if let Some(name) = finding.name {
                     self.events.push_back(ScanEvent::Name { ip, source, name });
@@ -305,7 +319,9 @@ impl Scan {
         self.progress.sent += 1;
         match probe {
             Probe::Arp(_) => self.settled_at = now + GRACE,
-            Probe::Ping(_) | Probe::Tcp(..) | Probe::Name(..) => self.in_flight += 1,
+            Probe::Ping(_) | Probe::Tcp(..) | Probe::Udp(..) | Probe::Name(..) => {
+                self.in_flight += 1;
+            }
         }
         Some(probe)
     }
@@ -367,7 +383,8 @@ impl Scan {
         self.inquiries.push_back(Inquiry { ip, walked, next: 0 });
     }
 
-    /// The next question to a device that was found: its names, then the ports that weren't tried yet.
+    /// The next question to a device that was found: its names, then the ports that weren't tried yet,
+    /// then the services over UDP.
     fn inquire(&mut self) -> Option<Probe> {
         loop {
             let inquiry = self.inquiries.front_mut()?;
@@ -376,28 +393,39 @@ impl Scan {
             if let Some(source) = NameSource::ASKED.get(number) {
                 return Some(Probe::Name(ip, *source));
             }
-            match self.plan.ports.get(number - NameSource::ASKED.len()) {
-                Some(port) if inquiry.walked.have(*port) => {}
+            let number = number - NameSource::ASKED.len();
+            match self.plan.ports.get(number) {
+                Some(port) if inquiry.walked.have(*port) => continue,
                 Some(port) => return Some(Probe::Tcp(ip, *port)),
-                None => {
+                None => {}
+            }
+            match UdpService::ALL.get(number - self.plan.ports.len()) {
+                Some(service) if !inquiry.walked.have_udp() => {
+                    return Some(Probe::Udp(ip, *service));
+                }
+                Some(_) | None => {
                     self.inquiries.pop_front();
                 }
             }
         }
     }
 
-    /// The ports that all addresses of a network behind a router are tried at.
-    fn walked_ports(&self, network: &Ipv4Net) -> BTreeSet<u16> {
-        match self.walked(network) {
+    /// What all addresses of a network behind a router are asked.
+    fn walked_by(&self, network: &Ipv4Net) -> Vec<Question> {
+        let ports: BTreeSet<u16> = match self.walked(network) {
             Walked::Everything => self.plan.ports.iter().copied().collect(),
             Walked::Knocked | Walked::Nothing => KNOCK.into(),
-        }
+        };
+        let udp = UdpService::ALL.into_iter().filter(|_| self.walked(network).have_udp());
+        let ports = ports.into_iter().map(Question::Tcp);
+        [Question::Ping].into_iter().chain(ports).chain(udp.map(Question::Udp)).collect()
     }
 
     /// Which of the ports these are.
     fn walked(&self, network: &Ipv4Net) -> Walked {
         let ports: BTreeSet<u16> = self.plan.ports.iter().copied().collect();
-        let is_small = size(network) * (ports.len() as u64 + 1) <= SMALL;
+        let questions = ports.len() + UdpService::ALL.len() + 1;
+        let is_small = size(network) * questions as u64 <= SMALL;
         if is_small { Walked::Everything } else { Walked::Knocked }
     }
 
@@ -417,6 +445,7 @@ impl Scan {
                 Question::Arp => return Some(Probe::Arp(ip)),
                 Question::Ping => return Some(Probe::Ping(ip)),
                 Question::Tcp(port) => return Some(Probe::Tcp(ip, port)),
+                Question::Udp(service) => return Some(Probe::Udp(ip, service)),
             }
         }
     }

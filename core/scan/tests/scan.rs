@@ -53,7 +53,10 @@ fn run(plan: &ScanPlan, adjacent: bool, network: &Network, cancel_after: Option<
                 }
                 (Probe::Arp(_), None) => continue,
                 (Probe::Tcp(_, port), Some(ports)) if ports.contains(&port) => (1, answer()),
-                (Probe::Tcp(..), Some(_)) => (1, Ended::Closed),
+                (Probe::Udp(_, service), Some(ports)) if ports.contains(&service.port()) => {
+                    (1, answer())
+                }
+                (Probe::Tcp(..) | Probe::Udp(..), Some(_)) => (1, Ended::Closed),
                 (Probe::Ping(_), Some(_)) => (1, answer()),
                 _ => (TIMEOUT.as_millis() as u64, Ended::Silence),
             };
@@ -85,8 +88,10 @@ fn run(plan: &ScanPlan, adjacent: bool, network: &Network, cancel_after: Option<
 }
 
 fn lan() -> impl Strategy<Value = Network> {
-    let ports =
-        prop::collection::btree_set(prop::sample::select(vec![22_u16, 80, 443, 9100]), 0..4);
+    let ports = prop::collection::btree_set(
+        prop::sample::select(vec![22_u16, 80, 443, 9100, 161, 5060]),
+        0..4,
+    );
     prop::collection::btree_map((1_u8..255).prop_map(|n| Ipv4Addr::new(10, 9, 8, n)), ports, 0..20)
 }
 
@@ -110,10 +115,10 @@ proptest! {
             let span = window[window.len() - 1].0 - window[0].0;
             prop_assert!(span >= Duration::from_millis(990), "{:?}", span);
         }
-        let tcp: Vec<_> =
-            run.sent.iter().filter(|(_, probe)| matches!(probe, Probe::Tcp(..))).collect();
-        let distinct: BTreeSet<_> = tcp.iter().map(|(_, probe)| *probe).collect();
-        prop_assert_eq!(tcp.len(), distinct.len(), "no port is tried twice");
+        let is_of_port = |probe: &Probe| matches!(probe, Probe::Tcp(..) | Probe::Udp(..));
+        let tried: Vec<_> = run.sent.iter().filter(|(_, probe)| is_of_port(probe)).collect();
+        let distinct: BTreeSet<_> = tried.iter().map(|(_, probe)| *probe).collect();
+        prop_assert_eq!(tried.len(), distinct.len(), "no port is tried twice");
     }
 
     #[test]

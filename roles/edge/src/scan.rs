@@ -5,6 +5,7 @@
 
 mod names;
 mod probes;
+mod udp;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -227,7 +228,7 @@ impl Run {
     fn send(&mut self, probe: Probe) {
         match probe {
             Probe::Arp(ip) => self.ears.ask(ip),
-            Probe::Ping(_) | Probe::Tcp(..) | Probe::Name(..) => {
+            Probe::Ping(_) | Probe::Tcp(..) | Probe::Udp(..) | Probe::Name(..) => {
                 self.probes.spawn(async move { (probe, probes::ask(probe).await) });
             }
         }

@@ -10,10 +10,10 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use warren_scan::{Ended, Finding, Probe, clean};
 
-use super::names;
+use super::{names, udp};
 
 /// How long a device may take to answer at all.
-const LIMIT: Duration = Duration::from_millis(1000);
+pub(super) const LIMIT: Duration = Duration::from_millis(1000);
 /// How long a greeting may take.
 const GREETING: Duration = Duration::from_millis(700);
 /// How long a page may take.
@@ -38,6 +38,7 @@ pub(super) async fn ask(probe: Probe) -> Ended {
             Ok(Err(_)) | Err(_) => Ended::Silence,
         },
         Probe::Tcp(ip, port) => port_of(ip, port).await,
+        Probe::Udp(ip, service) => udp::ask(ip, service).await,
         Probe::Name(ip, source) => match timeout(LIMIT, names::ask(ip, source)).await {
             Ok(Ok(finding)) => Ended::Answer(finding),
             Ok(Err(_)) | Err(_) => Ended::Silence,

@@ -40,6 +40,23 @@ fn answer(host: &Host, port: u16, waits: bool, answer: &'static str) -> Result<(
     })?
 }
 
+/// Answers questions of SNMP with what it is.
+fn answer_snmp(host: &Host, at: Ipv4Addr) -> Result<()> {
+    host.enter(|| {
+        let socket = UdpSocket::bind((at, 161))?;
+        std::thread::spawn(move || {
+            let mut question = [0; 512];
+            while let Ok((len, peer)) = socket.recv_from(&mut question) {
+                // The question with the value in the place of nothing.
+                let mut answer = question[..len - 2].to_vec();
+                answer.extend(b"\x04\x08UPS 1500");
+                let _ = socket.send_to(&answer, peer);
+            }
+        });
+        anyhow::Ok(())
+    })?
+}
+
 /// Answers node status requests as a Windows machine does.
 fn answer_netbios(host: &Host) -> Result<()> {
     host.enter(|| {
@@ -75,6 +92,7 @@ fn an_adjacent_network_is_scanned_in_time_and_changes_are_told() {
         )?;
         answer(&pc, 22, false, "SSH-2.0-OpenSSH_9.2\r\n")?;
         answer_netbios(&pc)?;
+        answer_snmp(&camera, camera_ip)?;
         let scanner = Scanner::open(&site.state);
         let plan = ScanPlan::of(vec!["192.168.1.0/24".parse()?]);
         let (found, took) = scan(&site.edge, &scanner, plan.clone())?;
@@ -85,6 +103,7 @@ fn an_adjacent_network_is_scanned_in_time_and_changes_are_told() {
         assert_eq!(device_at.mac, Some(mac_of(&camera, "eth0")?.parse()?));
         assert_eq!(device_at.services["tcp:80"].title.as_deref(), Some("Front door"));
         assert_eq!(device_at.services["tcp:80"].banner.as_deref(), Some("[31mcam"));
+        assert_eq!(device_at.services["udp:161"].banner.as_deref(), Some("UPS 1500"));
         let device_at = device([192, 168, 1, 20].into())?;
         assert_eq!(device_at.services["tcp:22"].banner.as_deref(), Some("SSH-2.0-OpenSSH_9.2"));
         ensure!(device_at.names.values().any(|name| name == "FRONT-DESK"), "{device_at:?}");
@@ -118,6 +137,13 @@ fn a_network_behind_a_router_is_scanned_in_time() {
             "addr add 10.50.0.7/24 dev eth0",
             "route add default via 10.50.0.1",
         ])?;
+        dmz.ip(&["addr add 10.50.0.8/24 dev eth0"])?;
+        // It answers nothing but questions of SNMP.
+        dmz.nft(
+            "table ip quiet {\n\tchain input {\n\t\ttype filter hook input priority 0;\n\t\t\
+             ip daddr 10.50.0.8 udp dport != 161 drop\n\t\tip daddr 10.50.0.8 meta l4proto != udp drop\n\t}\n}\n",
+        )?;
+        answer_snmp(&dmz, [10, 50, 0, 8].into())?;
         answer(&dmz, 8080, true, "HTTP/1.0 200 OK\r\n\r\n<title>DMZ</title>")?;
         site.edge.ip(&["route add default via 192.168.1.1"])?;
         let scanner = Scanner::open(&site.state);
@@ -128,6 +154,8 @@ fn a_network_behind_a_router_is_scanned_in_time() {
         let device = found.devices.get(&[10, 50, 0, 7].into()).context("found")?;
         assert_eq!(device.services["tcp:8080"].title.as_deref(), Some("DMZ"));
         ensure!(device.rtt_us.is_some() && device.mac.is_none(), "{device:?}");
+        let quiet = found.devices.get(&[10, 50, 0, 8].into()).context("found by UDP")?;
+        assert_eq!(quiet.services["udp:161"].banner.as_deref(), Some("UPS 1500"));
         Ok(())
     });
 }
