@@ -262,7 +262,7 @@ pub struct EdgeState {
 pub const MAX_EDGE_PROBLEMS: usize = 8;
 
 /// The longest of [`EdgeState::problems`], in bytes.
-pub const MAX_EDGE_PROBLEM: usize = 200;
+pub const MAX_EDGE_PROBLEM: usize = 400;
 
 fn all_ports() -> Vec<Ports> {
     vec![Ports::All]

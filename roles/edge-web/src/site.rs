@@ -131,7 +131,7 @@ impl Site {
         let networks: Vec<String> = plan.networks.iter().map(ToString::to_string).collect();
         self.tools.scan(plan).map_err(|error| {
             let why = match error {
-                ScanError::Refused(_) => Why::Invalid,
+                ScanError::Refused(_) | ScanError::Own(_) => Why::Invalid,
                 ScanError::UnderWay => Why::Busy,
                 ScanError::System(_) => Why::Failed,
             };

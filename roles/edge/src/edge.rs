@@ -1,7 +1,7 @@
 //! The one task that owns everything.
 
 mod hearing;
-mod sight;
+pub(crate) mod sight;
 mod supervise;
 
 use std::collections::{BTreeMap, BTreeSet};

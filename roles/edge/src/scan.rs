@@ -38,6 +38,11 @@ pub enum ScanError {
     /// The plan is refused.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// Nobody sees the mesh, or the edge's own programs, with the edge's eyes.
+    #[error(
+        "{0} is the mesh's or this device's own, and no LAN: ask from a device that may reach it"
+    )]
+    Own(Ipv4Net),
     /// There is one already.
     #[error("a scan is under way: wait for its end, or cancel it")]
     UnderWay,

@@ -12,7 +12,9 @@ use tokio::sync::{Semaphore, watch};
 use warren_proto::{EdgeDuty, ForwardId, ForwardProtocol, MacAddr};
 use warren_scan::{Inventory, Looked, ScanPlan, ScanStatus, Woken};
 
+use crate::edge::sight::Sight;
 use crate::edge::{EdgeReport, Opened};
+use crate::kernel::resolve::Way;
 use crate::scan::{ScanError, Scanner};
 
 pub use check::CheckError;
@@ -49,9 +51,10 @@ impl EdgeTools {
     ///
     /// # Errors
     ///
-    /// The plan is refused, there is a scan already, or there is no privilege.
+    /// The plan is refused, reaches into the mesh, there is a scan already, or there is no privilege.
     pub fn scan(&self, plan: ScanPlan) -> Result<(), ScanError> {
         let networks = if plan.networks.is_empty() { self.adjacent()? } else { plan.networks };
+        self.keep_to_lans(&networks)?;
         self.scanner.start(ScanPlan { networks, ..plan })
     }
 
@@ -113,7 +116,7 @@ impl EdgeTools {
     ///
     /// # Errors
     ///
-    /// It is an address of the internet, or of no device.
+    /// It is an address of the internet, of the mesh, the edge's own, or of no device.
     pub async fn check_target(
         &self,
         target: Ipv4Addr,
@@ -121,7 +124,27 @@ impl EdgeTools {
         port: u16,
     ) -> Result<Looked, CheckError> {
         ScanPlan::of(vec![target.into()]).check()?;
+        self.keep_to_lans(&[target.into()])?;
         let _turn = self.checks.acquire().await;
         Ok(check::look(target, protocol, port).await)
+    }
+
+    /// Refuses what an edge would see as itself, and others may not: the mesh, and its own addresses.
+    fn keep_to_lans(&self, networks: &[Ipv4Net]) -> Result<(), ScanError> {
+        let mut sight = Sight::look(&self.mesh_interface)?;
+        for network in networks {
+            let is_one = network.prefix_len() == 32;
+            let mut ends = [network.network(), network.broadcast()].into_iter();
+            let is_own = ends.any(|ip| match sight.way(ip) {
+                Way::Mesh => true,
+                // A network's own address and its broadcast are the host's, too.
+                Way::Host => is_one,
+                Way::Lan { .. } | Way::Nowhere => false,
+            });
+            if is_own {
+                return Err(ScanError::Own(*network));
+            }
+        }
+        Ok(())
     }
 }

@@ -156,6 +156,11 @@ fn scans_problems_and_waking_go_by_the_command_line_and_reach_the_broker() {
         let site = Site::build(&lab, "site-7")?;
         let refused = site.edge.cli(&["edge", "scan", "8.8.8.0/24"])?;
         common::refused(&refused, "no private network")?;
+        let mesh = mesh_ipv4(&site.edge)?;
+        for own in [format!("{mesh}/24"), format!("{mesh}/32"), "192.168.1.2/32".to_owned()] {
+            let refused = site.edge.cli(&["edge", "scan", &own])?;
+            common::refused(&refused, "no LAN")?;
+        }
         let begun = Instant::now();
         let found = site.add(&["scan", "--ports", "80,7000"])?;
         println!("a /24 scanned with two ports in {:?}", begun.elapsed());

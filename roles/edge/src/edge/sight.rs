@@ -10,7 +10,7 @@ use crate::kernel::resolve::{Surroundings, Way};
 
 /// A look at the host's interfaces and routes.
 #[derive(Debug)]
-pub(super) struct Sight {
+pub(crate) struct Sight {
     lan: Lan,
     interfaces: Vec<LanInterface>,
     mesh: Option<u32>,
@@ -18,7 +18,7 @@ pub(super) struct Sight {
 
 impl Sight {
     /// Looks.
-    pub(super) fn look(mesh: &str) -> anyhow::Result<Self> {
+    pub(crate) fn look(mesh: &str) -> Result<Self, warren_net::Error> {
         let mut lan = Lan::open()?;
         let mut interfaces = lan.interfaces()?;
         let index = lan.index(mesh);
@@ -29,6 +29,22 @@ impl Sight {
     /// The interfaces but the mesh's.
     pub(super) fn interfaces(&self) -> &[LanInterface] {
         &self.interfaces
+    }
+
+    /// By what way packets to an address would go.
+    pub(crate) fn way(&mut self, to: Ipv4Addr) -> Way {
+        let Some(route) = self.lan.route(to) else { return Way::Nowhere };
+        if route.local {
+            return Way::Host;
+        }
+        let interface = self.interfaces.iter().find(|i| i.index == route.interface);
+        match interface {
+            Some(interface) => {
+                Way::Lan { interface: interface.name.clone(), adjacent: route.gateway.is_none() }
+            }
+            None if self.mesh == Some(route.interface) => Way::Mesh,
+            None => Way::Nowhere,
+        }
     }
 
     /// Together with where devices are.
@@ -45,18 +61,7 @@ pub(super) struct Seen<'a> {
 
 impl Surroundings for Seen<'_> {
     fn way(&mut self, to: Ipv4Addr) -> Way {
-        let Some(route) = self.sight.lan.route(to) else { return Way::Nowhere };
-        if route.local {
-            return Way::Host;
-        }
-        let interface = self.sight.interfaces.iter().find(|i| i.index == route.interface);
-        match interface {
-            Some(interface) => {
-                Way::Lan { interface: interface.name.clone(), adjacent: route.gateway.is_none() }
-            }
-            None if self.sight.mesh == Some(route.interface) => Way::Mesh,
-            None => Way::Nowhere,
-        }
+        self.sight.way(to)
     }
 
     fn place(&self, target: &LanTarget) -> Place {

@@ -89,14 +89,17 @@ async fn reverse(ip: Ipv4Addr, server: SocketAddr) -> io::Result<String> {
     let id = u16::from_be_bytes([c ^ 0x57, d]);
     let mut question = Message::new(id, MessageType::Query, OpCode::Query);
     question.metadata.recursion_desired = server.port() == 53;
-    question.add_query(Query::query(name, RecordType::PTR));
+    question.add_query(Query::query(name.clone(), RecordType::PTR));
     let socket = connected(server).await?;
     socket.send(&question.to_vec().map_err(io::Error::other)?).await?;
     let mut answer = [0; 1500];
     loop {
         let len = socket.recv(&mut answer).await?;
         let Ok(message) = Message::from_vec(&answer[..len]) else { continue };
-        let name = message.answers.iter().find_map(|record| {
+        if message.metadata.id != id || message.metadata.message_type != MessageType::Response {
+            continue;
+        }
+        let name = message.answers.iter().filter(|record| record.name == name).find_map(|record| {
             if let RData::PTR(ptr) = &record.data { Some(ptr.0.to_string()) } else { None }
         });
         let name = name.ok_or(io::ErrorKind::NotFound)?;

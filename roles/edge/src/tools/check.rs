@@ -4,6 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::scan::ScanError;
 use thiserror::Error;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -22,6 +23,9 @@ pub enum CheckError {
     /// The target is none of a LAN.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// Nor is it one of a LAN as others see it.
+    #[error(transparent)]
+    NoLan(#[from] ScanError),
 }
 
 pub(super) async fn look(target: Ipv4Addr, protocol: ForwardProtocol, port: u16) -> Looked {
