@@ -142,6 +142,22 @@ async fn an_account_named_in_the_admin_api_bounds_what_is_found() {
 }
 
 #[tokio::test]
+async fn nobody_hides_another_by_a_name_like_its_id() {
+    let (_folder, broker, home, _work) = two_accounts().await;
+    let admin = &broker.admin;
+    let id = home.registered.device;
+    let impostor = broker.device("home", &id.to_string()).await;
+    let found = admin.device("home", &id.to_string()).await.unwrap();
+    assert_eq!((found.id, found.name.as_str()), (id, "laptop"));
+    let account = home.registered.account;
+    let new = NewAccount { name: account.to_string().parse().unwrap(), ipv4_range: None };
+    let refused = admin.create_account(&new).await.unwrap_err().to_string();
+    assert!(refused.contains("are an id, not a name"), "{refused}");
+    assert_ne!(impostor.registered.device, id);
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_policy_reaches_and_knows_its_own_account_alone() {
     let (_folder, broker, home, work) = two_accounts().await;
     let admin = &broker.admin;
