@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::Ipv4Net;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
+use warren_net::{Diverted, Diverter, diversion};
 use warren_proto::{
     DeviceId, DeviceName, EdgeChange, EdgeChanged, EdgeDuty, EdgeSpec, EdgeState, Filter, Peer,
 };
@@ -52,6 +53,7 @@ pub struct EdgeLink {
     pub(crate) asked: mpsc::Receiver<EdgeQuestion>,
     pub(crate) tasks: mpsc::Sender<EdgeTask>,
     pub(crate) opens: watch::Receiver<bool>,
+    pub(crate) diverted: Diverted,
 }
 
 /// Something that the role asks the node, for somebody who has asked the role.
@@ -146,6 +148,8 @@ pub struct EdgeRole {
     /// Whether it has anything open, or may be about to: said before it looks at its orders, and taken
     /// back when all is closed. The node waits for that before the mesh's interface goes.
     pub opens: watch::Sender<bool>,
+    /// To answer, in the host's place, for what is open: packets that the filter has let in come by it.
+    pub diverter: Diverter,
 }
 
 /// Makes both ends.
@@ -155,12 +159,14 @@ pub fn edge_link() -> (EdgeLink, EdgeRole) {
     let (questions, asked) = mpsc::channel(QUEUE);
     let (task_sender, tasks) = mpsc::channel(TASKS);
     let (opens_sender, opens) = watch::channel(false);
+    let (diverter, diverted) = diversion();
     let role = EdgeRole {
         orders: orders_receiver,
         state: state_sender,
         desk: EdgeDesk(questions),
         tasks,
         opens: opens_sender,
+        diverter,
     };
-    (EdgeLink { orders, state, asked, tasks: task_sender, opens }, role)
+    (EdgeLink { orders, state, asked, tasks: task_sender, opens, diverted }, role)
 }

@@ -61,6 +61,7 @@ mod checksum;
 mod coalesce;
 mod config;
 mod counters;
+mod diversion;
 mod error;
 mod mapping;
 #[cfg(unix)]
@@ -81,6 +82,7 @@ pub use config::{
     TunConfig, UdpConfig,
 };
 pub use counters::{TunCounters, UdpCounters};
+pub use diversion::{Diverted, Diverter, Intake, Takes, diversion};
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{

@@ -111,6 +111,7 @@ impl Daemon {
             udp: UdpConfig { port, ..UdpConfig::default() },
             netmap: netmap.clone(),
             source,
+            diverted: daemon.config.edge.as_ref().map(|link| link.diverted.clone()),
         };
         let wanted = self.identity.listen_port;
         let started = match DataThread::start(config(self, wanted)).await {

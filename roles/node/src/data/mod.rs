@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use warren_mesh::{
     BrokerState, CandidateStatus, LocalAddress, MapSource, Mesh, Netcheck, OutboundDrop, PeerStatus,
 };
-use warren_net::{Finding, HostNetwork, TunConfig, UdpConfig};
+use warren_net::{Diverted, Finding, HostNetwork, TunConfig, UdpConfig};
 use warren_proto::{CheckInState, ConnectSignal, Delta, DeviceId, EdgeState, Netmap, ReachCheck};
 use zeroize::Zeroizing;
 
@@ -40,6 +40,8 @@ pub(crate) struct DataConfig {
     pub(crate) udp: UdpConfig,
     pub(crate) netmap: Netmap,
     pub(crate) source: MapSource,
+    /// Who may answer in the host's place.
+    pub(crate) diverted: Option<Diverted>,
 }
 
 /// What was opened.

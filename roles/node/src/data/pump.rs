@@ -3,12 +3,15 @@ use std::time::Instant;
 
 use warren_mesh::{Inbound, Mesh, Outbound, OutboundDrop};
 use warren_net::{
-    Coalescer, Outgoing, SlotLayout, SuperPacket, Tun, TunReader, UdpReceiver, UdpSockets,
+    Coalescer, Intake, Outgoing, SlotLayout, SuperPacket, Tun, TunReader, UdpReceiver, UdpSockets,
 };
 
 use super::echo::Echoes;
 use super::relay::{PendingRun, PrivateRelay};
 use super::{BATCH, Echo};
+
+/// Packets of who answers in the host's place that are taken before everything else gets its turn.
+const DIVERTED: usize = 64;
 
 /// Everything that a packet meets on its way through.
 pub(super) struct Pump {
@@ -21,6 +24,8 @@ pub(super) struct Pump {
     pub(super) coalescer: Coalescer,
     pub(super) echoes: Echoes,
     pub(super) relay: PrivateRelay,
+    /// What isn't the host's, though it comes out of a tunnel.
+    pub(super) intake: Option<Intake>,
 }
 
 impl Pump {
@@ -52,7 +57,7 @@ impl Pump {
 
     /// From the network to the host, until the sockets are empty or [`BATCH`] receives are done.
     pub(super) fn inbound(&mut self) {
-        let Self { mesh, tun, sockets, receiver, coalescer, echoes, relay, .. } = self;
+        let Self { mesh, tun, sockets, receiver, coalescer, echoes, relay, intake, .. } = self;
         let now = Instant::now();
         for _ in 0..BATCH {
             let Ok(received) = sockets.try_recv(receiver) else { break };
@@ -66,7 +71,7 @@ impl Pump {
                 match mesh.handle_datagram(remote, datagram, now) {
                     Inbound::Deliver { range } => {
                         let packet = &datagram[range];
-                        if echoes.is_idle() || !echoes.take(packet, now) {
+                        if !is_taken(echoes, intake, packet, now) {
                             writes.push(packet);
                         }
                     }
@@ -98,6 +103,24 @@ impl Pump {
         self.outgoing.flush(&self.sockets);
     }
 
+    /// From who answers in the host's place to the network: `packet`, and what has come after it.
+    pub(super) fn divert(&mut self, mut packet: Vec<u8>) {
+        let Self { mesh, sockets, outgoing, intake, .. } = self;
+        let now = Instant::now();
+        for _ in 0..DIVERTED {
+            // The slots are of that size; whoever sends more isn't told, as by a router of old.
+            if packet.len() <= usize::from(mesh.mtu()) {
+                send(mesh, outgoing, sockets, &SuperPacket::complete(&packet), now);
+            }
+            if outgoing.is_blocked() {
+                break;
+            }
+            let Some(next) = intake.as_mut().and_then(Intake::try_answer) else { break };
+            packet = next;
+        }
+        outgoing.flush(sockets);
+    }
+
     /// Carries out what the mesh has queued beside its events.
     pub(super) fn drain_packets(&mut self) {
         while let Some(transmit) = self.mesh.poll_transmit() {
@@ -115,12 +138,18 @@ impl Pump {
         let now = Instant::now();
         let mut writes = self.coalescer.begin(&self.tun);
         for packet in &packets {
-            if self.echoes.is_idle() || !self.echoes.take(packet, now) {
+            if !is_taken(&mut self.echoes, &mut self.intake, packet, now) {
                 writes.push(packet);
             }
         }
         writes.flush();
     }
+}
+
+/// Whether a packet out of a tunnel isn't the host's.
+fn is_taken(echoes: &mut Echoes, intake: &mut Option<Intake>, packet: &[u8], now: Instant) -> bool {
+    !echoes.is_idle() && echoes.take(packet, now)
+        || intake.as_mut().is_some_and(|intake| intake.take(packet))
 }
 
 /// Seals a packet into the outgoing batch, or has the mesh keep it until there is a tunnel.

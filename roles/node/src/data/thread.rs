@@ -4,7 +4,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use warren_mesh::{Config, Event, LocalAddress, Mesh, OutboundDrop};
 use warren_net::{
-    Coalescer, Error, HostConfig, HostNetwork, Outgoing, Tun, TunReader, UdpReceiver, UdpSockets,
+    Coalescer, Diverted, Error, HostConfig, HostNetwork, Intake, Outgoing, Tun, TunReader,
+    UdpReceiver, UdpSockets,
 };
 
 use super::echo::Echoes;
@@ -92,6 +93,7 @@ impl<'e> Worker<'e> {
             coalescer: Coalescer::new(),
             echoes: Echoes::default(),
             relay: PrivateRelay::default(),
+            intake: config.diverted.as_ref().map(Diverted::open),
         };
         let mut worker = Self {
             pump,
@@ -122,7 +124,7 @@ impl<'e> Worker<'e> {
                 armed = due;
                 timer.as_mut().reset(due.into());
             }
-            let Pump { tun, sockets, outgoing, .. } = &self.pump;
+            let Pump { tun, sockets, outgoing, intake, .. } = &mut self.pump;
             let blocked = outgoing.is_blocked();
             let step = tokio::select! {
                 command = self.commands.recv() => match command {
@@ -133,6 +135,7 @@ impl<'e> Worker<'e> {
                 ready = tun.readable(), if !blocked => Step::Tun(ready),
                 ready = sockets.readable() => Step::Sockets(ready),
                 ready = sockets.writable(), if blocked => Step::Writable(ready),
+                packet = answer(intake), if !blocked => Step::Diverted(packet),
                 event = self.streams.next() => Step::Stream(event),
                 () = &mut timer, if due.is_some() => Step::Timeout,
             };
@@ -168,6 +171,10 @@ impl<'e> Worker<'e> {
                     mesh.handle_timeout(now);
                 }
                 relay.handle_timeout(sockets, now);
+                Ok(())
+            }
+            Step::Diverted(packet) => {
+                self.pump.divert(packet);
                 Ok(())
             }
             Step::Stream(event) => {
@@ -353,8 +360,17 @@ enum Step {
     Tun(std::io::Result<()>),
     Sockets(std::io::Result<()>),
     Writable(std::io::Result<()>),
+    Diverted(Vec<u8>),
     Stream(StreamEvent),
     Timeout,
+}
+
+/// The next packet of who answers in the host's place, if anybody may.
+async fn answer(intake: &mut Option<Intake>) -> Vec<u8> {
+    match intake {
+        Some(intake) => intake.answer().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// `UnknownTag` becomes `unknown-tag`.
