@@ -1,10 +1,12 @@
 //! The one task that owns everything.
 
+mod fallback;
 mod hearing;
+mod report;
 pub(crate) mod sight;
 mod supervise;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -13,23 +15,22 @@ use ipnet::Ipv4Net;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use warren_net::{Counter, Nftables};
-use warren_proto::{
-    EdgeDuty, EdgeState, ForwardId, GatewayId, LanTarget, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS,
-    MacAddr, VirtualDeviceId,
-};
+use warren_net::Diverter;
+use warren_proto::{EdgeDuty, EdgeState, LanTarget, MacAddr};
 
 use crate::follow::{Event, Follower};
-use crate::kernel::obstacles::{Passage, obstacles};
+use crate::kernel::obstacles::Passage;
 use crate::kernel::opening::Opening;
 use crate::kernel::path::KernelPath;
-use crate::kernel::render::{device_counter, forward_counter, gateway_counter};
 use crate::kernel::resolve::{Resolved, resolve};
 use crate::problem::Problem;
 use crate::scan::Scanner;
 use crate::tools::EdgeTools;
 
+use fallback::Fallback;
 use hearing::Hearing;
+use report::note_failure;
+pub use report::{EdgeReport, Use};
 use sight::Sight;
 use supervise::supervise;
 
@@ -51,57 +52,10 @@ pub struct EdgeConfig {
     pub mesh_ipv4: Ipv4Addr,
     /// The folder for what outlives the process; it exists.
     pub state: PathBuf,
-}
-
-/// What is open, by its id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Opened {
-    /// A forward.
-    Forward(ForwardId),
-    /// A virtual device.
-    Device(VirtualDeviceId),
-    /// A gateway.
-    Gateway(GatewayId),
-}
-
-/// How much something was used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Use {
-    /// Packets in both directions, since the edge was started.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// When it was last used, in seconds since the Unix epoch, as far as was seen since the start.
-    pub last_unix: Option<u64>,
-}
-
-/// How the edge does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EdgeReport {
-    /// How often what is open was put in force since the start, repairs included.
-    pub applied: u64,
-    /// How long the last time took.
-    pub took: Duration,
-    /// How often another program's doing was repaired.
-    pub repaired: u64,
-    /// What is open, and where its target is; a gateway's is its network's address.
-    pub open: BTreeMap<Opened, Ipv4Addr>,
-    /// What was used.
-    pub uses: BTreeMap<Opened, Use>,
-    /// What doesn't work.
-    pub problems: BTreeSet<Problem>,
-}
-
-impl EdgeReport {
-    /// What the broker is told of it.
-    fn state(&self) -> EdgeState {
-        let problems = self.problems.iter().take(MAX_EDGE_PROBLEMS).map(|problem| {
-            let mut text = problem.to_string();
-            text.truncate(text.floor_char_boundary(MAX_EDGE_PROBLEM));
-            text
-        });
-        EdgeState { problems: problems.collect(), ..EdgeState::default() }
-    }
+    /// To answer in the host's place where its kernel can't lead packets; without it nobody does.
+    pub diverter: Option<Diverter>,
+    /// Whether the kernel isn't even asked to.
+    pub userspace: bool,
 }
 
 /// A running edge. Dropped, it closes everything too, but nobody waits for it.
@@ -175,6 +129,7 @@ struct Engine {
     followed: Option<Instant>,
     /// What of the host's own stands in the way, as of this generation of its ruleset.
     obstacles: Option<(u32, BTreeSet<Problem>)>,
+    fallback: Fallback,
 }
 
 enum Wake {
@@ -203,6 +158,7 @@ impl Engine {
             again: None,
             followed: None,
             obstacles: None,
+            fallback: Fallback::new(config.mesh_ipv4),
         }
     }
 
@@ -249,10 +205,18 @@ impl Engine {
             }
             self.do_events().await;
         }
-        if let Some(mut path) = self.path.take()
-            && let Err(error) = path.close()
-        {
-            tracing::warn!(%error, "not all that the edge opened is closed");
+        self.fallback.end();
+        self.close_path();
+    }
+
+    /// Leaves the host as it was.
+    fn close_path(&mut self) {
+        let closed = match self.path.take() {
+            Some(mut path) => path.close(),
+            None => crate::clean_up(&self.config.state),
+        };
+        if let Err(error) = closed {
+            tracing::warn!(error = format!("{error:#}"), "not all that the edge opened is closed");
         }
     }
 
@@ -290,22 +254,35 @@ impl Engine {
         let duty = at_this_hour(self.duty.borrow_and_update().as_ref());
         match self.try_apply(&duty).await {
             Err(error) => {
-                let reason = format!("{error:#}");
-                tracing::warn!(reason, "the edge opens nothing new");
                 self.again = Some(begun + AGAIN);
-                let is_open = self.path.as_ref().is_some_and(|path| path.opening().is_some());
-                self.resolved.insert(if is_open {
-                    Problem::Unchanged { reason }
-                } else {
-                    Problem::Nothing { reason }
-                });
+                self.note_trouble(format!("{error:#}"));
             }
-            Ok(()) => self.report.send_modify(|report| {
+            Ok(()) => self.fallback.trouble = None,
+        }
+        if self.fallback.trouble.is_none() || self.config.diverter.is_some() {
+            self.report.send_modify(|report| {
                 report.applied += 1;
                 report.took = begun.elapsed();
-            }),
+            });
         }
         self.publish().await;
+    }
+
+    /// The kernel doesn't do as it should.
+    fn note_trouble(&mut self, reason: String) {
+        if self.fallback.trouble.as_ref() != Some(&reason) {
+            tracing::warn!(reason, "the kernel opens nothing new");
+        }
+        if self.config.diverter.is_none() {
+            let is_open = self.path.as_ref().is_some_and(|path| path.opening().is_some());
+            let reason = reason.clone();
+            self.resolved.insert(if is_open {
+                Problem::Unchanged { reason }
+            } else {
+                Problem::Nothing { reason }
+            });
+        }
+        self.fallback.trouble = Some(reason);
     }
 
     async fn try_apply(&mut self, duty: &EdgeDuty) -> anyhow::Result<()> {
@@ -313,17 +290,25 @@ impl Engine {
         let resolved = match self.resolve(duty) {
             Ok(resolved) => resolved,
             Err(error) => {
+                self.fallback.wanted = Opening::nothing(self.config.mesh_ipv4);
                 self.revoke(None);
                 return Err(error);
             }
         };
+        self.fallback.wanted = resolved.opening.clone();
+        if self.config.userspace && self.config.diverter.is_some() {
+            self.close_path();
+            return Ok(());
+        }
         let path = match &mut self.path {
             Some(path) => path,
             None => {
                 self.path.insert(KernelPath::open(&self.config.state, &self.config.mesh_interface)?)
             }
         };
+        let before = path.generation();
         let applied = path.apply(&resolved.opening, &resolved.lan).await;
+        self.fallback.note_applied(before, path.generation());
         self.passage = Passage::default();
         let helps = path.helps();
         if applied.is_err() {
@@ -361,15 +346,14 @@ impl Engine {
     }
 
     async fn look(&mut self, thoroughly: bool) {
-        let Some(path) = &mut self.path else { return };
-        match path.is_touched() {
-            Ok(false) => {}
-            Ok(true) => {
+        match self.path.as_mut().map(KernelPath::is_touched) {
+            None | Some(Ok(false)) => {}
+            Some(Ok(true)) => {
                 tracing::info!("another program has changed the edge's table: it is made anew");
                 self.report.send_modify(|report| report.repaired += 1);
                 self.apply().await;
             }
-            Err(error) => tracing::debug!(%error, "couldn't look at nftables"),
+            Some(Err(error)) => tracing::debug!(%error, "couldn't look at nftables"),
         }
         if thoroughly {
             self.look_around().await;
@@ -389,59 +373,27 @@ impl Engine {
         }
         let mut sight = sight.with(&self.follower);
         let resolved = resolve(&duty, self.config.mesh_ipv4, &mut sight);
-        let is_in_force = self.path.as_ref().is_some_and(|path| match path.opening() {
-            Some(opening) => *opening == resolved.opening && path.is_fitting(&resolved.lan),
-            None => resolved.opening.is_empty(),
-        });
-        if is_in_force || self.path.is_none() && resolved.opening.is_empty() {
+        if self.is_in_force(&resolved) {
             self.publish().await;
         } else {
             self.apply().await;
         }
     }
 
-    async fn publish(&mut self) {
-        let mut problems = self.resolved.clone();
-        let mut counts = BTreeMap::new();
-        let mut open = BTreeMap::new();
-        problems.extend(self.drops().await);
-        if let Some(path) = &mut self.path {
-            counts = path.counts().unwrap_or_default();
-            if let Some(opening) = path.opening() {
-                open = opened(opening);
-            }
+    /// Whether that is what was put in force last, on either way.
+    fn is_in_force(&self, resolved: &Resolved) -> bool {
+        let by_userspace = self.config.userspace || self.fallback.trouble.is_some();
+        if by_userspace && self.config.diverter.is_some() {
+            return self.fallback.wanted == resolved.opening;
         }
-        self.report.send_if_modified(|report| {
-            let mut next = EdgeReport { open, problems, ..report.clone() };
-            count(&mut next, &counts);
-            let is_new = next != *report;
-            *report = next;
-            is_new
-        });
-    }
-
-    /// Who drops what the edge forwards.
-    async fn drops(&mut self) -> BTreeSet<Problem> {
-        let Some(path) = self.path.as_mut().filter(|path| path.opening().is_some()) else {
-            return BTreeSet::new();
-        };
-        let mesh = &self.config.mesh_interface;
-        let Ok(mut nftables) = Nftables::open() else { return BTreeSet::new() };
-        let generation = nftables.generation().unwrap_or_default();
-        let mut problems = match &self.obstacles {
-            Some((seen, problems)) if *seen == generation => problems.clone(),
-            Some(_) | None => {
-                let found = obstacles(&mut nftables, mesh, path.table()).await;
-                self.obstacles = Some((generation, found.clone()));
-                found
-            }
-        };
-        let blocked =
-            path.passage().is_ok_and(|(let_in, out)| self.passage.is_blocked(let_in, out));
-        if blocked && problems.is_empty() {
-            problems.insert(Problem::SomethingDrops { mesh: mesh.clone() });
+        match &self.path {
+            Some(path) => match path.opening() {
+                Some(opening) => *opening == resolved.opening && path.is_fitting(&resolved.lan),
+                None => resolved.opening.is_empty(),
+            },
+            // What failed is tried again by itself.
+            None => true,
         }
-        problems
     }
 }
 
@@ -454,38 +406,4 @@ fn targets(duty: &EdgeDuty) -> Vec<&LanTarget> {
 fn at_this_hour(duty: Option<&EdgeDuty>) -> EdgeDuty {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     duty.map(|duty| duty.at(now.as_secs())).unwrap_or_default()
-}
-
-/// A failed engine has closed everything; so say that until it runs again.
-fn note_failure(report: &watch::Sender<EdgeReport>) {
-    report.send_modify(|report| {
-        report.open.clear();
-        let reason = "the edge has failed; it begins again by itself".to_owned();
-        report.problems = BTreeSet::from([Problem::Nothing { reason }]);
-    });
-}
-
-fn opened(opening: &Opening) -> BTreeMap<Opened, Ipv4Addr> {
-    let forwards = opening.forwards.iter().map(|f| (Opened::Forward(f.id), f.target));
-    let devices = opening.devices.iter().map(|d| (Opened::Device(d.id), d.target));
-    let gateways = opening.gateways.iter().map(|g| (Opened::Gateway(g.id), g.lan.network()));
-    forwards.chain(devices).chain(gateways).collect()
-}
-
-fn count(report: &mut EdgeReport, counts: &BTreeMap<String, Counter>) {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    for opened in report.open.keys() {
-        let name = match *opened {
-            Opened::Forward(id) => forward_counter(id),
-            Opened::Device(id) => device_counter(id),
-            Opened::Gateway(id) => gateway_counter(id),
-        };
-        let Some(counter) = counts.get(&name) else { continue };
-        let used = report.uses.entry(*opened).or_default();
-        if counter.packets > used.packets {
-            used.last_unix = Some(now.as_secs());
-        }
-        used.packets = counter.packets;
-        used.bytes = counter.bytes;
-    }
 }

@@ -20,8 +20,10 @@ pub mod kernel;
 mod problem;
 mod scan;
 mod tools;
+mod userspace;
 
-pub use edge::{Edge, EdgeConfig, EdgeReport, Opened, Use};
+pub use edge::{Edge, EdgeConfig, EdgeReport, Use};
+pub use kernel::opening::Opened;
 pub use kernel::path::clean_up;
 pub use problem::Problem;
 pub use scan::{ScanError, Scanner};

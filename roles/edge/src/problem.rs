@@ -21,6 +21,30 @@ pub enum Problem {
         /// Why, and what to do.
         reason: String,
     },
+    /// The kernel isn't what leads packets.
+    #[error("forwards and virtual devices go through the userspace proxy, because {because}")]
+    Userspace {
+        /// Why.
+        because: String,
+    },
+    /// The userspace proxy leads to no networks.
+    #[error(
+        "the gateway to {lan} isn't open: the userspace proxy leads to single devices only, a network \
+         takes nftables"
+    )]
+    GatewayByKernel {
+        /// The network.
+        lan: Ipv4Net,
+    },
+    /// The userspace proxy speaks for itself.
+    #[error(
+        "{what} isn't open: it shows the LAN who asks, which takes nftables; with `--source \
+         masquerade` the userspace proxy opens it"
+    )]
+    NotTransparent {
+        /// Which one.
+        what: String,
+    },
     /// The host's own packet filter drops what the edge forwards.
     #[error(
         "this host's firewall ({chain}) drops what the edge forwards: allow it with `{remedy}`"

@@ -12,8 +12,9 @@ use tokio::sync::{Semaphore, watch};
 use warren_proto::{EdgeDuty, ForwardId, ForwardProtocol, MacAddr};
 use warren_scan::{Inventory, Looked, ScanPlan, ScanStatus, Woken};
 
+use crate::edge::EdgeReport;
 use crate::edge::sight::Sight;
-use crate::edge::{EdgeReport, Opened};
+use crate::kernel::opening::Opened;
 use crate::kernel::resolve::Way;
 use crate::scan::{ScanError, Scanner};
 

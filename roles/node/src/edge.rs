@@ -43,6 +43,8 @@ pub struct EdgeOrders {
     pub filter: Option<Filter>,
     /// Whether the broker is connected: without it what is open can't be changed.
     pub is_connected: bool,
+    /// Whether the user has chosen the userspace proxy, whatever the kernel could do.
+    pub userspace: bool,
 }
 
 /// The node's end.

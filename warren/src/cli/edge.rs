@@ -20,7 +20,12 @@ pub(crate) struct EdgeArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Edge {
     /// Let this device be an edge: what the account sets for it is open from now on
-    Enable,
+    Enable {
+        /// By the userspace proxy, though the kernel might do it: slower, but nothing of this host's
+        /// packet filter is touched, and gateways aren't open. `warren edge enable` alone takes it back
+        #[arg(long)]
+        userspace: bool,
+    },
     /// Be no edge any more: nothing is open, what is set is kept
     Disable,
     /// Whether this device is an edge, and what is open

@@ -20,7 +20,11 @@ pub(crate) async fn edge(
 ) -> anyhow::Result<()> {
     let client = Asked::find(super::client(global), on.as_deref()).await?;
     match command {
-        Edge::Enable => status(&client, EdgeRequest::Enable, global.json).await,
+        Edge::Enable { userspace } => {
+            let request =
+                if userspace { EdgeRequest::EnableUserspace } else { EdgeRequest::Enable };
+            status(&client, request, global.json).await
+        }
         Edge::Disable => status(&client, EdgeRequest::Disable, global.json).await,
         Edge::Status => status(&client, EdgeRequest::Status, global.json).await,
         Edge::Forwards(command) => forwards(&client, command, global.json).await,

@@ -63,7 +63,7 @@ pub(super) struct Remote {
 impl Remote {
     async fn edge(&self, request: EdgeRequest) -> anyhow::Result<EdgeReply> {
         Ok(match request {
-            EdgeRequest::Enable | EdgeRequest::Disable => {
+            EdgeRequest::Enable | EdgeRequest::EnableUserspace | EdgeRequest::Disable => {
                 bail!("whether a device is an edge is said on the device itself")
             }
             EdgeRequest::Status => EdgeReply::Status(self.status().await?),

@@ -11,7 +11,7 @@ use pages::Served;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use warren_edge::{Edge, EdgeConfig, EdgeReport, EdgeTools, ScanStatus};
-use warren_node::{EdgeDesk, EdgeOrders, EdgeRole, EdgeTask};
+use warren_node::{EdgeOrders, EdgeRole, EdgeTask};
 use warren_proto::EdgeDuty;
 
 /// How long after the start orders are waited for: connections through a killed edge go on if it opens
@@ -30,26 +30,26 @@ struct Running {
 }
 
 impl Running {
-    fn start(state: &Path, orders: &EdgeOrders, desk: EdgeDesk) -> Self {
-        let config = config(state, orders);
+    fn start(state: &Path, orders: &EdgeOrders, role: &EdgeRole) -> Self {
+        let config = EdgeConfig {
+            mesh_interface: orders.interface.clone(),
+            mesh_ipv4: orders.ipv4,
+            state: state.to_owned(),
+            diverter: Some(role.diverter.clone()),
+            userspace: orders.userspace,
+        };
         let (duty, receiver) = watch::channel(Some(orders.duty.clone()));
         let edge = Edge::start(config.clone(), receiver);
         let (report, tools) = (edge.report(), edge.tools());
         let scanning = tools.scanning();
-        let pages = Served::start(orders, desk, tools.clone(), report.clone());
+        let pages = Served::start(orders, role.desk.clone(), tools.clone(), report.clone());
         Self { edge, config, duty, tools, report, scanning, pages }
     }
 
     fn stands_at(&self, orders: &EdgeOrders) -> bool {
-        self.config.mesh_interface == orders.interface && self.config.mesh_ipv4 == orders.ipv4
-    }
-}
-
-fn config(state: &Path, orders: &EdgeOrders) -> EdgeConfig {
-    EdgeConfig {
-        mesh_interface: orders.interface.clone(),
-        mesh_ipv4: orders.ipv4,
-        state: state.to_owned(),
+        let EdgeConfig { mesh_interface, mesh_ipv4, userspace, .. } = &self.config;
+        (mesh_interface, *mesh_ipv4, *userspace)
+            == (&orders.interface, orders.ipv4, orders.userspace)
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
                 }
                 role.opens.send_replace(true);
                 let orders = role.orders.borrow_and_update().clone();
-                running = follow(running, orders, &state, &role.desk).await;
+                running = follow(running, orders, &state, &role).await;
                 role.opens.send_replace(running.is_some());
             }
             Some(EdgeTask { work, answer }) = role.tasks.recv() => match &running {
@@ -130,7 +130,7 @@ async fn follow(
     running: Option<Running>,
     orders: Option<EdgeOrders>,
     state: &Path,
-    desk: &EdgeDesk,
+    role: &EdgeRole,
 ) -> Option<Running> {
     match (running, orders) {
         (Some(running), Some(orders)) if running.stands_at(&orders) => {
@@ -146,7 +146,7 @@ async fn follow(
             if let Some(running) = running {
                 running.edge.stop().await;
             }
-            orders.map(|orders| Running::start(state, &orders, desk.clone()))
+            orders.map(|orders| Running::start(state, &orders, role))
         }
     }
 }

@@ -180,6 +180,8 @@ impl World {
             mesh_interface: "warren-none".to_owned(),
             mesh_ipv4: Ipv4Addr::LOCALHOST,
             state: folder.path().to_owned(),
+            diverter: None,
+            userspace: false,
         };
         let (_, nothing) = watch::channel(None);
         let edge = Edge::start(config, nothing);

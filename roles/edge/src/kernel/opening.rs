@@ -1,5 +1,6 @@
 //! What is open, with every address decided, and which packet it leads where.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -13,6 +14,17 @@ use warren_proto::{
 pub const TCP: u8 = 6;
 /// UDP.
 pub const UDP: u8 = 17;
+
+/// What is open, by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Opened {
+    /// A forward.
+    Forward(ForwardId),
+    /// A virtual device.
+    Device(VirtualDeviceId),
+    /// A gateway.
+    Gateway(GatewayId),
+}
 
 /// All that an edge has open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +100,28 @@ impl Opening {
             && other.gateways.iter().all(|it| self.gateways.contains(it))
     }
 
+    /// What of it the userspace proxy can open, without what is so in `kept`: no gateways, nor anything
+    /// that shows the LAN who asks.
+    pub fn for_userspace(&self, kept: Option<&Self>) -> Self {
+        let is_masked = |source| source == LanSource::Masquerade;
+        let mut opening = Self { gateways: Vec::new(), ..self.clone() };
+        opening.forwards.retain(|forward| {
+            is_masked(forward.source) && !kept.is_some_and(|kept| kept.forwards.contains(forward))
+        });
+        opening.devices.retain(|device| {
+            is_masked(device.source) && !kept.is_some_and(|kept| kept.devices.contains(device))
+        });
+        opening
+    }
+
+    /// All that is open, and where its target is; a gateway's is its network's address.
+    pub fn places(&self) -> impl Iterator<Item = (Opened, Ipv4Addr)> {
+        let forwards = self.forwards.iter().map(|f| (Opened::Forward(f.id), f.target));
+        let devices = self.devices.iter().map(|d| (Opened::Device(d.id), d.target));
+        let gateways = self.gateways.iter().map(|g| (Opened::Gateway(g.id), g.lan.network()));
+        forwards.chain(devices).chain(gateways)
+    }
+
     /// Whether nothing is open.
     pub fn is_empty(&self) -> bool {
         self.forwards.is_empty() && self.devices.is_empty() && self.gateways.is_empty()
@@ -145,45 +179,83 @@ impl OpenGateway {
 
 /// Looks up where a packet from the mesh leads.
 #[derive(Debug)]
-pub struct Translation<'a> {
-    opening: &'a Opening,
-    forward_by_first_port: BTreeMap<(u8, u16), &'a OpenForward>,
-    device_by_address: BTreeMap<Ipv4Addr, &'a OpenDevice>,
+pub struct Translation<O> {
+    opening: O,
+    /// Places in the opening.
+    forward_by_first_port: BTreeMap<(u8, u16), usize>,
+    device_by_address: BTreeMap<Ipv4Addr, usize>,
 }
 
-impl<'a> Translation<'a> {
+/// Where a packet leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lead {
+    /// By what.
+    pub by: Opened,
+    /// The LAN's address.
+    pub target: Ipv4Addr,
+    /// Its port; 0 for a protocol without ports.
+    pub port: u16,
+}
+
+impl<O: Borrow<Opening>> Translation<O> {
     /// Of what is open.
-    pub fn new(opening: &'a Opening) -> Self {
-        let forwards = opening.forwards.iter();
+    pub fn new(opening: O) -> Self {
+        let open: &Opening = opening.borrow();
+        let forwards = open.forwards.iter().enumerate();
         let forward_by_first_port = forwards
-            .flat_map(|forward| {
-                forward.protocols().iter().map(move |p| ((*p, forward.port), forward))
+            .flat_map(|(index, forward)| {
+                forward.protocols().iter().map(move |p| ((*p, forward.port), index))
             })
             .collect();
-        let device_by_address =
-            opening.devices.iter().map(|device| (device.ipv4, device)).collect();
+        let devices = open.devices.iter().enumerate();
+        let device_by_address = devices.map(|(index, device)| (device.ipv4, index)).collect();
         Self { opening, forward_by_first_port, device_by_address }
+    }
+
+    /// What is open.
+    pub fn opening(&self) -> &Opening {
+        self.opening.borrow()
     }
 
     /// The LAN's address and port of a new connection to a mesh address; absent where it leads
     /// nowhere. The port of a protocol without ports is 0.
     pub fn target(&self, protocol: u8, address: Ipv4Addr, port: u16) -> Option<(Ipv4Addr, u16)> {
-        if address == self.opening.mesh {
+        self.lead(protocol, address, port).map(|lead| (lead.target, lead.port))
+    }
+
+    /// As [`Self::target`], and what it is that leads there.
+    pub fn lead(&self, protocol: u8, address: Ipv4Addr, port: u16) -> Option<Lead> {
+        let opening: &Opening = self.opening.borrow();
+        if address == opening.mesh {
             let until = (protocol, 0)..=(protocol, port);
-            let (_, forward) = self.forward_by_first_port.range(until).next_back()?;
+            let (_, index) = self.forward_by_first_port.range(until).next_back()?;
+            let forward = opening.forwards.get(*index)?;
             let offset = port - forward.port;
-            return (port <= forward.last_port)
-                .then(|| (forward.target, forward.target_port.saturating_add(offset)));
+            return (port <= forward.last_port).then(|| Lead {
+                by: Opened::Forward(forward.id),
+                target: forward.target,
+                port: forward.target_port.saturating_add(offset),
+            });
         }
-        if let Some(device) = self.device_by_address.get(&address) {
+        if let Some(index) = self.device_by_address.get(&address) {
+            let device = opening.devices.get(*index)?;
             let open = device.ports.iter().any(|ports| ports.contains(protocol, port));
-            return open.then_some((device.target, port));
+            let by = Opened::Device(device.id);
+            return open.then_some(Lead { by, target: device.target, port });
         }
-        let gateways = self.opening.gateways.iter();
+        let gateways = opening.gateways.iter();
         let narrowest = gateways
             .filter(|gateway| gateway.mesh.contains(&address))
             .max_by_key(|gateway| gateway.mesh.prefix_len())?;
-        narrowest.translate(address).map(|target| (target, port))
+        let by = Opened::Gateway(narrowest.id);
+        narrowest.translate(address).map(|target| Lead { by, target, port })
+    }
+
+    /// Whether nobody but what is open here has to do with packets to an address: all of a virtual
+    /// device's, and of the edge's own those to a port that leads somewhere.
+    pub fn claims(&self, protocol: u8, address: Ipv4Addr, port: u16) -> bool {
+        self.device_by_address.contains_key(&address)
+            || self.lead(protocol, address, port).is_some()
     }
 }
 
@@ -243,5 +315,32 @@ mod tests {
         let there = Ipv4Addr::new(192, 168, 1, 77);
         assert_eq!(translation.target(UDP, through, 5), Some((there, 5)));
         assert_eq!(translation.target(UDP, Ipv4Addr::new(8, 8, 8, 8), 53), None);
+    }
+
+    #[test]
+    fn the_userspace_proxy_has_no_gateways_nothing_transparent_and_nothing_twice() {
+        let mut opening = opening();
+        opening.forwards[1].source = LanSource::Transparent;
+        let proxied = opening.for_userspace(None);
+        assert_eq!(proxied.forwards, opening.forwards[..1]);
+        assert_eq!(proxied.devices, opening.devices);
+        assert!(proxied.gateways.is_empty());
+        let kept = Opening { devices: Vec::new(), ..opening.clone() };
+        let proxied = opening.for_userspace(Some(&kept));
+        assert!(proxied.forwards.is_empty() && proxied.devices.len() == 1);
+        // A target that has moved isn't the same.
+        opening.forwards[0].target = Ipv4Addr::new(192, 168, 1, 77);
+        assert_eq!(opening.for_userspace(Some(&kept)).forwards.len(), 1);
+    }
+
+    #[test]
+    fn all_of_a_virtual_device_is_claimed_and_of_the_edge_what_leads_somewhere() {
+        let opening = opening().for_userspace(None);
+        let translation = Translation::new(&opening);
+        let device = Ipv4Addr::new(100, 80, 7, 1);
+        assert!(translation.claims(TCP, device, 91) && translation.claims(50, device, 0));
+        assert!(translation.claims(TCP, opening.mesh, 80));
+        assert!(!translation.claims(UDP, opening.mesh, 80));
+        assert!(!translation.claims(TCP, Ipv4Addr::new(100, 80, 16, 77), 80));
     }
 }

@@ -96,6 +96,11 @@ impl KernelPath {
         self.helpers
     }
 
+    /// The generation of the host's ruleset, as it was seen last with the table in force.
+    pub fn generation(&self) -> Option<u32> {
+        self.in_force.as_ref().map(|in_force| in_force.generation)
+    }
+
     /// The table's name.
     pub fn table(&self) -> &str {
         &self.table
@@ -328,8 +333,12 @@ fn forget_connections(before: Option<&Opening>, now: Option<&Opening>) {
 
 /// Whether a tracked connection leads where it led before, but shouldn't any more, or isn't
 /// translated although it should be.
-fn is_stale(connection: &Connection, before: &Translation<'_>, now: &Translation<'_>) -> bool {
-    let lead = |of: &Translation<'_>, tuple: &warren_net::Tuple| {
+fn is_stale(
+    connection: &Connection,
+    before: &Translation<&Opening>,
+    now: &Translation<&Opening>,
+) -> bool {
+    let lead = |of: &Translation<&Opening>, tuple: &warren_net::Tuple| {
         of.target(tuple.protocol, tuple.destination, tuple.destination_port)
     };
     if let Some(master) = &connection.master {

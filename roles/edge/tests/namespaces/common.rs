@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::sync::{oneshot, watch};
 use warren_edge::{Edge, EdgeConfig, EdgeReport};
 use warren_lab::{Host, World, wait_for};
+use warren_net::{Diverted, Tun, TunConfig, TunReader};
 use warren_proto::{EdgeDuty, LanTarget};
 
 pub(crate) const MESH: Ipv4Addr = Ipv4Addr::new(100, 80, 0, 1);
@@ -71,6 +72,44 @@ impl Site {
         Ok(site)
     }
 
+    /// The same, but what the technician sends goes where a [`Diverter`] takes it, and nowhere else.
+    pub(crate) fn without_kernel(world: &World) -> Result<Self> {
+        let site = Self {
+            technician: world.host("technician")?,
+            edge: world.host("edge")?,
+            switch: world.host("switch")?,
+            state: world.logs().join("edge-state"),
+        };
+        std::fs::create_dir_all(&site.state)?;
+        // The mesh's interface on the edge, as far as the engine looks at it.
+        site.edge.ip(&[
+            "link add w0 type bridge".to_owned(),
+            "link set w0 up".to_owned(),
+            format!("addr add {MESH}/32 dev w0"),
+            "route add 100.80.0.0/16 dev w0".to_owned(),
+        ])?;
+        site.switch.ip(&["link add lan0 type bridge", "link set lan0 up"])?;
+        site.plug(&site.edge, EDGE_LAN)?;
+        Ok(site)
+    }
+
+    /// Runs the engine with the technician's tunnel; `chosen`: by the proxy in any case.
+    pub(crate) fn start_by_userspace(&self, duty: EdgeDuty, chosen: bool) -> Result<Running> {
+        let (diverter, diverted) = warren_net::diversion();
+        let (opened, open) = mpsc::channel();
+        let technician = self.technician.clone();
+        std::thread::spawn(move || technician.enter(|| tunnel(&diverted, &opened)));
+        open.recv_timeout(LIMIT).context("the tunnel opens")?;
+        self.technician.ip(&[
+            "link set w0 mtu 1280 up".to_owned(),
+            format!("addr add {TECHNICIAN}/32 dev w0"),
+            "route add 100.80.0.0/16 dev w0".to_owned(),
+        ])?;
+        let userspace =
+            EdgeConfig { diverter: Some(diverter), userspace: chosen, ..config(&self.state) };
+        self.start_with(userspace, duty)
+    }
+
     /// Adds a device to the LAN, with no way but to its own network.
     pub(crate) fn device(&self, world: &World, name: &str, ip: Ipv4Addr) -> Result<Host> {
         let host = world.host(name)?;
@@ -87,15 +126,19 @@ impl Site {
 
     /// Runs the engine on the edge.
     pub(crate) fn start(&self, duty: EdgeDuty) -> Result<Running> {
+        self.start_with(config(&self.state), duty)
+    }
+
+    fn start_with(&self, config: EdgeConfig, duty: EdgeDuty) -> Result<Running> {
         let (duty, receiver) = watch::channel(Some(duty));
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = mpsc::channel();
-        let (host, state) = (self.edge.clone(), self.state.clone());
+        let host = self.edge.clone();
         let thread = std::thread::spawn(move || {
             host.enter(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async {
-                    let edge = Edge::start(config(&state), receiver);
+                    let edge = Edge::start(config, receiver);
                     tell.send(edge.report())?;
                     let _ = stopped.await;
                     edge.stop().await;
@@ -119,8 +162,40 @@ impl Site {
     }
 }
 
+/// The technician's end of the tunnel: a TUN device, whose packets are judged and led as a node does.
+fn tunnel(diverted: &Diverted, opened: &mpsc::Sender<()>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let tun = Tun::open(&TunConfig { name: Some("w0".to_owned()), ..TunConfig::default() })?;
+        let (mut reader, mut intake) = (TunReader::new(), diverted.open());
+        let mut segment = vec![0; 65_536];
+        opened.send(())?;
+        loop {
+            tokio::select! {
+                ready = tun.readable() => ready?,
+                answer = intake.answer() => {
+                    tun.send(&answer);
+                    continue;
+                }
+            }
+            while let Ok(packet) = tun.try_recv(&mut reader) {
+                for index in 0..packet.segments() {
+                    let len = packet.write_segment(index, &mut segment);
+                    intake.take(&segment[..len]);
+                }
+            }
+        }
+    })
+}
+
 pub(crate) fn config(state: &Path) -> EdgeConfig {
-    EdgeConfig { mesh_interface: "w0".to_owned(), mesh_ipv4: MESH, state: state.to_owned() }
+    EdgeConfig {
+        mesh_interface: "w0".to_owned(),
+        mesh_ipv4: MESH,
+        state: state.to_owned(),
+        diverter: None,
+        userspace: false,
+    }
 }
 
 /// The engine on the edge's thread.

@@ -16,10 +16,16 @@ use crate::common::{
     EDGE_LAN, LIMIT, MESH, Site, TECHNICIAN, ask, ask_tcp, ask_udp, connect, mac_of, serve, target,
 };
 
-const CAMERA: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 9);
-const PRINTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 20);
+pub(crate) const CAMERA: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 9);
+pub(crate) const PRINTER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 20);
 
-fn forward(id: u64, protocol: ForwardProtocol, port: u16, to: Ipv4Addr, there: u16) -> Forward {
+pub(crate) fn forward(
+    id: u64,
+    protocol: ForwardProtocol,
+    port: u16,
+    to: Ipv4Addr,
+    there: u16,
+) -> Forward {
     Forward {
         id: ForwardId(id),
         name: format!("forward {id}"),
@@ -42,7 +48,7 @@ fn hours(from_now: i64) -> Result<Schedule> {
     Ok(Schedule { days: BTreeSet::new(), from, to, utc_offset_minutes: 0 })
 }
 
-fn device(id: u64, ipv4: [u8; 4], to: Ipv4Addr, ports: Vec<Ports>) -> VirtualDevice {
+pub(crate) fn device(id: u64, ipv4: [u8; 4], to: Ipv4Addr, ports: Vec<Ports>) -> VirtualDevice {
     VirtualDevice {
         id: VirtualDeviceId(id),
         name: DeviceName::from_free_text(&format!("device-{id}")),
@@ -53,7 +59,7 @@ fn device(id: u64, ipv4: [u8; 4], to: Ipv4Addr, ports: Vec<Ports>) -> VirtualDev
     }
 }
 
-fn forwards(forwards: Vec<Forward>) -> EdgeDuty {
+pub(crate) fn forwards(forwards: Vec<Forward>) -> EdgeDuty {
     EdgeDuty { forwards, ..EdgeDuty::default() }
 }
 

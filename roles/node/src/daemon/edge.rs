@@ -21,6 +21,7 @@ pub(super) struct Basis {
     version: MapVersion,
     interface: u32,
     is_connected: bool,
+    userspace: bool,
 }
 
 /// Waits until the edge role says something else of itself, or asks.
@@ -41,8 +42,8 @@ impl Daemon {
         answer: oneshot::Sender<Result<EdgeReply, Failure>>,
     ) {
         let change = match request {
-            EdgeRequest::Enable | EdgeRequest::Disable => {
-                let result = self.set_edge(request == EdgeRequest::Enable).await;
+            EdgeRequest::Enable | EdgeRequest::EnableUserspace | EdgeRequest::Disable => {
+                let result = self.set_edge(&request).await;
                 let _ = answer.send(result.map(|()| EdgeReply::Status(self.edge_status())));
                 return;
             }
@@ -103,12 +104,14 @@ impl Daemon {
         }
     }
 
-    async fn set_edge(&mut self, enabled: bool) -> Result<(), Failure> {
+    async fn set_edge(&mut self, request: &EdgeRequest) -> Result<(), Failure> {
+        let enabled = *request != EdgeRequest::Disable;
         if enabled && self.config.edge.is_none() {
             let text = "this program can't open a LAN: it was built without the edge role";
             return Err(Failure::new(FailureCode::Other, text));
         }
         self.identity.edge = enabled;
+        self.identity.edge_userspace = *request == EdgeRequest::EnableUserspace;
         self.try_save_identity()
             .map_err(|error| Failure::new(FailureCode::State, error.to_string()))?;
         self.tell_mesh_edge().await;
@@ -152,6 +155,7 @@ impl Daemon {
             version: map.netmap.version,
             interface: mesh.index,
             is_connected: self.broker.connected,
+            userspace: self.identity.edge_userspace,
         });
         if self.edge_basis == basis {
             return;
@@ -170,6 +174,7 @@ impl Daemon {
                 peers: netmap.peers.clone(),
                 filter: netmap.filter.clone(),
                 is_connected: self.broker.connected,
+                userspace: self.identity.edge_userspace,
             })
         });
         link.orders.send_if_modified(|present| {

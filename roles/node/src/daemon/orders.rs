@@ -188,6 +188,7 @@ impl Daemon {
         self.identity.revoked = false;
         // Another account was not meant when this one was let into the LAN.
         self.identity.edge = false;
+        self.identity.edge_userspace = false;
         self.broker = Default::default();
         for code in [HealthCode::MustJoinAgain, HealthCode::JoinFailed, HealthCode::WrongPin] {
             self.healths.clear(code);

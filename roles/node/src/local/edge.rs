@@ -8,6 +8,8 @@ use warren_scan::{Inventory, Looked, ScanPlan, ScanStatus, Woken};
 pub enum EdgeRequest {
     /// Become one: what the account sets for it is opened from now on. [`EdgeReply::Status`].
     Enable,
+    /// As [`Self::Enable`], and go by the userspace proxy, whatever the kernel could do.
+    EnableUserspace,
     /// Be none any more: nothing is open. [`EdgeReply::Status`].
     Disable,
     /// How things are. [`EdgeReply::Status`].

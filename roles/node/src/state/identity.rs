@@ -34,6 +34,9 @@ pub(crate) struct Identity {
     /// Whether the user lets this device be an edge of the account that it is in.
     #[serde(default)]
     pub(crate) edge: bool,
+    /// Whether it is one by the userspace proxy alone.
+    #[serde(default)]
+    pub(crate) edge_userspace: bool,
     /// What to be called, if the user said so.
     #[serde(default)]
     pub(crate) name: Option<String>,
@@ -156,6 +159,7 @@ impl Identity {
             mapping_nonce: rand::random(),
             revoked: false,
             edge: false,
+            edge_userspace: false,
         }
     }
 
