@@ -1,10 +1,10 @@
 //! The edge: what a device does that opens the LAN it stands in, as a library behind `warren node`.
 //!
 //! [`Edge::start`] takes the broker's [`EdgeDuty`](warren_proto::EdgeDuty) and keeps the host doing
-//! it: forwards, virtual devices and gateways go through the kernel ([`kernel`]), devices that are
-//! bound to their card's address are followed ([`follow`]), and the LAN is scanned when somebody asks
-//! for it ([`EdgeTools`]). What doesn't work is a [`Problem`] with
-//! its remedy, never the end of anything.
+//! it: forwards, virtual devices and gateways go through the kernel ([`kernel`]), or, where that can't
+//! be had, the first two through a proxy in this process; devices that are bound to their card's
+//! address are followed ([`follow`]), and the LAN is scanned when somebody asks for it ([`EdgeTools`]).
+//! What doesn't work is a [`Problem`] with its remedy, never the end of anything.
 //!
 //! # Invariants
 //!
