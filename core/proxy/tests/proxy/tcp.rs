@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{
@@ -20,20 +21,26 @@ fn pattern(len: usize) -> Vec<u8> {
 
 /// A segment of a peer that has no stack.
 fn segment(peer: Ipv4Addr, port: u16, control: TcpControl, ack: Option<i32>) -> Vec<u8> {
-    let tcp = TcpRepr {
-        src_port: port,
-        dst_port: 8080,
-        control,
-        seq_number: TcpSeqNumber(1),
-        ack_number: ack.map(TcpSeqNumber),
-        window_len: 1000,
-        window_scale: None,
-        max_seg_size: None,
-        sack_permitted: false,
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload: &[],
-    };
+    let tcp = TcpRepr { src_port: port, control, ack_number: ack.map(TcpSeqNumber), ..PLAIN };
+    packet(peer, &tcp)
+}
+
+const PLAIN: TcpRepr<'static> = TcpRepr {
+    src_port: 1,
+    dst_port: 8080,
+    control: TcpControl::None,
+    seq_number: TcpSeqNumber(1),
+    ack_number: None,
+    window_len: 1000,
+    window_scale: None,
+    max_seg_size: None,
+    sack_permitted: false,
+    sack_ranges: [None; 3],
+    timestamp: None,
+    payload: &[],
+};
+
+fn packet(peer: Ipv4Addr, tcp: &TcpRepr<'_>) -> Vec<u8> {
     let checksums = ChecksumCapabilities::default();
     let ip = Ipv4Repr {
         src_addr: peer,
@@ -250,4 +257,56 @@ fn a_peer_that_has_gone_for_good_is_noticed() {
     world.pass(limits.silence + limits.keepalive * 2);
     assert_eq!(world.proxy.flows(), 0);
     assert_eq!(world.closed.len(), 1);
+}
+
+/// A segment that is whole, but says anything.
+fn any_segment() -> impl Strategy<Value = (TcpRepr<'static>, usize)> {
+    const CONTROLS: [TcpControl; 5] =
+        [TcpControl::None, TcpControl::Psh, TcpControl::Syn, TcpControl::Fin, TcpControl::Rst];
+    let numbers = (-3..2000_i32, proptest::option::of(any::<i32>()), any::<bool>());
+    let options = (proptest::option::of(0..20_u8), proptest::option::of(any::<u16>()));
+    let all = (0..5_usize, numbers, any::<u16>(), options, 0..600_usize, 1..4_u16);
+    all.prop_map(|(control, (seq, ack, near), window_len, (scale, mss), len, src_port)| {
+        let is_syn = CONTROLS[control] == TcpControl::Syn;
+        let tcp = TcpRepr {
+            src_port,
+            control: CONTROLS[control],
+            seq_number: TcpSeqNumber(seq),
+            // Near what was said last, half of the time.
+            ack_number: ack.map(|ack| TcpSeqNumber(if near { ack % 3 } else { ack })),
+            window_len,
+            window_scale: scale.filter(|_| is_syn),
+            max_seg_size: mss.filter(|_| is_syn),
+            ..PLAIN
+        };
+        (tcp, len)
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_peer_says_nothing_panics_and_his_share_is_all_he_gets(
+        segments in proptest::collection::vec((any_segment(), 0..3000_u64), 1..60),
+    ) {
+        let limits = Limits { buffer: 4096, connections_per_peer: 2, ..Limits::default() };
+        let mut world = World::new(limits);
+        let payload = pattern(600);
+        let mut last = None;
+        for ((mut tcp, len), wait) in segments {
+            // What the proxy said last to that port makes an acknowledgement believable.
+            if let (Some(seq), Some(ack)) = (last, tcp.ack_number.as_mut())
+                && (-2..=2).contains(&ack.0)
+            {
+                *ack = TcpSeqNumber(ack.0.wrapping_add(seq));
+            }
+            tcp.payload = &payload[..len];
+            let _ = world.packet(&packet(PEER, &tcp));
+            for packet in world.take_sent_to_peer() {
+                let ip = Ipv4Packet::new_checked(&packet[..]).unwrap();
+                last = Some(TcpPacket::new_checked(ip.payload()).unwrap().seq_number().0 + 1);
+            }
+            world.pass(Duration::from_millis(wait));
+            prop_assert!(world.proxy.flows() <= 2);
+        }
+    }
 }

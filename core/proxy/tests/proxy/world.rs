@@ -194,6 +194,14 @@ impl World {
         self.under_way.iter().filter(|(_, to_proxy, _)| !to_proxy).count()
     }
 
+    /// Takes them from their way.
+    pub(crate) fn take_sent_to_peer(&mut self) -> Vec<Vec<u8>> {
+        let (taken, left) = self.under_way.drain(..).partition(|(_, to_proxy, _)| !to_proxy);
+        self.under_way = left;
+        let taken: VecDeque<(Instant, bool, Vec<u8>)> = taken;
+        taken.into_iter().map(|(.., packet)| packet).collect()
+    }
+
     pub(crate) fn pass(&mut self, time: Duration) {
         self.run(time, |_| false);
     }

@@ -138,6 +138,10 @@ impl Engine {
         problems.extend(left_out(wanted, kept));
         let opening = wanted.for_userspace(kept);
         if opening.is_empty() {
+            problems.extend(self.fallback.trouble.clone().map(|reason| match kernel {
+                Some(_) => Problem::Unchanged { reason },
+                None => Problem::Nothing { reason },
+            }));
             self.fallback.end();
             return problems;
         }

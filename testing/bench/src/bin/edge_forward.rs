@@ -1,4 +1,5 @@
-//! TCP to an edge, and through one of its forwards to a device of its LAN, alternating in one run.
+//! TCP to an edge, and through one of its forwards to a device of its LAN, by the kernel and by the userspace
+//! proxy, alternating in one run.
 //!
 //! `cargo run --release -p warren-bench --bin edge_forward -- [--rounds N] [--seconds N]`
 //!
@@ -6,7 +7,7 @@
 //! laptop 192.0.2.2 ── 192.0.2.1 edge 192.168.1.2 ── 192.168.1.9 device
 //! ```
 //!
-//! Printed: medians of 1 and 4 streams, both ways, and what of the tunnel's own rate the forward leaves.
+//! Printed: medians of 1 and 4 streams, both ways, and what of the tunnel's own rate each forward leaves.
 
 use std::env;
 use std::ffi::OsString;
@@ -99,9 +100,7 @@ impl Site {
         let limit = std::time::Duration::from_secs(20);
         self.edge.run(&["edge", "enable"])?;
         wait_for("the broker's word on the edge", limit, || {
-            let status = self.edge.run(&["--json", "edge", "status"])?;
-            let status: Value = serde_json::from_str(&status)?;
-            Ok((status["accepted"] == true).then_some(()))
+            Ok((self.status()?["accepted"] == true).then_some(()))
         })?;
         let target = format!("192.168.1.9:{IPERF}");
         self.edge.run(&["edge", "forwards", "add", FORWARDED, &target])?;
@@ -112,6 +111,24 @@ impl Site {
         })
     }
 
+    fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.edge.run(&["--json", "edge", "status"])?)?)
+    }
+
+    /// Has the forward go by the userspace proxy, or by the kernel.
+    fn choose(&self, userspace: bool) -> Result<()> {
+        let words: &[&str] =
+            if userspace { &["edge", "enable", "--userspace"] } else { &["edge", "enable"] };
+        self.edge.run(words)?;
+        wait_for("the way", std::time::Duration::from_secs(20), || {
+            let problems = self.status()?["state"]["problems"].to_string();
+            let is_chosen = problems.contains("userspace proxy") == userspace;
+            let mut probe = self.laptop.command("iperf3");
+            let probe = probe.args(["-c", &self.mesh, "-p", FORWARDED, "-n", "1K"]);
+            Ok((is_chosen && probe.output()?.status.success()).then_some(()))
+        })
+    }
+
     fn measure(mut self, options: &Options) -> Result<()> {
         for (title, streams, reverse) in [
             ("1 stream, to the site", 1, false),
@@ -119,16 +136,21 @@ impl Site {
             ("4 streams, to the site", 4, false),
             ("4 streams, from the site", 4, true),
         ] {
-            let mut rates = [Vec::new(), Vec::new()];
+            let mut rates = [Vec::new(), Vec::new(), Vec::new()];
             for _ in 0..options.rounds {
-                for (port, rates) in [IPERF, FORWARDED].into_iter().zip(&mut rates) {
+                let ways = [(IPERF, false), (FORWARDED, false), (FORWARDED, true)];
+                for ((port, userspace), rates) in ways.into_iter().zip(&mut rates) {
+                    self.choose(userspace)?;
                     rates.push(self.iperf(port, options.seconds, streams, reverse)?);
                 }
             }
-            let [tunnel, forward] = rates.each_ref().map(|rates| median(rates));
+            let [tunnel, kernel, proxy] = rates.each_ref().map(|rates| median(rates));
+            let share = |rate: f64| rate / tunnel * 100.0;
             println!(
-                "{title}: {tunnel:.2} Gbit/s to the edge, {forward:.2} through its forward: {:.0} %",
-                forward / tunnel * 100.0
+                "{title}: {tunnel:.2} Gbit/s to the edge, {kernel:.2} through its forward by the kernel \
+                 ({:.0} %), {proxy:.2} by the userspace proxy ({:.0} %)",
+                share(kernel),
+                share(proxy)
             );
         }
         let kib = resident_kib(self.edge.process().pid())?;
