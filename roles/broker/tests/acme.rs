@@ -12,7 +12,7 @@ mod pebble;
 
 use common::{Client, TestBroker, config, new_secret};
 use http::StatusCode;
-use pebble::{Pebble, connected, free_port, is_skipped};
+use pebble::{A_DAY, Pebble, connected, free_port, is_skipped};
 use warren_broker::{AcmeConfig, TlsMode};
 
 const DOMAIN: &str = "broker.example.test";
@@ -24,7 +24,7 @@ async fn a_certificate_is_ordered_used_and_kept() {
     }
     let work = tempfile::tempdir().unwrap();
     let port = free_port();
-    let pebble = Pebble::start(work.path(), port);
+    let pebble = Pebble::start(work.path(), port, A_DAY);
     let issuer = pebble.issuer().await;
 
     let mut config = config(&work.path().join("data"));

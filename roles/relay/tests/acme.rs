@@ -7,7 +7,7 @@ mod pebble;
 use std::path::Path;
 use std::time::Duration;
 
-use pebble::{Pebble, TlsStream, connected, free_port, is_skipped};
+use pebble::{A_DAY, Pebble, TlsStream, connected, free_port, is_skipped};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use warren_relay::turn::{
     AcmeConfig, CertificateSource, ServerConfig, Settings, TlsConfig, Turn, TurnConfig,
@@ -50,7 +50,7 @@ async fn a_certificate_is_ordered_used_and_kept() {
     }
     let work = tempfile::tempdir().unwrap();
     let port = free_port();
-    let pebble = Pebble::start(work.path(), port);
+    let pebble = Pebble::start(work.path(), port, A_DAY);
     let issuer = pebble.issuer().await;
     let acme = AcmeConfig {
         directory: pebble.directory.clone(),

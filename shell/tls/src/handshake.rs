@@ -6,6 +6,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::acme::is_challenge;
+
 /// What an accepted connection goes through.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
@@ -42,7 +44,7 @@ impl Acceptor {
     {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
         if let Some(challenge) = &self.challenge
-            && rustls_acme::is_tls_alpn_challenge(&start.client_hello())
+            && is_challenge(&start.client_hello())
         {
             let mut stream = start.into_stream(Arc::clone(challenge)).await?;
             stream.shutdown().await?;
