@@ -68,7 +68,7 @@ impl EdgeItem {
         match self {
             Self::Forward(spec) => spec.name.clone(),
             Self::VirtualDevice(spec) => spec.name.to_string(),
-            Self::Gateway(spec) => spec.lan.to_string(),
+            Self::Gateway(spec) => spec.network(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use warren_proto::EdgeOffer;
+use warren_proto::{EdgeOffer, LanAddress};
 
 use crate::PeerHandle;
 
@@ -14,20 +14,33 @@ pub(crate) struct Behind {
     /// In order.
     pub(crate) addresses: Vec<Ipv4Addr>,
     pub(crate) networks: Vec<Ipv4Net>,
+    /// Whether this device's traffic to the internet goes by the peer: by the user's choice alone.
+    pub(crate) internet: Option<Exit>,
+}
+
+/// What an exit node is to this device, the better first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Exit {
+    /// The one that was chosen.
+    Chosen,
+    /// One that stands by for it.
+    StandsBy,
 }
 
 impl Behind {
-    /// Takes of an offer what lies inside the account's range.
-    pub(crate) fn new(offer: &EdgeOffer, range: Ipv4Net) -> Self {
+    /// Takes of an offer what lies inside the account's range, and the way to the internet if that is
+    /// used.
+    pub(crate) fn new(offer: &EdgeOffer, range: Ipv4Net, internet: Option<Exit>) -> Self {
         let devices = offer.virtual_devices.iter().map(|device| device.ipv4);
         let mut addresses: Vec<Ipv4Addr> = devices.filter(|ip| range.contains(ip)).collect();
         addresses.sort_unstable();
-        Self { addresses, networks: offer.routed(range).collect() }
+        Self { addresses, networks: offer.routed(range).collect(), internet }
     }
 
     pub(crate) fn has(&self, ip: Ipv4Addr) -> bool {
         self.addresses.binary_search(&ip).is_ok()
             || self.networks.iter().any(|net| net.contains(&ip))
+            || (self.internet.is_some() && LanAddress::of(ip) == LanAddress::Public)
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
-use warren_proto::{DeviceId, DeviceName, Filter, FilterLimit, FilterRule, Ports, Sources, Target};
+use warren_proto::{
+    DeviceId, DeviceName, Filter, FilterLimit, FilterRule, LanAddress, Ports, Sources, Target,
+};
 
 /// What of the filter is about one peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,12 +24,14 @@ impl Access {
     }
 
     /// Whether a packet to this device of that protocol and destination port is let in. What has no
-    /// ports has port 0.
+    /// ports has port 0. Whoever may go out by this device may ask it for names.
     pub(crate) fn admits(&self, protocol: u8, port: u16) -> bool {
         match self {
             Self::Open => true,
             Self::Ports(admitted) => {
-                admitted.here.contains(protocol, port) && !admitted.closed.contains(protocol, port)
+                let is_here = admitted.here.contains(protocol, port)
+                    && !admitted.closed.contains(protocol, port);
+                is_here || (is_name_service(protocol, port) && !admitted.out.0.is_empty())
             }
         }
     }
@@ -59,17 +63,27 @@ pub(crate) struct Admitted {
     closed: PortTable,
     /// By length of the prefix and network, so that a look-up takes one step for each length.
     behind: BTreeMap<u8, BTreeMap<Ipv4Addr, PortTable>>,
+    /// On the internet.
+    out: PortTable,
 }
 
 impl Admitted {
     fn behind(&self, destination: IpAddr, protocol: u8, port: u16) -> bool {
         let IpAddr::V4(ip) = destination else { return false };
+        if LanAddress::of(ip) == LanAddress::Public && self.out.contains(protocol, port) {
+            return true;
+        }
         self.behind.iter().any(|(length, nets)| {
             let net = Ipv4Net::new(ip, *length).map(|net| net.network());
             let ports = net.ok().and_then(|net| nets.get(&net));
             ports.is_some_and(|ports| ports.contains(protocol, port))
         })
     }
+}
+
+/// Whether a packet asks a name server (RFC 1035 §4.2).
+fn is_name_service(protocol: u8, port: u16) -> bool {
+    matches!(protocol, crate::ip::TCP | crate::transport::UDP) && port == 53
 }
 
 /// Ports to look up quickly: for each protocol, ranges in order and apart from each other.
@@ -105,6 +119,8 @@ pub(crate) struct Rules {
     limits: Vec<FilterLimit>,
     /// Whether anything stands behind this device: only then it matters whether rules lead there.
     is_edge: bool,
+    /// Whether it leads to the internet.
+    is_exit: bool,
 }
 
 /// What rules give access to.
@@ -112,12 +128,16 @@ pub(crate) struct Rules {
 struct Granted {
     here: Vec<Ports>,
     behind: BTreeMap<Ipv4Net, Vec<Ports>>,
+    out: Vec<Ports>,
 }
 
 impl Granted {
-    fn add(&mut self, here: bool, behind: &[Ipv4Net], ports: &[Ports]) {
-        if here {
+    fn add(&mut self, to: &[Target], behind: &[Ipv4Net], ports: &[Ports]) {
+        if to.iter().any(|it| matches!(it, Target::This | Target::Everything)) {
             self.here.extend(ports);
+        }
+        if to.iter().any(|it| matches!(it, Target::Internet | Target::Everything)) {
+            self.out.extend(ports);
         }
         for net in behind {
             self.behind.entry(*net).or_default().extend(ports);
@@ -130,30 +150,33 @@ const EVERYTHING: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 
 impl Rules {
     /// Sorts a filter. `virtual_devices` are those behind this device, `is_edge` says whether
-    /// anything is.
+    /// anything is, `is_exit` whether it leads to the internet.
     pub(crate) fn new(
         filter: &Filter,
         virtual_devices: &BTreeMap<DeviceName, Ipv4Addr>,
         is_edge: bool,
+        is_exit: bool,
     ) -> Self {
         let limits = filter.limits.clone();
-        let mut rules = Self { is_edge, limits, ..Self::default() };
+        let mut rules = Self { is_edge, is_exit, limits, ..Self::default() };
         for FilterRule { from, ports, to } in &filter.rules {
-            let here = to.iter().any(|it| matches!(it, Target::This | Target::Everything));
             let behind: Vec<Ipv4Net> = to
                 .iter()
                 .filter_map(|target| match target {
                     Target::Everything => Some(EVERYTHING),
                     Target::Subnet(IpNet::V4(net)) => Some(net.trunc()),
                     Target::Virtual(name) => virtual_devices.get(name).map(|ip| (*ip).into()),
-                    Target::Subnet(IpNet::V6(_)) | Target::This | Target::Unknown => None,
+                    Target::Subnet(IpNet::V6(_))
+                    | Target::Internet
+                    | Target::This
+                    | Target::Unknown => None,
                 })
                 .collect();
             match from {
-                Sources::All => rules.all.add(here, &behind, ports),
+                Sources::All => rules.all.add(to, &behind, ports),
                 Sources::Devices(devices) => {
                     for device in devices {
-                        rules.by_device.entry(*device).or_default().add(here, &behind, ports);
+                        rules.by_device.entry(*device).or_default().add(to, &behind, ports);
                     }
                 }
             }
@@ -183,6 +206,10 @@ impl Rules {
             let nets = admitted.behind.entry(net.prefix_len()).or_default();
             nets.insert(net.network(), PortTable::new(ports));
         }
+        if self.is_exit {
+            let out: Vec<Ports> = granted().flat_map(|it| &it.out).copied().collect();
+            admitted.out = PortTable::new(&out);
+        }
         Access::Ports(Box::new(admitted))
     }
 }
@@ -197,14 +224,14 @@ mod tests {
             {"from":"all","ports":["icmp"]},{"from":["0000000000000002"]},
             {"from":"all","to":["subnet:10.0.0.0/8"]}]}"#;
         let filter: Filter = serde_json::from_str(json).unwrap();
-        let rules = Rules::new(&filter, &BTreeMap::new(), false);
+        let rules = Rules::new(&filter, &BTreeMap::new(), false, false);
         let first = rules.access(DeviceId(1));
         assert!(first.admits(6, 22) && first.admits(1, 0));
         assert!(!first.admits(6, 23) && !first.admits(17, 22));
         assert!(rules.access(DeviceId(2)).is_open());
         assert!(!rules.access(DeviceId(3)).admits(6, 22));
         assert!(
-            !Rules::new(&Filter::default(), &BTreeMap::new(), false)
+            !Rules::new(&Filter::default(), &BTreeMap::new(), false, false)
                 .access(DeviceId(3))
                 .admits(1, 0)
         );
@@ -218,7 +245,7 @@ mod tests {
         let filter: Filter = serde_json::from_str(json).unwrap();
         let camera = Ipv4Addr::new(100, 80, 1, 9);
         let names = BTreeMap::from([(DeviceName::from_free_text("camera"), camera)]);
-        let rules = Rules::new(&filter, &names, true);
+        let rules = Rules::new(&filter, &names, true, false);
         assert!(rules.access(DeviceId(1)).is_open());
         let second = rules.access(DeviceId(2));
         assert!(!second.is_open() && second.admits(6, 22), "the edge itself is open to all");
@@ -228,7 +255,31 @@ mod tests {
         assert!(behind([100, 80, 254, 9], 1, 0) && !behind([100, 80, 254, 9], 6, 80));
         assert!(!behind([100, 80, 254, 200], 1, 0));
         assert!(!rules.access(DeviceId(3)).admits_behind(camera.into(), 6, 80));
-        assert!(Rules::new(&filter, &names, false).access(DeviceId(3)).is_open());
+        assert!(Rules::new(&filter, &names, false, false).access(DeviceId(3)).is_open());
+    }
+
+    #[test]
+    fn the_internet_is_what_is_public_and_comes_with_names() {
+        let json = r#"{"rules":[{"from":["0000000000000001"],"to":["internet"],"ports":["tcp:443"]},
+            {"from":["0000000000000002"],"ports":["tcp:22"]},
+            {"from":["0000000000000003"],"to":["*"],"ports":["tcp:22"]}]}"#;
+        let filter: Filter = serde_json::from_str(json).unwrap();
+        let exit = Rules::new(&filter, &BTreeMap::new(), true, true);
+        let first = exit.access(DeviceId(1));
+        assert!(first.admits_behind([198, 51, 100, 7].into(), 6, 443));
+        assert!(!first.admits_behind([198, 51, 100, 7].into(), 6, 80));
+        for private in [[192, 168, 1, 9], [10, 0, 0, 1], [100, 80, 1, 9], [169, 254, 169, 254]] {
+            assert!(!first.admits_behind(private.into(), 6, 443), "{private:?}");
+        }
+        assert!(first.admits(17, 53) && first.admits(6, 53), "its names come by the exit, too");
+        assert!(!first.admits(17, 54) && !first.admits(6, 443));
+        let second = exit.access(DeviceId(2));
+        assert!(!second.admits(17, 53) && !second.admits_behind([9, 9, 9, 9].into(), 6, 22));
+        assert!(exit.access(DeviceId(3)).admits_behind([9, 9, 9, 9].into(), 6, 22));
+        let edge = Rules::new(&filter, &BTreeMap::new(), true, false).access(DeviceId(1));
+        assert!(!edge.admits_behind([9, 9, 9, 9].into(), 6, 443) && !edge.admits(17, 53));
+        let opens = [1, 2, 3].map(|id| filter.opens_the_internet_to(DeviceId(id)));
+        assert_eq!(opens, [true, false, true]);
     }
 
     #[test]
@@ -236,7 +287,7 @@ mod tests {
         let json = r#"{"rules":[{"from":"all","to":["*"]}],
             "limits":[{"from":["0000000000000001"],"ports":["tcp:8080-8089"]}]}"#;
         let filter: Filter = serde_json::from_str(json).unwrap();
-        let rules = Rules::new(&filter, &BTreeMap::new(), true);
+        let rules = Rules::new(&filter, &BTreeMap::new(), true, false);
         assert!(rules.access(DeviceId(1)).is_open());
         let other = rules.access(DeviceId(2));
         assert!(!other.is_open() && !other.admits(6, 8085));

@@ -30,6 +30,7 @@ mod allocation;
 mod cold;
 mod edge;
 mod exchange;
+mod exit;
 mod failback;
 mod filter;
 mod hopeless;
@@ -86,6 +87,8 @@ pub struct Mesh {
     icmp_limit: Bucket,
     filter: filter::State,
     edge: edge::State,
+    /// The peer that the user has chosen as exit node.
+    exit: Option<DeviceId>,
     fixed_mtu: bool,
     mtu: u16,
     counters: Counters,
@@ -155,6 +158,7 @@ impl Mesh {
             icmp_limit: Bucket::new(icmp::LIMIT, now),
             filter: filter::State::new(Flows::new(hasher)),
             edge: edge::State::default(),
+            exit: None,
             fixed_mtu: mtu.is_some(),
             mtu: mtu.unwrap_or(BASE),
             counters: Counters::default(),

@@ -3,10 +3,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use warren_proto::{DeviceId, Endpoint, NatReport, Peer as Entry, WIREGUARD_ONLY};
+use warren_proto::{DeviceId, Endpoint, LanAddress, NatReport, Peer as Entry, WIREGUARD_ONLY};
 use warren_wg::PeerIndex;
 
-use crate::behind::{Behind, Networks};
+use crate::behind::{Behind, Exit, Networks};
 use crate::candidates::Candidates;
 use crate::filter::{Access, Watched};
 use crate::mtu::PathMtu;
@@ -258,6 +258,8 @@ pub(crate) struct PeerTable {
     by_id: BTreeMap<DeviceId, PeerHandle>,
     by_address: HashMap<IpAddr, PeerHandle, Seeded>,
     networks: Networks,
+    /// By whom traffic to the internet goes, the better first.
+    exits: BTreeSet<(Exit, PeerHandle)>,
     by_tunnel: HashMap<PeerIndex, PeerHandle, Seeded>,
     /// The tunnel that was looked up last: datagrams come in runs.
     last_tunnel: Option<(PeerIndex, PeerHandle)>,
@@ -275,6 +277,7 @@ impl PeerTable {
             by_id: BTreeMap::new(),
             by_address: HashMap::with_hasher(hasher),
             networks: Networks::default(),
+            exits: BTreeSet::new(),
             by_tunnel: HashMap::with_hasher(hasher),
             last_tunnel: None,
             by_tag: HashMap::with_hasher(hasher),
@@ -352,17 +355,32 @@ impl PeerTable {
         handle
     }
 
-    /// The peer that leads to a network which has the address: of several, the first that is online
-    /// and answers, else the first that is online.
+    /// The peer that leads to a network which has the address, or to the internet.
     fn in_front_of(&self, ip: IpAddr) -> Option<PeerHandle> {
         let IpAddr::V4(ip) = ip else { return None };
-        let peers = self.networks.find(ip)?;
+        match self.networks.find(ip) {
+            Some(peers) => self.best(|| peers.iter()),
+            None if LanAddress::of(ip) == LanAddress::Public => self.exit(),
+            None => None,
+        }
+    }
+
+    /// The peer by which traffic to the internet goes at present.
+    pub(crate) fn exit(&self) -> Option<PeerHandle> {
+        self.best(|| self.exits.iter().map(|(_, peer)| peer))
+    }
+
+    /// The first that is online and answers, else the first that is online, else the first.
+    fn best<'p, I: Iterator<Item = &'p PeerHandle>>(
+        &self,
+        peers: impl Fn() -> I,
+    ) -> Option<PeerHandle> {
         let first = |likes: fn(&Peer) -> bool| {
-            peers.iter().find(|peer| self.get(**peer).is_some_and(likes))
+            peers().find(|peer| self.get(**peer).is_some_and(likes)).copied()
         };
-        let best =
-            first(|peer| peer.online && peer.answers()).or_else(|| first(|peer| peer.online));
-        best.or_else(|| peers.first()).copied()
+        first(|peer| peer.online && peer.answers())
+            .or_else(|| first(|peer| peer.online))
+            .or_else(|| peers().next().copied())
     }
 
     /// Takes what stands behind a peer.
@@ -382,6 +400,7 @@ impl PeerTable {
         for net in behind.networks {
             self.networks.insert(net, handle);
         }
+        self.exits.extend(behind.internet.map(|exit| (exit, handle)));
     }
 
     fn forget_behind(&mut self, handle: PeerHandle, behind: &Behind) {
@@ -393,6 +412,9 @@ impl PeerTable {
         }
         for net in &behind.networks {
             self.networks.remove(*net, handle);
+        }
+        if let Some(exit) = behind.internet {
+            self.exits.remove(&(exit, handle));
         }
     }
 

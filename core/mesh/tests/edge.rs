@@ -9,8 +9,8 @@ use common::*;
 use warren_mesh::{InboundDrop, OutboundDrop};
 use warren_proto::{
     Change, Delta, DeviceName, EDGE, EdgeDuty, EdgeOffer, EdgeState, Filter, FilterRule, Gateway,
-    GatewayId, LanSource, LanTarget, MapVersion, Peer, Ports, Sources, Target, VirtualDevice,
-    VirtualDeviceId, VirtualPeer,
+    GatewayId, INTERNET, InternetOffer, LanSource, LanTarget, MapVersion, Peer, Ports, Sources,
+    Target, VirtualDevice, VirtualDeviceId, VirtualPeer,
 };
 
 const CAMERA: Ipv4Addr = Ipv4Addr::new(100, 80, 1, 99);
@@ -55,6 +55,7 @@ fn edge_entry(world: &World, subnets: &[&str]) -> Peer {
     let offer = EdgeOffer {
         virtual_devices: vec![VirtualPeer { name: name(), ipv4: CAMERA }],
         subnets: subnets.iter().map(|net| net.parse().expect("a network")).collect(),
+        internet: None,
     };
     Peer { edge: Some(offer), ..entry(0, &world.nodes[0].mesh) }
 }
@@ -160,7 +161,7 @@ fn of_two_edges_of_one_network_the_one_that_answers_is_asked() {
     world.join(1, 2);
     let offer = |node: usize, online: bool, world: &World| {
         let subnets = vec!["100.80.254.0/24".parse().expect("a network")];
-        let edge = Some(EdgeOffer { virtual_devices: Vec::new(), subnets });
+        let edge = Some(EdgeOffer { subnets, ..EdgeOffer::default() });
         Change::Peer { peer: Peer { edge, online, ..entry(node, &world.nodes[node].mesh) } }
     };
     for node in [0, 2] {
@@ -185,4 +186,102 @@ fn of_two_edges_of_one_network_the_one_that_answers_is_asked() {
         assert!(world.now - begun < Duration::from_secs(10), "the first is back");
         world.run(Duration::from_millis(200));
     }
+}
+
+const WEBSITE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+/// Nodes 0 and 2 are exit nodes, the second stands by for the first; node 1 is told of them.
+fn two_exits() -> World {
+    let mut world = World::new(4);
+    for (a, b) in [(0, 1), (1, 2), (1, 3), (0, 3)] {
+        world.join(a, b);
+    }
+    for node in [0, 2] {
+        let now = world.now;
+        world.nodes[node].mesh.handle_edge(Some(EdgeState::default()), now);
+        let mut duty = duty();
+        duty.gateways[0].mesh = INTERNET;
+        duty.gateways[0].lan = INTERNET;
+        tell(&mut world, node, vec![Change::Edge { duty: Some(duty) }]);
+        let standby_for = (node == 2).then(|| id(0));
+        let edge = Some(EdgeOffer {
+            internet: Some(InternetOffer { standby_for }),
+            ..EdgeOffer::default()
+        });
+        let peer = Peer { edge, online: true, ..entry(node, &world.nodes[node].mesh) };
+        tell(&mut world, 1, vec![Change::Peer { peer }]);
+    }
+    world
+}
+
+fn choose(world: &mut World, exit: Option<usize>) {
+    let now = world.now;
+    world.nodes[1].mesh.handle_exit(exit.map(id), now);
+    world.drain(1);
+}
+
+#[test]
+fn the_internet_is_reached_by_the_exit_node_that_was_chosen_and_by_nobody_unasked() {
+    let mut world = two_exits();
+    assert!(!passes(&mut world, (1, mesh_v4(1)), 0, WEBSITE), "nobody has chosen it");
+    assert!(!passes(&mut world, (0, WEBSITE), 1, mesh_v4(1)), "nor is anything taken from there");
+    assert_eq!(world.nodes[1].drops.last(), Some(&InboundDrop::ForeignSource));
+    choose(&mut world, Some(0));
+    assert!(passes(&mut world, (1, mesh_v4(1)), 0, WEBSITE));
+    assert!(passes(&mut world, (0, WEBSITE), 1, mesh_v4(1)), "the answer");
+    for private in [[192, 168, 7, 7], [10, 0, 0, 1], [169, 254, 169, 254], [100, 81, 0, 1]] {
+        assert!(!passes(&mut world, (1, mesh_v4(1)), 0, private.into()), "{private:?}");
+        assert!(!passes(&mut world, (0, private.into()), 1, mesh_v4(1)), "{private:?}");
+    }
+    assert!(!passes(&mut world, (3, WEBSITE), 1, mesh_v4(1)), "another peer doesn't speak for it");
+    assert!(!passes(&mut world, (1, WEBSITE), 0, mesh_v4(0)), "nor does this device");
+    choose(&mut world, None);
+    assert!(!passes(&mut world, (1, mesh_v4(1)), 0, WEBSITE));
+    assert!(!passes(&mut world, (0, WEBSITE), 1, mesh_v4(1)));
+}
+
+#[test]
+fn an_exit_node_lets_out_what_its_filter_says() {
+    let mut world = two_exits();
+    choose(&mut world, Some(0));
+    let rule = |to| FilterRule {
+        from: Sources::Devices(vec![id(1)]),
+        ports: vec!["udp:80".parse().expect("ports")],
+        to: vec![to],
+    };
+    for (to, is_open) in [
+        (Target::This, false),
+        (Target::Subnet("0.0.0.0/0".parse().expect("a network")), true),
+        (Target::Internet, true),
+        (Target::Virtual(name()), false),
+        (Target::Everything, true),
+    ] {
+        let filter = Filter { rules: vec![rule(to.clone())], limits: Vec::new() };
+        tell(&mut world, 0, vec![Change::Filter { filter: Some(filter) }]);
+        let passed = passes(&mut world, (1, mesh_v4(1)), 0, WEBSITE);
+        assert_eq!(passed, is_open, "{to:?}");
+    }
+}
+
+#[test]
+fn the_edge_that_stands_by_is_used_while_the_chosen_one_is_away_and_no_other() {
+    let mut world = two_exits();
+    choose(&mut world, Some(0));
+    assert!(passes(&mut world, (1, mesh_v4(1)), 0, WEBSITE));
+    let mut away = Peer { online: false, ..entry(0, &world.nodes[0].mesh) };
+    away.edge =
+        Some(EdgeOffer { internet: Some(InternetOffer::default()), ..EdgeOffer::default() });
+    tell(&mut world, 1, vec![Change::Peer { peer: away }]);
+    assert!(passes(&mut world, (1, mesh_v4(1)), 2, WEBSITE), "the one that stands by");
+    assert!(passes(&mut world, (2, WEBSITE), 1, mesh_v4(1)));
+    let used = world.nodes[1].mesh.exit_in_use().expect("one");
+    assert_eq!(used.id, id(2));
+    choose(&mut world, Some(2));
+    assert!(passes(&mut world, (1, mesh_v4(1)), 2, WEBSITE));
+    assert!(!passes(&mut world, (0, WEBSITE), 1, mesh_v4(1)), "it stands by for nobody");
+    // What is offered no more leads nowhere.
+    let peer = entry(2, &world.nodes[2].mesh);
+    tell(&mut world, 1, vec![Change::Peer { peer }]);
+    assert!(!passes(&mut world, (1, mesh_v4(1)), 2, WEBSITE));
+    assert!(world.nodes[1].mesh.exit_in_use().is_none());
 }

@@ -337,6 +337,7 @@ mod tests {
             second.edge = Some(EdgeOffer {
                 virtual_devices: Vec::new(),
                 subnets: vec![range("100.80.240.0/24")],
+                internet: None,
             });
             map.peers.push(second);
             map.peers[0].edge = Some(EdgeOffer {
@@ -345,6 +346,7 @@ mod tests {
                     ipv4: virtual_device.parse().unwrap(),
                 }],
                 subnets: subnets.iter().map(|net| range(net)).collect(),
+                internet: None,
             });
             map.check()
         };
@@ -382,7 +384,7 @@ mod tests {
         assert!(matches!(shared, Err(InvalidMap::Shared(..))));
         let behind = EdgeOffer {
             virtual_devices: vec![VirtualPeer { name: peer.name.clone(), ipv4: map.this.ipv4 }],
-            subnets: Vec::new(),
+            ..EdgeOffer::default()
         };
         let edge = Peer { edge: Some(behind), ..peer.clone() };
         let shared = map.check_delta(&delta(vec![Change::Peer { peer: edge }]));

@@ -22,6 +22,10 @@ use crate::{
 /// broker may know of forwards, but gives no duty: what is behind a device is opened by the device.
 pub const EDGE: &str = "edge";
 
+/// How a gateway to the internet is written, as the LAN and as the mesh knows it: every public IPv4
+/// address ([`LanAddress::Public`]) and no other, whatever the prefix says.
+pub const INTERNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+
 /// The most forwards of one edge.
 pub const MAX_FORWARDS: usize = 4096;
 
@@ -50,21 +54,27 @@ pub struct EdgeDuty {
 
 impl EdgeDuty {
     /// What of it an edge believes: gateways between parts of the account's range and private networks
-    /// outside of it alone. A broker that has been broken into can't draw other traffic into the tunnel
-    /// by the rest.
+    /// outside of it, and those to the [`INTERNET`]. A broker that has been broken into can't draw other
+    /// traffic into the tunnel by the rest.
     #[must_use]
     pub fn believed(&self, range: Ipv4Net) -> Self {
         let mut duty = self.clone();
         duty.gateways.retain(|gateway| {
             let (mesh, lan) = (gateway.mesh.trunc(), gateway.lan.trunc());
-            range.contains(&mesh)
+            let is_lan = range.contains(&mesh)
                 && mesh.prefix_len() > range.prefix_len()
                 && mesh.prefix_len() == lan.prefix_len()
                 && LanAddress::of_network(lan) == LanAddress::Private
                 && !range.contains(&lan)
-                && !lan.contains(&range)
+                && !lan.contains(&range);
+            is_lan || (mesh, lan) == (INTERNET, INTERNET)
         });
         duty
+    }
+
+    /// Whether it leads to the internet.
+    pub fn leads_to_the_internet(&self) -> bool {
+        self.gateways.iter().any(|gateway| gateway.lan == INTERNET)
     }
 
     /// What of it is open at a moment, given in seconds since the Unix epoch.
@@ -223,6 +233,19 @@ pub struct EdgeOffer {
     /// The networks that this device may reach, as the mesh knows them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<Ipv4Net>,
+    /// That this device may use it as its exit node. Nothing goes there unless this device's own user
+    /// has chosen it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub internet: Option<InternetOffer>,
+}
+
+/// A way to the internet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InternetOffer {
+    /// The edge for whose way to the internet this one stands by: whoever has chosen that one uses this
+    /// one while it is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_for: Option<DeviceId>,
 }
 
 impl EdgeOffer {
@@ -391,7 +414,9 @@ mod tests {
         let good = gateway("100.80.240.0/24", "192.168.1.0/24");
         let bad = [
             ("100.81.0.0/24", "192.168.1.0/24"),
-            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("0.0.0.0/0", "192.168.1.0/24"),
+            ("128.0.0.0/1", "128.0.0.0/1"),
+            ("100.80.0.0/16", "0.0.0.0/0"),
             ("192.168.1.0/24", "192.168.1.0/24"),
             ("100.80.0.0/16", "10.0.0.0/16"),
             ("100.80.240.0/24", "192.168.1.0/25"),
@@ -401,9 +426,10 @@ mod tests {
             ("100.80.240.0/24", "100.80.1.0/24"),
         ];
         let mut gateways: Vec<Gateway> = bad.iter().map(|(mesh, lan)| gateway(mesh, lan)).collect();
-        gateways.push(good.clone());
+        let internet = gateway("0.0.0.0/0", "0.0.0.0/0");
+        gateways.extend([good.clone(), internet.clone()]);
         let duty = EdgeDuty { gateways, ..EdgeDuty::default() };
-        assert_eq!(duty.believed(range).gateways, [good]);
+        assert_eq!(duty.believed(range).gateways, [good, internet]);
         let port = |port, last_port, protocol| {
             forward(port, last_port, protocol).reserved().map(|(port, _)| port)
         };

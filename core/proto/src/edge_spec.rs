@@ -7,8 +7,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeviceName, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, LanSource, LanTarget,
-    Ports, Schedule, VirtualDevice, VirtualDeviceId,
+    DeviceId, DeviceName, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, INTERNET,
+    LanSource, LanTarget, Ports, Schedule, VirtualDevice, VirtualDeviceId,
 };
 
 /// A port forward as it is set.
@@ -220,11 +220,12 @@ pub struct VirtualDeviceEdit {
 pub struct GatewaySpec {
     /// Its id.
     pub id: GatewayId,
-    /// The network as the LAN knows it, unique on its edge.
+    /// The network as the LAN knows it, unique on its edge; `0.0.0.0/0` is the internet: every public
+    /// IPv4 address, for devices that have chosen this edge as their exit node.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub lan: Ipv4Net,
     /// The network as the mesh knows it: a part of the account's range, as large, for life.
-    /// Gateways that stand by for one another share it.
+    /// Gateways that stand by for one another share it. The internet is `0.0.0.0/0` here, too.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub mesh: Ipv4Net,
     /// Whether it is in force.
@@ -232,9 +233,25 @@ pub struct GatewaySpec {
     /// What the LAN sees as the source.
     #[serde(default)]
     pub source: LanSource,
+    /// The edge for whose gateway to the internet this one stands by, by id. Of other gateways the shared
+    /// network says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby_for: Option<DeviceId>,
     /// What people want to remember of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+impl GatewaySpec {
+    /// Whether it leads to the internet.
+    pub fn is_internet(&self) -> bool {
+        self.lan == INTERNET
+    }
+
+    /// What it leads to, for people.
+    pub fn network(&self) -> String {
+        if self.is_internet() { "the internet".to_owned() } else { self.lan.to_string() }
+    }
 }
 
 /// A new gateway. The mesh knows the network by a part of the account's range that the broker gives,
@@ -243,7 +260,7 @@ pub struct GatewaySpec {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewGateway {
-    /// The network as the LAN knows it.
+    /// The network as the LAN knows it; `0.0.0.0/0` is the internet.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub lan: Ipv4Net,
     /// What the LAN sees as the source. Absent: the edge.
@@ -259,6 +276,16 @@ pub struct NewGateway {
     /// What people want to remember of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+impl NewGateway {
+    /// Reads the network as people write it; `internet` is the internet.
+    pub fn parse_network(text: &str) -> Option<Ipv4Net> {
+        match text.trim() {
+            "internet" | "the internet" => Some(INTERNET),
+            text => text.parse().ok(),
+        }
+    }
 }
 
 /// What to change of a gateway; what is absent stays.

@@ -2,7 +2,8 @@
 //!
 //! The broker works it out from the account's policy and gives it with the netmap; the node holds
 //! itself to it. Ports are written as in a policy's text (`tcp:22`, `tcp:8000-8100`, `udp:53`,
-//! `icmp`, `protocol:47`, `*`), targets as `self`, `virtual:camera`, `subnet:192.168.7.0/24`, `*`.
+//! `icmp`, `protocol:47`, `*`), targets as `self`, `virtual:camera`, `subnet:192.168.7.0/24`,
+//! `internet`, `*`.
 //! What a node doesn't understand lets nothing in.
 
 use std::fmt;
@@ -45,6 +46,22 @@ pub struct FilterLimit {
     pub ports: Vec<Ports>,
 }
 
+impl Filter {
+    /// Whether a device may use this one as its exit node, at least for something.
+    pub fn opens_the_internet_to(&self, peer: DeviceId) -> bool {
+        self.rules.iter().any(|rule| {
+            let is_meant = match &rule.from {
+                Sources::All => true,
+                Sources::Devices(devices) => devices.contains(&peer),
+            };
+            let leads = |to: &Target| matches!(to, Target::Internet | Target::Everything);
+            is_meant
+                && rule.to.iter().any(leads)
+                && rule.ports.iter().any(|ports| *ports != Ports::Unknown)
+        })
+    }
+}
+
 /// Who may reach what on this device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilterRule {
@@ -79,7 +96,9 @@ pub enum Target {
     Virtual(DeviceName),
     /// A part of the networks behind it.
     Subnet(IpNet),
-    /// The device and everything behind it.
+    /// The internet, by this device.
+    Internet,
+    /// The device and everything behind it, the internet too.
     Everything,
     /// From a newer version: nothing.
     Unknown,
@@ -99,6 +118,7 @@ impl From<String> for Target {
     fn from(text: String) -> Self {
         match text.split_once(':') {
             None if text == "self" => Self::This,
+            None if text == "internet" => Self::Internet,
             None if text == "*" => Self::Everything,
             Some(("virtual", name)) => name.parse().map_or(Self::Unknown, Self::Virtual),
             Some(("subnet", net)) => net.parse().map_or(Self::Unknown, Self::Subnet),
@@ -113,6 +133,7 @@ impl From<Target> for String {
             Target::This => "self".to_owned(),
             Target::Virtual(name) => format!("virtual:{name}"),
             Target::Subnet(net) => format!("subnet:{net}"),
+            Target::Internet => "internet".to_owned(),
             Target::Everything => "*".to_owned(),
             Target::Unknown => "unknown".to_owned(),
         }

@@ -28,10 +28,10 @@ mod schedule;
 
 pub use check::{IPV6_PREFIX, InvalidMap, InvalidRange, check_range};
 pub use edge::{
-    ASKED_FROM, EDGE, EdgeDuty, EdgeOffer, EdgeState, Forward, ForwardProtocol, Gateway, LanSource,
-    LanTarget, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_FORWARDS, MAX_GATEWAYS,
-    MAX_VIRTUAL_DEVICES, MacAddr, ParseMacError, RESERVED_PORTS, VirtualDevice, VirtualPeer,
-    reserved_port,
+    ASKED_FROM, EDGE, EdgeDuty, EdgeOffer, EdgeState, Forward, ForwardProtocol, Gateway, INTERNET,
+    InternetOffer, LanSource, LanTarget, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_FORWARDS,
+    MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, MacAddr, ParseMacError, RESERVED_PORTS, VirtualDevice,
+    VirtualPeer, reserved_port,
 };
 pub use edge_spec::{
     EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, GatewaySpec,
@@ -88,6 +88,8 @@ pub use schedule::{ParseTimeOfDayError, Schedule, TimeOfDay, Weekday};
 /// | 4 | 2026-11-29 | edges: `edge` in the netmap, in its peers and in the check-in, and the change of it;
 ///   an older node reaches an edge itself, and nothing behind it |
 /// | 4 | 2026-11-29 | edges: `managers` in the duty, `asked_from` in `POST /v1/node/edge` |
+/// | 4 | 2026-11-30 | exit nodes: `internet` in an edge's offer and in a filter's targets, gateways to
+///   `0.0.0.0/0`; an older edge opens none, an older node uses none |
 pub const PROTOCOL: u32 = 4;
 
 /// The oldest protocol version that this build's broker still serves.

@@ -21,12 +21,13 @@ use warren_proto::{
     ConnectRequest, ConnectSignal, Delta, DeviceId, DeviceName, DnsConfig, EdgeChange, EdgeChanged,
     EdgeDuty, EdgeOffer, EdgeSpec, EdgeState, Endpoint, EndpointKind, ErrorCode, Filter,
     FilterLimit, FilterRule, Forward, ForwardEdit, ForwardId, ForwardProtocol, Gateway, GatewayId,
-    GatewaySpec, LanSource, LanTarget, MapVersion, MappingBehaviour, NatReport, Netmap, NewForward,
-    ParseEventError, PathKind, PathReport, PathReports, Peer, Pin, Ports, Problem, PublicKey,
-    ReachCheck, ReachId, Register, Registered, Relay, RelayChoice, RelayCredential, RelayDuty,
-    RelayEvent, RelayId, RelayInit, RelayLimits, RelayLoad, RelayReport, RelayReported, RelayRtt,
-    RelayScope, RelayState, RelayTls, RelayTransport, Schedule, SelfEntry, SessionEvent, Sources,
-    Target, VirtualDevice, VirtualDeviceEdit, VirtualDeviceId, VirtualPeer, Weekday,
+    GatewaySpec, INTERNET, InternetOffer, LanSource, LanTarget, MapVersion, MappingBehaviour,
+    NatReport, Netmap, NewForward, ParseEventError, PathKind, PathReport, PathReports, Peer, Pin,
+    Ports, Problem, PublicKey, ReachCheck, ReachId, Register, Registered, Relay, RelayChoice,
+    RelayCredential, RelayDuty, RelayEvent, RelayId, RelayInit, RelayLimits, RelayLoad,
+    RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls, RelayTransport,
+    Schedule, SelfEntry, SessionEvent, Sources, Target, VirtualDevice, VirtualDeviceEdit,
+    VirtualDeviceId, VirtualPeer, Weekday,
 };
 
 fn folder() -> PathBuf {
@@ -428,6 +429,7 @@ fn edges_are_written_and_read_as_ever() {
     let offer = EdgeOffer {
         virtual_devices: vec![VirtualPeer { name: name("camera"), ipv4: device.ipv4 }],
         subnets: vec![gateway.mesh],
+        internet: None,
     };
     let duty = EdgeDuty {
         forwards: vec![forward.clone()],
@@ -494,6 +496,7 @@ fn what_edges_ask_for_is_written_and_read_as_ever() {
         mesh: "100.71.240.0/24".parse().unwrap(),
         enabled: true,
         source: LanSource::Masquerade,
+        standby_for: None,
         note: "the office".to_owned(),
     };
     assert_golden("edge-changed-gateway", &EdgeChanged::Gateway(spec.clone()));
@@ -620,6 +623,41 @@ fn filter() -> Filter {
         ],
         limits: Vec::new(),
     }
+}
+
+#[test]
+fn exit_nodes_are_written_and_read_as_ever() {
+    let internet = |standby_for| Some(InternetOffer { standby_for });
+    let offer = |standby_for| EdgeOffer { internet: internet(standby_for), ..EdgeOffer::default() };
+    let seen = |standby_for| Peer { edge: Some(offer(standby_for)), ..peer() };
+    let rule = FilterRule {
+        from: Sources::All,
+        ports: vec![Ports::Tcp(443, 443)],
+        to: vec![Target::Internet],
+    };
+    let gateway = Gateway {
+        id: GatewayId(0x62),
+        mesh: INTERNET,
+        lan: INTERNET,
+        source: LanSource::Masquerade,
+    };
+    let changes = vec![
+        Change::Peer { peer: seen(None) },
+        Change::Peer { peer: seen(Some(DeviceId(0xa1))) },
+        Change::Filter { filter: Some(Filter { rules: vec![rule], limits: Vec::new() }) },
+        Change::Edge { duty: Some(EdgeDuty { gateways: vec![gateway], ..EdgeDuty::default() }) },
+    ];
+    assert_golden("delta-exit-nodes", &Delta { changes, ..delta() });
+    let spec = GatewaySpec {
+        id: GatewayId(0x62),
+        lan: INTERNET,
+        mesh: INTERNET,
+        enabled: true,
+        source: LanSource::Masquerade,
+        standby_for: Some(DeviceId(0xa1)),
+        note: String::new(),
+    };
+    assert_golden("edge-changed-exit-node", &EdgeChanged::Gateway(spec));
 }
 
 #[test]

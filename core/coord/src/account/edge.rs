@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use ipnet::{IpNet, Ipv4Net};
 use warren_proto::{
-    Change as MapChange, DeviceId, EDGE, EdgeDuty, EdgeOffer, Filter, ForwardId, Peer, Target,
-    VirtualPeer,
+    Change as MapChange, DeviceId, EDGE, EdgeDuty, EdgeOffer, Filter, ForwardId, INTERNET,
+    InternetOffer, Peer, Target, VirtualPeer,
 };
 
 use super::device::Device;
@@ -136,6 +136,11 @@ impl Account {
                     let peer = VirtualPeer { name: it.name.clone(), ipv4: it.ipv4 };
                     offer.virtual_devices.push(peer);
                 }
+                EdgeItem::Gateway(it) if it.is_internet() => {
+                    if reach.has_the_internet() {
+                        offer.internet = Some(InternetOffer { standby_for: it.standby_for });
+                    }
+                }
                 EdgeItem::Gateway(it)
                     if reach.has_part_of(it.lan) || reach.has_part_of(it.mesh) =>
                 {
@@ -178,14 +183,17 @@ impl Account {
 
     /// Puts networks as the mesh knows them in the place of what the policy calls them.
     pub(super) fn resolve_networks(&self, device: DeviceId, filter: Filter) -> Filter {
-        let gateways: Vec<(Ipv4Net, Ipv4Net)> = self.edges.gateways(device).collect();
+        let lans = self.edges.gateways(device).filter(|(lan, _)| *lan != INTERNET);
+        let gateways: Vec<(Ipv4Net, Ipv4Net)> = lans.collect();
         let resolve = |target: Target| match target {
             Target::Subnet(net) => {
                 gateways.iter().filter_map(|gateway| mapped(net, *gateway)).collect()
             }
-            Target::This | Target::Virtual(_) | Target::Everything | Target::Unknown => {
-                vec![target]
-            }
+            Target::This
+            | Target::Virtual(_)
+            | Target::Internet
+            | Target::Everything
+            | Target::Unknown => vec![target],
         };
         let mut rules = filter.rules;
         for rule in &mut rules {

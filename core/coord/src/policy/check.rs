@@ -86,7 +86,7 @@ fn too_much(draft: &Draft) -> Option<Problem> {
     let words = draft.groups.values().map(Vec::len).chain(draft.rules.iter().map(in_rules));
     let targets = draft.rules.iter().flat_map(|rule| &rule.to);
     let is_behind = |to: &&At<Selector>| match to.what {
-        Selector::Virtual { .. } | Selector::Subnet { .. } => true,
+        Selector::Virtual { .. } | Selector::Subnet { .. } | Selector::Internet { .. } => true,
         Selector::Subject(_) | Selector::Own => false,
     };
     let message = if words.sum::<usize>() > MAX_WORDS {
@@ -119,10 +119,12 @@ fn unknown_names(draft: &Draft, devices: &[Identity<'_>], members: &Members) -> 
     };
     let target = |selector: &Selector| match selector {
         Selector::Subject(subject) => about(subject),
-        Selector::Virtual { edge, .. } | Selector::Subnet { edge: Some(edge), .. } => {
-            no_device(edge)
+        Selector::Virtual { edge, .. }
+        | Selector::Subnet { edge: Some(edge), .. }
+        | Selector::Internet { edge: Some(edge) } => no_device(edge),
+        Selector::Own | Selector::Subnet { edge: None, .. } | Selector::Internet { edge: None } => {
+            None
         }
-        Selector::Own | Selector::Subnet { edge: None, .. } => None,
     };
     let from = draft.rules.iter().flat_map(|rule| &rule.from);
     let subjects = draft.groups.values().flatten().chain(from);

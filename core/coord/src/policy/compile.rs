@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use warren_proto::{DeviceId, DeviceName, Filter, FilterRule, Ports, Sources, Target, UserId};
+use warren_proto::{
+    DeviceId, DeviceName, Filter, FilterRule, INTERNET, Ports, Sources, Target, UserId,
+};
 
 use super::port_set::PortSet;
 use super::rule_set::RuleSet;
@@ -24,7 +26,7 @@ pub struct Identity<'a> {
     pub role: Option<Role>,
     /// Its tags.
     pub tags: &'a BTreeSet<Tag>,
-    /// The networks that it is a gateway to.
+    /// The networks that it is a gateway to; [`INTERNET`] is the internet, and no other network.
     pub gateway_to: &'a [IpNet],
 }
 
@@ -87,6 +89,8 @@ pub struct Policy {
     behind: BTreeMap<DeviceName, RuleSet>,
     /// Rules that lead to a network behind whoever is a gateway to it.
     anywhere: Vec<(IpNet, usize)>,
+    /// Rules that lead to the internet by whoever is a gateway to it.
+    out: RuleSet,
     names: BTreeSet<DeviceName>,
     pub(super) groups: BTreeMap<String, Vec<Subject>>,
 }
@@ -183,13 +187,19 @@ impl Policy {
             match &target.what {
                 Selector::Subject(subject) => self.to.note(subject, index),
                 Selector::Own => self.own.insert(index),
-                Selector::Virtual { edge, .. } | Selector::Subnet { edge: Some(edge), .. } => {
+                Selector::Virtual { edge, .. }
+                | Selector::Subnet { edge: Some(edge), .. }
+                | Selector::Internet { edge: Some(edge) } => {
                     self.behind.entry(edge.clone()).or_default().insert(index);
                     self.names.insert(edge.clone());
                     behind.push(target.what.clone());
                 }
                 Selector::Subnet { net, edge: None } => {
                     self.anywhere.push((*net, index));
+                    behind.push(target.what.clone());
+                }
+                Selector::Internet { edge: None } => {
+                    self.out.insert(index);
                     behind.push(target.what.clone());
                 }
             }
@@ -210,9 +220,12 @@ impl Policy {
         let named = device.name.and_then(|name| self.behind.get(name));
         named.into_iter().for_each(|rules| behind.join(rules));
         for (net, rule) in &self.anywhere {
-            if device.gateway_to.iter().any(|own| own.contains(net) || net.contains(own)) {
+            if meets_a_lan(device.gateway_to, net) {
                 behind.insert(*rule);
             }
+        }
+        if is_way_out(device.gateway_to) {
+            behind.join(&self.out);
         }
         Meant {
             from: self.from.rules_about(device),
@@ -444,13 +457,17 @@ fn targets(rule: &Rule, itself: bool, name: &DeviceName, gateway_to: &[IpNet]) -
             Selector::Subnet { net, edge: Some(edge) } if edge == name => {
                 targets.push(Target::Subnet(*net));
             }
-            Selector::Subnet { net, edge: None }
-                if gateway_to.iter().any(|own| own.contains(net) || net.contains(own)) =>
-            {
+            Selector::Subnet { net, edge: None } if meets_a_lan(gateway_to, net) => {
                 targets.push(Target::Subnet(*net));
+            }
+            Selector::Internet { edge }
+                if is_way_out(gateway_to) && edge.as_ref().is_none_or(|edge| edge == name) =>
+            {
+                targets.push(Target::Internet);
             }
             Selector::Virtual { .. }
             | Selector::Subnet { .. }
+            | Selector::Internet { .. }
             | Selector::Subject(_)
             | Selector::Own => {}
         }
@@ -460,12 +477,24 @@ fn targets(rule: &Rule, itself: bool, name: &DeviceName, gateway_to: &[IpNet]) -
     targets
 }
 
+/// Whether some of the networks that a device is a gateway to is of a network that rules name.
+fn meets_a_lan(gateway_to: &[IpNet], net: &IpNet) -> bool {
+    let lans = gateway_to.iter().filter(|own| **own != IpNet::V4(INTERNET));
+    lans.into_iter().any(|own| own.contains(net) || net.contains(own))
+}
+
+/// Whether a device is a gateway to the internet.
+fn is_way_out(gateway_to: &[IpNet]) -> bool {
+    gateway_to.contains(&IpNet::V4(INTERNET))
+}
+
 /// Whether all of `part` is meant by `whole`.
 fn includes(whole: &Selector, part: &Selector) -> bool {
     match (whole, part) {
         (Selector::Subnet { net, edge }, Selector::Subnet { net: inner, edge: at }) => {
             net.contains(inner) && (edge.is_none() || edge == at)
         }
+        (Selector::Internet { edge: None }, Selector::Internet { .. }) => true,
         _ => whole == part,
     }
 }
@@ -476,6 +505,9 @@ fn overlaps(a: &Selector, b: &Selector) -> bool {
         (Selector::Subnet { net, edge }, Selector::Subnet { net: other, edge: at }) => {
             (net.contains(other) || other.contains(net))
                 && (edge.is_none() || at.is_none() || edge == at)
+        }
+        (Selector::Internet { edge }, Selector::Internet { edge: at }) => {
+            edge.is_none() || at.is_none() || edge == at
         }
         _ => a == b,
     }

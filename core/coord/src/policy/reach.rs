@@ -13,6 +13,7 @@ pub struct ReachBehind<'a> {
     everything: bool,
     virtuals: BTreeSet<&'a DeviceName>,
     networks: Vec<IpNet>,
+    internet: bool,
 }
 
 impl ReachBehind<'_> {
@@ -26,6 +27,11 @@ impl ReachBehind<'_> {
         let net = IpNet::V4(net);
         let meets = |other: &IpNet| other.contains(&net) || net.contains(other);
         self.everything || self.networks.iter().any(meets)
+    }
+
+    /// Whether the internet is among it.
+    pub fn has_the_internet(&self) -> bool {
+        self.everything || self.internet
     }
 }
 
@@ -45,8 +51,12 @@ impl Policy {
                     {
                         reach.networks.push(*net);
                     }
+                    Selector::Internet { edge: of } if of.as_ref().is_none_or(|of| of == edge) => {
+                        reach.internet = true;
+                    }
                     Selector::Virtual { .. }
                     | Selector::Subnet { .. }
+                    | Selector::Internet { .. }
                     | Selector::Subject(_)
                     | Selector::Own => {}
                 }

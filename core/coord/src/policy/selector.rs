@@ -44,6 +44,11 @@ pub enum Selector {
         /// Behind whom; `None`: whoever is a gateway to them.
         edge: Option<DeviceName>,
     },
+    /// `internet` or `internet@EDGE`: the internet by one or all edge devices that are a gateway to it.
+    Internet {
+        /// By whom; `None`: by any of them.
+        edge: Option<DeviceName>,
+    },
 }
 
 const SUBJECTS: &str = "'*', 'user:anna@example.org', 'group:NAME', 'tag:NAME', 'device:NAME' or \
@@ -91,6 +96,11 @@ impl FromStr for Selector {
     fn from_str(s: &str) -> Result<Self, String> {
         match s.split_once(':') {
             None if s == "own" => Ok(Self::Own),
+            None if s == "internet" => Ok(Self::Internet { edge: None }),
+            None if s.starts_with("internet@") => match s["internet@".len()..].parse() {
+                Ok(edge) => Ok(Self::Internet { edge: Some(edge) }),
+                Err(_) => Err(format!("'{s}': an exit node is written 'internet@EDGE'")),
+            },
             Some(("virtual", name)) => {
                 let parts = name.split_once('.').and_then(|(name, edge)| {
                     Some(Self::Virtual { name: name.parse().ok()?, edge: edge.parse().ok()? })
@@ -126,6 +136,8 @@ impl fmt::Display for Selector {
             Self::Virtual { name, edge } => write!(f, "virtual:{name}.{edge}"),
             Self::Subnet { net, edge: None } => write!(f, "subnet:{net}"),
             Self::Subnet { net, edge: Some(edge) } => write!(f, "subnet:{net}@{edge}"),
+            Self::Internet { edge: None } => f.write_str("internet"),
+            Self::Internet { edge: Some(edge) } => write!(f, "internet@{edge}"),
         }
     }
 }
@@ -148,6 +160,8 @@ mod tests {
             "subnet:192.168.7.0/24",
             "subnet:fd12::/64@attic",
             "subnet:0.0.0.0/0@attic",
+            "internet",
+            "internet@attic",
         ] {
             assert_eq!(text.parse::<Selector>().unwrap().to_string(), text);
         }
@@ -163,6 +177,9 @@ mod tests {
             "virtual:camera",
             "subnet:192.168.7.1/24",
             "subnet:192.168.7.0/24@",
+            "internet@",
+            "internet@a b",
+            "internet:attic",
         ] {
             assert!(text.parse::<Selector>().is_err(), "{text}");
         }

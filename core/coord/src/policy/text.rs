@@ -291,7 +291,10 @@ impl Draft {
         let to = rules_to.chain(self.tests.iter().map(|test| &test.to));
         let to = to.filter_map(|it| match &it.what {
             Selector::Subject(subject) => Some((subject, it.at)),
-            Selector::Own | Selector::Virtual { .. } | Selector::Subnet { .. } => None,
+            Selector::Own
+            | Selector::Virtual { .. }
+            | Selector::Subnet { .. }
+            | Selector::Internet { .. } => None,
         });
         let unknown: Vec<(String, usize)> = from
             .chain(tests)

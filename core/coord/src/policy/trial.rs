@@ -102,7 +102,10 @@ impl<'a> Trial<'a> {
     fn note_unknown(&self, test: &TestDraft, problems: &mut Vec<Problem>) {
         let to = match &test.to.what {
             Selector::Subject(subject) => Some((subject, test.to.at)),
-            Selector::Own | Selector::Virtual { .. } | Selector::Subnet { .. } => None,
+            Selector::Own
+            | Selector::Virtual { .. }
+            | Selector::Subnet { .. }
+            | Selector::Internet { .. } => None,
         };
         let of_group = |name: &String| self.draft.groups.get(name).map_or(&[][..], Vec::as_slice);
         for (subject, at) in [Some((&test.from.what, test.from.at)), to].into_iter().flatten() {
@@ -152,7 +155,9 @@ impl<'a> Trial<'a> {
                 }
                 Some(Found::Holds)
             }
-            behind @ (Selector::Virtual { .. } | Selector::Subnet { .. }) => {
+            behind @ (Selector::Virtual { .. }
+            | Selector::Subnet { .. }
+            | Selector::Internet { .. }) => {
                 let leading = match test.allow {
                     true => self.policy.leading_to(behind),
                     false => self.policy.leading_into(behind),

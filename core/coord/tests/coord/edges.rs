@@ -286,6 +286,88 @@ fn addresses_of_devices_virtual_devices_and_networks_never_meet() {
     }
 }
 
+fn internet(standby_for: Option<&str>) -> EdgeChange {
+    let standby_for = standby_for.map(|name| name.parse().unwrap());
+    EdgeChange::AddGateway(NewGateway { standby_for, ..gateway("0.0.0.0/0") })
+}
+
+impl World {
+    /// Whether a viewer is told that it may use an edge as its exit node, and for whom that stands by.
+    fn way_out(&self, viewer: DeviceId, edge: DeviceId) -> Option<Option<DeviceId>> {
+        let map = self.account.netmap(viewer).unwrap();
+        let peer = map.peers.into_iter().find(|peer| peer.id == edge)?;
+        Some(peer.edge?.internet?.standby_for)
+    }
+
+    fn lets_out(&self, edge: DeviceId) -> Vec<Target> {
+        let filter = self.account.netmap(edge).unwrap().filter.unwrap();
+        filter.rules.into_iter().flat_map(|rule| rule.to).collect()
+    }
+}
+
+#[test]
+fn an_exit_node_is_offered_to_those_whom_the_policy_lets_go_out() {
+    let mut world = World::new("home");
+    let (edge, laptop) = (world.join(1, "attic"), world.join(2, "laptop"));
+    let (tablet, second) = (world.join(3, "tablet"), world.join(4, "cellar"));
+    for device in [edge, laptop, tablet, second] {
+        world.open(device);
+    }
+    world.consent(edge, true);
+    world.consent(second, true);
+    let office = world.added_gateway(edge, "192.168.1.0/24");
+    world.edge_change(edge, internet(None)).unwrap();
+    world.edge_change(second, internet(Some("attic"))).unwrap();
+    world.settle();
+    world.assert_converged();
+    assert_eq!(world.way_out(laptop, edge), Some(None));
+    assert_eq!(world.way_out(tablet, second), Some(Some(edge)));
+    let networks = vec![office.mesh.to_string()];
+    assert_eq!(world.offered(laptop, edge), Some((vec![], networks)), "it is no network");
+    assert!(world.duty(edge).unwrap().leads_to_the_internet());
+    world.join(5, "phone");
+    world.added_gateway(edge, "192.168.7.0/24");
+
+    world.set_policy(
+        "[[rules]]\nfrom = 'device:laptop'\nto = 'internet@attic'\nports = 'tcp:443'\n\
+         [[rules]]\nfrom = 'device:tablet'\nto = 'subnet:0.0.0.0/0'\n",
+    );
+    world.settle();
+    world.assert_converged();
+    assert_eq!(world.way_out(laptop, edge), Some(None));
+    assert_eq!(world.way_out(laptop, second), None, "not by any");
+    assert_eq!(world.way_out(tablet, edge), None, "a network is not the internet");
+    let lets_out = world.lets_out(edge);
+    assert!(lets_out.contains(&Target::Internet), "{lets_out:?}");
+    let subnets = lets_out.iter().filter(|it| matches!(it, Target::Subnet(_)));
+    assert_eq!(subnets.count(), 2, "{lets_out:?}");
+    world.set_policy("[[rules]]\nfrom = 'device:tablet'\nto = 'internet'\n");
+    world.settle();
+    world.assert_converged();
+    assert_eq!(world.way_out(tablet, edge), Some(None));
+    assert_eq!(world.way_out(tablet, second), Some(Some(edge)));
+    assert_eq!(world.way_out(laptop, edge), None);
+    assert_eq!(world.lets_out(edge), [Target::Internet]);
+}
+
+#[test]
+fn an_edge_is_an_exit_node_once_and_stands_by_only_for_one() {
+    let mut world = World::new("home");
+    let (edge, second) = (world.join(1, "attic"), world.join(2, "cellar"));
+    let refused = world.edge_change(second, internet(Some("attic"))).unwrap_err();
+    assert!(refused.to_string().contains("no gateway to the internet"), "{refused}");
+    world.edge_change(edge, internet(None)).unwrap();
+    let again = world.edge_change(edge, internet(None)).unwrap_err();
+    assert!(again.to_string().contains("already"), "{again}");
+    let transparent = NewGateway { source: LanSource::Transparent, ..gateway("0.0.0.0/0") };
+    let refused = world.edge_change(second, EdgeChange::AddGateway(transparent)).unwrap_err();
+    assert!(refused.to_string().contains("masqueraded"), "{refused}");
+    world.edge_change(second, internet(Some("attic"))).unwrap();
+    for lan in ["0.0.0.0/1", "128.0.0.0/1"] {
+        assert!(world.edge_change(edge, EdgeChange::AddGateway(gateway(lan))).is_err(), "{lan}");
+    }
+}
+
 #[test]
 fn gateways_leave_half_of_the_range_to_devices() {
     let mut world = World::new("home");

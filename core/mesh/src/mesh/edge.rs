@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use ipnet::Ipv4Net;
-use warren_proto::{DeviceName, EdgeDuty, EdgeState};
+use warren_proto::{DeviceName, EdgeDuty, EdgeState, INTERNET, LanAddress};
 
 use super::Mesh;
 
@@ -17,6 +17,7 @@ pub(super) struct State {
     pub(super) virtual_devices: BTreeMap<DeviceName, Ipv4Addr>,
     addresses: Vec<Ipv4Addr>,
     networks: Vec<Ipv4Net>,
+    is_exit: bool,
 }
 
 impl State {
@@ -25,12 +26,18 @@ impl State {
     }
 
     pub(super) fn opens_anything(&self) -> bool {
-        !self.addresses.is_empty() || !self.networks.is_empty()
+        !self.addresses.is_empty() || !self.networks.is_empty() || self.is_exit
+    }
+
+    /// Whether it leads to the internet.
+    pub(super) fn is_exit(&self) -> bool {
+        self.is_exit
     }
 
     fn has(&self, ip: Ipv4Addr) -> bool {
         self.addresses.binary_search(&ip).is_ok()
             || self.networks.iter().any(|net| net.contains(&ip))
+            || (self.is_exit && LanAddress::of(ip) == LanAddress::Public)
     }
 
     /// Takes what is to be open; only a device that is an edge opens anything.
@@ -42,7 +49,9 @@ impl State {
             self.addresses.push(device.ipv4);
         }
         self.addresses.sort_unstable();
-        self.networks.extend(duty.gateways.iter().map(|gateway| gateway.mesh.trunc()));
+        let lans = duty.gateways.iter().filter(|gateway| gateway.lan != INTERNET);
+        self.networks.extend(lans.map(|gateway| gateway.mesh.trunc()));
+        self.is_exit = duty.leads_to_the_internet();
     }
 }
 
@@ -59,10 +68,11 @@ impl Mesh {
     /// Brings what stands behind this device in line with its netmap.
     pub(super) fn take_duty(&mut self, now: Instant) {
         let before = std::mem::take(&mut self.edge.virtual_devices);
-        let opened = self.edge.opens_anything();
+        let opened = (self.edge.opens_anything(), self.edge.is_exit());
         let netmap = self.netmap.as_ref();
         self.edge.take(netmap.and_then(|map| Some(map.edge.as_ref()?.believed(map.ipv4_range))));
-        if (&before, opened) != (&self.edge.virtual_devices, self.edge.opens_anything()) {
+        let opens = (self.edge.opens_anything(), self.edge.is_exit());
+        if (&before, opened) != (&self.edge.virtual_devices, opens) {
             let filter = self.netmap.as_ref().and_then(|netmap| netmap.filter.clone());
             self.take_filter(filter.as_ref(), now);
         }

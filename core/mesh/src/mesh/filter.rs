@@ -48,8 +48,8 @@ impl Mesh {
     pub(super) fn take_filter(&mut self, filter: Option<&Filter>, now: Instant) {
         let was_open = self.filter.rules.is_none();
         let edge = &self.edge;
-        self.filter.rules =
-            filter.map(|it| Rules::new(it, &edge.virtual_devices, edge.opens_anything()));
+        self.filter.rules = filter
+            .map(|it| Rules::new(it, &edge.virtual_devices, edge.opens_anything(), edge.is_exit()));
         if was_open && self.filter.rules.is_none() {
             return;
         }

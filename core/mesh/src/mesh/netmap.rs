@@ -224,9 +224,10 @@ impl Mesh {
     }
 
     /// What of a peer's offer is believed.
-    fn behind(&self, entry: &Entry) -> Behind {
+    pub(super) fn behind(&self, entry: &Entry) -> Behind {
         let offer = entry.edge.as_ref().zip(self.ranges.v4);
-        offer.map(|(offer, range)| Behind::new(offer, range)).unwrap_or_default()
+        let behind = |(offer, range)| Behind::new(offer, range, self.as_exit(entry.id, offer));
+        offer.map(behind).unwrap_or_default()
     }
 
     /// Takes the soft part of a peer.

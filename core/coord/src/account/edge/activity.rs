@@ -1,6 +1,8 @@
 //! What changes of edges mean for people who read Activity.
 
-use warren_proto::{DeviceId, ForwardProtocol, ForwardSpec, LanSource, LanTarget, Schedule};
+use warren_proto::{
+    DeviceId, DeviceName, ForwardProtocol, ForwardSpec, LanSource, LanTarget, Schedule,
+};
 
 use crate::account::Account;
 use crate::activity::{Facts, Named};
@@ -44,8 +46,12 @@ impl Account {
         self.edges.by_device.get(&edge)?.items.get(&id)
     }
 
+    fn name_of(&self, device: DeviceId) -> Option<&DeviceName> {
+        Some(&self.devices.get(&device)?.record.name)
+    }
+
     fn facts(&self, record: &EdgeItemRecord) -> Facts {
-        let edge = self.devices.get(&record.edge).map(|device| &device.record.name);
+        let edge = self.name_of(record.edge);
         let facts = Facts::default().maybe("edge", edge);
         match &record.item {
             EdgeItem::Forward(it) => facts
@@ -64,6 +70,12 @@ impl Account {
                 .open("enabled", it.enabled)
                 .open("target", target(it.target))
                 .list("ports", &it.ports)
+                .open("source", source(it.source))
+                .open("note", &it.note),
+            EdgeItem::Gateway(it) if it.is_internet() => facts
+                .open("lan", "the internet")
+                .open("enabled", it.enabled)
+                .maybe("standby_for", it.standby_for.and_then(|edge| self.name_of(edge)))
                 .open("source", source(it.source))
                 .open("note", &it.note),
             EdgeItem::Gateway(it) => facts

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use warren_proto::{
-    DeviceId, DeviceName, EndpointKind, ForwardSpec, GatewaySpec, LanAddress, LanTarget,
+    DeviceId, DeviceName, EndpointKind, ForwardSpec, GatewaySpec, INTERNET, LanAddress, LanTarget,
     MAX_FORWARDS, MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, Ports, Schedule, VirtualDeviceSpec,
     reserved_port,
 };
@@ -103,6 +103,24 @@ impl Account {
 
     /// Checks the network that a new gateway is to lead to.
     pub(super) fn check_network(&self, edge: Option<&Edge>, lan: Ipv4Net) -> Result<(), Refused> {
+        let own: Vec<&GatewaySpec> =
+            edge.into_iter().flat_map(Edge::items).filter_map(gateway).collect();
+        check_count(own.len(), MAX_GATEWAYS, "gateways")?;
+        if self.edges.items().filter_map(gateway).count() >= MAX_GATEWAYS_OF_ACCOUNT {
+            return Err(Refused::Invalid("an account has at most 1,000 gateways"));
+        }
+        if lan != INTERNET {
+            return self.check_lan(&own, lan);
+        }
+        if own.iter().any(|other| other.is_internet()) {
+            return Err(Refused::EdgeConflict(
+                "this edge is a gateway to the internet already".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_lan(&self, own: &[&GatewaySpec], lan: Ipv4Net) -> Result<(), Refused> {
         if lan.addr() != lan.network() {
             return Err(Refused::EdgeInvalid(format!(
                 "{lan} has bits set behind its prefix; write {}",
@@ -124,17 +142,12 @@ impl Account {
                 self.record.ipv4_range
             )));
         }
-        let own: Vec<&GatewaySpec> =
-            edge.into_iter().flat_map(Edge::items).filter_map(gateway).collect();
-        if let Some(other) = own.iter().find(|other| overlap(other.lan, lan)) {
+        let mut lans = own.iter().filter(|other| !other.is_internet());
+        if let Some(other) = lans.find(|other| overlap(other.lan, lan)) {
             return Err(Refused::EdgeConflict(format!(
                 "{lan} overlaps {}, which this edge is a gateway to already",
                 other.lan
             )));
-        }
-        check_count(own.len(), MAX_GATEWAYS, "gateways")?;
-        if self.edges.items().filter_map(gateway).count() >= MAX_GATEWAYS_OF_ACCOUNT {
-            return Err(Refused::Invalid("an account has at most 1,000 gateways"));
         }
         Ok(())
     }
@@ -160,14 +173,14 @@ impl Account {
         }
     }
 
-    /// The part of the range of another edge's gateway to the same network. Whoever shares it draws
-    /// the other's traffic: only those whom no policy tells apart may.
-    pub(super) fn shared_part(
+    /// Another edge that is a gateway to the same network, and the part of the range that leads there.
+    /// Whoever shares it draws the other's traffic: only those whom no policy tells apart may.
+    pub(super) fn stood_by(
         &self,
         edge: DeviceId,
         other: &DeviceName,
         lan: Ipv4Net,
-    ) -> Result<Ipv4Net, Refused> {
+    ) -> Result<(DeviceId, Ipv4Net), Refused> {
         let record = |id: DeviceId| self.devices.get(&id).map(|device| &device.record);
         let whose = self.edges.by_device.iter().find(|(id, _)| {
             **id != edge && record(**id).is_some_and(|record| record.name == *other)
@@ -176,7 +189,8 @@ impl Account {
             Some((*id, it.items().filter_map(gateway).find(|gateway| gateway.lan == lan)?))
         });
         let Some((id, gateway)) = gateway else {
-            return Err(Refused::EdgeInvalid(format!("{other} is no gateway to {lan}")));
+            let net = if lan == INTERNET { "the internet".to_owned() } else { lan.to_string() };
+            return Err(Refused::EdgeInvalid(format!("{other} is no gateway to {net}")));
         };
         let alike = record(id)
             .zip(record(edge))
@@ -187,7 +201,7 @@ impl Account {
                  with the same tags may stand by for it"
             )));
         }
-        Ok(gateway.mesh)
+        Ok((id, gateway.mesh))
     }
 
     fn is_inhabited(&self, part: Ipv4Net) -> bool {
@@ -195,7 +209,7 @@ impl Account {
         self.device_by_ipv4.range(addresses).next().is_some()
             || self.edges.items().any(|item| match item {
                 EdgeItem::VirtualDevice(device) => part.contains(&device.ipv4),
-                EdgeItem::Gateway(gateway) => overlap(gateway.mesh, part),
+                EdgeItem::Gateway(it) => !it.is_internet() && overlap(it.mesh, part),
                 EdgeItem::Forward(_) => false,
             })
     }

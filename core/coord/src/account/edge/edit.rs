@@ -2,8 +2,8 @@
 
 use warren_proto::{
     DeviceId, EdgeChange, EdgeChanged, ForwardEdit, ForwardId, ForwardSpec, GatewayEdit, GatewayId,
-    GatewaySpec, NewForward, NewGateway, NewVirtualDevice, VirtualDeviceEdit, VirtualDeviceId,
-    VirtualDeviceSpec,
+    GatewaySpec, INTERNET, LanSource, NewForward, NewGateway, NewVirtualDevice, VirtualDeviceEdit,
+    VirtualDeviceId, VirtualDeviceSpec,
 };
 
 use super::Edge;
@@ -164,8 +164,13 @@ impl Account {
     ) -> Result<Prepared<EdgeChanged>, Refused> {
         self.check_network(self.edge_of(edge), new.lan)?;
         let is_known = |id| self.edges.items().any(|it| it.id() == EdgeItemId::Gateway(id));
-        let mesh = match &new.standby_for {
-            Some(other) => self.shared_part(edge, other, new.lan)?,
+        let stood_by = match &new.standby_for {
+            Some(other) => Some(self.stood_by(edge, other, new.lan)?),
+            None => None,
+        };
+        let mesh = match stood_by {
+            Some((_, mesh)) => mesh,
+            None if new.lan == INTERNET => INTERNET,
             None => self.free_part(new.lan.prefix_len()).ok_or_else(|| {
                 let range = self.record.ipv4_range;
                 Refused::EdgeInvalid(format!(
@@ -181,8 +186,10 @@ impl Account {
             mesh,
             enabled: new.enabled,
             source: new.source,
+            standby_for: stood_by.map(|(id, _)| id).filter(|_| new.lan == INTERNET),
             note: new.note.clone(),
         };
+        check_source(&spec)?;
         super::check::check_note(&spec.note)?;
         Ok(added(edge, EdgeItem::Gateway(spec), ctx))
     }
@@ -201,6 +208,7 @@ impl Account {
         spec.enabled = edit.enabled.unwrap_or(spec.enabled);
         spec.source = edit.source.unwrap_or(spec.source);
         spec.note = edit.note.unwrap_or(spec.note);
+        check_source(&spec)?;
         super::check::check_note(&spec.note)?;
         Ok(changed(old, EdgeItem::Gateway(spec)))
     }
@@ -219,8 +227,10 @@ impl Account {
     pub(in crate::account) fn taken_addresses(&self) -> TakenAddresses<'_> {
         let parts = self.edges.items().filter_map(|item| match item {
             EdgeItem::VirtualDevice(device) => Some((device.ipv4, device.ipv4)),
-            EdgeItem::Gateway(gateway) => Some((gateway.mesh.network(), gateway.mesh.broadcast())),
-            EdgeItem::Forward(_) => None,
+            EdgeItem::Gateway(gateway) if !gateway.is_internet() => {
+                Some((gateway.mesh.network(), gateway.mesh.broadcast()))
+            }
+            EdgeItem::Gateway(_) | EdgeItem::Forward(_) => None,
         });
         TakenAddresses { devices: &self.device_by_ipv4, parts: parts.collect() }
     }
@@ -236,6 +246,17 @@ impl Account {
             EdgeItemId::Gateway(_) => "gateway",
         }))
     }
+}
+
+/// No answer from the internet would find back to a mesh address.
+fn check_source(spec: &GatewaySpec) -> Result<(), Refused> {
+    if spec.is_internet() && spec.source == LanSource::Transparent {
+        return Err(Refused::Invalid(
+            "the internet sees the edge's own address as the source, not a mesh address: leave the \
+             source masqueraded",
+        ));
+    }
+    Ok(())
 }
 
 fn name_by_port(first: u16, last: u16) -> String {
