@@ -103,6 +103,24 @@ pub struct InterfaceConfig {
     pub peers4: Vec<Ipv4Addr>,
     /// Further networks behind the mesh (gateways' subnets).
     pub routes: Vec<IpNet>,
+    /// That all other IPv4 traffic goes into the mesh, too, and IPv6 nowhere.
+    pub exit: Option<ExitRoutes>,
+}
+
+/// How traffic is led to an exit node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitRoutes {
+    /// Whether the private networks that the host stands in stay reachable beside it.
+    pub lan: bool,
+}
+
+/// What of a crashed instance's rules is left in place for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spare {
+    /// Nothing.
+    Nothing,
+    /// What keeps traffic from leaving beside an exit node.
+    Blocks,
 }
 
 /// An address of one of the host's interfaces.

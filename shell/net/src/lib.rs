@@ -78,8 +78,8 @@ pub use batch::{
 pub use checksum::checksum;
 pub use coalesce::{Coalescer, Joined, PacketSink, Preamble, TunWrites};
 pub use config::{
-    Finding, HostConfig, InterfaceConfig, LocalAddress, NetworkState, ServerSocketConfig,
-    TunConfig, UdpConfig,
+    ExitRoutes, Finding, HostConfig, InterfaceConfig, LocalAddress, NetworkState,
+    ServerSocketConfig, Spare, TunConfig, UdpConfig,
 };
 pub use counters::{TunCounters, UdpCounters};
 pub use diversion::{Diverted, Diverter, Intake, Takes, diversion};
@@ -93,5 +93,5 @@ pub use linux::{
 };
 pub use mapping::{Mapping, MappingProtocol, PortMapper, PortMapperConfig};
 #[cfg(unix)]
-pub use names::{NameConfig, NameError, NameMethod, NameWiring, Undone};
+pub use names::{NameConfig, NameError, NameMethod, NameWiring, Undone, name_servers};
 pub use split::{Segmentation, SuperPacket};

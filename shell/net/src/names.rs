@@ -9,7 +9,7 @@ mod resolv_conf;
 mod resolved;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use resolv_conf::ResolvConf;
 #[cfg(target_os = "linux")]
@@ -28,6 +28,8 @@ pub struct NameConfig {
     pub domain: String,
     /// Further zones (reverse ones) that the resolver answers.
     pub zones: Vec<String>,
+    /// Whether it answers for all names, and nobody else shall be asked for any.
+    pub all: bool,
     /// The node's own folder, where the original of `/etc/resolv.conf` is kept meanwhile.
     pub state_dir: PathBuf,
     /// The resolver configuration file, `/etc/resolv.conf`.
@@ -82,6 +84,11 @@ pub enum NameError {
     Resolved(String),
 }
 
+/// The servers that a resolver configuration file names; none where there is no such file.
+pub fn name_servers(file: &Path) -> Vec<IpAddr> {
+    resolv_conf::servers(&std::fs::read_to_string(file).unwrap_or_default())
+}
+
 /// Names that are wired; [`unwire`](Self::unwire) undoes it.
 #[derive(Debug)]
 pub struct NameWiring {
@@ -132,12 +139,36 @@ impl NameWiring {
         }
     }
 
-    /// Servers that know all other names; empty where the node's resolver isn't asked for them.
+    /// Servers of the host's own network that know all other names.
     pub fn upstreams(&self) -> Vec<IpAddr> {
         match &self.wired {
             #[cfg(target_os = "linux")]
-            Wired::Resolved(_) => Vec::new(),
+            Wired::Resolved(_) => {
+                let mut servers = name_servers(Path::new(resolved::UPLINKS));
+                servers.retain(|server| *server != self.config.server.ip());
+                servers
+            }
             Wired::ResolvConf(file) => file.upstreams().to_vec(),
+        }
+    }
+
+    /// Whether the resolver answers for all names.
+    pub fn is_for_all(&self) -> bool {
+        self.config.all
+    }
+
+    /// Has the resolver answer for all names, or for the mesh's alone where the host's own resolver can
+    /// tell them apart.
+    ///
+    /// # Errors
+    ///
+    /// See [`NameError`].
+    pub async fn answer_for_all(&mut self, all: bool) -> Result<(), NameError> {
+        self.config.all = all;
+        match &self.wired {
+            #[cfg(target_os = "linux")]
+            Wired::Resolved(resolved) => resolved.apply(&self.config).await,
+            Wired::ResolvConf(_) => Ok(()),
         }
     }
 

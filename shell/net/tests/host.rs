@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use common::{attempt, isolated, run, runtime};
 use warren_net::{
-    Finding, HostConfig, HostNetwork, InterfaceConfig, NetworkState, NetworkWatch, Tun, TunConfig,
+    ExitRoutes, Finding, HostConfig, HostNetwork, InterfaceConfig, NetworkState, NetworkWatch,
+    Spare, Tun, TunConfig,
 };
 
 fn interface() -> InterfaceConfig {
@@ -19,6 +20,7 @@ fn interface() -> InterfaceConfig {
         mtu: 1280,
         peers4: vec![[100, 72, 0, 1].into(), [100, 72, 0, 2].into(), [100, 72, 0, 3].into()],
         routes: Vec::new(),
+        exit: None,
     }
 }
 
@@ -108,6 +110,87 @@ fn marked_sockets_never_look_at_the_mesh() {
     });
 }
 
+/// How a packet to `there` leaves the host: the interface, or `unreachable`.
+fn way(there: &str) -> String {
+    let text = run(&format!("ip route get {there} 2>&1 || true"));
+    for word in ["mesh0", "mesh1", "eth0", "unreachable"] {
+        if text.to_lowercase().contains(word) {
+            return word.to_owned();
+        }
+    }
+    text
+}
+
+fn ways(destinations: &[&str]) -> Vec<String> {
+    destinations.iter().map(|there| way(there)).collect()
+}
+
+#[test]
+fn with_an_exit_node_all_goes_into_the_mesh_but_the_lan_and_ipv6_goes_nowhere() {
+    isolated("with_an_exit_node_all_goes_into_the_mesh_but_the_lan_and_ipv6_goes_nowhere", || {
+        lan();
+        run("ip addr add 198.51.100.5/24 dev eth0; ip -6 addr add fd77::5/64 dev eth0 nodad");
+        let all = "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all";
+        let before = run(all);
+        runtime().block_on(async {
+            let (tun, mut host) = open("mesh0");
+            let exit = |lan| InterfaceConfig { exit: Some(ExitRoutes { lan }), ..interface() };
+            host.configure(&exit(true)).expect("configured");
+            let outside = ["8.8.8.8", "198.51.100.9", "10.9.9.9", "2001:db8:7::9", "2001:db8:9::1"];
+            let expected = ["mesh0", "mesh0", "mesh0", "unreachable", "unreachable"];
+            assert_eq!(ways(&outside), expected, "public addresses are no LAN's");
+            let inside = ["192.168.7.9", "192.168.7.1", "224.0.0.251", "fd77::9"];
+            assert_eq!(ways(&inside), ["eth0"; 4]);
+            assert_eq!(ways(&["100.72.0.2", "fd00:72::9"]), ["mesh0"; 2]);
+            let mark = HostConfig::MARK;
+            for there in outside {
+                assert_eq!(way(&format!("{there} mark {mark}")), "eth0", "{there}");
+            }
+            host.configure(&exit(false)).expect("configured");
+            assert_eq!(ways(&inside), ["mesh0", "mesh0", "mesh0", "unreachable"]);
+            host.configure(&interface()).expect("configured");
+            assert_eq!(ways(&outside), ["eth0"; 5]);
+            host.configure(&exit(true)).expect("configured");
+            drop(host);
+            drop(tun);
+        });
+        assert_eq!(before, run(all));
+    });
+}
+
+#[test]
+fn a_crash_lets_nothing_out_beside_the_exit_node_until_the_next_start() {
+    isolated("a_crash_lets_nothing_out_beside_the_exit_node_until_the_next_start", || {
+        lan();
+        let all = "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all";
+        let before = run(all);
+        runtime().block_on(async {
+            let exit = InterfaceConfig { exit: Some(ExitRoutes { lan: true }), ..interface() };
+            let there = ["8.8.8.8", "2001:db8:9::1"];
+            let (tun, mut crashed) = open("mesh0");
+            crashed.configure(&exit).expect("configured");
+            std::mem::forget(crashed);
+            drop(tun);
+            assert_eq!(ways(&there), ["unreachable"; 2]);
+            assert_eq!(HostNetwork::clean_up(Spare::Blocks).expect("cleaned"), 0);
+            let (tun, mut again) = open("mesh1");
+            assert_eq!(ways(&there), ["unreachable"; 2], "not before it is configured");
+            again.configure(&exit).expect("configured");
+            assert_eq!(ways(&there), ["mesh1", "unreachable"]);
+            assert_eq!(rules(), 2);
+            // An interface that fails is made anew in a moment.
+            again.hold();
+            drop(again);
+            drop(tun);
+            assert_eq!(ways(&there), ["unreachable"; 2]);
+            assert_eq!(way("192.168.7.53"), "unreachable", "nor names from the LAN");
+            assert_eq!(HostNetwork::clean_up(Spare::Nothing).expect("cleaned"), 2);
+            assert_eq!(ways(&there), ["eth0"; 2]);
+        });
+        assert_eq!(before, run(all));
+    });
+}
+
 #[test]
 fn rules_of_a_crashed_instance_go_at_the_next_start_and_living_ones_stay() {
     isolated("rules_of_a_crashed_instance_go_at_the_next_start_and_living_ones_stay", || {
@@ -122,7 +205,7 @@ fn rules_of_a_crashed_instance_go_at_the_next_start_and_living_ones_stay() {
             assert_eq!(rules(), 4, "a crash leaves them");
             let (_again, _host) = open("crash0");
             assert_eq!(rules(), 2);
-            assert_eq!(HostNetwork::clean_up().expect("cleaned"), 0);
+            assert_eq!(HostNetwork::clean_up(Spare::Nothing).expect("cleaned"), 0);
             drop(living);
             assert_eq!(rules(), 0);
         });

@@ -91,6 +91,7 @@ fn mesh() -> (Tun, HostNetwork) {
         mtu: 1280,
         peers4: Vec::new(),
         routes: Vec::new(),
+        exit: None,
     })
     .expect("configured");
     (tun, host)
@@ -98,6 +99,7 @@ fn mesh() -> (Tun, HostNetwork) {
 
 fn config(tun: &Tun, server: &str) -> NameConfig {
     NameConfig {
+        all: false,
         interface: tun.index(),
         server: server.parse().expect("an address"),
         domain: DOMAIN.to_owned(),

@@ -12,35 +12,41 @@
 //! vanishes with its process and takes addresses and routes along; only the rules stay after a
 //! crash. They are recognised by their protocol number, and removed by the next start of any
 //! instance when their table belongs to no living mesh interface.
+//!
+//! With an exit node the table has a default route, too, and below it one that leads nowhere, which
+//! stays after a crash like the rule: until the next start nothing leaves by the host's own network.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "rtnetlink's enums have dozens of kinds of which few matter, and grow"
 )]
 
+mod exceptions;
+mod stale;
+
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::netlink::Netlink;
 use super::tun::Tun;
-use crate::config::{Finding, HostConfig, InterfaceConfig};
+use crate::config::{Finding, HostConfig, InterfaceConfig, Spare};
 use crate::error::Error;
 
 /// Marks rules and routes as ours: a number that no registered routing daemon uses.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(119);
 /// Table of the interface with index 0.
 const FIRST_TABLE: u32 = 0x7700_0000;
-/// Where routers are searched for (UPnP Device Architecture).
-const SSDP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
+const ANYWHERE4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+const ANYWHERE6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
 /// Alias by which mesh interfaces of all instances know each other.
 pub(super) const ALIAS: &str = "warren mesh";
 
@@ -50,12 +56,17 @@ pub struct HostNetwork {
     index: u32,
     config: HostConfig,
     routes: BTreeSet<IpNet>,
-    exceptions: BTreeSet<Ipv4Addr>,
+    exceptions: BTreeSet<IpNet>,
     has_ipv6: bool,
+    /// Whether what a crashed instance had blocked is still to be let go.
+    spared: bool,
+    /// Whether what blocks is to outlive this value.
+    held: bool,
 }
 
 impl HostNetwork {
-    /// Takes charge of the interface, and removes rules that a crashed instance left behind.
+    /// Takes charge of the interface, and removes rules that a crashed instance left behind: those that
+    /// keep traffic from leaving beside an exit node once the interface is configured.
     ///
     /// # Errors
     ///
@@ -63,7 +74,7 @@ impl HostNetwork {
     pub fn new(tun: &Tun, config: HostConfig) -> Result<Self, Error> {
         let mut netlink = open()?;
         let index = tun.index();
-        remove_stale_rules(&mut netlink, Some(index))?;
+        stale::remove(&mut netlink, Some(index), Spare::Blocks)?;
         let mut link = LinkMessage::default();
         link.header.index = index;
         link.attributes.push(LinkAttribute::IfAlias(ALIAS.to_owned()));
@@ -76,16 +87,30 @@ impl HostNetwork {
             routes: BTreeSet::new(),
             exceptions: BTreeSet::new(),
             has_ipv6: true,
+            spared: true,
+            held: false,
         })
     }
 
-    /// Removes policy rules that crashed instances left behind; returns how many there were.
+    /// Removes policy rules that crashed instances left behind, and their routes; returns how many
+    /// rules there were.
     ///
     /// # Errors
     ///
     /// [`Error::NoPrivilege`], or what else the system says.
-    pub fn clean_up() -> Result<usize, Error> {
-        remove_stale_rules(&mut open()?, None)
+    pub fn clean_up(spare: Spare) -> Result<usize, Error> {
+        stale::remove(&mut open()?, None, spare)
+    }
+
+    /// Keeps everything from leaving beside the exit node when this value is dropped, until the next
+    /// one is configured. Without an exit node it does nothing.
+    pub fn hold(&mut self) {
+        let Ok(mut netlink) = open() else { return };
+        let exceptions = std::mem::take(&mut self.exceptions);
+        self.held = exceptions.iter().any(|net| net.prefix_len() == 0);
+        for exception in exceptions.iter().filter(|net| !self.held || net.prefix_len() > 0) {
+            let _ = netlink.change(RouteNetlinkMessage::DelRoute(self.exception(*exception)));
+        }
     }
 
     /// Makes addresses, MTU, routes and rules what `wanted` says, and the interface up. May be
@@ -103,6 +128,9 @@ impl HostNetwork {
         let clashes = self.clashes(&mut netlink, wanted)?;
         self.set_routes(&mut netlink, wanted, !clashes.is_empty())?;
         self.set_rules(&mut netlink)?;
+        if std::mem::take(&mut self.spared) {
+            stale::remove(&mut netlink, None, Spare::Nothing)?;
+        }
         // Another node of the account on this host is told of by nobody: it is meant to be there.
         findings.extend(clashes.into_iter().filter(|clash| !is_peer(clash, wanted)));
         Ok(findings.into_iter().collect())
@@ -117,6 +145,7 @@ impl HostNetwork {
         let mut netlink = open()?;
         let rules = self.remove_rules(&mut netlink);
         let exceptions = self.remove_exceptions(&mut netlink);
+        self.held = false;
         let mut link = LinkMessage::default();
         link.header.index = self.index;
         link.header.change_mask = LinkFlags::Up;
@@ -226,6 +255,9 @@ impl HostNetwork {
             routes.insert(wanted.range4.trunc().into());
         }
         routes.insert(wanted.range6.trunc().into());
+        if wanted.exit.is_some() {
+            routes.insert(IpNet::V4(ANYWHERE4));
+        }
         if !self.has_ipv6 {
             routes.retain(|route| matches!(route, IpNet::V4(_)));
         }
@@ -244,42 +276,6 @@ impl HostNetwork {
         }
         self.routes = routes;
         Ok(())
-    }
-
-    /// Where subnets are routed into the mesh, the router and SSDP's group are looked up further
-    /// on, in the host's own tables: port mapping talks to them without a mark.
-    fn set_exceptions(
-        &mut self,
-        netlink: &mut Netlink,
-        wanted: &InterfaceConfig,
-    ) -> Result<(), Error> {
-        let mut exceptions = BTreeSet::new();
-        if !wanted.routes.is_empty() {
-            exceptions.insert(SSDP);
-            exceptions.extend(super::watch::default_gateway4(netlink));
-        }
-        for gone in self.exceptions.difference(&exceptions) {
-            netlink
-                .change(RouteNetlinkMessage::DelRoute(self.exception(*gone)))
-                .or_else(ignore_missing)
-                .map_err(|error| Error::os("remove a mesh route", error))?;
-        }
-        for exception in &exceptions {
-            netlink
-                .replace(RouteNetlinkMessage::NewRoute(self.exception(*exception)))
-                .map_err(|error| Error::os("add a mesh route", error))?;
-        }
-        self.exceptions = exceptions;
-        Ok(())
-    }
-
-    fn exception(&self, ip: Ipv4Addr) -> RouteMessage {
-        RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(ip, 32)
-            .kind(RouteType::Throw)
-            .protocol(PROTOCOL)
-            .table_id(self.table())
-            .build()
     }
 
     fn route(&self, network: IpNet, wanted: &InterfaceConfig) -> RouteMessage {
@@ -318,7 +314,8 @@ impl HostNetwork {
     }
 
     fn families(&self) -> impl Iterator<Item = AddressFamily> + use<> {
-        let ipv6 = self.has_ipv6.then_some(AddressFamily::Inet6);
+        let blocks_ipv6 = self.exceptions.contains(&IpNet::V6(ANYWHERE6));
+        let ipv6 = (self.has_ipv6 || blocks_ipv6).then_some(AddressFamily::Inet6);
         [Some(AddressFamily::Inet), ipv6].into_iter().flatten()
     }
 
@@ -337,17 +334,6 @@ impl HostNetwork {
         Ok(())
     }
 
-    /// Unlike the other routes these don't go with the interface.
-    fn remove_exceptions(&mut self, netlink: &mut Netlink) -> Result<(), Error> {
-        for exception in std::mem::take(&mut self.exceptions) {
-            netlink
-                .change(RouteNetlinkMessage::DelRoute(self.exception(exception)))
-                .or_else(ignore_missing)
-                .map_err(|error| Error::os("remove a mesh route", error))?;
-        }
-        Ok(())
-    }
-
     fn remove_rules(&self, netlink: &mut Netlink) -> Result<(), Error> {
         for family in self.families() {
             netlink
@@ -361,6 +347,9 @@ impl HostNetwork {
 
 impl Drop for HostNetwork {
     fn drop(&mut self) {
+        if self.held {
+            return;
+        }
         let result = open().and_then(|mut netlink| {
             let exceptions = self.remove_exceptions(&mut netlink);
             self.remove_rules(&mut netlink).and(exceptions)
@@ -380,35 +369,6 @@ fn ignore_missing(error: io::Error) -> io::Result<()> {
         Some(libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL | libc::ENODEV) => Ok(()),
         _ => Err(error),
     }
-}
-
-/// Removes our rules whose table belongs to no living mesh interface; `fresh` was created just
-/// now, so that a rule for it is an old one too.
-fn remove_stale_rules(netlink: &mut Netlink, fresh: Option<u32>) -> Result<usize, Error> {
-    let mut removed = 0;
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let Ok(rules) = netlink.rules(family) else { continue };
-        for rule in rules {
-            let Some(index) = interface_of_rule(&rule) else { continue };
-            let alive = fresh != Some(index) && is_mesh_interface(netlink, index);
-            if alive {
-                continue;
-            }
-            netlink
-                .change(RouteNetlinkMessage::DelRule(rule))
-                .or_else(ignore_missing)
-                .map_err(|error| Error::os("remove a policy rule", error))?;
-            removed += 1;
-        }
-    }
-    if removed > 0 {
-        tracing::info!(removed, "removed policy rules that a crashed node had left");
-    }
-    Ok(removed)
-}
-
-fn is_mesh_interface(netlink: &mut Netlink, index: u32) -> bool {
-    netlink.link(index).ok().flatten().is_some_and(|link| has_alias(&link))
 }
 
 pub(super) fn has_alias(link: &LinkMessage) -> bool {

@@ -111,6 +111,20 @@ impl Netlink {
             .collect())
     }
 
+    /// All routes of one family, in all tables.
+    pub(super) fn routes(&mut self, family: AddressFamily) -> io::Result<Vec<RouteMessage>> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family;
+        let answers = self.ask(RouteNetlinkMessage::GetRoute(question), NLM_F_DUMP)?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(route) => Some(route),
+                _ => None,
+            })
+            .collect())
+    }
+
     /// All policy rules of one family.
     pub(super) fn rules(&mut self, family: AddressFamily) -> io::Result<Vec<RuleMessage>> {
         let mut question = RuleMessage::default();

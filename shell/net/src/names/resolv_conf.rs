@@ -197,6 +197,11 @@ impl From<&str> for Parsed {
     }
 }
 
+/// The servers that a file's text names.
+pub(super) fn servers(text: &str) -> Vec<IpAddr> {
+    Parsed::from(text).servers
+}
+
 impl Parsed {
     fn ours(&self, config: &NameConfig) -> String {
         let mut search = vec![config.domain.clone()];
@@ -313,6 +318,7 @@ mod tests {
 
         fn config(&self, instance: &str) -> NameConfig {
             NameConfig {
+                all: false,
                 interface: 7,
                 server: "100.72.0.5:53".parse().unwrap(),
                 domain: "home.warren.internal".to_owned(),

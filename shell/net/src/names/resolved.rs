@@ -13,6 +13,8 @@ use super::{NameConfig, NameError};
 /// The bus answers at once or is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 const BUS_NAME: &str = "org.freedesktop.resolve1";
+/// Where it writes the servers of all links.
+pub(super) const UPLINKS: &str = "/run/systemd/resolve/resolv.conf";
 /// Families in `SetLinkDNSEx` are numbered as in sockets.
 const AF_INET: i32 = libc::AF_INET;
 const AF_INET6: i32 = libc::AF_INET6;
@@ -83,10 +85,12 @@ impl Resolved {
         // The account's domain is searched for bare names; the other zones only lead here.
         let mut domains = vec![(config.domain.as_str(), false)];
         domains.extend(config.zones.iter().map(|zone| (zone.as_str(), true)));
+        // The root as a zone: no other link's servers are asked for what isn't their own domain.
+        domains.extend(config.all.then_some((".", true)));
         bounded(async {
             manager.set_link_dns_ex(link, &servers).await?;
             manager.set_link_domains(link, &domains).await?;
-            manager.set_link_default_route(link, false).await?;
+            manager.set_link_default_route(link, config.all).await?;
             manager.set_link_dns_over_tls(link, "no").await?;
             // The mesh's zones aren't signed, and its link knows no multicast.
             manager.set_link_dnssec(link, "no").await?;

@@ -40,6 +40,7 @@ impl Node {
             mtu: self.mtu,
             peers4: Vec::new(),
             routes: Vec::new(),
+            exit: None,
         }
     }
 

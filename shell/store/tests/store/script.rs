@@ -170,6 +170,7 @@ fn edge_item(edge: DeviceId, n: u32) -> EdgeItemRecord {
             note: String::new(),
         }),
         _ => EdgeItem::Gateway(GatewaySpec {
+            standby_for: None,
             id: GatewayId(id),
             lan: "192.168.1.0/24".parse().unwrap(),
             mesh: "100.71.254.0/24".parse().unwrap(),
