@@ -16,4 +16,4 @@ pub(crate) use error::Named;
 pub(crate) use leave::leave;
 pub(crate) use register::register;
 pub(crate) use session::{Command, Event, Session, SessionConfig};
-pub(crate) use warren_control::{BrokerUrl, ControlError, Pins};
+pub(crate) use warren_control::{BrokerUrl, ControlError, Host, Pins};

@@ -216,6 +216,7 @@ impl Daemon {
         self.stop_control();
         self.take_down().await;
         self.forget_map();
+        self.forget_exit();
         self.identity.revoked = true;
         self.save_identity();
         self.note_revoked();
@@ -270,7 +271,7 @@ impl Daemon {
             }
             // Another address of our own: the interface is made anew.
             Some(_) => {
-                self.take_down().await;
+                self.take_down_for_now().await;
                 let _ = self.bring_up().await;
             }
             None if self.wants_mesh() => {

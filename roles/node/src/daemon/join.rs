@@ -98,6 +98,7 @@ impl Daemon {
         if another || self.identity.revoked {
             self.take_down().await;
             self.forget_map();
+            self.forget_exit();
         }
         self.stop_control();
         if let Some(old) = self.identity.joined.take().filter(|_| another && !self.identity.revoked)

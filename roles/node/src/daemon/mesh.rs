@@ -36,6 +36,8 @@ pub(super) struct MeshUp {
     mtu: u16,
     /// How often the code of starting up is still given back.
     releases: u8,
+    /// Whether it will be made anew in a moment: nothing is to leave beside an exit node until then.
+    is_held: bool,
 }
 
 impl MeshUp {
@@ -147,14 +149,16 @@ impl Daemon {
             port: opened.port,
             mtu: opened.mtu,
             releases: RELEASES,
+            is_held: false,
         });
         if let Err(error) = self.try_configure_host() {
-            self.take_down().await;
+            self.take_down_for_now().await;
             return Err(error);
         }
         self.tell_mesh_all().await;
         self.start_names().await;
         self.start_mapping();
+        self.judge_exit().await;
         Ok(())
     }
 
@@ -170,6 +174,16 @@ impl Daemon {
             mesh.client().broker(BrokerState::Lost).await;
         }
         self.tell_mesh_edge().await;
+        self.tell_mesh_exit().await;
+    }
+
+    /// The same as [`Self::take_down`] when the mesh will be made anew in a moment: until then nothing
+    /// leaves beside an exit node.
+    pub(super) async fn take_down_for_now(&mut self) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.is_held = self.identity.exit.is_some();
+        }
+        self.take_down().await;
     }
 
     /// Ends the mesh and undoes what it did to the host.
@@ -179,7 +193,9 @@ impl Daemon {
         self.stop_mapping();
         self.close_edge().await;
         let Some(mut mesh) = self.mesh.take() else { return };
-        if let Err(error) = mesh.host.down() {
+        if mesh.is_held {
+            mesh.host.hold();
+        } else if let Err(error) = mesh.host.down() {
             tracing::warn!(%error, "the interface's routes were not undone");
         }
         mesh.data.stop().await;
@@ -192,6 +208,7 @@ impl Daemon {
             HealthCode::UdpBlocked,
             HealthCode::ListenPort,
             HealthCode::Interface,
+            HealthCode::ExitNodeAway,
         ] {
             self.healths.clear(code);
         }
@@ -207,6 +224,7 @@ impl Daemon {
     }
 
     fn try_configure_host(&mut self) -> Result<(), Error> {
+        let exit = self.exit_routes();
         let (Some(map), Some(mesh)) = (&self.map, &mut self.mesh) else { return Ok(()) };
         let netmap = &map.netmap;
         let wanted = InterfaceConfig {
@@ -217,6 +235,7 @@ impl Daemon {
             mtu: mesh.mtu,
             peers4: addresses(netmap),
             routes: Vec::new(),
+            exit,
         };
         if mesh.configured.as_ref() == Some(&wanted) {
             return Ok(());
@@ -249,7 +268,7 @@ impl Daemon {
         let event = match event {
             DataEvent::Mesh(event) => event,
             DataEvent::Failed(text) => {
-                self.take_down().await;
+                self.take_down_for_now().await;
                 self.healths.set(HealthCode::Interface, text);
                 self.retry_mesh = Some(Instant::now() + RETRY);
                 return;

@@ -10,6 +10,7 @@ mod admission;
 mod broker;
 mod clock;
 mod edge;
+mod exit;
 mod health;
 mod join;
 mod mapping;
@@ -30,7 +31,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use warren_net::{Mapping, NetworkState, NetworkWatch, PortMapper};
+use warren_net::{Mapping, NetworkState, NetworkWatch, PortMapper, Spare};
 use warren_proto::InstanceId;
 
 use crate::config::{DnsMode, NodeConfig};
@@ -95,21 +96,38 @@ pub async fn run(
 /// rules. The daemon does so itself at its next start; this is for when there is none, as after
 /// `warren service uninstall`, or in the unit's `ExecStopPost=`.
 ///
-/// `roles` does the same for what runs beside the daemon, while none can start.
+/// `roles` does the same for what runs beside the daemon, while none can start. With `until_restart` the
+/// daemon will be there again in a moment: what keeps traffic from leaving beside an exit node stays.
 ///
 /// # Errors
 /// [`crate::StateError::InUse`]: the daemon is running, and undoes everything when it ends.
-pub fn clean_up(state: &Path, roles: impl FnOnce(&Path)) -> Result<(), crate::StateError> {
+pub fn clean_up(
+    state: &Path,
+    until_restart: bool,
+    roles: impl FnOnce(&Path),
+) -> Result<(), crate::StateError> {
     if !state.exists() {
         return Ok(());
     }
     let folder = StateFolder::open(state)?;
     roles(folder.path());
-    names::clean_up(folder.path());
-    if let Err(error) = warren_net::HostNetwork::clean_up() {
+    let spare = match until_restart {
+        true => Identity::load_or_create(&folder)?.spare(),
+        false => Spare::Nothing,
+    };
+    undo(folder.path(), spare);
+    Ok(())
+}
+
+/// Undoes what a crash has left in the host's names and routes. What is spared would leave programs
+/// asking the host's own network for names.
+fn undo(folder: &Path, spare: Spare) {
+    if spare == Spare::Nothing {
+        names::clean_up(folder);
+    }
+    if let Err(error) = warren_net::HostNetwork::clean_up(spare) {
         tracing::debug!(%error, "no routing rule was removed");
     }
-    Ok(())
 }
 
 /// Everything that the daemon knows and runs.
@@ -163,11 +181,7 @@ impl Daemon {
         identity: Identity,
         orders: mpsc::Receiver<Order>,
     ) -> anyhow::Result<Self> {
-        // What a crash has left behind: routes and rules of interfaces that are gone.
-        if let Err(error) = warren_net::HostNetwork::clean_up() {
-            tracing::debug!(%error, "nothing was cleaned up");
-        }
-        names::clean_up(folder.path());
+        undo(folder.path(), identity.spare());
         let network = match NetworkWatch::start() {
             Ok(watch) => Some(watch),
             Err(error) => {
@@ -311,6 +325,7 @@ impl Daemon {
         self.settle_session();
         self.judge_admission();
         self.refresh_names().await;
+        self.judge_exit().await;
     }
 
     /// Leaves the host as it was.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use warren_net::{NameConfig, NameError, NameMethod, NameWiring, Undone};
+use warren_net::{NameConfig, NameError, NameMethod, NameWiring, Undone, name_servers};
 
 use super::Daemon;
 use crate::local::HealthCode;
@@ -38,6 +38,7 @@ pub(super) fn clean_up(state: &Path) {
         server: (Ipv4Addr::UNSPECIFIED, PORT).into(),
         domain: String::new(),
         zones: Vec::new(),
+        all: false,
         state_dir: state.to_owned(),
         resolv_conf: resolv_conf(),
     };
@@ -51,7 +52,7 @@ pub(super) fn clean_up(state: &Path) {
 impl Daemon {
     /// Serves the map's names and tells the host's resolver; what goes wrong is health.
     pub(super) async fn start_names(&mut self) {
-        if !self.wants_names() {
+        if !self.wants_names() && self.exit_guests().is_empty() {
             return;
         }
         let Some(map) = &self.map else { return };
@@ -62,7 +63,8 @@ impl Daemon {
             self.healths.set(HealthCode::DnsNotWired, text);
             return;
         };
-        let (sources, receiver) = watch::channel(Sources { zone: Some(zone), servers: Vec::new() });
+        let (sources, receiver) =
+            watch::channel(Sources { zone: Some(zone), ..Sources::default() });
         let at = |port| Resolver::start(SocketAddr::new(own, port), receiver.clone());
         let resolver = match at(PORT).await {
             Ok(resolver) => Ok(resolver),
@@ -76,6 +78,7 @@ impl Daemon {
                 let next_look = Instant::now() + LOOK;
                 self.names = Some(NamesUp { sources, resolver, wiring: None, domain, next_look });
                 self.wire_names().await;
+                self.update_name_sources().await;
             }
             Err(error) => self.healths.set(
                 HealthCode::DnsNotWired,
@@ -85,6 +88,9 @@ impl Daemon {
     }
 
     async fn wire_names(&mut self) {
+        if !self.wants_names() {
+            return;
+        }
         let (Some(names), Some(mesh), Some(map)) = (&mut self.names, &self.mesh, &self.map) else {
             return;
         };
@@ -93,6 +99,7 @@ impl Daemon {
             server: names.resolver.address(),
             domain: names.domain.clone(),
             zones: Zone::reverse_zones(&map.netmap),
+            all: self.identity.exit.is_some(),
             state_dir: self.folder.path().to_owned(),
             resolv_conf: resolv_conf(),
         };
@@ -167,22 +174,52 @@ impl Daemon {
             self.stop_names().await;
             self.start_names().await;
         }
+        self.update_name_sources().await;
+    }
+
+    /// Brings who is asked for other names, and who may ask, in line with exit nodes.
+    pub(super) async fn update_name_sources(&mut self) {
+        let (exit, guests) = (self.exit_names(), self.exit_guests());
+        if self.names.is_none() && self.mesh.is_some() && !guests.is_empty() {
+            // It comes back here.
+            return Box::pin(self.start_names()).await;
+        }
+        let Some(names) = &mut self.names else { return };
+        let all = exit.is_some();
+        if let Some(wiring) = &mut names.wiring
+            && wiring.is_for_all() != all
+            && let Err(error) = wiring.answer_for_all(all).await
+        {
+            self.note_name_error(&error);
+        }
+        let Some(names) = &self.names else { return };
+        let own = names.resolver.address();
+        names.sources.send_if_modified(|sources| {
+            if names.wiring.is_none() {
+                sources.uplinks = at_port_53(&name_servers(&resolv_conf()), own);
+            }
+            let is_new = (&sources.exit, &sources.guests) != (&exit, &guests);
+            (sources.exit, sources.guests) = (exit, guests);
+            is_new
+        });
     }
 }
 
 impl NamesUp {
     fn take_upstreams(&self, wiring: &NameWiring) {
-        let own = self.resolver.address();
+        let uplinks = at_port_53(&wiring.upstreams(), self.resolver.address());
         let servers = match wiring.method() {
             NameMethod::Resolved => Vec::new(),
-            NameMethod::ResolvConf => wiring
-                .upstreams()
-                .into_iter()
-                .map(|ip| SocketAddr::new(ip, PORT))
-                // A loop would answer nothing and never end.
-                .filter(|server| *server != own)
-                .collect(),
+            NameMethod::ResolvConf => uplinks.clone(),
         };
-        self.sources.send_modify(|sources| sources.servers = servers);
+        self.sources.send_modify(|sources| {
+            (sources.servers, sources.uplinks) = (servers, uplinks);
+        });
     }
+}
+
+/// Servers at DNS's port, but for our own: a loop would answer nothing and never end.
+fn at_port_53(servers: &[IpAddr], own: SocketAddr) -> Vec<SocketAddr> {
+    let servers = servers.iter().map(|ip| SocketAddr::new(*ip, PORT));
+    servers.filter(|server| *server != own).collect()
 }

@@ -6,7 +6,10 @@ use warren_proto::JoinLink;
 
 use super::Daemon;
 use crate::control::{Command, leave};
-use crate::local::{EdgeReply, EdgeRequest, FailureCode, HealthCode, ListenPort, ListenPortChange};
+use crate::local::{
+    EdgeReply, EdgeRequest, ExitNodeChange, ExitNodes, FailureCode, HealthCode, ListenPort,
+    ListenPortChange,
+};
 use crate::state::Identity;
 
 /// Why an order was not carried out.
@@ -70,6 +73,10 @@ pub(crate) enum Order {
         set: Option<ListenPort>,
         answer: Answer<ListenPortChange>,
     },
+    ExitNode {
+        set: Option<ExitNodeChange>,
+        answer: Answer<ExitNodes>,
+    },
 }
 
 impl Daemon {
@@ -92,6 +99,11 @@ impl Daemon {
                 let _ = answer.send(result);
             }
             Order::Edge { request, answer } => self.obey_edge(request, None, answer).await,
+            Order::ExitNode { set, answer } => {
+                let result = self.exit_node(set).await;
+                self.publish();
+                let _ = answer.send(result);
+            }
             Order::ListenPort { set, answer } => {
                 let result = self.listen_port(set).await;
                 self.publish();
@@ -189,6 +201,7 @@ impl Daemon {
         // Another account was not meant when this one was let into the LAN.
         self.identity.edge = false;
         self.identity.edge_userspace = false;
+        self.forget_exit();
         self.broker = Default::default();
         for code in [HealthCode::MustJoinAgain, HealthCode::JoinFailed, HealthCode::WrongPin] {
             self.healths.clear(code);
@@ -273,6 +286,6 @@ impl Daemon {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn unsaved(error: crate::StateError) -> Failure {
+pub(super) fn unsaved(error: crate::StateError) -> Failure {
     Failure::new(FailureCode::State, error.to_string())
 }

@@ -13,7 +13,7 @@ use crate::local::{
     BrokerStatus, FailureCode, Health, MappingReport, NodeState, NodeStatus, PathKind, PeerStatus,
     SCHEMA, Status,
 };
-use crate::state::Identity;
+use crate::state::{ExitChoice, Identity};
 
 /// The daemon at one moment, but for what only the data thread knows.
 #[derive(Debug, Clone)]
@@ -36,6 +36,7 @@ pub(crate) struct View {
     listen_port: u16,
     public_key: PublicKey,
     interface: Option<String>,
+    exit: Option<ExitChoice>,
 }
 
 impl View {
@@ -64,6 +65,7 @@ impl View {
             listen_port: identity.listen_port.unwrap_or(0),
             public_key: identity.public_key(),
             interface: None,
+            exit: None,
         }
     }
 
@@ -91,6 +93,10 @@ impl View {
             nat,
             interface: self.interface.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            exit_node: self.exit.as_ref().map(|choice| {
+                let exit = snapshot.as_ref().and_then(|snapshot| snapshot.exit.as_ref());
+                super::exit::status(choice, self.data.is_some(), exit)
+            }),
         };
         let mut broker = self.broker.clone();
         broker.netmap_age_s = self
@@ -235,6 +241,7 @@ impl Daemon {
                 .map_or(self.identity.listen_port.unwrap_or(0), |mesh| mesh.port),
             public_key: self.identity.public_key(),
             interface: self.mesh.as_ref().map(|mesh| mesh.interface.clone()),
+            exit: self.identity.exit.clone(),
         });
     }
 }

@@ -76,6 +76,7 @@ enum Command {
     LocalAddresses(Vec<LocalAddress>),
     Mapping(Vec<SocketAddr>),
     Edge(Option<EdgeState>),
+    Exit(Option<DeviceId>),
     RaiseClock(Duration),
     Seek(DeviceId),
     Echo(Echo),
@@ -100,6 +101,8 @@ pub(crate) struct Snapshot {
     pub(crate) netcheck: Netcheck,
     pub(crate) state: CheckInState,
     pub(crate) counters: DebugCounters,
+    /// By whom traffic to the internet goes.
+    pub(crate) exit: Option<PeerStatus>,
 }
 
 /// The data thread's owner; dropping it ends the thread, and with it the interface.
@@ -197,11 +200,17 @@ impl DataClient {
         self.tell(Command::Mapping(mapped)).await;
     }
 
-    /// A floor for WireGuard's clock.
+    /// The own word on being an edge.
     pub(crate) async fn edge(&self, state: Option<EdgeState>) {
         self.tell(Command::Edge(state)).await;
     }
 
+    /// The user's choice of an exit node.
+    pub(crate) async fn exit(&self, chosen: Option<DeviceId>) {
+        self.tell(Command::Exit(chosen)).await;
+    }
+
+    /// A floor for WireGuard's clock.
     pub(crate) async fn raise_clock(&self, unix: Duration) {
         self.tell(Command::RaiseClock(unix)).await;
     }
@@ -264,5 +273,6 @@ fn snapshot(mesh: &Mesh, counters: DebugCounters) -> Snapshot {
         netcheck: mesh.netcheck(),
         state: mesh.check_in_state(),
         counters,
+        exit: mesh.exit_in_use(),
     }
 }

@@ -241,6 +241,7 @@ impl<'e> Worker<'e> {
             }
             Command::Mapping(mapped) => mesh.handle_mapping(&mapped, now),
             Command::Edge(state) => mesh.handle_edge(state, now),
+            Command::Exit(chosen) => mesh.handle_exit(chosen, now),
             Command::RaiseClock(unix) => {
                 mesh.raise_clock(unix, now);
                 self.clock = (now, unix);

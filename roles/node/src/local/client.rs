@@ -6,6 +6,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::edge::{EdgeReply, EdgeRequest};
+use super::exit::{ExitNodeChange, ExitNodes};
 use super::message::{
     DebugCounters, FailureCode, ListenPort, ListenPortChange, NetcheckReport, PingReport,
     PingRequest, Reply, Request,
@@ -152,6 +153,16 @@ impl Client {
         let reply = self.ask(&Request::ListenPort { set }).await?;
         let Reply::ListenPort(change) = reply else { return Err(unexpected(&reply)) };
         Ok(change)
+    }
+
+    /// [`Request::ExitNode`].
+    ///
+    /// # Errors
+    /// Those of [`LocalError`]: the daemon can't be asked, or refuses.
+    pub async fn exit_node(&self, set: Option<ExitNodeChange>) -> Result<ExitNodes, LocalError> {
+        let reply = self.ask(&Request::ExitNode { set }).await?;
+        let Reply::ExitNodes(nodes) = reply else { return Err(unexpected(&reply)) };
+        Ok(nodes)
     }
 
     /// [`Request::Counters`].

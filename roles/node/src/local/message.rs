@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use warren_proto::{NatReport, PathKind, RelayTransport};
 
 use super::edge::{EdgeReply, EdgeRequest};
+use super::exit::{ExitNodeChange, ExitNodes};
 use super::status::Status;
 use super::why::{WhyReport, WhyRequest};
 
@@ -48,6 +49,12 @@ pub enum Request {
         /// What to set, if anything.
         #[serde(default)]
         set: Option<ListenPort>,
+    },
+    /// Show or change by whom traffic to the internet goes. [`Reply::ExitNodes`].
+    ExitNode {
+        /// What to change, if anything.
+        #[serde(default)]
+        set: Option<ExitNodeChange>,
     },
     /// This device as an edge. [`Reply::Edge`].
     Edge {
@@ -303,6 +310,8 @@ pub enum Reply {
     Why(Box<WhyReport>),
     /// For [`Request::ListenPort`].
     ListenPort(ListenPortChange),
+    /// For [`Request::ExitNode`].
+    ExitNodes(ExitNodes),
     /// For [`Request::Edge`].
     Edge {
         /// The answer.

@@ -7,6 +7,7 @@
 
 mod client;
 mod edge;
+mod exit;
 mod message;
 mod status;
 mod why;
@@ -15,6 +16,7 @@ pub(crate) mod server;
 
 pub use client::{Client, LocalError, Replies};
 pub use edge::{EdgeFound, EdgeReply, EdgeRequest, EdgeStatus, EdgeWork};
+pub use exit::{ExitNode, ExitNodeChange, ExitNodeStatus, ExitNodes, ExitState};
 pub use message::{
     DebugCounters, FailureCode, ListenPort, ListenPortChange, MappingReport, NetcheckReport,
     PingReport, PingRequest, RelayReport, Reply, Request, StunReport,

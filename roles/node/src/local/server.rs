@@ -173,6 +173,10 @@ async fn answer(
             let result = context.order(|answer| Order::ListenPort { set, answer }).await;
             replies.send_result(result.map(Reply::ListenPort)).await
         }
+        Request::ExitNode { set } => {
+            let result = context.order(|answer| Order::ExitNode { set, answer }).await;
+            replies.send_result(result.map(Reply::ExitNodes)).await
+        }
         Request::Edge { edge } => {
             let result = context.order(|answer| Order::Edge { request: edge, answer }).await;
             let reply = result.map(|edge| Reply::Edge { edge: Box::new(edge) });

@@ -3,6 +3,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use warren_proto::{Endpoint, NatReport, PathKind, PublicKey};
 
+use super::exit::ExitNodeStatus;
+
 /// The version of [`Status`] as scripts see it; grows when a field changes its meaning.
 pub const SCHEMA: u32 = 1;
 
@@ -68,6 +70,9 @@ pub struct NodeStatus {
     /// The daemon's version.
     #[serde(default)]
     pub version: String,
+    /// By whom traffic to the internet goes; absent: by this device's own network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_node: Option<ExitNodeStatus>,
 }
 
 /// The broker in a [`Status`].
@@ -168,6 +173,8 @@ pub enum HealthCode {
     NoSocketMark,
     /// A second machine uses this device's identity.
     DuplicateIdentity,
+    /// Traffic to the internet is held back: the chosen exit node is away, or is none any more.
+    ExitNodeAway,
     /// From a newer version.
     #[serde(other)]
     Other,
@@ -223,6 +230,7 @@ mod tests {
                 nat: NatReport::default(),
                 interface: None,
                 version: String::new(),
+                exit_node: None,
             },
             broker: BrokerStatus {
                 url: None,

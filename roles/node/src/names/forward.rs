@@ -25,6 +25,7 @@ pub(super) async fn forward(
     question: &[u8],
     servers: &[SocketAddr],
     udp: bool,
+    way: Way,
 ) -> io::Result<Vec<u8>> {
     if question.len() < HEADER {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -33,7 +34,11 @@ pub(super) async fn forward(
     let rounds = if udp { ROUNDS } else { 1 };
     for server in std::iter::repeat_n(servers, rounds).flatten() {
         let asking = async {
-            if udp { over_udp(question, *server).await } else { over_tcp(question, *server).await }
+            if udp {
+                over_udp(question, *server, way).await
+            } else {
+                over_tcp(question, *server, way).await
+            }
         };
         match timeout(PATIENCE, asking).await {
             Ok(Ok(answer)) => return Ok(answer),
@@ -45,13 +50,13 @@ pub(super) async fn forward(
     Err(last)
 }
 
-async fn over_udp(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
+async fn over_udp(question: &[u8], server: SocketAddr, way: Way) -> io::Result<Vec<u8>> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = UdpSocket::bind(any).await?;
-    mark(&socket);
+    way.mark(&socket);
     socket.connect(server).await?;
     let (asked, id) = with_fresh_id(question);
     socket.send(&asked).await?;
@@ -68,9 +73,9 @@ async fn over_udp(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     }
 }
 
-async fn over_tcp(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
+async fn over_tcp(question: &[u8], server: SocketAddr, way: Way) -> io::Result<Vec<u8>> {
     let socket = if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    mark(&socket);
+    way.mark(&socket);
     let mut stream = socket.connect(server).await?;
     let (asked, id) = with_fresh_id(question);
     let len = u16::try_from(asked.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -85,15 +90,40 @@ async fn over_tcp(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// The daemon's own questions must not go through what the mesh routes.
-#[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "marks are Linux's"))]
-fn mark<'s, S>(socket: &'s S)
-where
-    socket2::SockRef<'s>: From<&'s S>,
-{
-    // Without privilege there is no mark, nor a gateway that could swallow it.
-    #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(socket).set_mark(warren_net::HostConfig::MARK);
+/// How a question leaves the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By the host's own network, whatever the mesh routes.
+    Own,
+    /// Through the mesh.
+    Mesh,
+}
+
+impl Way {
+    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "marks are Linux's"))]
+    fn mark<'s, S>(self, socket: &'s S)
+    where
+        socket2::SockRef<'s>: From<&'s S>,
+    {
+        // Without privilege there is no mark, nor a gateway that could swallow it.
+        #[cfg(target_os = "linux")]
+        if self == Self::Own {
+            let _ = socket2::SockRef::from(socket).set_mark(warren_net::HostConfig::MARK);
+        }
+    }
+}
+
+/// The first question's name in lower case, without a trailing dot.
+pub(super) fn name_asked(question: &[u8]) -> Option<String> {
+    let section = question_section(question)?;
+    let mut labels = Vec::new();
+    let mut rest = section;
+    while let Some((len, following)) = rest.split_first().filter(|(len, _)| **len > 0) {
+        let (label, after) = following.split_at_checked(usize::from(*len))?;
+        labels.push(String::from_utf8_lossy(label).to_ascii_lowercase());
+        rest = after;
+    }
+    Some(labels.join("."))
 }
 
 /// The question under a random id, and the id it had.

@@ -2,14 +2,14 @@
 //! before.
 //!
 //! [`Zone`] decides without I/O; [`Resolver`] listens on the device's own mesh address and serves
-//! the host alone; `forward` passes questions on untouched but for their id.
+//! the host alone, and on an exit node those that use it; `forward` passes questions on untouched but for their id.
 
 mod flights;
 mod forward;
 mod server;
 mod zone;
 
-pub(crate) use server::{Resolver, Sources};
+pub(crate) use server::{Exit, Resolver, Sources};
 pub(crate) use zone::Zone;
 
 #[cfg(test)]

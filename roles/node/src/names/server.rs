@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,11 +11,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::flights::Flights;
-use super::forward::forward;
+use super::forward::{Way, forward, name_asked};
 use super::zone::{Answer, Zone};
 
 /// Questions passed on at once.
 const IN_FLIGHT: usize = 256;
+/// The same for those that use this device as their exit node, all together.
+const GUESTS_IN_FLIGHT: usize = 256;
 /// Connections at once.
 const CONNECTIONS: usize = 32;
 /// A connection without a question is closed (RFC 7766 §6.2.3).
@@ -30,6 +33,22 @@ pub(crate) struct Sources {
     pub(crate) zone: Option<Arc<Zone>>,
     /// Who knows all other names; none means that nobody asks us for them.
     pub(crate) servers: Vec<SocketAddr>,
+    /// The servers of the host's own network, whoever is asked for all other names.
+    pub(crate) uplinks: Vec<SocketAddr>,
+    /// While this device uses an exit node: who is asked in place of `servers`.
+    pub(crate) exit: Option<Exit>,
+    /// Who uses this device as its exit node, by mesh address.
+    pub(crate) guests: BTreeSet<IpAddr>,
+}
+
+/// Who is asked while an exit node is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// The exit node, through the tunnel, and those that stand by for it. Empty: none offers itself, and
+    /// nobody is asked.
+    pub(crate) servers: Vec<SocketAddr>,
+    /// Names that the tunnel itself is built with, in lower case: they are asked of the host's own network.
+    pub(crate) besides: BTreeSet<String>,
 }
 
 /// A running resolver; ends when dropped.
@@ -40,12 +59,22 @@ pub(crate) struct Resolver {
 }
 
 #[derive(Clone)]
-struct Context {
+pub(super) struct Context {
     /// The only one who may ask.
     own: IpAddr,
     sources: watch::Receiver<Sources>,
     in_flight: Arc<Semaphore>,
+    guests_in_flight: Arc<Semaphore>,
     flights: Flights,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// A program of this host.
+    Host,
+    /// A device that uses this one as its exit node.
+    Guest,
 }
 
 impl Resolver {
@@ -62,7 +91,9 @@ impl Resolver {
         let tcp = TcpListener::bind(address).await?;
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
         let flights = Flights::default();
-        let context = Context { own: address.ip(), sources, in_flight, flights };
+        let guests_in_flight = Arc::new(Semaphore::new(GUESTS_IN_FLIGHT));
+        let own = address.ip();
+        let context = Context { own, sources, in_flight, guests_in_flight, flights };
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(Arc::new(udp), context.clone()));
         tasks.spawn(serve_tcp(tcp, context));
@@ -85,17 +116,15 @@ async fn serve_udp(socket: Arc<UdpSocket>, context: Context) {
                 continue;
             }
         };
-        if !context.may_ask(from) {
-            continue;
-        }
+        let Some(asker) = context.asker(from) else { continue };
         let question = &buffer[..len];
-        match context.answer(question) {
+        match context.answer(question, asker) {
             Answer::Reply(answer) => {
                 let _ = socket.send_to(&answer, from).await;
             }
             Answer::Ignore => {}
             Answer::Forward => {
-                let Ok(permit) = Arc::clone(&context.in_flight).try_acquire_owned() else {
+                let Ok(permit) = context.room(asker).try_acquire_owned() else {
                     // The client asks again; by then there is room.
                     continue;
                 };
@@ -103,7 +132,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, context: Context) {
                 let question = question.to_vec();
                 tokio::spawn(async move {
                     let _permit = permit;
-                    if let Some(answer) = context.ask_others(&question, true).await {
+                    if let Some(answer) = context.ask_others(&question, true, asker).await {
                         let _ = socket.send_to(&answer, from).await;
                     }
                 });
@@ -117,14 +146,14 @@ async fn serve_tcp(listener: TcpListener, context: Context) {
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, from)) if context.may_ask(from) => {
+            Ok((stream, from)) => {
+                let Some(asker) = context.asker(from) else { continue };
                 let context = context.clone();
                 tokio::spawn(async move {
                     let _permit = permit;
-                    let _ = serve_connection(stream, &context).await;
+                    let _ = serve_connection(stream, &context, asker).await;
                 });
             }
-            Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "the resolver accepted nothing");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -133,7 +162,11 @@ async fn serve_tcp(listener: TcpListener, context: Context) {
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, context: &Context) -> io::Result<()> {
+async fn serve_connection(
+    mut stream: TcpStream,
+    context: &Context,
+    asker: Asker,
+) -> io::Result<()> {
     loop {
         let question = timeout(IDLE, async {
             let len = stream.read_u16().await?;
@@ -143,10 +176,10 @@ async fn serve_connection(mut stream: TcpStream, context: &Context) -> io::Resul
         });
         let Ok(question) = question.await else { return Ok(()) };
         let question = question?;
-        let answer = match context.answer(&question) {
+        let answer = match context.answer(&question, asker) {
             Answer::Reply(answer) => Some(answer),
             Answer::Ignore => None,
-            Answer::Forward => context.ask_others(&question, false).await,
+            Answer::Forward => context.ask_others(&question, false, asker).await,
         };
         let Some(answer) = answer else { return Ok(()) };
         let len = u16::try_from(answer.len()).map_err(|_| io::ErrorKind::InvalidData)?;
@@ -155,31 +188,83 @@ async fn serve_connection(mut stream: TcpStream, context: &Context) -> io::Resul
 }
 
 impl Context {
-    /// The host's own programs reach the mesh address from itself; peers would come from theirs.
-    fn may_ask(&self, from: SocketAddr) -> bool {
+    /// The host's own programs reach the mesh address from itself; peers come from theirs.
+    fn asker(&self, from: SocketAddr) -> Option<Asker> {
         let from = from.ip().to_canonical();
-        from == self.own || from.is_loopback()
+        if from == self.own || from.is_loopback() {
+            return Some(Asker::Host);
+        }
+        self.sources.borrow().guests.contains(&from).then_some(Asker::Guest)
     }
 
-    fn answer(&self, question: &[u8]) -> Answer {
-        match &self.sources.borrow().zone {
-            Some(zone) => zone.answer(question),
-            None => Answer::Forward,
+    fn room(&self, asker: Asker) -> Arc<Semaphore> {
+        Arc::clone(match asker {
+            Asker::Host => &self.in_flight,
+            Asker::Guest => &self.guests_in_flight,
+        })
+    }
+
+    fn answer(&self, question: &[u8], asker: Asker) -> Answer {
+        let Some(zone) = self.sources.borrow().zone.clone() else { return Answer::Forward };
+        match (zone.answer(question), asker) {
+            // Which names of the mesh a guest may know, its own map says.
+            (Answer::Reply(_), Asker::Guest) => {
+                failure(question, REFUSED).map_or(Answer::Ignore, Answer::Reply)
+            }
+            (answer, Asker::Host | Asker::Guest) => answer,
         }
     }
 
-    async fn ask_others(&self, question: &[u8], udp: bool) -> Option<Vec<u8>> {
-        let servers = self.sources.borrow().servers.clone();
+    /// Who is asked, and how the question gets there; `None`: nobody may be.
+    fn servers_for(&self, question: &[u8], asker: Asker) -> Option<(Vec<SocketAddr>, Way)> {
+        let sources = self.sources.borrow();
+        let own = |servers: &Vec<SocketAddr>| Some((servers.clone(), Way::Own));
+        match (&sources.exit, asker) {
+            (_, Asker::Guest) => own(&sources.uplinks),
+            (None, Asker::Host) => own(&sources.servers),
+            (Some(exit), Asker::Host) => {
+                if name_asked(question).is_some_and(|name| exit.besides.contains(&name)) {
+                    return own(&sources.uplinks);
+                }
+                (!exit.servers.is_empty()).then(|| (exit.servers.clone(), Way::Mesh))
+            }
+        }
+    }
+
+    async fn ask_others(&self, question: &[u8], udp: bool, asker: Asker) -> Option<Vec<u8>> {
+        let Some((servers, way)) = self.servers_for(question, asker) else {
+            return failure(question, SERVFAIL);
+        };
         if servers.is_empty() {
             return failure(question, REFUSED);
         }
         let flight = self.flights.begin(question);
-        match forward(question, &flight.choose(servers), udp).await {
+        match forward(question, &flight.choose(servers), udp, way).await {
             Ok(answer) => Some(answer),
             Err(error) => {
                 tracing::debug!(%error, "no name server answered");
                 failure(question, SERVFAIL)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Context {
+    pub(super) fn for_test(own: IpAddr, sources: watch::Receiver<Sources>) -> Self {
+        let in_flight = || Arc::new(Semaphore::new(1));
+        let flights = Flights::default();
+        Self { own, sources, in_flight: in_flight(), guests_in_flight: in_flight(), flights }
+    }
+
+    /// What comes back to that address; loopback isn't the host here.
+    pub(super) async fn ask_from(&self, from: IpAddr, question: &[u8]) -> Option<Vec<u8>> {
+        let is_guest = self.sources.borrow().guests.contains(&from);
+        let asker = if is_guest { Asker::Guest } else { self.asker((from, 1).into())? };
+        match self.answer(question, asker) {
+            Answer::Reply(answer) => Some(answer),
+            Answer::Ignore => None,
+            Answer::Forward => self.ask_others(question, true, asker).await,
         }
     }
 }

@@ -12,6 +12,7 @@ use warren_proto::{
     SelfEntry, VirtualPeer,
 };
 
+use super::server::Context;
 use super::zone::Answer;
 use super::*;
 
@@ -119,7 +120,8 @@ fn what_stands_behind_an_edge_has_its_name_below_the_edges() {
     let mut netmap = netmap();
     let camera =
         VirtualPeer { name: "camera".parse().unwrap(), ipv4: "100.70.9.9".parse().unwrap() };
-    netmap.peers[0].edge = Some(EdgeOffer { virtual_devices: vec![camera], subnets: Vec::new() });
+    netmap.peers[0].edge =
+        Some(EdgeOffer { virtual_devices: vec![camera], ..EdgeOffer::default() });
     let zone = Zone::new(&netmap).unwrap();
     let ask = |name: &str, kind| match zone.answer(&question(name, kind)) {
         Answer::Reply(bytes) => Message::from_vec(&bytes).unwrap(),
@@ -247,7 +249,7 @@ struct Setup {
 }
 
 async fn resolver(servers: Vec<SocketAddr>) -> Setup {
-    let sources = Sources { zone: Some(Arc::new(zone())), servers };
+    let sources = Sources { zone: Some(Arc::new(zone())), servers, ..Sources::default() };
     let (sender, receiver) = watch::channel(sources);
     let resolver = Resolver::start((Ipv4Addr::LOCALHOST, 0).into(), receiver).await.unwrap();
     Setup { resolver, _sources: sender }
@@ -358,4 +360,73 @@ async fn a_taken_port_is_an_error() {
     let (_sender, receiver) = watch::channel(Sources::default());
     let error = Resolver::start(taken.local_addr().unwrap(), receiver).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+/// A name server that answers and counts what it was asked.
+async fn upstream(address: Ipv4Addr) -> (SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
+    let socket = UdpSocket::bind((address, 0)).await.unwrap();
+    let (server, asked) = (socket.local_addr().unwrap(), Arc::default());
+    let count: Arc<std::sync::atomic::AtomicUsize> = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut question = vec![0; 4_096];
+        while let Ok((len, from)) = socket.recv_from(&mut question).await {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let _ = socket.send_to(&echo(&question[..len]), from).await;
+        }
+    });
+    (server, asked)
+}
+
+fn code(answer: &[u8]) -> u8 {
+    answer[3] & 0x0F
+}
+
+#[tokio::test]
+async fn with_an_exit_node_only_what_the_tunnel_is_built_with_is_asked_of_the_own_network() {
+    let (own, own_asked) = upstream(Ipv4Addr::LOCALHOST).await;
+    let (exit, exit_asked) = upstream(Ipv4Addr::LOCALHOST).await;
+    let counts =
+        || [&own_asked, &exit_asked].map(|it| it.load(std::sync::atomic::Ordering::SeqCst));
+    let besides = ["broker.example.org".to_owned()].into();
+    let sources = |servers| Sources {
+        zone: Some(Arc::new(zone())),
+        servers: vec![own],
+        uplinks: vec![own],
+        exit: Some(Exit { servers, besides: Clone::clone(&besides) }),
+        ..Sources::default()
+    };
+    let (sender, receiver) = watch::channel(sources(vec![exit]));
+    let resolver = Resolver::start((Ipv4Addr::LOCALHOST, 0).into(), receiver).await.unwrap();
+    let ask =
+        async |name: &str| ask_over_udp(resolver.address(), &question(name, RecordType::A)).await;
+    ask("example.org.").await;
+    assert_eq!(counts(), [0, 1]);
+    ask("Broker.Example.ORG.").await;
+    assert_eq!(counts(), [1, 1]);
+    let laptop = Message::from_vec(&ask("laptop.home.warren.internal.").await).unwrap();
+    assert_eq!(data(&laptop), ["100.70.0.1"], "the mesh's names are answered here");
+    sender.send_replace(sources(Vec::new()));
+    assert_eq!(code(&ask("example.org.").await), 2, "no exit node: nobody is asked");
+    assert_eq!(counts(), [1, 1]);
+}
+
+#[tokio::test]
+async fn an_exit_node_answers_those_that_use_it_but_not_with_the_meshs_names() {
+    let (own, own_asked) = upstream(Ipv4Addr::LOCALHOST).await;
+    let guest = Ipv4Addr::new(127, 0, 0, 2);
+    let sources = Sources {
+        zone: Some(Arc::new(zone())),
+        uplinks: vec![own],
+        guests: [guest.into()].into(),
+        ..Sources::default()
+    };
+    let (_sender, sources) = watch::channel(sources);
+    let asker = Context::for_test(Ipv4Addr::new(100, 70, 0, 1).into(), sources);
+    let other = question("example.org.", RecordType::A);
+    assert_eq!(asker.ask_from(guest.into(), &other).await, Some(echo(&other)));
+    let name = question("laptop.home.warren.internal.", RecordType::A);
+    let refused = asker.ask_from(guest.into(), &name).await.unwrap();
+    assert_eq!(code(&refused), 5);
+    assert_eq!(asker.ask_from([100, 70, 9, 9].into(), &other).await, None, "a stranger");
+    assert_eq!(own_asked.load(std::sync::atomic::Ordering::SeqCst), 1);
 }

@@ -37,6 +37,9 @@ pub(crate) struct Identity {
     /// Whether it is one by the userspace proxy alone.
     #[serde(default)]
     pub(crate) edge_userspace: bool,
+    /// By whom the user wants this device's traffic to the internet to go, in the account that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exit: Option<ExitChoice>,
     /// What to be called, if the user said so.
     #[serde(default)]
     pub(crate) name: Option<String>,
@@ -52,6 +55,17 @@ pub(crate) struct Identity {
     /// The broker said that this membership is over.
     #[serde(default)]
     pub(crate) revoked: bool,
+}
+
+/// The exit node that the user has chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExitChoice {
+    /// The edge.
+    pub(crate) device: DeviceId,
+    /// What it was called then, for when nobody knows it any more.
+    pub(crate) name: DeviceName,
+    /// Whether the LAN stays reachable beside it.
+    pub(crate) lan: bool,
 }
 
 /// A membership in an account.
@@ -160,6 +174,7 @@ impl Identity {
             revoked: false,
             edge: false,
             edge_userspace: false,
+            exit: None,
         }
     }
 
@@ -170,6 +185,15 @@ impl Identity {
         );
         json.push(b'\n');
         atomic::replace(folder, FILE, &json)
+    }
+
+    /// What keeps traffic from leaving beside an exit node is to outlive a crash.
+    pub(crate) fn spare(&self) -> warren_net::Spare {
+        if self.exit.is_some() && self.up && self.joined.is_some() && !self.revoked {
+            warren_net::Spare::Blocks
+        } else {
+            warren_net::Spare::Nothing
+        }
     }
 
     /// The node has chosen this listen port, and keeps it.

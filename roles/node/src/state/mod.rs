@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub(crate) use identity::{Identity, Joined, Joining};
+pub(crate) use identity::{ExitChoice, Identity, Joined, Joining};
 pub(crate) use map::{BrokerAddresses, CachedMap};
 
 use lock::Lock;
