@@ -47,11 +47,15 @@ pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "broker")]
 pub(crate) use admin_webhooks::{Switch, Webhooks};
 #[cfg(feature = "node")]
-pub(crate) use edge::{Edge, EdgeArgs, Forwards, Gateways, LanDevices, Scan, VirtualDevices};
+pub(crate) use edge::{
+    Edge, EdgeArgs, Forwards, Gateways, LanDevices, OnOff, Scan, VirtualDevices,
+};
 #[cfg(feature = "broker")]
 pub(crate) use mail::{Mail, Smtp};
 #[cfg(feature = "node")]
-pub(crate) use node::{Dns, Join, Logout, Lport, Node, Ping, Status, Up, WhyHere};
+pub(crate) use node::{
+    Dns, ExitNode, ExitNodeArgs, Join, Logout, Lport, Node, Ping, Status, Up, UpExit, WhyHere,
+};
 #[cfg(feature = "relay")]
 pub(crate) use relay::{PairProbe, PairRelay, PairRelayCommand, PairRelayServe, PairSecret};
 pub(crate) use service::{Role, Service, ServiceInstall};
@@ -136,6 +140,9 @@ pub(crate) enum Command {
     /// Show or set the UDP listen port
     #[cfg(feature = "node")]
     Lport(Lport),
+    /// Show or choose by which device traffic to the internet goes
+    #[cfg(feature = "node")]
+    ExitNode(ExitNodeArgs),
     /// Open the LAN that this device stands in: port forwards, virtual devices, gateways
     #[cfg(feature = "node")]
     Edge(EdgeArgs),

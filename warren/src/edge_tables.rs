@@ -42,7 +42,9 @@ pub(crate) fn virtual_devices(all: &[VirtualDeviceSpec]) {
 pub(crate) fn gateways(all: &[GatewaySpec]) {
     let mut table = output::table(&["NETWORK", "IN THE MESH", "STATE", "ID"]);
     for it in all {
-        let (lan, mesh) = (it.lan.to_string(), it.mesh.to_string());
+        let mesh =
+            if it.is_internet() { "as an exit node".to_owned() } else { it.mesh.to_string() };
+        let lan = it.network();
         table.add_row([lan, mesh, state(it.enabled), it.id.to_string()]);
     }
     output::print_table(&table);

@@ -87,6 +87,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "node")]
         Command::Log(args) => on_one_thread(node::log(&global, args)),
         #[cfg(feature = "node")]
+        Command::ExitNode(args) => on_one_thread(node::exit_node(&global, args)),
         Command::Lport(args) => on_one_thread(node::lport(&global, &args)),
         #[cfg(feature = "node")]
         Command::Edge(command) => on_one_thread(node::edge(&global, command)),

@@ -5,6 +5,7 @@ mod edge_lan;
 mod edge_remote;
 #[cfg(feature = "edge")]
 mod edge_role;
+mod exit_node;
 mod lport;
 mod netcheck;
 mod ping;
@@ -24,6 +25,7 @@ use crate::output::{self, Usage, say};
 use crate::shutdown;
 
 pub(crate) use edge::edge;
+pub(crate) use exit_node::exit_node;
 pub(crate) use lport::lport;
 pub(crate) use netcheck::netcheck;
 pub(crate) use ping::ping;
@@ -49,7 +51,10 @@ pub(crate) async fn run(
     set_log_filter: SetFilter,
 ) -> anyhow::Result<()> {
     if args.clean_up {
-        return Ok(warren_node::clean_up(&state_folder(global), clean_up_roles)?);
+        // What systemd tells `ExecStopPost=` (systemd.exec(5)): after anything but a stop it restarts it.
+        let result = std::env::var_os("SERVICE_RESULT");
+        let until_restart = result.is_some_and(|result| result != "success");
+        return Ok(warren_node::clean_up(&state_folder(global), until_restart, clean_up_roles)?);
     }
     let config = NodeConfig {
         state: state_folder(global),
@@ -97,7 +102,12 @@ pub(crate) async fn up(global: &Global, args: cli::Up) -> anyhow::Result<()> {
         Some(server) => Some(ask(&client, server, args.join.name.as_deref()).await?),
         None => join_text(&args.join)?,
     };
-    let status = client.up(join, args.join.name).await?;
+    let is_chosen = exit_node::choose(global, &args.exit, false).await?;
+    let mut status = client.up(join, args.join.name).await?;
+    if !is_chosen {
+        exit_node::choose(global, &args.exit, true).await?;
+        status = client.status().await?;
+    }
     if global.json {
         return crate::output::json(&status);
     }
@@ -144,6 +154,9 @@ fn print_up(status: &Status) {
     say!("{} is up: {address}", node.name);
     if let Some(dns_name) = &node.dns_name {
         say!("Name: {dns_name}");
+    }
+    if node.exit_node.is_some() {
+        say!("{}", exit_node::sentence(node.exit_node.as_ref()));
     }
     for health in &status.health {
         say!("Note: {}", health.text);

@@ -98,6 +98,7 @@ impl Place {
             mesh: it.mesh,
             enabled: true,
             source: it.source,
+            standby_for: None,
             note: String::new(),
         });
         EdgeSpec {

@@ -170,7 +170,7 @@ pub(crate) fn done(change: &EdgeChange, changed: &EdgeChanged) -> String {
     match changed {
         EdgeChanged::Forward(it) => format!("The port forward '{}' was {verb}.", it.name),
         EdgeChanged::VirtualDevice(it) => format!("The virtual device '{}' was {verb}.", it.name),
-        EdgeChanged::Gateway(it) => format!("The gateway to {} was {verb}.", it.lan),
+        EdgeChanged::Gateway(it) => format!("The gateway to {} was {verb}.", it.network()),
         EdgeChanged::Removed => "Something was removed.".to_owned(),
     }
 }

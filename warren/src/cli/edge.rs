@@ -388,15 +388,22 @@ pub(crate) enum VirtualDevices {
 pub(crate) enum Gateways {
     /// List them
     List,
-    /// Lead to a network behind this device
+    /// Lead to a network behind this device, or to the internet
     #[command(
         after_help = "The mesh knows the network by a part of the account's own range, address \
-        by address, so that sites may have the same one. Example:\n  \
-        warren edge gateways add 192.168.1.0/24"
+        by address, so that sites may have the same one. With --internet this device is an exit node: \
+        others use it once their own user has chosen it (`warren exit-node use NAME`), and reach public \
+        addresses by it, none of its LAN. Examples:\n  \
+        warren edge gateways add 192.168.1.0/24\n  \
+        warren edge gateways add --internet"
     )]
     Add {
         /// The network as the LAN knows it
-        lan: Ipv4Net,
+        #[arg(required_unless_present = "internet")]
+        lan: Option<Ipv4Net>,
+        /// Lead to the internet: be an exit node
+        #[arg(long, conflicts_with = "lan")]
+        internet: bool,
         /// Stand by for another edge's gateway to this network: the mesh reaches it through the one that
         /// answers. Both edges are of one person and have the same tags
         #[arg(long, value_name = "EDGE")]
@@ -406,14 +413,14 @@ pub(crate) enum Gateways {
     },
     /// Change one
     Set {
-        /// Its network or id
+        /// Its network (`internet`) or id
         gateway: String,
         #[command(flatten)]
         common: Common,
     },
     /// Remove one
     Remove {
-        /// Its network or id
+        /// Its network (`internet`) or id
         gateway: String,
     },
 }

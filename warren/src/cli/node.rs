@@ -57,6 +57,7 @@ pub(crate) enum Dns {
 #[command(after_help = "Examples:\n  \
     warren up --join 'https://broker.example.org/join#…'\n  \
     warren up --server https://broker.example.org\n  \
+    warren up --exit-node attic\n  \
     warren up")]
 pub(crate) struct Up {
     #[command(flatten)]
@@ -65,6 +66,48 @@ pub(crate) struct Up {
     /// there does so
     #[arg(long, value_name = "URL", conflicts_with_all = ["join", "join_file"])]
     pub(crate) server: Option<String>,
+    #[command(flatten)]
+    pub(crate) exit: UpExit,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpExit {
+    /// Send traffic to the internet by this device, and by nothing else while it is away; kept until
+    /// `warren exit-node off`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) exit_node: Option<String>,
+    /// Whether the private networks that this device stands in stay reachable beside the exit node
+    #[arg(long, value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set,
+          value_parser = super::values::parse_switch)]
+    pub(crate) exit_node_lan: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    warren exit-node use attic\n  \
+    warren exit-node use attic --lan off\n  \
+    warren exit-node off\n\
+    The choice is kept over restarts. While the exit node can't be reached nothing goes out beside it. \
+    IPv6 goes nowhere while one is used; names are asked of the exit node.")]
+pub(crate) struct ExitNodeArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ExitNode>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ExitNode {
+    /// List the devices that offer this one a way to the internet
+    List,
+    /// Send traffic to the internet by one of them, and by nothing else while it is away
+    Use {
+        /// Its name or mesh address
+        name: String,
+        /// Whether the private networks that this device stands in stay reachable beside it
+        #[arg(long, value_enum, default_value = "on")]
+        lan: super::OnOff,
+    },
+    /// Send traffic to the internet by this device's own network again
+    Off,
 }
 
 #[derive(Debug, Args)]

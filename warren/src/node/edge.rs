@@ -3,8 +3,8 @@
 use anyhow::bail;
 use warren_node::local::{EdgeReply, EdgeRequest, EdgeStatus};
 use warren_proto::{
-    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, LanSource, LanTarget,
-    NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
+    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, INTERNET, LanSource,
+    LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
 };
 
 use super::edge_lan;
@@ -249,13 +249,15 @@ async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Resu
             let all = spec(client).await?.gateways;
             return shown(&all, json, edge_tables::gateways);
         }
-        Gateways::Add { lan, standby_for, common } => EdgeChange::AddGateway(NewGateway {
-            lan,
-            standby_for,
-            source: common.source.map(LanSource::from).unwrap_or_default(),
-            enabled: common.enabled().unwrap_or(true),
-            note: common.note.unwrap_or_default(),
-        }),
+        Gateways::Add { lan, internet: _, standby_for, common } => {
+            EdgeChange::AddGateway(NewGateway {
+                lan: lan.unwrap_or(INTERNET),
+                standby_for,
+                source: common.source.map(LanSource::from).unwrap_or_default(),
+                enabled: common.enabled().unwrap_or(true),
+                note: common.note.unwrap_or_default(),
+            })
+        }
         Gateways::Set { gateway: text, common } => {
             let edit = GatewayEdit {
                 enabled: common.enabled(),
@@ -273,8 +275,11 @@ async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Resu
 
 async fn gateway_id(client: &Asked, text: &str) -> anyhow::Result<warren_proto::GatewayId> {
     let all = spec(client).await?.gateways;
-    let found = all.iter().find(|it| it.lan.to_string() == text || it.id.to_string() == text);
-    match found {
+    let is_it = |it: &&warren_proto::GatewaySpec| {
+        let is_internet = it.is_internet() && text == "internet";
+        is_internet || it.lan.to_string() == text || it.id.to_string() == text
+    };
+    match all.iter().find(is_it) {
         Some(it) => Ok(it.id),
         None => bail!("there is no gateway '{text}'; see `warren edge gateways list`"),
     }

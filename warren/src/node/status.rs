@@ -47,6 +47,10 @@ fn print(status: &Status, all: bool) {
         let label = if number == 0 { "endpoints" } else { "" };
         say!("  {label:<9}  {} ({})", endpoint.addr, endpoint_word(endpoint.kind));
     }
+    if node.exit_node.is_some() {
+        let sentence = super::exit_node::sentence(node.exit_node.as_ref());
+        say!("  internet   {}", &output::wrapped(&sentence, "             ")[13..]);
+    }
     say!("  broker     {}", broker_line(status));
     for health in &status.health {
         say!("  !{}", &output::wrapped(&health.text, "    ")[3..]);

@@ -27,6 +27,7 @@ pub(super) struct Typed {
 struct Row {
     id: GatewayId,
     lan: String,
+    is_internet: bool,
     mesh: String,
     example: (String, String),
     enabled: bool,
@@ -44,7 +45,8 @@ impl Row {
         let first = |net: ipnet::Ipv4Net| net.hosts().next().unwrap_or(net.addr()).to_string();
         Self {
             id: spec.id,
-            lan: spec.lan.to_string(),
+            lan: spec.network(),
+            is_internet: spec.is_internet(),
             mesh: spec.mesh.to_string(),
             example: (first(spec.mesh), first(spec.lan)),
             enabled: spec.enabled,
@@ -89,8 +91,11 @@ async fn gateways(site: &Site, visitor: &Visitor, typed: Typed, error: String) -
 
 pub(super) async fn add(State(site): Shared, visitor: Visitor, Form(typed): Form<Typed>) -> Answer {
     site.check(&visitor.asker)?;
-    let lan = typed.lan.trim().parse().map_err(|_| {
-        Refusal::invalid(format!("'{}' is no network: write 192.168.1.0/24", typed.lan.trim()))
+    let lan = NewGateway::parse_network(&typed.lan).ok_or_else(|| {
+        Refusal::invalid(format!(
+            "'{}' is no network: write 192.168.1.0/24, or 'internet'",
+            typed.lan.trim()
+        ))
     });
     let asked = match lan {
         Ok(lan) => {

@@ -26,6 +26,10 @@ struct Row {
     last: Option<When>,
 }
 
+fn network(lan: ipnet::Ipv4Net) -> String {
+    if lan == warren_proto::INTERNET { "the internet".to_owned() } else { lan.to_string() }
+}
+
 pub(super) async fn show(State(site): Shared, visitor: Visitor) -> Answer {
     let (layout, frame) = frame(&site, &visitor, "Traffic", Section::Traffic);
     let report = site.report();
@@ -41,7 +45,7 @@ pub(super) async fn show(State(site): Shared, visitor: Visitor) -> Answer {
     let gateways = open
         .gateways
         .iter()
-        .map(|it| (Opened::Gateway(it.id), "/gateways".to_owned(), it.lan.to_string(), "Gateway"));
+        .map(|it| (Opened::Gateway(it.id), "/gateways".to_owned(), network(it.lan), "Gateway"));
     let mut rows: Vec<(u64, Row)> = forwards
         .chain(devices)
         .chain(gateways)

@@ -67,6 +67,8 @@ fn selector_said(selector: &Selector) -> String {
         Selector::Virtual { name, edge } => format!("{name} behind {edge}"),
         Selector::Subnet { net, edge: Some(edge) } => format!("{net} behind {edge}"),
         Selector::Subnet { net, edge: None } => format!("{net} behind any gateway"),
+        Selector::Internet { edge: Some(edge) } => format!("the internet by {edge}"),
+        Selector::Internet { edge: None } => "the internet by any exit node".to_owned(),
     }
 }
 
@@ -179,6 +181,7 @@ mod tests {
         assert_eq!(what("own").said, "their own devices");
         assert!(!who("own").is_good, "it means nobody by itself");
         assert_eq!(what("subnet:10.0.0.0/8@attic").said, "10.0.0.0/8 behind attic");
+        assert_eq!(what("internet@attic").said, "the internet by attic");
         assert_eq!(member("anna@x.org").said, "anna@x.org");
         assert!(!member("anna").is_good);
         assert_eq!(port("tcp:8000-8100").said, "TCP 8000 to 8100");

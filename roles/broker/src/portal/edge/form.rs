@@ -44,7 +44,10 @@ impl Kind {
             Self::VirtualDevice => {
                 "A device of the LAN gets a name and an address of its own in the mesh."
             }
-            Self::Gateway => "A whole network behind the edge, address by address.",
+            Self::Gateway => {
+                "A whole network behind the edge, address by address; or the internet, for devices that \
+                 choose this edge as their exit node."
+            }
         }
     }
 
@@ -151,7 +154,7 @@ impl Fields {
             Kind::Gateway => {
                 let it = spec.gateways.iter().find(|it| it.id.to_string() == id)?;
                 Some(Self {
-                    lan: it.lan.to_string(),
+                    lan: it.network(),
                     note: it.note.clone(),
                     transparent: transparent(it.source),
                     ..Self::default()
@@ -199,9 +202,9 @@ impl Fields {
                 allow_public: false,
             }),
             Kind::Gateway => {
-                let lan = self.lan.trim().parse();
-                let lan =
-                    lan.map_err(|_| Wrong::new("lan", "A network has the form 192.168.7.0/24."))?;
+                let wrong = "A network has the form 192.168.7.0/24; 'internet' makes an exit node.";
+                let lan = NewGateway::parse_network(&self.lan);
+                let lan = lan.ok_or_else(|| Wrong::new("lan", wrong))?;
                 EdgeChange::AddGateway(NewGateway {
                     lan,
                     source,

@@ -91,6 +91,20 @@ fn virtual_device(it: &VirtualDeviceSpec, edge: &str) -> Line {
 }
 
 fn gateway(it: &GatewaySpec) -> Line {
+    if it.is_internet() {
+        return Line {
+            id: it.id.to_string(),
+            name: "The internet".to_owned(),
+            sentence:
+                "Devices that choose this edge as their exit node reach the internet by it, and \
+                       nothing of its LAN."
+                    .to_owned(),
+            place: "internet".to_owned(),
+            url: None,
+            note: it.note.clone(),
+            enabled: it.enabled,
+        };
+    }
     let example = |net: ipnet::Ipv4Net| Ipv4Addr::from(u32::from(net.network()).saturating_add(1));
     let mut sentence = format!(
         "{} is reached as {}, address by address: {} as {}.",
