@@ -11,6 +11,7 @@
 //! sets meet: one word for each 64 rules. There is no matrix of pairs to keep, so a device that
 //! gets a tag costs one look-up and one pass over the others.
 
+mod behind;
 mod check;
 mod compile;
 mod diff;

@@ -170,6 +170,12 @@ pub enum Finding {
     NoIpv6,
     /// The daemon's sockets couldn't be marked.
     NoMark,
+    /// An interface takes packets only from where it would send answers: with an exit node chosen, peers'
+    /// packets are dropped there.
+    StrictReversePath {
+        /// Its name.
+        interface: String,
+    },
     /// The kernel granted smaller socket buffers than asked for.
     SmallBuffers {
         /// What it granted, in bytes.
@@ -184,6 +190,7 @@ impl Finding {
             Self::AddressClash { .. } => "address-clash",
             Self::NoIpv6 => "no-ipv6",
             Self::NoMark => "no-socket-mark",
+            Self::StrictReversePath { .. } => "strict-reverse-path",
             Self::SmallBuffers { .. } => "small-socket-buffers",
         }
     }
@@ -203,6 +210,11 @@ impl fmt::Display for Finding {
                 f,
                 "IPv6 is switched off on this host: peers are reached by their IPv4 mesh addresses; \
                  `sysctl net.ipv6.conf.all.disable_ipv6=0` switches it on"
+            ),
+            Self::StrictReversePath { interface } => write!(
+                f,
+                "{interface} filters strictly by reverse path, so that with an exit node what peers send is \
+                 dropped: `sysctl net.ipv4.conf.all.rp_filter=2` helps (and in /etc/sysctl.d, to last)"
             ),
             Self::NoMark => write!(
                 f,

@@ -113,6 +113,7 @@ fn marked_sockets_never_look_at_the_mesh() {
 /// How a packet to `there` leaves the host: the interface, or `unreachable`.
 fn way(there: &str) -> String {
     let text = run(&format!("ip route get {there} 2>&1 || true"));
+    let text = text.replace("No route to host", "unreachable");
     for word in ["mesh0", "mesh1", "eth0", "unreachable"] {
         if text.to_lowercase().contains(word) {
             return word.to_owned();
@@ -146,7 +147,12 @@ fn with_an_exit_node_all_goes_into_the_mesh_but_the_lan_and_ipv6_goes_nowhere() 
             for there in outside {
                 assert_eq!(way(&format!("{there} mark {mark}")), "eth0", "{there}");
             }
-            host.configure(&exit(false)).expect("configured");
+            run("sysctl -qw net.ipv4.conf.all.rp_filter=1");
+            let findings = host.configure(&exit(true)).expect("configured");
+            let strict = Finding::StrictReversePath { interface: "eth0".to_owned() };
+            assert_eq!(findings, [strict], "peers' packets would be dropped");
+            run("sysctl -qw net.ipv4.conf.all.rp_filter=2");
+            assert_eq!(host.configure(&exit(false)).expect("configured"), []);
             assert_eq!(ways(&inside), ["mesh0", "mesh0", "mesh0", "unreachable"]);
             host.configure(&interface()).expect("configured");
             assert_eq!(ways(&outside), ["eth0"; 5]);

@@ -94,7 +94,7 @@ mod tests {
     fn the_entries_are_read_as_they_are_written_wrong_ones_too() {
         let outline = Outline::read(DEFAULT_TEXT).unwrap();
         assert_eq!((outline.groups.len(), outline.rules.len(), outline.tests.len()), (0, 1, 0));
-        assert_eq!(outline.rules[0].line, 19);
+        assert_eq!(outline.rules[0].line, 20);
         assert_eq!(outline.rules[0].text.name, "everybody reaches everything");
         let text = "[groups]\nb = 'x@y.z'\na = ['tag:Größe', 7]\n\n[[rules]]\nfrom = 3\n\
                     to = ['nonsense', '*']\n[[tests]]\nfrom = ['*']\nexpect = 'perhaps'\n";

@@ -350,7 +350,7 @@ mod tests {
         let draft = Draft::parse(super::super::DEFAULT_TEXT);
         assert_eq!(draft.problems, []);
         assert_eq!(draft.rules.len(), 1);
-        assert_eq!(draft.line(draft.rules[0].at), 19);
+        assert_eq!(draft.line(draft.rules[0].at), 20);
     }
 
     #[test]

@@ -172,6 +172,9 @@ fn input(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     let plain: Vec<String> =
         opening.gateways.iter().filter(|g| g.is_plain()).map(|g| g.lan.to_string()).collect();
     out.lookup(&format!("{from_mesh} ip daddr"), &plain, " drop");
+    if opening.gateways.iter().any(super::opening::OpenGateway::is_internet) {
+        out.rule(&format!("{from_mesh} ip daddr != {{ {NOT_THE_INTERNET} }} drop"));
+    }
     out.close(1);
 }
 

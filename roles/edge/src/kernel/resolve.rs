@@ -132,8 +132,11 @@ impl<S: Surroundings> Work<'_, S> {
     }
 
     fn gateway(&mut self, gateway: &Gateway) -> Result<(), Problem> {
-        let what = || format!("gateway to {}", gateway.lan);
         let open = OpenGateway::new(gateway);
+        let what = || match open.is_internet() {
+            true => "gateway to the internet".to_owned(),
+            false => format!("gateway to {}", gateway.lan),
+        };
         if open.mesh.prefix_len() != open.lan.prefix_len() {
             let OpenGateway { mesh, lan, .. } = open;
             return Err(Problem::Sizes { what: what(), mesh, lan });

@@ -209,6 +209,7 @@ impl Daemon {
             HealthCode::ListenPort,
             HealthCode::Interface,
             HealthCode::ExitNodeAway,
+            HealthCode::StrictReversePath,
         ] {
             self.healths.clear(code);
         }
@@ -243,6 +244,7 @@ impl Daemon {
         let findings = mesh.host.configure(&wanted)?;
         mesh.configured = Some(wanted);
         self.healths.clear(HealthCode::RangeClash);
+        self.healths.clear(HealthCode::StrictReversePath);
         self.note_findings(&findings);
         Ok(())
     }
@@ -253,6 +255,7 @@ impl Daemon {
                 Finding::AddressClash { .. } => HealthCode::RangeClash,
                 Finding::NoIpv6 => HealthCode::NoIpv6,
                 Finding::NoMark => HealthCode::NoSocketMark,
+                Finding::StrictReversePath { .. } => HealthCode::StrictReversePath,
                 // Nothing fails for it, and in a namespace it can't be helped.
                 Finding::SmallBuffers { granted } => {
                     tracing::info!(granted, "the socket buffers are small: {finding}");

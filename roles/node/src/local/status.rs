@@ -173,6 +173,8 @@ pub enum HealthCode {
     NoSocketMark,
     /// A second machine uses this device's identity.
     DuplicateIdentity,
+    /// An interface would drop what peers send while an exit node is chosen.
+    StrictReversePath,
     /// Traffic to the internet is held back: the chosen exit node is away, or is none any more.
     ExitNodeAway,
     /// From a newer version.

@@ -22,6 +22,7 @@
 )]
 
 mod exceptions;
+mod reverse_path;
 mod stale;
 
 use std::collections::BTreeSet;
@@ -128,6 +129,9 @@ impl HostNetwork {
         let clashes = self.clashes(&mut netlink, wanted)?;
         self.set_routes(&mut netlink, wanted, !clashes.is_empty())?;
         self.set_rules(&mut netlink)?;
+        if wanted.exit.is_some() {
+            findings.extend(reverse_path::finding(&mut netlink));
+        }
         if std::mem::take(&mut self.spared) {
             stale::remove(&mut netlink, None, Spare::Nothing)?;
         }

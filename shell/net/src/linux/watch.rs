@@ -246,6 +246,11 @@ pub(super) fn default_gateway4(netlink: &mut Netlink) -> Option<Ipv4Addr> {
     }
 }
 
+/// The interface of IPv4's default route as marked packets see it.
+pub(super) fn default_interface4(netlink: &mut Netlink) -> Option<u32> {
+    default_route(netlink, question4()).map(|(_, index)| index)
+}
+
 /// Gateway and interface that marked packets to the rest of the world take.
 fn default_route(netlink: &mut Netlink, question: RouteMessage) -> Option<(Option<IpAddr>, u32)> {
     let route = netlink.look_up(question).ok().flatten()?;

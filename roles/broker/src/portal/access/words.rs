@@ -142,7 +142,8 @@ impl Known {
     pub(super) fn what(&self) -> Vec<Choices> {
         let word = |selector: Selector| (selector.to_string(), selector_said(&selector));
         let mut choices = self.who();
-        let all = [Selector::Subject(Subject::Everyone), Selector::Own];
+        let internet = Selector::Internet { edge: None };
+        let all = [Selector::Subject(Subject::Everyone), Selector::Own, internet];
         choices[0].words = all.map(word).to_vec();
         choices
     }
