@@ -39,7 +39,8 @@ qemu-aarch64 -L /usr/aarch64-linux-gnu "$warren" serve --data "$data/broker" --l
 broker=$!
 trap 'kill "$broker" 2>/dev/null; wait "$broker" 2>/dev/null || true; rm -rf "$data"' EXIT
 port=""
-for _ in {1..300}; do
+# A debug build under qemu takes a minute or two to make its keys and its database.
+for _ in {1..1500}; do
   port="$(grep -ao 'https://127.0.0.1:[0-9]*' "$log" | head -1 | grep -o '[0-9]*$' || true)"
   [[ "$port" ]] && break
   kill -0 "$broker" 2>/dev/null || break

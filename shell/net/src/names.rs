@@ -164,12 +164,15 @@ impl NameWiring {
     ///
     /// See [`NameError`].
     pub async fn answer_for_all(&mut self, all: bool) -> Result<(), NameError> {
-        self.config.all = all;
+        let config = NameConfig { all, ..self.config.clone() };
         match &self.wired {
             #[cfg(target_os = "linux")]
-            Wired::Resolved(resolved) => resolved.apply(&self.config).await,
-            Wired::ResolvConf(_) => Ok(()),
+            Wired::Resolved(resolved) => resolved.apply(&config).await?,
+            Wired::ResolvConf(_) => {}
         }
+        // Only what has come to be isn't tried again.
+        self.config = config;
+        Ok(())
     }
 
     /// Wires anew what another program has undone meanwhile (a DHCP client that wrote the file, a

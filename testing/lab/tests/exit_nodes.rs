@@ -338,6 +338,7 @@ fn while_the_exit_node_is_away_nothing_leaves_and_all_is_put_back_in_the_end() {
         scene.leaves_by_the_edge()?;
         scene.laptop.kill()?;
         scene.laptop.restart()?;
+        scene.laptop.wait_status("runs again", 20 * SECOND, |_| true)?;
         scene.laptop.run(&["exit-node", "off"])?;
         scene.is_as_before()?;
         let traces = scene.traces()?;

@@ -78,11 +78,16 @@ impl Mesh {
         }
     }
 
-    /// Whether an address is of something that stands behind this device.
+    /// Whether an address is of something that stands behind this device. One of its own, public ones too,
+    /// is none: what is for the device itself is judged as that.
     pub(super) fn is_behind(&self, ip: IpAddr) -> bool {
         match ip {
-            IpAddr::V4(ip) => self.edge.has(ip),
+            IpAddr::V4(ip) => self.edge.has(ip) && !self.has_local(ip.into()),
             IpAddr::V6(_) => false,
         }
+    }
+
+    fn has_local(&self, ip: IpAddr) -> bool {
+        self.outside.local.iter().any(|own| own.ip == ip)
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use warren_mesh::{BrokerState, LocalAddress, MapSource};
 use warren_net::{
-    Error, Finding, HostNetwork, InterfaceConfig, NetworkState, Tun, TunConfig, UdpConfig,
+    Error, Finding, HostNetwork, InterfaceConfig, NetworkState, Spare, Tun, TunConfig, UdpConfig,
 };
 use warren_proto::Netmap;
 use zeroize::Zeroizing;
@@ -180,9 +180,8 @@ impl Daemon {
     /// The same as [`Self::take_down`] when the mesh will be made anew in a moment: until then nothing
     /// leaves beside an exit node.
     pub(super) async fn take_down_for_now(&mut self) {
-        if let Some(mesh) = &mut self.mesh {
-            mesh.is_held = self.identity.exit.is_some();
-        }
+        let Some(mesh) = &mut self.mesh else { return };
+        mesh.is_held = self.identity.exit.is_some();
         self.take_down().await;
     }
 
@@ -192,7 +191,10 @@ impl Daemon {
         self.stop_names().await;
         self.stop_mapping();
         self.close_edge().await;
-        let Some(mut mesh) = self.mesh.take() else { return };
+        let Some(mut mesh) = self.mesh.take() else {
+            // What a mesh that was to come back has left, so that nothing leaks, goes now.
+            return super::undo(self.folder.path(), Spare::Nothing);
+        };
         if mesh.is_held {
             mesh.host.hold();
         } else if let Err(error) = mesh.host.down() {
@@ -224,6 +226,13 @@ impl Daemon {
         }
     }
 
+    /// Tries again what went wrong.
+    pub(super) fn retry_host(&mut self) {
+        if self.mesh.as_ref().is_some_and(|mesh| mesh.configured.is_none()) {
+            self.configure_host();
+        }
+    }
+
     fn try_configure_host(&mut self) -> Result<(), Error> {
         let exit = self.exit_routes();
         let (Some(map), Some(mesh)) = (&self.map, &mut self.mesh) else { return Ok(()) };
@@ -241,6 +250,8 @@ impl Daemon {
         if mesh.configured.as_ref() == Some(&wanted) {
             return Ok(());
         }
+        // Whatever comes of it: what was there before isn't there any more.
+        mesh.configured = None;
         let findings = mesh.host.configure(&wanted)?;
         mesh.configured = Some(wanted);
         self.healths.clear(HealthCode::RangeClash);
@@ -318,6 +329,9 @@ impl Daemon {
             mesh.configured = None;
             mesh.client().local_addresses(local_addresses(state)).await;
             self.configure_host();
+            if let Some(names) = &mut self.names {
+                names.look_now();
+            }
             self.refresh_names().await;
         }
         self.tell_broker(Command::NetworkChanged(self.host_addresses()));

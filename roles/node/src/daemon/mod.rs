@@ -319,6 +319,7 @@ impl Daemon {
             let _ = self.bring_up().await;
         }
         if self.mesh.is_some() {
+            self.retry_host();
             self.keep_clock();
         }
         self.retry_saving();

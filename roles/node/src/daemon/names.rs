@@ -136,14 +136,16 @@ impl Daemon {
             return;
         };
         match wiring.refresh().await {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::info!("the wiring of names was repaired");
+            Ok(is_repaired) => {
+                // Another network has other servers, also where nothing had to be repaired.
                 if let Some(wiring) = names.wiring.take() {
                     names.take_upstreams(&wiring);
                     names.wiring = Some(wiring);
                 }
-                self.healths.clear(HealthCode::DnsNotWired);
+                if is_repaired {
+                    tracing::info!("the wiring of names was repaired");
+                    self.healths.clear(HealthCode::DnsNotWired);
+                }
             }
             Err(error) => self.note_name_error(&error),
         }
@@ -206,14 +208,21 @@ impl Daemon {
 }
 
 impl NamesUp {
+    /// The next look at the wiring is due.
+    pub(super) fn look_now(&mut self) {
+        self.next_look = Instant::now();
+    }
+
     fn take_upstreams(&self, wiring: &NameWiring) {
         let uplinks = at_port_53(&wiring.upstreams(), self.resolver.address());
         let servers = match wiring.method() {
             NameMethod::Resolved => Vec::new(),
             NameMethod::ResolvConf => uplinks.clone(),
         };
-        self.sources.send_modify(|sources| {
+        self.sources.send_if_modified(|sources| {
+            let is_news = sources.servers != servers || sources.uplinks != uplinks;
             (sources.servers, sources.uplinks) = (servers, uplinks);
+            is_news
         });
     }
 }

@@ -183,7 +183,10 @@ async fn serve_connection(
         };
         let Some(answer) = answer else { return Ok(()) };
         let len = u16::try_from(answer.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-        stream.write_all(&[&len.to_be_bytes(), answer.as_slice()].concat()).await?;
+        let answer = [&len.to_be_bytes(), answer.as_slice()].concat();
+        // Whoever doesn't read keeps nobody else from asking.
+        let Ok(sent) = timeout(IDLE, stream.write_all(&answer)).await else { return Ok(()) };
+        sent?;
     }
 }
 

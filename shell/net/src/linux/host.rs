@@ -339,11 +339,15 @@ impl HostNetwork {
     }
 
     fn remove_rules(&self, netlink: &mut Netlink) -> Result<(), Error> {
-        for family in self.families() {
-            netlink
+        let needed: Vec<AddressFamily> = self.families().collect();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let removed = netlink
                 .change(RouteNetlinkMessage::DelRule(self.rule(family)))
-                .or_else(ignore_missing)
-                .map_err(|error| Error::os("remove a policy rule", error))?;
+                .or_else(ignore_missing);
+            // An exit node may have been in use that needed IPv6's; a host without IPv6 refuses the question.
+            if needed.contains(&family) {
+                removed.map_err(|error| Error::os("remove a policy rule", error))?;
+            }
         }
         Ok(())
     }

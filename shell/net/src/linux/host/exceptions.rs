@@ -52,7 +52,9 @@ impl HostNetwork {
         let mut exceptions = BTreeSet::new();
         if lan && (!wanted.routes.is_empty() || wanted.exit.is_some()) {
             exceptions.insert(single(SSDP));
-            exceptions.extend(super::super::watch::default_gateway4(netlink).map(single));
+            let router = super::super::watch::default_gateway4(netlink).map(single);
+            // Whoever says by DHCP what the router is doesn't choose what goes beside an exit node.
+            exceptions.extend(router.filter(|router| wanted.exit.is_none() || is_lan(router)));
         }
         if wanted.exit.is_some() {
             exceptions.extend([IpNet::V4(ANYWHERE4), ANYWHERE6.into(), LINK_LOCAL6.into()]);
@@ -67,7 +69,7 @@ impl HostNetwork {
                 .or_else(ignore_missing)
                 .map_err(|error| Error::os("remove a mesh route", error))?;
         }
-        self.exceptions.clear();
+        self.exceptions.retain(|exception| exceptions.contains(exception));
         for exception in exceptions {
             let route = RouteNetlinkMessage::NewRoute(self.exception(exception));
             match netlink.replace(route) {
