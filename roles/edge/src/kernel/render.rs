@@ -237,7 +237,11 @@ fn from_mesh(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.rule("tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu");
     out.rule("jump count");
     out.rule(&format!("ct state established,related counter name \"{LET_IN}\" accept"));
-    out.rule(&format!("ct status dnat counter name \"{LET_IN}\" accept"));
+    // What the host's own rules lead on from its other addresses, a public one among them, isn't ours to open.
+    let mut own = behind(opening);
+    own.push(opening.mesh.to_string());
+    let after = format!(" counter name \"{LET_IN}\" accept");
+    out.lookup("ct status dnat ct original ip daddr", &own, &after);
     let plain = opening.gateways.iter().filter(|gateway| gateway.is_plain());
     let plain: Vec<String> = plain.map(|gateway| gateway.lan.to_string()).collect();
     out.lookup("ip daddr", &plain, &format!(" counter name \"{LET_IN}\" accept"));

@@ -8,8 +8,8 @@ use warren_edge::kernel::path::clean_up;
 use warren_edge::{Problem, Scanner};
 use warren_lab::{Host, isolated, wait_for};
 use warren_proto::{
-    DeviceName, EdgeDuty, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, LanSource,
-    Ports, VirtualDevice, VirtualDeviceId,
+    DeviceName, EdgeDuty, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, INTERNET,
+    LanSource, Ports, VirtualDevice, VirtualDeviceId,
 };
 
 use crate::common::{EDGE_LAN, LIMIT, MESH, Site, TECHNICIAN, ask_tcp, ask_udp, ip, serve, target};
@@ -245,5 +245,41 @@ fn a_killed_edges_table_goes_although_the_note_of_it_is_damaged() {
         site.edge.enter(|| clean_up(&site.state))??;
         ensure!(!site.ruleset()?.contains("warren-edge"), "it stays");
         Ok(())
+    });
+}
+
+#[test]
+fn what_the_hosts_own_rules_lead_on_from_a_public_address_is_no_part_of_the_internet() {
+    isolated(|world| {
+        let site = Site::build(world)?;
+        let camera = site.device(world, "camera", CAMERA)?;
+        serve(&camera, 80)?;
+        let public = Ipv4Addr::new(198, 51, 100, 1);
+        site.edge.ip(&[format!("addr add {public}/32 dev lo"), "link set lo up".to_owned()])?;
+        // As Docker publishes a port, or a router leads one in.
+        site.edge.nft(&format!(
+            "table ip published {{\n\tchain prerouting {{\n\t\ttype nat hook prerouting priority dstnat;\n\t\t\
+             ip daddr {{ {public}, {MESH} }} tcp dport 8443 dnat to {CAMERA}:80\n\t}}\n\t\
+             chain postrouting {{\n\t\ttype nat hook postrouting priority srcnat;\n\t\t\
+             ct status dnat masquerade\n\t}}\n}}\n"
+        ))?;
+        let edge_mac = crate::common::mac_of(&site.edge, "w0")?;
+        site.technician.ip(&[
+            format!("route add {public}/32 dev w0"),
+            format!("neigh replace {public} lladdr {edge_mac} dev w0"),
+        ])?;
+        let mut duty = everything();
+        duty.gateways.push(Gateway {
+            id: GatewayId(2),
+            mesh: INTERNET,
+            lan: INTERNET,
+            source: LanSource::Masquerade,
+        });
+        let running = site.start(duty)?;
+        running.until("the duty", |report| report.applied > 0)?;
+        // By its mesh address the edge is asked as itself: that is for the policy to judge.
+        ensure!(ask_tcp(&site.technician, MESH, 8443)?.starts_with("camera"));
+        ensure!(ask_tcp(&site.technician, public, 8443).is_err(), "the LAN is reached");
+        running.stop()
     });
 }
