@@ -79,7 +79,12 @@ pub struct Proxy<K> {
     timers: BTreeSet<(Instant, FlowId)>,
     /// Connections that have something to say.
     speakers: VecDeque<FlowId>,
-    outgoing: VecDeque<Vec<u8>>,
+    /// Replies to segments: before whatever their connections say next.
+    replies: VecDeque<Vec<u8>>,
+    /// Of UDP flows, and ICMP.
+    datagrams: VecDeque<Vec<u8>>,
+    /// Whether a datagram goes before the connections, next time.
+    datagram_first: bool,
     events: VecDeque<Event>,
     uses: BTreeMap<K, Usage>,
     drops: BTreeMap<Dropped, u64>,
@@ -99,7 +104,9 @@ impl<K: Copy + Ord> Proxy<K> {
             connections: 0,
             timers: BTreeSet::new(),
             speakers: VecDeque::new(),
-            outgoing: VecDeque::new(),
+            replies: VecDeque::new(),
+            datagrams: VecDeque::new(),
+            datagram_first: false,
             events: VecDeque::new(),
             uses: BTreeMap::new(),
             drops: BTreeMap::new(),
@@ -199,14 +206,25 @@ impl<K: Copy + Ord> Proxy<K> {
 
     /// Whether [`Self::poll_transmit`] has anything, most likely.
     pub fn wants_to_transmit(&self) -> bool {
-        !self.outgoing.is_empty() || !self.speakers.is_empty()
+        !self.replies.is_empty() || !self.datagrams.is_empty() || !self.speakers.is_empty()
     }
 
     /// Makes the next packet for the mesh: to be asked for when there is room for it.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
-        if let Some(packet) = self.outgoing.pop_front() {
-            return Some(packet);
+        if let Some(reply) = self.replies.pop_front() {
+            return Some(reply);
         }
+        // In turn: a device that answers by UDP faster than the tunnel takes it silences no connection.
+        self.datagram_first = !self.datagram_first;
+        if self.datagram_first {
+            self.datagrams.pop_front().or_else(|| self.speak(now))
+        } else {
+            self.speak(now).or_else(|| self.datagrams.pop_front())
+        }
+    }
+
+    /// The next packet of a connection that has something to say.
+    fn speak(&mut self, now: Instant) -> Option<Vec<u8>> {
         let at = self.at(now);
         while let Some(id) = self.speakers.pop_front() {
             let Some(flow) = self.flows.get_mut(&id) else { continue };
@@ -312,13 +330,18 @@ impl<K: Copy + Ord> Proxy<K> {
     }
 
     /// Has a packet that was made at once wait for its way.
-    fn push(&mut self, key: K, packet: Vec<u8>) {
-        if self.outgoing.len() >= self.limits.queue {
+    fn push(&mut self, protocol: Protocol, key: K, packet: Vec<u8>) {
+        let queue = match protocol {
+            Protocol::Tcp => &mut self.replies,
+            Protocol::Udp => &mut self.datagrams,
+        };
+        if queue.len() >= self.limits.queue {
             self.count_drop(Dropped::QueueFull);
             return;
         }
-        self.count_use(key, packet.len());
-        self.outgoing.push_back(packet);
+        let length = packet.len();
+        queue.push_back(packet);
+        self.count_use(key, length);
     }
 
     fn count_use(&mut self, key: K, length: usize) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Dropped, Event, PAUSE, Proxy};
 use crate::connection::{self, Connection};
-use crate::flow::{FlowId, Lead, State, Tuple};
+use crate::flow::{FlowId, Lead, Protocol, State, Tuple};
 
 impl<K: Copy + Ord> Proxy<K> {
     /// A SYN for something open: it waits until the LAN has agreed.
@@ -37,10 +37,10 @@ impl<K: Copy + Ord> Proxy<K> {
         tuple: &Tuple,
         now: Instant,
     ) -> Result<(), Dropped> {
-        if self.outgoing.len() >= self.limits.queue {
+        if self.replies.len() >= self.limits.queue {
             return Err(Dropped::QueueFull);
         }
-        self.outgoing.extend(connection::reset(segment, *tuple.local.ip(), self.at(now)));
+        self.replies.extend(connection::reset(segment, *tuple.local.ip(), self.at(now)));
         Ok(())
     }
 
@@ -55,7 +55,7 @@ impl<K: Copy + Ord> Proxy<K> {
             (State::Connecting { .. }, (_, true)) => self.remove(id),
             (State::Connected(connection), _) => {
                 if let Some(answer) = connection.receive(packet, at) {
-                    self.push(key, answer);
+                    self.push(Protocol::Tcp, key, answer);
                 }
                 self.tell(id);
                 self.settle(id, now);
@@ -78,7 +78,7 @@ impl<K: Copy + Ord> Proxy<K> {
         let answer = connection.receive(&syn, at);
         flow.state = State::Connected(Box::new(connection));
         if let Some(answer) = answer {
-            self.push(key, answer);
+            self.push(Protocol::Tcp, key, answer);
         }
         self.settle(id, now);
     }
@@ -87,14 +87,14 @@ impl<K: Copy + Ord> Proxy<K> {
     pub fn handle_refused(&mut self, id: FlowId, now: Instant) {
         let at = self.at(now);
         let Some(flow) = self.flows.get(&id) else { return };
-        let key = flow.lead.key;
+        let (protocol, key) = (flow.tuple.protocol, flow.lead.key);
         let answer = match &flow.state {
             State::Connecting { syn } => connection::reset(syn, *flow.tuple.local.ip(), at),
             State::Datagrams { .. } => Some(crate::packet::unreachable(&flow.tuple)),
             State::Connected(_) => return self.abort(id, now),
         };
         if let Some(answer) = answer {
-            self.push(key, answer);
+            self.push(protocol, key, answer);
         }
         self.remove(id);
     }

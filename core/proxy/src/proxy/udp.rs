@@ -43,7 +43,7 @@ impl<K: Copy + Ord> Proxy<K> {
         let Some(flow) = self.flows.get(&id) else { return };
         let (tuple, key) = (flow.tuple, flow.lead.key);
         for packet in packet::datagram(&tuple, payload, ident) {
-            self.push(key, packet);
+            self.push(Protocol::Udp, key, packet);
         }
     }
 

@@ -56,7 +56,7 @@ fn packet(peer: Ipv4Addr, tcp: &TcpRepr<'_>) -> Vec<u8> {
     packet
 }
 
-fn syn(peer: Ipv4Addr, port: u16) -> Vec<u8> {
+pub(crate) fn syn(peer: Ipv4Addr, port: u16) -> Vec<u8> {
     segment(peer, port, TcpControl::Syn, None)
 }
 

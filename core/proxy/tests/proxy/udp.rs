@@ -118,6 +118,19 @@ fn more_than_the_queue_holds_is_lost_and_counted() {
     assert_eq!(world.proxy.drops()[&Dropped::QueueFull], 6);
 }
 
+#[test]
+fn a_flood_of_answers_silences_no_connection() {
+    let mut world = World::new(Limits::default());
+    world.packet(&datagram(PEER, 1, b"?")).unwrap();
+    for _ in 0..100 {
+        world.proxy.handle_datagram(world.datagrams[0].0, b"!", world.now);
+    }
+    world.packet(&crate::tcp::syn(PEER, 2)).unwrap();
+    let sent = world.take_sent_to_peer();
+    let first = sent.iter().position(|packet| packet[9] == 6);
+    assert!(first.is_some_and(|first| first < 2), "{first:?} of {}", sent.len());
+}
+
 proptest! {
     #[test]
     fn whatever_comes_nothing_panics_and_little_is_held(
