@@ -33,7 +33,8 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    pub(crate) fn build(world: &World) -> Result<Self> {
+    /// An edge in a LAN; how the technician reaches it is left open.
+    fn with_lan(world: &World) -> Result<Self> {
         let site = Self {
             technician: world.host("technician")?,
             edge: world.host("edge")?,
@@ -42,6 +43,21 @@ impl Site {
             state: world.logs().join("edge-state"),
         };
         std::fs::create_dir_all(&site.state)?;
+        site.switch.ip(&["link add lan0 type bridge", "link set lan0 up"])?;
+        site.plug(&site.edge, EDGE_LAN)?;
+        Ok(site)
+    }
+
+    /// The edge's own firewall forwards nothing, as Docker's or ufw's.
+    pub(crate) fn drop_forwarding(&self) -> Result<()> {
+        self.edge.nft(
+            "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority 0; \
+             policy drop;\n\t}\n}\n",
+        )
+    }
+
+    pub(crate) fn build(world: &World) -> Result<Self> {
+        let site = Self::with_lan(world)?;
         ip("link add w0 netns edge type veth peer name w0 netns technician")?;
         site.technician.ip(&[
             "link set w0 up".to_owned(),
@@ -67,20 +83,12 @@ impl Site {
         for address in behind {
             site.technician.ip(&[format!("neigh replace {address} lladdr {edge_mac} dev w0")])?;
         }
-        site.switch.ip(&["link add lan0 type bridge", "link set lan0 up"])?;
-        site.plug(&site.edge, EDGE_LAN)?;
         Ok(site)
     }
 
     /// The same, but what the technician sends goes where a [`Diverter`] takes it, and nowhere else.
     pub(crate) fn without_kernel(world: &World) -> Result<Self> {
-        let site = Self {
-            technician: world.host("technician")?,
-            edge: world.host("edge")?,
-            switch: world.host("switch")?,
-            state: world.logs().join("edge-state"),
-        };
-        std::fs::create_dir_all(&site.state)?;
+        let site = Self::with_lan(world)?;
         // The mesh's interface on the edge, as far as the engine looks at it.
         site.edge.ip(&[
             "link add w0 type bridge".to_owned(),
@@ -88,8 +96,6 @@ impl Site {
             format!("addr add {MESH}/32 dev w0"),
             "route add 100.80.0.0/16 dev w0".to_owned(),
         ])?;
-        site.switch.ip(&["link add lan0 type bridge", "link set lan0 up"])?;
-        site.plug(&site.edge, EDGE_LAN)?;
         Ok(site)
     }
 

@@ -254,10 +254,7 @@ fn a_firewall_that_drops_is_named_with_its_remedy_and_the_remedy_helps() {
         let site = Site::build(world)?;
         let camera = site.device(world, "camera", CAMERA)?;
         serve(&camera, 80)?;
-        site.edge.nft(
-            "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority 0; \
-             policy drop;\n\t}\n}\n",
-        )?;
+        site.drop_forwarding()?;
         let running =
             site.start(forwards(vec![forward(1, ForwardProtocol::Tcp, 8080, CAMERA, 80)]))?;
         let report = running.until("the problem", |report| !report.problems.is_empty())?;

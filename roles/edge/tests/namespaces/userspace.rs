@@ -235,10 +235,7 @@ fn where_the_hosts_firewall_drops_the_proxy_stands_in_until_it_does_not() {
         let site = Site::without_kernel(world)?;
         let camera = site.device(world, "camera", CAMERA)?;
         serve(&camera, 80)?;
-        site.edge.nft(
-            "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority 0; \
-             policy drop;\n\t}\n}\n",
-        )?;
+        site.drop_forwarding()?;
         let duty = forwards(vec![forward(1, ForwardProtocol::Tcp, 8080, CAMERA, 80)]);
         let running = site.start_by_userspace(duty, false)?;
         let report = running.until("the proxy", |report| is_by_userspace(&report.problems))?;
