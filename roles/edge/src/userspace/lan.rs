@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local, yield_now};
+use warren_net::Lan;
 use warren_proxy::{FlowId, Proxy};
 
 use crate::kernel::opening::Opened;
@@ -247,9 +248,23 @@ async fn hear(shared: Shared, flow: FlowId, socket: Rc<UdpSocket>) {
 fn source(target: SocketAddrV4, mesh: Ipv4Addr) -> io::Result<std::net::UdpSocket> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(target)?;
-    let own = socket.local_addr()?.ip();
-    if own == *target.ip() || own == mesh {
+    // The way is looked up, too: an address of the host's need not be the one that it would be asked from.
+    let route = Lan::open().map_err(io::Error::other)?.route(*target.ip());
+    if route.is_none_or(|route| route.local) || socket.local_addr()?.ip() == mesh {
         return Err(io::Error::other("the target is no device of a LAN any more"));
     }
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_itself_is_no_device_of_a_lan() {
+        for own in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+            let target = SocketAddrV4::new(own.into(), 9);
+            assert!(source(target, Ipv4Addr::new(100, 80, 0, 1)).is_err(), "{target}");
+        }
+    }
 }
