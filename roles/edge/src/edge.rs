@@ -1,5 +1,6 @@
 //! The one task that owns everything.
 
+mod crowd;
 mod fallback;
 mod hearing;
 mod report;
@@ -27,6 +28,7 @@ use crate::problem::Problem;
 use crate::scan::Scanner;
 use crate::tools::EdgeTools;
 
+use crowd::Crowd;
 use fallback::Fallback;
 use hearing::Hearing;
 use report::note_failure;
@@ -122,6 +124,7 @@ struct Engine {
     follower: Follower,
     hearing: Hearing,
     passage: Passage,
+    crowd: Crowd,
     /// Problems of the duty as it was last resolved.
     resolved: BTreeSet<Problem>,
     again: Option<Instant>,
@@ -154,6 +157,7 @@ impl Engine {
             follower: Follower::default(),
             hearing: Hearing::default(),
             passage: Passage::default(),
+            crowd: Crowd::default(),
             resolved: BTreeSet::new(),
             again: None,
             followed: None,
@@ -259,13 +263,8 @@ impl Engine {
             }
             Ok(()) => self.fallback.trouble = None,
         }
-        if self.fallback.trouble.is_none() || self.config.diverter.is_some() {
-            self.report.send_modify(|report| {
-                report.applied += 1;
-                report.took = begun.elapsed();
-            });
-        }
-        self.publish().await;
+        let is_open = self.fallback.trouble.is_none() || self.config.diverter.is_some();
+        self.publish(is_open.then(|| begun.elapsed())).await;
     }
 
     /// The kernel doesn't do as it should.
@@ -374,7 +373,7 @@ impl Engine {
         let mut sight = sight.with(&self.follower);
         let resolved = resolve(&duty, self.config.mesh_ipv4, &mut sight);
         if self.is_in_force(&resolved) {
-            self.publish().await;
+            self.publish(None).await;
         } else {
             self.apply().await;
         }

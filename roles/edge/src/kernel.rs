@@ -5,11 +5,13 @@
 //! | --- | --- |
 //! | [`opening`] | what is open, with every address decided; which packet leads where (pure) |
 //! | [`resolve`] | from the broker's duty and what this host sees to what can be opened (pure) |
+//! | [`bounds`] | what one device of the mesh may have the kernel keep |
 //! | [`render`] | the table's text (pure) |
 //! | [`ledger`] | what was changed on the host, on disk before it is changed |
 //! | [`path`] | doing it, and undoing it |
 //! | [`obstacles`] | what of the host's own stands in the way |
 
+pub mod bounds;
 pub mod ledger;
 pub mod obstacles;
 pub mod opening;

@@ -6,6 +6,8 @@ use ipnet::Ipv4Net;
 use thiserror::Error;
 use warren_proto::MacAddr;
 
+use crate::kernel::bounds::PER_SECOND;
+
 /// One thing that doesn't work. Its text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum Problem {
@@ -63,6 +65,20 @@ pub enum Problem {
     SomethingDrops {
         /// The mesh interface.
         mesh: String,
+    },
+    /// A device of the mesh has its share of the kernel's table of connections.
+    #[error(
+        "{by} has {held} connections through this device and is refused new ones: one device of the mesh \
+         may have {share}, and begin {PER_SECOND} in a second. Find what holds them there; on a host \
+         whose net.netfilter.nf_conntrack_max is below 65536, raising that raises the share"
+    )]
+    TooMany {
+        /// Who.
+        by: Ipv4Addr,
+        /// How many it has.
+        held: u32,
+        /// How many it may have.
+        share: u32,
     },
     /// The target isn't of the LAN.
     #[error("{what}: {target} is no address of a LAN; choose one from the scan")]

@@ -68,6 +68,7 @@ fn the_table_is_what_the_file_says() {
         mesh: "warren0".to_owned(),
         lan: ["eth0".to_owned(), "eth1".to_owned()].into(),
         switched_on: ["eth0".to_owned()].into(),
+        share: 4096,
         helpers: true,
     };
     let text = render(&opening, &surface);

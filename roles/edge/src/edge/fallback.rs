@@ -86,13 +86,15 @@ fn add(sum: &mut BTreeMap<Opened, Counter>, more: BTreeMap<Opened, Counter>) {
 }
 
 impl Engine {
-    /// Says what is open and how that goes, after it has chosen the way.
-    pub(super) async fn publish(&mut self) {
+    /// Says what is open and how that goes, after it has chosen the way. `applied`: it has just been put
+    /// in force, which took so long.
+    pub(super) async fn publish(&mut self, applied: Option<Duration>) {
         let mut problems = self.resolved.clone();
         let drops = self.drops().await;
         let diverted = self.divert(&drops);
         problems.extend(drops);
         problems.extend(diverted);
+        problems.extend(self.crowd().await);
         let mut counts = BTreeMap::new();
         let mut open: BTreeMap<_, _> = BTreeMap::new();
         if let Some(path) = &mut self.path {
@@ -112,6 +114,9 @@ impl Engine {
         self.report.send_if_modified(|report| {
             let mut next = EdgeReport { open, problems, ..report.clone() };
             count(&mut next, &counts);
+            if let Some(took) = applied {
+                (next.applied, next.took) = (report.applied + 1, took);
+            }
             let is_new = next != *report;
             *report = next;
             is_new

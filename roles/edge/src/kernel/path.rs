@@ -15,9 +15,10 @@ use warren_net::{
     Connection, Connections, Counter, Nftables, TableMark, forwards_packets, set_forwards_packets,
 };
 
+use super::bounds;
 use super::ledger::Ledger;
 use super::opening::{Opening, Translation};
-use super::render::{LET_IN, Surface, WENT_OUT, render, table_name};
+use super::render::{LET_IN, REFUSED, Surface, WENT_OUT, render, table_name};
 
 /// How long `nft` may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -60,6 +61,7 @@ struct InForce {
     generation: u32,
     mark: TableMark,
     lan: BTreeSet<String>,
+    share: u32,
 }
 
 impl KernelPath {
@@ -138,11 +140,12 @@ impl KernelPath {
         self.ledger.table = Some(self.table.clone());
         self.save()?;
         let counts = self.counts().ok();
-        self.replace(opening, lan).await?;
+        let share = bounds::share();
+        self.replace(opening, lan, share).await?;
         self.earlier = counts.unwrap_or_default();
         let generation = self.nftables.generation()?;
         let mark = self.nftables.mark(&self.table)?;
-        self.in_force = Some(InForce { generation, mark, lan: lan.clone() });
+        self.in_force = Some(InForce { generation, mark, lan: lan.clone(), share });
         let before = self.ledger.opening.replace(opening.clone());
         if !was_in_force || before.as_ref() != Some(opening) {
             let now = opening.clone();
@@ -183,11 +186,17 @@ impl KernelPath {
         let forward = |interface: &String| forwards_packets(interface).unwrap_or(true);
         let is_ours = !self.ledger.forwarding.is_empty();
         in_force.lan == *lan
+            && in_force.share == bounds::share()
             && all.into_iter().all(forward)
             && !(is_ours && forwards_packets(ALL).unwrap_or(false))
     }
 
-    async fn replace(&mut self, opening: &Opening, lan: &BTreeSet<String>) -> Result<()> {
+    async fn replace(
+        &mut self,
+        opening: &Opening,
+        lan: &BTreeSet<String>,
+        share: u32,
+    ) -> Result<()> {
         let mut surface = Surface {
             table: self.table.clone(),
             mesh: self.mesh.clone(),
@@ -197,6 +206,7 @@ impl KernelPath {
                 .cloned()
                 .collect(),
             lan: lan.clone(),
+            share,
             helpers: self.helpers,
         };
         let Err(error) = nft(&render(opening, &surface)).await else { return Ok(()) };
@@ -259,6 +269,17 @@ impl KernelPath {
         }
         let let_in = self.nftables.counter(&self.table, LET_IN)?.packets;
         Ok((let_in, self.nftables.counter(&self.table, WENT_OUT)?.packets))
+    }
+
+    /// How many first packets were refused to devices of the mesh that have too many connections, since
+    /// the table was made; and how many connections one may have.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn refused(&mut self) -> Result<(u64, u32)> {
+        let Some(InForce { share, .. }) = self.in_force else { return Ok((0, 0)) };
+        Ok((self.nftables.counter(&self.table, REFUSED)?.packets, share))
     }
 
     /// Closes everything, and leaves the host as it was.

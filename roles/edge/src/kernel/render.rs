@@ -7,6 +7,9 @@
 //! LAN ── forward ── to-mesh: established and related pass, new connections don't
 //! ```
 //!
+//! What was opened passes `accepted`, where a device of the mesh that has too many connections already
+//! is refused its new ones ([`super::bounds`]).
+//!
 //! Translation is by maps, so that a thousand forwards cost one look-up: one map of single ports (and
 //! of ranges whose ports shift, port by port, since nftables spreads a range instead of shifting it)
 //! and one of ranges whose ports stay. Every map is part of its rule, so that nobody else can change
@@ -20,10 +23,13 @@ use std::net::Ipv4Addr;
 
 use warren_proto::{ForwardId, GatewayId, LanSource, Ports, VirtualDeviceId};
 
-use super::opening::{OpenDevice, Opening, TCP, UDP};
+use super::bounds::{AT_ONCE, PER_SECOND};
+use super::opening::{OpenDevice, OpenGateway, Opening, TCP, UDP};
 
 /// Counts what was let through from the mesh, before the host's own chains.
 pub const LET_IN: &str = "let-in";
+/// Counts what was refused to those who have too many connections.
+pub const REFUSED: &str = "refused";
 /// Counts what of that has passed them.
 pub const WENT_OUT: &str = "went-out";
 
@@ -42,6 +48,8 @@ pub struct Surface {
     pub lan: BTreeSet<String>,
     /// Those of them that didn't forward before: nothing new comes from them at all.
     pub switched_on: BTreeSet<String>,
+    /// How many connections one device of the mesh may have at a time.
+    pub share: u32,
     /// Whether the kernel has helpers for FTP's and SIP's second connections.
     pub helpers: bool,
 }
@@ -75,6 +83,7 @@ pub fn render(opening: &Opening, surface: &Surface) -> String {
     out.open(&format!("table inet {table}"));
     objects(&mut out, opening, surface);
     prerouting(&mut out, opening, surface);
+    bounded(&mut out, surface);
     input(&mut out, opening, surface);
     forward(&mut out, opening, surface);
     postrouting(&mut out, opening, surface);
@@ -119,10 +128,11 @@ fn objects(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     let devices = opening.devices.iter().map(|device| device_counter(device.id));
     let gateways = opening.gateways.iter().map(|gateway| gateway_counter(gateway.id));
     let names: BTreeSet<String> = forwards.chain(devices).chain(gateways).collect();
-    for name in [LET_IN, WENT_OUT].into_iter().map(str::to_owned).chain(names) {
+    for name in [LET_IN, REFUSED, WENT_OUT].into_iter().map(str::to_owned).chain(names) {
         out.open(&format!("counter {name}"));
         out.close(1);
     }
+    sources(out);
     if surface.helpers {
         for (name, protocol) in [("ftp", "tcp"), ("sip", "udp")] {
             out.open(&format!("ct helper {name}"));
@@ -132,6 +142,43 @@ fn objects(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
         }
     }
 }
+
+/// Who has begun how much.
+fn sources(out: &mut Writer<'_>) {
+    for (suffix, kind) in [("", "ipv4_addr"), ("6", "ipv6_addr")] {
+        out.open(&format!("set begun{suffix}"));
+        out.rule(&format!("type {kind}"));
+        out.rule("size 65535");
+        out.rule("flags dynamic,timeout");
+        out.rule("timeout 1m");
+        out.close(1);
+        // No time-out here: who is forgotten would have nothing, whatever he has.
+        out.open(&format!("set held{suffix}"));
+        out.rule(&format!("type {kind}"));
+        out.rule("size 65535");
+        out.rule("flags dynamic");
+        out.close(1);
+    }
+}
+
+fn bounded(out: &mut Writer<'_>, surface: &Surface) {
+    out.open("chain bounded");
+    for (suffix, source) in [("", "ip saddr"), ("6", "ip6 saddr")] {
+        let refused = format!("counter name \"{REFUSED}\" drop");
+        let rate = format!("limit rate over {PER_SECOND}/second burst {AT_ONCE} packets");
+        let held = format!("ct count over {}", surface.share);
+        out.rule(&format!("add @begun{suffix} {{ {source} {rate} }} {refused}"));
+        out.rule(&format!("add @held{suffix} {{ {source} {held} }} {refused}"));
+    }
+    out.close(1);
+    out.open("chain accepted");
+    out.rule(FIRST);
+    out.rule(&format!("counter name \"{LET_IN}\" accept"));
+    out.close(1);
+}
+
+/// The first packet of a connection alone: what UDP sends on without an answer stays `new`, too.
+const FIRST: &str = "ct status ! confirmed jump bounded";
 
 fn prerouting(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     let devices = Devices::of(opening);
@@ -172,9 +219,10 @@ fn input(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     let plain: Vec<String> =
         opening.gateways.iter().filter(|g| g.is_plain()).map(|g| g.lan.to_string()).collect();
     out.lookup(&format!("{from_mesh} ip daddr"), &plain, " drop");
-    if opening.gateways.iter().any(super::opening::OpenGateway::is_internet) {
+    if opening.gateways.iter().any(OpenGateway::is_internet) {
         out.rule(&format!("{from_mesh} ip daddr != {{ {NOT_THE_INTERNET} }} drop"));
     }
+    out.rule(&format!("{from_mesh} ct state new {FIRST}"));
     out.close(1);
 }
 
@@ -220,8 +268,7 @@ fn forward(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.rule("type filter hook forward priority filter - 10; policy accept;");
     out.rule(&format!("iifname \"{}\" goto from-mesh", surface.mesh));
     out.rule(&format!("oifname \"{}\" goto to-mesh", surface.mesh));
-    let opened: Vec<String> =
-        surface.switched_on.iter().map(|name| format!("\"{name}\"")).collect();
+    let opened = quoted(&surface.switched_on);
     // What another of the host's rules has translated is meant to come in, as from the mesh.
     out.lookup("iifname", &opened, " ct status dnat accept");
     out.lookup("iifname", &opened, " ct state != { established, related } drop");
@@ -238,15 +285,23 @@ fn from_mesh(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.rule("jump count");
     out.rule(&format!("ct state established,related counter name \"{LET_IN}\" accept"));
     // What the host's own rules lead on from its other addresses, a public one among them, isn't ours to open.
-    let mut own = behind(opening);
+    let mut own: Vec<String> = opening.devices.iter().map(|it| it.ipv4.to_string()).collect();
     own.push(opening.mesh.to_string());
-    let after = format!(" counter name \"{LET_IN}\" accept");
-    out.lookup("ct status dnat ct original ip daddr", &own, &after);
-    let plain = opening.gateways.iter().filter(|gateway| gateway.is_plain());
-    let plain: Vec<String> = plain.map(|gateway| gateway.lan.to_string()).collect();
-    out.lookup("ip daddr", &plain, &format!(" counter name \"{LET_IN}\" accept"));
-    if opening.gateways.iter().any(super::opening::OpenGateway::is_internet) {
-        out.rule(&format!("ip daddr != {{ {NOT_THE_INTERNET} }} counter name \"{LET_IN}\" accept"));
+    out.lookup("ct status dnat ct original ip daddr", &own, " goto accepted");
+    // A network is wide: of the ways that its parts may have, those to other interfaces (containers,
+    // virtual machines) aren't meant.
+    let lan = format!("oifname {{ {} }}", quoted(&surface.lan).join(", "));
+    let (plain, mapped): (Vec<&OpenGateway>, Vec<&OpenGateway>) = opening
+        .gateways
+        .iter()
+        .filter(|gateway| !gateway.is_internet())
+        .partition(|gateway| gateway.is_plain());
+    let mapped: Vec<String> = mapped.iter().map(|gateway| gateway.mesh.to_string()).collect();
+    out.lookup(&format!("{lan} ct status dnat ct original ip daddr"), &mapped, " goto accepted");
+    let plain: Vec<String> = plain.iter().map(|gateway| gateway.lan.to_string()).collect();
+    out.lookup(&format!("{lan} ip daddr"), &plain, " goto accepted");
+    if opening.gateways.iter().any(OpenGateway::is_internet) {
+        out.rule(&format!("ip daddr != {{ {NOT_THE_INTERNET} }} goto accepted"));
     }
     out.rule("drop");
     out.close(1);
@@ -261,8 +316,7 @@ fn to_mesh(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     out.rule("tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu");
     out.rule("jump count");
     out.rule("ct state established,related accept");
-    let lan: Vec<String> = surface.lan.iter().map(|name| format!("\"{name}\"")).collect();
-    out.lookup("iifname", &lan, " drop");
+    out.lookup("iifname", &quoted(&surface.lan), " drop");
     out.close(1);
 }
 
@@ -297,7 +351,7 @@ fn postrouting(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     let gateways: Vec<String> =
         masked().filter(|g| !g.is_internet()).map(|g| g.mesh.to_string()).collect();
     out.lookup("ct original ip daddr", &gateways, " masquerade");
-    if masked().any(super::opening::OpenGateway::is_internet) {
+    if masked().any(OpenGateway::is_internet) {
         out.rule(&format!("ct original ip daddr != {{ {NOT_THE_INTERNET} }} masquerade"));
     }
     out.close(1);
@@ -400,6 +454,10 @@ fn joined(mut ranges: Vec<(u16, u16)>) -> Vec<(u16, u16)> {
 
 fn to_target(device: &OpenDevice) -> String {
     format!("{} : {}", device.ipv4, device.target)
+}
+
+fn quoted(interfaces: &BTreeSet<String>) -> Vec<String> {
+    interfaces.iter().map(|name| format!("\"{name}\"")).collect()
 }
 
 fn range(first: u16, last: u16) -> String {

@@ -1,5 +1,6 @@
 //! The engine with the real nftables, in namespaces: a technician, an edge, a LAN of devices.
 
+mod bounds;
 mod common;
 mod engine;
 mod hardening;

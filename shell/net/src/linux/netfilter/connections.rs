@@ -1,5 +1,6 @@
 //! The connections that the kernel tracks (IPv4).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -58,6 +59,24 @@ impl Connections {
     pub fn open() -> Result<Self, Error> {
         let netlink = Nfnetlink::new().map_err(|error| Error::os("open nfnetlink", error))?;
         Ok(Self { netlink })
+    }
+
+    /// How many there are, by who began them.
+    ///
+    /// # Errors
+    ///
+    /// The kernel doesn't track connections, or no privilege.
+    pub fn count_by_source(&mut self) -> Result<BTreeMap<Ipv4Addr, u32>, Error> {
+        self.netlink
+            .list(
+                || Request::new(GET, DUMP, libc::AF_INET as u8),
+                |counts: &mut BTreeMap<Ipv4Addr, u32>, _, attributes| {
+                    if let Some(original) = attributes.within(TUPLE_ORIGINAL).and_then(tuple) {
+                        *counts.entry(original.source).or_default() += 1;
+                    }
+                },
+            )
+            .map_err(|error| Error::os("list the tracked connections", error))
     }
 
     /// Forgets the connections that `unwanted` says; returns how many. Their next packet is judged
