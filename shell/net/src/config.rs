@@ -70,7 +70,8 @@ pub struct HostConfig {
     pub mark: u32,
     /// The bits of a mark that count.
     pub mark_mask: u32,
-    /// Priority of the policy rule; lower comes first, the main table's is 32766.
+    /// Priority of the first policy rule; lower comes first, the main table's is 32766. With an exit node
+    /// the two behind it are used, too.
     pub rule_priority: u32,
 }
 
@@ -112,6 +113,9 @@ pub struct InterfaceConfig {
 pub struct ExitRoutes {
     /// Whether the private networks that the host stands in stay reachable beside it.
     pub lan: bool,
+    /// Whether names are asked by the exit node alone: the ports of DNS lead there or nowhere, in those
+    /// networks too.
+    pub names: bool,
 }
 
 /// What of a crashed instance's rules is left in place for now.

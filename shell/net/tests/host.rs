@@ -135,7 +135,11 @@ fn with_an_exit_node_all_goes_into_the_mesh_but_the_lan_and_ipv6_goes_nowhere() 
         let before = run(all);
         runtime().block_on(async {
             let (tun, mut host) = open("mesh0");
-            let exit = |lan| InterfaceConfig { exit: Some(ExitRoutes { lan }), ..interface() };
+            let with = |lan, names| InterfaceConfig {
+                exit: Some(ExitRoutes { lan, names }),
+                ..interface()
+            };
+            let exit = |lan| with(lan, true);
             host.configure(&exit(true)).expect("configured");
             let outside = ["8.8.8.8", "198.51.100.9", "10.9.9.9", "2001:db8:7::9", "2001:db8:9::1"];
             let expected = ["mesh0", "mesh0", "mesh0", "unreachable", "unreachable"];
@@ -143,6 +147,25 @@ fn with_an_exit_node_all_goes_into_the_mesh_but_the_lan_and_ipv6_goes_nowhere() 
             let inside = ["192.168.7.9", "192.168.7.1", "224.0.0.251", "fd77::9"];
             assert_eq!(ways(&inside), ["eth0"; 4]);
             assert_eq!(ways(&["100.72.0.2", "fd00:72::9"]), ["mesh0"; 2]);
+            // Names aren't asked of the LAN's devices, whatever programs are set to.
+            let names: Vec<String> =
+                ["192.168.7.1 ipproto udp dport 53", "192.168.7.9 ipproto tcp dport 853"]
+                    .into_iter()
+                    .chain([
+                        "fd77::9 ipproto udp dport 53",
+                        "fe80::9 ipproto udp dport 53 oif eth0",
+                    ])
+                    .map(way)
+                    .collect();
+            assert_eq!(names, ["mesh0", "mesh0", "unreachable", "unreachable"]);
+            assert_eq!(way("192.168.7.1 ipproto udp dport 5353"), "eth0");
+            assert_eq!(
+                way(&format!("192.168.7.1 ipproto udp dport 53 mark {}", HostConfig::MARK)),
+                "eth0"
+            );
+            host.configure(&with(true, false)).expect("configured");
+            assert_eq!(way("192.168.7.1 ipproto udp dport 53"), "eth0", "names are off");
+            host.configure(&exit(true)).expect("configured");
             let mark = HostConfig::MARK;
             for there in outside {
                 assert_eq!(way(&format!("{there} mark {mark}")), "eth0", "{there}");
@@ -171,29 +194,68 @@ fn a_crash_lets_nothing_out_beside_the_exit_node_until_the_next_start() {
         let all = "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all";
         let before = run(all);
         runtime().block_on(async {
-            let exit = InterfaceConfig { exit: Some(ExitRoutes { lan: true }), ..interface() };
+            let exit = InterfaceConfig {
+                exit: Some(ExitRoutes { lan: true, names: true }),
+                ..interface()
+            };
             let there = ["8.8.8.8", "2001:db8:9::1"];
             let (tun, mut crashed) = open("mesh0");
             crashed.configure(&exit).expect("configured");
             std::mem::forget(crashed);
             drop(tun);
             assert_eq!(ways(&there), ["unreachable"; 2]);
-            assert_eq!(HostNetwork::clean_up(Spare::Blocks).expect("cleaned"), 0);
+            assert_eq!(way("192.168.7.1"), "eth0", "the LAN stays");
+            assert_eq!(way("192.168.7.1 ipproto udp dport 53"), "unreachable", "but no names");
+            assert_eq!(HostNetwork::clean_up(Spare::Blocks).expect("cleaned"), 2);
             let (tun, mut again) = open("mesh1");
             assert_eq!(ways(&there), ["unreachable"; 2], "not before it is configured");
             again.configure(&exit).expect("configured");
             assert_eq!(ways(&there), ["mesh1", "unreachable"]);
-            assert_eq!(rules(), 2);
+            assert_eq!(rules(), 8);
             // An interface that fails is made anew in a moment.
             again.hold();
             drop(again);
             drop(tun);
             assert_eq!(ways(&there), ["unreachable"; 2]);
             assert_eq!(way("192.168.7.53"), "unreachable", "nor names from the LAN");
-            assert_eq!(HostNetwork::clean_up(Spare::Nothing).expect("cleaned"), 2);
+            assert_eq!(HostNetwork::clean_up(Spare::Nothing).expect("cleaned"), 8);
             assert_eq!(ways(&there), ["eth0"; 2]);
         });
         assert_eq!(before, run(all));
+    });
+}
+
+#[test]
+fn another_accounts_mesh_on_the_same_host_stays_reachable_beside_an_exit_node() {
+    isolated("another_accounts_mesh_on_the_same_host_stays_reachable_beside_an_exit_node", || {
+        lan();
+        let exit = Some(ExitRoutes { lan: true, names: true });
+        let other = InterfaceConfig {
+            ipv4: [100, 73, 0, 1].into(),
+            range4: "100.73.0.0/16".parse().expect("a network"),
+            ipv6: "fd00:73::1".parse().expect("an address"),
+            range6: "fd00:73::/48".parse().expect("a network"),
+            ..interface()
+        };
+        runtime().block_on(async {
+            // Whichever of them was there first.
+            for [first, second] in [[true, false], [false, true]] {
+                let (_tun, mut host) = open("mesh0");
+                let (_tun1, mut host1) = open("mesh1");
+                if first {
+                    host.configure(&InterfaceConfig { exit, ..interface() }).expect("configured");
+                }
+                host1.configure(&other).expect("configured");
+                if second {
+                    host.configure(&InterfaceConfig { exit, ..interface() }).expect("configured");
+                }
+                assert_eq!(
+                    ways(&["100.73.0.9", "fd00:73::9", "8.8.8.8"]),
+                    ["mesh1", "mesh1", "mesh0"]
+                );
+                assert_eq!(way("100.73.0.9 ipproto udp dport 53"), "mesh1");
+            }
+        });
     });
 }
 
@@ -359,6 +421,14 @@ fn rules_that_another_program_removes_are_missed_and_come_back() {
             host.down().expect("down");
             let quiet = tokio::time::timeout(Duration::from_millis(400), watch.changed()).await;
             assert!(quiet.is_err() || watch.state().lost_rules == lost, "{quiet:?}");
+
+            let exit = Some(ExitRoutes { lan: true, names: true });
+            host.configure(&InterfaceConfig { exit, ..interface() }).expect("configured");
+            run("ip addr add 192.168.8.5/24 dev eth0");
+            until(&mut watch, |state| has(state, "192.168.8.5")).await;
+            let lost = watch.state().lost_rules;
+            run("ip rule del dport 853");
+            until(&mut watch, |state| state.lost_rules > lost).await;
         });
     });
 }

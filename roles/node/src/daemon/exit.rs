@@ -109,7 +109,8 @@ impl Daemon {
 
     /// The routes that the choice wants.
     pub(super) fn exit_routes(&self) -> Option<ExitRoutes> {
-        self.identity.exit.as_ref().map(|exit| ExitRoutes { lan: exit.lan })
+        let names = self.wants_names();
+        self.identity.exit.as_ref().map(|exit| ExitRoutes { lan: exit.lan, names })
     }
 
     /// Who is asked for names beside the mesh's, while an exit node is chosen.

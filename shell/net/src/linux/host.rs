@@ -1,10 +1,10 @@
 //! The mesh interface's addresses and routes, and the policy rule that sends packets to them.
 //!
-//! All routes stand in a table of the interface's own (its number is derived from the interface's
-//! index), and one rule per family leads there everything *but* what carries the daemons' mark:
+//! All routes stand in tables of the interface's own (their numbers are derived from the interface's
+//! index), and rules lead there everything *but* what carries the daemons' mark:
 //!
 //! ```text
-//! 5180: not from all fwmark 0x77000000/0xff000000 lookup TABLE proto 119
+//! 5180: not from all fwmark 0x77000000/0xff000000 lookup MESH proto 119
 //! ```
 //!
 //! So marked sockets see the host's routing as if there were no mesh, and neither an exit node nor a
@@ -13,41 +13,50 @@
 //! crash. They are recognised by their protocol number, and removed by the next start of any
 //! instance when their table belongs to no living mesh interface.
 //!
-//! With an exit node the table has a default route, too, and below it one that leads nowhere, which
-//! stays after a crash like the rule: until the next start nothing leaves by the host's own network.
+//! With an exit node there are more, behind those of all instances, so that another account's mesh
+//! on the same host stays reachable:
+//!
+//! ```text
+//! 5181: from all fwmark 0/0xff000000 dport 53  lookup NAMES proto 119
+//! 5181: from all fwmark 0/0xff000000 dport 853 lookup NAMES proto 119
+//! 5182: not from all fwmark 0x77000000/0xff000000 lookup EXIT proto 119
+//! ```
+//!
+//! EXIT passes over the LANs that the host stands in, NAMES doesn't: who asks a resolver in the LAN
+//! asks nobody. Both have a default route into the mesh, and below it one that leads nowhere, which
+//! stays after a crash like the rules: until the next start nothing leaves by the host's own network.
+//! IPv6, of which nothing goes there, is refused by the rules of the names themselves.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "rtnetlink's enums have dozens of kinds of which few matter, and grow"
 )]
 
-mod exceptions;
 mod reverse_path;
 mod stale;
+pub(super) mod tables;
+mod wanted;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
+use rtnetlink::AddressMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::netlink::Netlink;
 use super::tun::Tun;
 use crate::config::{Finding, HostConfig, InterfaceConfig, Spare};
 use crate::error::Error;
 
-/// Marks rules and routes as ours: a number that no registered routing daemon uses.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(119);
-/// Table of the interface with index 0.
-const FIRST_TABLE: u32 = 0x7700_0000;
-const ANYWHERE4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
-const ANYWHERE6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
+use tables::{Route, Rule, Way};
+
+/// The families in which there are routes and rules.
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 /// Alias by which mesh interfaces of all instances know each other.
 pub(super) const ALIAS: &str = "warren mesh";
 
@@ -56,8 +65,7 @@ pub(super) const ALIAS: &str = "warren mesh";
 pub struct HostNetwork {
     index: u32,
     config: HostConfig,
-    routes: BTreeSet<IpNet>,
-    exceptions: BTreeSet<IpNet>,
+    routes: BTreeSet<Route>,
     has_ipv6: bool,
     /// Whether what a crashed instance had blocked is still to be let go.
     spared: bool,
@@ -86,7 +94,6 @@ impl HostNetwork {
             index,
             config,
             routes: BTreeSet::new(),
-            exceptions: BTreeSet::new(),
             has_ipv6: true,
             spared: true,
             held: false,
@@ -106,11 +113,10 @@ impl HostNetwork {
     /// Keeps everything from leaving beside the exit node when this value is dropped, until the next
     /// one is configured. Without an exit node it does nothing.
     pub fn hold(&mut self) {
+        self.held = self.routes.iter().any(|route| route.way == Way::Nowhere);
         let Ok(mut netlink) = open() else { return };
-        let exceptions = std::mem::take(&mut self.exceptions);
-        self.held = exceptions.iter().any(|net| net.prefix_len() == 0);
-        for exception in exceptions.iter().filter(|net| !self.held || net.prefix_len() > 0) {
-            let _ = netlink.change(RouteNetlinkMessage::DelRoute(self.exception(*exception)));
+        for route in self.routes.iter().filter(|route| self.held && route.way == Way::Further) {
+            let _ = netlink.change(RouteNetlinkMessage::DelRoute(route.message(self.index)));
         }
     }
 
@@ -128,7 +134,6 @@ impl HostNetwork {
         self.set_addresses(&mut netlink, wanted, &mut findings)?;
         let clashes = self.clashes(&mut netlink, wanted)?;
         self.set_routes(&mut netlink, wanted, !clashes.is_empty())?;
-        self.set_rules(&mut netlink)?;
         if wanted.exit.is_some() {
             findings.extend(reverse_path::finding(&mut netlink));
         }
@@ -147,8 +152,8 @@ impl HostNetwork {
     /// The first refusal of the system; the rest is undone all the same.
     pub fn down(&mut self) -> Result<(), Error> {
         let mut netlink = open()?;
-        let rules = self.remove_rules(&mut netlink);
-        let exceptions = self.remove_exceptions(&mut netlink);
+        let rules = self.set_rules(&mut netlink, &BTreeSet::new());
+        let routes = self.remove_routes(&mut netlink, |_| true);
         self.held = false;
         let mut link = LinkMessage::default();
         link.header.index = self.index;
@@ -159,15 +164,10 @@ impl HostNetwork {
                 let _ = netlink.change(RouteNetlinkMessage::DelAddress(address));
             }
         });
-        self.routes.clear();
-        rules.and(exceptions)?;
+        rules.and(routes)?;
         link.or_else(ignore_missing)
             .and(addresses)
             .map_err(|error| Error::os("take the mesh interface down", error))
-    }
-
-    fn table(&self) -> u32 {
-        FIRST_TABLE.wrapping_add(self.index)
     }
 
     fn bring_up(&self, netlink: &mut Netlink, mtu: u16) -> Result<(), Error> {
@@ -244,112 +244,108 @@ impl HostNetwork {
         Ok(clashing.collect())
     }
 
+    /// The rules come after the routes and go before them, so that no packet leaves beside the tunnel
+    /// meanwhile.
     fn set_routes(
         &mut self,
         netlink: &mut Netlink,
         wanted: &InterfaceConfig,
         clash: bool,
     ) -> Result<(), Error> {
-        self.set_exceptions(netlink, wanted)?;
-        let mut routes: BTreeSet<IpNet> = wanted.routes.iter().map(IpNet::trunc).collect();
-        if clash {
-            let peers = wanted.peers4.iter().filter(|peer| **peer != wanted.ipv4);
-            routes.extend(peers.map(|peer| IpNet::from(IpAddr::V4(*peer))));
-        } else {
-            routes.insert(wanted.range4.trunc().into());
-        }
-        routes.insert(wanted.range6.trunc().into());
-        if wanted.exit.is_some() {
-            routes.insert(IpNet::V4(ANYWHERE4));
-        }
-        if !self.has_ipv6 {
-            routes.retain(|route| matches!(route, IpNet::V4(_)));
-        }
-        for route in self.routes.difference(&routes) {
-            netlink
-                .change(RouteNetlinkMessage::DelRoute(self.route(*route, wanted)))
-                .or_else(ignore_missing)
-                .map_err(|error| Error::os("remove a mesh route", error))?;
-        }
+        let surround = wanted::Surround {
+            clash,
+            has_ipv6: self.has_ipv6,
+            lans: if wanted.exit.is_some() { self.lans(netlink)? } else { BTreeSet::new() },
+            router: super::watch::default_gateway4(netlink),
+        };
+        let routes = wanted::routes(wanted, &surround);
         // All of them, not only the new ones: the preferred source may have changed, and taking
         // the interface down by hand has removed them.
+        let mut refused = BTreeSet::new();
         for route in &routes {
+            match netlink
+                .replace(RouteNetlinkMessage::NewRoute(route.new_message(self.index, wanted)))
+            {
+                Ok(()) => {
+                    self.routes.insert(*route);
+                }
+                // The mesh interface has no IPv6; others may, and must be kept from it then.
+                Err(_) if route.is_ipv6() && !self.has_ipv6 => {
+                    refused.insert(*route);
+                }
+                Err(error) => return Err(Error::os("add a mesh route", error)),
+            }
+        }
+        let rules = wanted::rules(wanted, routes.difference(&refused));
+        self.set_rules(netlink, &rules)?;
+        self.remove_routes(netlink, |route| !routes.contains(route))
+    }
+
+    fn remove_routes(
+        &mut self,
+        netlink: &mut Netlink,
+        which: impl Fn(&Route) -> bool,
+    ) -> Result<(), Error> {
+        for route in self.routes.iter().copied().filter(which).collect::<Vec<_>>() {
             netlink
-                .replace(RouteNetlinkMessage::NewRoute(self.route(*route, wanted)))
-                .map_err(|error| Error::os("add a mesh route", error))?;
+                .change(RouteNetlinkMessage::DelRoute(route.message(self.index)))
+                .or_else(ignore_missing)
+                .map_err(|error| Error::os("remove a mesh route", error))?;
+            self.routes.remove(&route);
         }
-        self.routes = routes;
         Ok(())
     }
 
-    fn route(&self, network: IpNet, wanted: &InterfaceConfig) -> RouteMessage {
-        match network {
-            IpNet::V4(network) => RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(network.addr(), network.prefix_len())
-                .output_interface(self.index)
-                .pref_source(wanted.ipv4)
-                .scope(RouteScope::Link)
-                .protocol(PROTOCOL)
-                .table_id(self.table())
-                .build(),
-            IpNet::V6(network) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
-                .destination_prefix(network.addr(), network.prefix_len())
-                .output_interface(self.index)
-                .pref_source(wanted.ipv6)
-                .protocol(PROTOCOL)
-                .table_id(self.table())
-                .build(),
-        }
-    }
-
-    fn rule(&self, family: AddressFamily) -> RuleMessage {
-        let mut rule = RuleMessage::default();
-        rule.header.family = family;
-        rule.header.action = RuleAction::ToTable;
-        rule.header.flags = RuleFlags::Invert;
-        rule.attributes = vec![
-            RuleAttribute::FwMark(self.config.mark),
-            RuleAttribute::FwMask(self.config.mark_mask),
-            RuleAttribute::Priority(self.config.rule_priority),
-            RuleAttribute::Table(self.table()),
-            RuleAttribute::Protocol(PROTOCOL),
-        ];
-        rule
-    }
-
-    fn families(&self) -> impl Iterator<Item = AddressFamily> + use<> {
-        let blocks_ipv6 = self.exceptions.contains(&IpNet::V6(ANYWHERE6));
-        let ipv6 = (self.has_ipv6 || blocks_ipv6).then_some(AddressFamily::Inet6);
-        [Some(AddressFamily::Inet), ipv6].into_iter().flatten()
-    }
-
-    fn set_rules(&self, netlink: &mut Netlink) -> Result<(), Error> {
-        for family in self.families() {
-            let present =
-                netlink.rules(family).map_err(|error| Error::os("read the policy rules", error))?;
-            if present.iter().any(|rule| table_of_ours(rule) == Some(self.table())) {
-                continue;
+    /// Makes this interface's rules those, each with its family.
+    fn set_rules(
+        &self,
+        netlink: &mut Netlink,
+        wanted: &BTreeSet<(bool, Rule)>,
+    ) -> Result<(), Error> {
+        for family in FAMILIES {
+            let of_family = |(ipv6, _): &&(bool, Rule)| *ipv6 == (family == AddressFamily::Inet6);
+            let wanted: BTreeSet<Rule> =
+                wanted.iter().filter(of_family).map(|(_, it)| *it).collect();
+            let present = match netlink.rules(family) {
+                Ok(present) => present,
+                // A kernel without IPv6.
+                Err(_) if wanted.is_empty() => continue,
+                Err(error) => return Err(Error::os("read the policy rules", error)),
+            };
+            let (have, messages): (BTreeSet<Rule>, Vec<(Rule, RuleMessage)>) = present
+                .into_iter()
+                .filter_map(|message| Some((Rule::find(&message)?, message)))
+                .filter(|((_, index), _)| *index == self.index)
+                .map(|((rule, _), message)| (rule, (rule, message)))
+                .unzip();
+            for rule in wanted.difference(&have) {
+                let message = rule.message(family, self.index, &self.config);
+                match netlink.create(RouteNetlinkMessage::NewRule(message)) {
+                    Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                    result => result.map_err(|error| Error::os("add a policy rule", error))?,
+                }
             }
-            match netlink.create(RouteNetlinkMessage::NewRule(self.rule(family))) {
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-                result => result.map_err(|error| Error::os("add a policy rule", error))?,
+            for (_, message) in messages.into_iter().filter(|(rule, _)| !wanted.contains(rule)) {
+                netlink
+                    .change(RouteNetlinkMessage::DelRule(message))
+                    .or_else(ignore_missing)
+                    .map_err(|error| Error::os("remove a policy rule", error))?;
             }
         }
         Ok(())
     }
 
-    fn remove_rules(&self, netlink: &mut Netlink) -> Result<(), Error> {
-        let needed: Vec<AddressFamily> = self.families().collect();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let removed = netlink
-                .change(RouteNetlinkMessage::DelRule(self.rule(family)))
-                .or_else(ignore_missing);
-            // An exit node may have been in use that needed IPv6's; a host without IPv6 refuses the question.
-            if needed.contains(&family) {
-                removed.map_err(|error| Error::os("remove a policy rule", error))?;
-            }
-        }
-        Ok(())
+    /// The networks that the host stands in, but meshes.
+    fn lans(&self, netlink: &mut Netlink) -> Result<BTreeSet<IpNet>, Error> {
+        let failed = |error| Error::os("read the host's addresses", error);
+        let links = netlink.links().map_err(failed)?;
+        let is_mesh =
+            |index| links.iter().any(|link| link.header.index == index && has_alias(link));
+        let addresses = netlink.addresses().map_err(failed)?;
+        let others = addresses
+            .iter()
+            .filter(|address| address.header.index != self.index && !is_mesh(address.header.index));
+        Ok(others.filter_map(network_of).collect())
     }
 }
 
@@ -359,8 +355,9 @@ impl Drop for HostNetwork {
             return;
         }
         let result = open().and_then(|mut netlink| {
-            let exceptions = self.remove_exceptions(&mut netlink);
-            self.remove_rules(&mut netlink).and(exceptions)
+            let rules = self.set_rules(&mut netlink, &BTreeSet::new());
+            // The others go with the interface.
+            rules.and(self.remove_routes(&mut netlink, |route| route.way != Way::Mesh))
         });
         if let Err(error) = result {
             tracing::debug!(%error, "the policy rules stay until the next start");
@@ -388,20 +385,6 @@ pub(super) fn link_name(link: &LinkMessage) -> Option<&str> {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
     })
-}
-
-/// Index of the mesh interface to which one of our rules leads; `None` for others' rules.
-pub(super) fn interface_of_rule(rule: &RuleMessage) -> Option<u32> {
-    table_of_ours(rule).map(|table| table.wrapping_sub(FIRST_TABLE))
-}
-
-fn table_of_ours(rule: &RuleMessage) -> Option<u32> {
-    let ours = rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL));
-    let table = rule.attributes.iter().find_map(|attribute| match attribute {
-        RuleAttribute::Table(table) => Some(*table),
-        _ => None,
-    });
-    table.filter(|_| ours)
 }
 
 /// The interface's own address; `IFA_ADDRESS` is the other end's on a point-to-point link.

@@ -20,7 +20,8 @@ use rtnetlink::{MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::host::{has_alias, interface_of_rule, ip_of};
+use super::host::tables::Rule;
+use super::host::{has_alias, ip_of};
 use super::netlink::Netlink;
 use crate::config::{HostConfig, LocalAddress, NetworkState};
 use crate::error::Error;
@@ -138,15 +139,15 @@ async fn follow(
 #[derive(Debug, Default)]
 struct MeshRules {
     up: BTreeSet<u32>,
-    /// Family and interface of each rule.
-    rules: BTreeSet<(u8, u32)>,
+    /// The rules, each with its family and interface.
+    rules: BTreeSet<(u8, Rule, u32)>,
 }
 
 impl MeshRules {
     /// Whether a rule has gone whose interface is up as before.
     fn lost(&self, now: &Self) -> bool {
         let mut gone = self.rules.difference(&now.rules);
-        gone.any(|(_, index)| self.up.contains(index) && now.up.contains(index))
+        gone.any(|(.., index)| self.up.contains(index) && now.up.contains(index))
     }
 }
 
@@ -158,7 +159,7 @@ fn mesh_rules(netlink: &mut Netlink) -> io::Result<MeshRules> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         // A kernel without IPv6 has no such rules.
         for rule in netlink.rules(family).unwrap_or_default() {
-            rules.extend(interface_of_rule(&rule).map(|index| (u8::from(family), index)));
+            rules.extend(Rule::find(&rule).map(|(own, index)| (u8::from(family), own, index)));
         }
     }
     Ok(MeshRules { up, rules })

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::RouteType;
 
 use super::super::netlink::Netlink;
-use super::{Error, FIRST_TABLE, PROTOCOL, Spare, has_alias, ignore_missing, interface_of_rule};
+use super::tables::{Rule, Table, refuses, table_of};
+use super::{Error, FAMILIES, Spare, has_alias, ignore_missing};
 
 /// Removes our rules whose table belongs to no living mesh interface, and what stands in those tables;
 /// `fresh` was created just now, so that a rule for it is an old one too.
@@ -16,22 +18,22 @@ pub(super) fn remove(
     spare: Spare,
 ) -> Result<usize, Error> {
     let mut removed = 0;
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+    for family in FAMILIES {
         let Ok(rules) = netlink.rules(family) else { continue };
         let mut stale = Vec::new();
         for rule in rules {
-            let Some(index) = interface_of_rule(&rule) else { continue };
+            let Some((own, index)) = Rule::find(&rule) else { continue };
             if fresh == Some(index) || !is_mesh_interface(netlink, index) {
-                stale.push((index, rule));
+                stale.push(((own.table, index), rule));
             }
         }
         if stale.is_empty() {
             continue;
         }
-        let tables = stale.iter().map(|(index, _)| FIRST_TABLE.wrapping_add(*index)).collect();
+        let tables = stale.iter().map(|(table, _)| *table).collect();
         let blocking = remove_routes(netlink, family, &tables, spare);
-        for (index, rule) in stale {
-            if blocking.contains(&FIRST_TABLE.wrapping_add(index)) {
+        for (table, rule) in stale {
+            if blocking.contains(&table) || spare == Spare::Blocks && refuses(&rule) {
                 continue;
             }
             netlink
@@ -51,15 +53,12 @@ pub(super) fn remove(
 fn remove_routes(
     netlink: &mut Netlink,
     family: AddressFamily,
-    tables: &BTreeSet<u32>,
+    tables: &BTreeSet<(Table, u32)>,
     spare: Spare,
-) -> BTreeSet<u32> {
+) -> BTreeSet<(Table, u32)> {
     let mut blocking = BTreeSet::new();
     for route in netlink.routes(family).unwrap_or_default() {
         let Some(table) = table_of(&route).filter(|table| tables.contains(table)) else { continue };
-        if route.header.protocol != PROTOCOL {
-            continue;
-        }
         if spare == Spare::Blocks && route.header.kind == RouteType::Unreachable {
             blocking.insert(table);
         } else if let Err(error) = netlink.change(RouteNetlinkMessage::DelRoute(route)) {
@@ -67,13 +66,6 @@ fn remove_routes(
         }
     }
     blocking
-}
-
-fn table_of(route: &RouteMessage) -> Option<u32> {
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
-        _ => None,
-    })
 }
 
 fn is_mesh_interface(netlink: &mut Netlink, index: u32) -> bool {
