@@ -2,6 +2,7 @@
 
 mod crowd;
 mod fallback;
+mod following;
 mod hearing;
 mod report;
 pub(crate) mod sight;
@@ -19,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use warren_net::Diverter;
 use warren_proto::{EdgeDuty, EdgeState, LanTarget, MacAddr};
 
-use crate::follow::{Event, Follower};
+use crate::follow::{Follower, Moves};
 use crate::kernel::obstacles::Passage;
 use crate::kernel::opening::Opening;
 use crate::kernel::path::KernelPath;
@@ -30,6 +31,7 @@ use crate::tools::EdgeTools;
 
 use crowd::Crowd;
 use fallback::Fallback;
+use following::kept_places;
 use hearing::Hearing;
 use report::note_failure;
 pub use report::{EdgeReport, Use};
@@ -40,8 +42,6 @@ use supervise::supervise;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the counters are read and the host is looked at anew, in looks.
 const COUNT_EACH: u32 = 10;
-/// How often what moves is followed at most.
-const MOVES: Duration = Duration::from_secs(1);
 /// How soon what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -122,6 +122,8 @@ struct Engine {
     report: watch::Sender<EdgeReport>,
     path: Option<KernelPath>,
     follower: Follower,
+    /// Who isn't where he was chosen, as it is on disk.
+    kept: Moves,
     hearing: Hearing,
     passage: Passage,
     crowd: Crowd,
@@ -149,12 +151,14 @@ impl Engine {
         duty: &watch::Receiver<Option<EdgeDuty>>,
         report: &watch::Sender<EdgeReport>,
     ) -> Self {
+        let kept = kept_places(&config.state);
         Self {
             config: config.clone(),
             duty: duty.clone(),
             report: report.clone(),
             path: None,
-            follower: Follower::default(),
+            follower: Follower::new(kept.clone()),
+            kept,
             hearing: Hearing::default(),
             passage: Passage::default(),
             crowd: Crowd::default(),
@@ -203,6 +207,7 @@ impl Engine {
                 Wake::Timer => {
                     self.follower.handle_timeout(now.into_std());
                     if self.again.is_some_and(|again| again <= now) {
+                        self.followed = Some(now);
                         self.apply().await;
                     }
                 }
@@ -221,33 +226,6 @@ impl Engine {
         };
         if let Err(error) = closed {
             tracing::warn!(error = format!("{error:#}"), "not all that the edge opened is closed");
-        }
-    }
-
-    async fn do_events(&mut self) {
-        let mut moved = false;
-        while let Some(event) = self.follower.poll_event() {
-            match event {
-                Event::Ask(ip) => self.hearing.ask(ip),
-                Event::Sweep(ip) => self.hearing.sweep(ip),
-                Event::Moved => moved = true,
-            }
-        }
-        if moved {
-            self.follow().await;
-        }
-    }
-
-    /// Opens anew for what has moved: at once, but not more often than each [`MOVES`], whatever is said
-    /// on the LAN.
-    async fn follow(&mut self) {
-        let now = Instant::now();
-        match self.followed.map(|at| at + MOVES).filter(|next| now < *next) {
-            Some(next) => self.again = Some(self.again.map_or(next, |again| again.min(next))),
-            None => {
-                self.followed = Some(now);
-                self.apply().await;
-            }
         }
     }
 
@@ -286,7 +264,7 @@ impl Engine {
 
     async fn try_apply(&mut self, duty: &EdgeDuty) -> anyhow::Result<()> {
         self.resolved.clear();
-        let resolved = match self.resolve(duty) {
+        let resolved = match self.resolve(duty).await {
             Ok(resolved) => resolved,
             Err(error) => {
                 self.fallback.wanted = Opening::nothing(self.config.mesh_ipv4);
@@ -330,11 +308,13 @@ impl Engine {
     }
 
     /// What of the duty can be opened; its problems are noted.
-    fn resolve(&mut self, duty: &EdgeDuty) -> anyhow::Result<Resolved> {
+    async fn resolve(&mut self, duty: &EdgeDuty) -> anyhow::Result<Resolved> {
         let mut sight = Sight::look(&self.config.mesh_interface)?;
         let targets = targets(duty);
         let listening = self.hearing.listen(sight.interfaces(), &targets);
-        self.follower.watch(targets.into_iter(), Instant::now().into_std());
+        let is_audible = |ip| self.hearing.is_audible(ip);
+        self.follower.watch(targets.into_iter(), is_audible, Instant::now().into_std());
+        self.await_answers().await;
         let mut seen = sight.with(&self.follower);
         let mut resolved = resolve(duty, self.config.mesh_ipv4, &mut seen);
         self.resolved = std::mem::take(&mut resolved.problems);

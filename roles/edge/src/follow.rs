@@ -1,5 +1,10 @@
 //! Follows devices that are bound to their card's address (MAC) when their IP address changes.
 //!
+//! A card that nobody has heard yet is awaited first: it is asked for at the address at which it was last,
+//! and nothing leads there before it has answered, since a stranger may have that address by now. When
+//! nobody at all answers for [`AWAIT`], it counts as there: many a device sleeps, and a stranger who
+//! comes later is heard.
+//!
 //! Whoever speaks ARP says which address his card has. A card that is heard at another address than
 //! the known one may have moved, or have both: the known address is asked for once more, and only
 //! when its card stays silent there for [`SETTLE`] has it moved. It moves within the network in which
@@ -20,6 +25,8 @@ use warren_proto::{LanTarget, MacAddr};
 
 /// How long a card may take to answer at the known address, when it was heard at another.
 pub const SETTLE: Duration = Duration::from_millis(600);
+/// How long a card that was never heard is awaited.
+pub const AWAIT: Duration = Duration::from_secs(3);
 /// How often a silent card is asked for.
 pub const REASSURE: Duration = Duration::from_secs(20);
 /// How often the whole network is asked for a card that is lost.
@@ -35,11 +42,16 @@ const MAX_OTHERS: usize = 4;
 /// A card, and the address at which it was chosen: one card may have several.
 type Key = (MacAddr, Ipv4Addr);
 
+/// Where devices are that aren't where they were chosen, by card and that address.
+pub type Moves = BTreeMap<(MacAddr, Ipv4Addr), Ipv4Addr>;
+
 /// Where a bound device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// At this address, as far as is known.
     At(Ipv4Addr),
+    /// Expected at this address; its card has yet to be heard.
+    Awaited(Ipv4Addr),
     /// Its address has another card now, and it hasn't been heard elsewhere.
     Taken {
         /// The address.
@@ -56,7 +68,7 @@ pub enum Event {
     Ask(Ipv4Addr),
     /// Ask the whole network in which this address is.
     Sweep(Ipv4Addr),
-    /// Some device is elsewhere: look at [`Follower::place`] anew.
+    /// Some device is elsewhere, or found to be where it was: look at [`Follower::place`] anew.
     Moved,
 }
 
@@ -64,6 +76,10 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Follower {
     bound: BTreeMap<Key, Bound>,
+    /// Whose card has yet to be heard, and until when that is waited for.
+    awaited: BTreeMap<Key, Instant>,
+    /// Where they were in an earlier life.
+    last: Moves,
     timers: BTreeSet<(Instant, Key)>,
     events: VecDeque<Event>,
 }
@@ -71,7 +87,8 @@ pub struct Follower {
 #[derive(Debug)]
 struct Bound {
     current: Ipv4Addr,
-    heard: Option<Instant>,
+    /// Whether its card could be heard at all.
+    audible: bool,
     /// Another address at which it was heard.
     candidate: Option<Ipv4Addr>,
     /// From where else it has spoken, and when.
@@ -85,35 +102,56 @@ struct Bound {
 }
 
 impl Follower {
-    /// Follows these targets, as far as they are bound to a card, and no others.
-    pub fn watch<'a>(&mut self, targets: impl Iterator<Item = &'a LanTarget>, now: Instant) {
+    /// Of nobody yet; in an earlier life some had moved.
+    pub fn new(last: Moves) -> Self {
+        Self { last, ..Self::default() }
+    }
+
+    /// Follows these targets, as far as they are bound to a card, and no others. `is_audible`: whether a
+    /// card could be heard at an address; one that can't counts as there.
+    pub fn watch<'a>(
+        &mut self,
+        targets: impl Iterator<Item = &'a LanTarget>,
+        is_audible: impl Fn(Ipv4Addr) -> bool,
+        now: Instant,
+    ) {
         let wanted: BTreeSet<Key> =
             targets.filter_map(|target| Some((target.mac?, target.ip))).collect();
         self.bound.retain(|key, _| wanted.contains(key));
+        self.awaited.retain(|key, _| wanted.contains(key));
         for key in wanted {
-            self.bound.entry(key).or_insert_with(|| Bound {
-                current: key.1,
-                heard: None,
-                candidate: None,
-                others: BTreeMap::new(),
-                both_until: None,
-                taken: None,
-                asked: false,
-                swept: None,
-                due: now,
-            });
+            let last = self.last.remove(&key);
+            let bound =
+                self.bound.entry(key).or_insert_with(|| Bound::at(last.unwrap_or(key.1), now));
+            let was_audible = std::mem::replace(&mut bound.audible, is_audible(key.1));
+            if bound.audible && !was_audible {
+                self.awaited.insert(key, now + AWAIT);
+                bound.due = now;
+            }
         }
         self.timers = self.bound.iter().map(|(key, bound)| (bound.due, *key)).collect();
     }
 
+    /// Whether some card that was asked for in the last `patience` hasn't been heard yet.
+    pub fn awaits(&self, patience: Duration, now: Instant) -> bool {
+        self.awaited.values().any(|until| *until > now + AWAIT.saturating_sub(patience))
+    }
+
+    /// Who isn't where he was chosen.
+    pub fn moves(&self) -> Moves {
+        let moved = self.bound.iter().filter(|(key, bound)| bound.current != key.1);
+        moved.map(|(key, bound)| (*key, bound.current)).collect()
+    }
+
     /// Where a target is.
     pub fn place(&self, target: &LanTarget) -> Place {
-        let bound = target.mac.and_then(|mac| self.bound.get(&(mac, target.ip)));
-        let Some(bound) = bound else {
+        let key = target.mac.map(|mac| (mac, target.ip));
+        let Some((key, bound)) = key.and_then(|key| Some((key, self.bound.get(&key)?))) else {
             return Place::At(target.ip);
         };
         match bound.taken {
             Some(by) => Place::Taken { ip: bound.current, by },
+            None if self.awaited.contains_key(&key) => Place::Awaited(bound.current),
             None => Place::At(bound.current),
         }
     }
@@ -135,11 +173,12 @@ impl Follower {
     fn note_heard(&mut self, key: Key, ip: Ipv4Addr, is_anothers: bool, now: Instant) {
         let Some(bound) = self.bound.get_mut(&key) else { return };
         if ip == bound.current {
-            (bound.heard, bound.asked) = (Some(now), false);
+            bound.asked = false;
             if bound.candidate.take().is_some() {
                 bound.both_until = Some(now + BOTH);
             }
-            if bound.taken.take().is_some() {
+            let was_taken = bound.taken.take().is_some();
+            if self.awaited.remove(&key).is_some() || was_taken {
                 self.events.push_back(Event::Moved);
             }
             self.schedule(key, now + REASSURE - spread(key.0));
@@ -149,7 +188,7 @@ impl Follower {
         if is_anothers && ip != key.1 {
             return;
         }
-        (bound.heard, bound.asked) = (Some(now), false);
+        bound.asked = false;
         bound.others.retain(|_, at| now.saturating_duration_since(*at) < REMEMBER);
         if bound.others.len() < MAX_OTHERS {
             bound.others.insert(ip, now);
@@ -181,6 +220,7 @@ impl Follower {
             let Some(bound) = self.bound.get_mut(&key).filter(|bound| bound.due == due) else {
                 continue;
             };
+            let awaited_until = self.awaited.get(&key).copied();
             let next = if let Some(candidate) = bound.candidate.take() {
                 if bound.others.len() > 1 {
                     bound.both_until = Some(now + BOTH);
@@ -188,9 +228,12 @@ impl Follower {
                     bound.current = candidate;
                     bound.taken = None;
                     bound.others.clear();
+                    self.awaited.remove(&key);
                     self.events.push_back(Event::Moved);
                 }
-                REASSURE - spread(key.0)
+                if self.awaited.contains_key(&key) { SETTLE } else { REASSURE - spread(key.0) }
+            } else if let Some(until) = awaited_until {
+                self.await_more(key, until, now)
             } else if bound.asked && bound.swept.is_none_or(|at| now >= at + SWEEP) {
                 bound.swept = Some(now);
                 self.events.push_back(Event::Sweep(bound.current));
@@ -203,6 +246,27 @@ impl Follower {
             };
             self.schedule(key, now + next);
         }
+    }
+
+    /// Asks once more for a card that was never heard, from the third time on everywhere; or gives that
+    /// up. How long until the next time.
+    fn await_more(&mut self, key: Key, until: Instant, now: Instant) -> Duration {
+        let Some(bound) = self.bound.get_mut(&key) else { return REASSURE };
+        self.events.push_back(Event::Ask(bound.current));
+        if bound.current != key.1 {
+            self.events.push_back(Event::Ask(key.1));
+        }
+        if until <= now + AWAIT - SETTLE * 2 && bound.swept.is_none() {
+            bound.swept = Some(now);
+            self.events.push_back(Event::Sweep(bound.current));
+        }
+        if until <= now {
+            self.awaited.remove(&key);
+            bound.asked = true;
+            self.events.push_back(Event::Moved);
+            return REASSURE - spread(key.0);
+        }
+        SETTLE
     }
 
     /// When [`Self::handle_timeout`] is to be called, and why.
@@ -220,6 +284,22 @@ impl Follower {
             self.timers.remove(&(bound.due, key));
             bound.due = due;
             self.timers.insert((due, key));
+        }
+    }
+}
+
+impl Bound {
+    fn at(current: Ipv4Addr, now: Instant) -> Self {
+        Self {
+            current,
+            audible: false,
+            candidate: None,
+            others: BTreeMap::new(),
+            both_until: None,
+            taken: None,
+            asked: false,
+            swept: None,
+            due: now,
         }
     }
 }
@@ -251,12 +331,78 @@ mod tests {
         follower.handle_heard(mac, ip, Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24), now);
     }
 
-    fn followed() -> (Follower, Instant) {
-        let (mut follower, now) = (Follower::default(), Instant::now());
-        follower.watch([TARGET].iter(), now);
-        heard(&mut follower, CAMERA, OLD, now);
-        assert_eq!(events(&mut follower), []);
+    /// One that has just been asked for.
+    fn awaited(last: Moves) -> (Follower, Instant) {
+        let (mut follower, now) = (Follower::new(last), Instant::now());
+        follower.watch([TARGET].iter(), |_| true, now);
+        assert!(follower.awaits(AWAIT, now));
+        follower.handle_timeout(now);
+        assert_eq!(events(&mut follower)[0], Event::Ask(follower.bound[&(CAMERA, OLD)].current));
         (follower, now)
+    }
+
+    fn followed() -> (Follower, Instant) {
+        let (mut follower, now) = awaited(Moves::new());
+        heard(&mut follower, CAMERA, OLD, now);
+        assert_eq!(events(&mut follower), [Event::Moved]);
+        (follower, now)
+    }
+
+    /// Goes on to `until`; what was to be done meanwhile.
+    fn pass(follower: &mut Follower, until: Instant) -> Vec<Event> {
+        while let Some((due, _)) = follower.poll_timeout().filter(|(due, _)| *due <= until) {
+            follower.handle_timeout(due);
+        }
+        events(follower)
+    }
+
+    #[test]
+    fn nothing_leads_to_an_address_before_its_card_was_heard_there() {
+        let (mut follower, now) = awaited(Moves::new());
+        assert_eq!(follower.place(&TARGET), Place::Awaited(OLD));
+        heard(&mut follower, OTHER, OLD, now);
+        assert_eq!(follower.place(&TARGET), Place::Taken { ip: OLD, by: OTHER });
+        heard(&mut follower, CAMERA, NEW, now);
+        follower.handle_timeout(now + SETTLE);
+        assert_eq!(follower.place(&TARGET), Place::At(NEW));
+        assert!(!follower.awaits(AWAIT, now + SETTLE));
+    }
+
+    #[test]
+    fn a_silent_card_is_looked_for_and_then_counts_as_there() {
+        let (mut follower, now) = awaited(Moves::new());
+        let asked = pass(&mut follower, now + AWAIT - Duration::from_millis(1));
+        assert!(asked.contains(&Event::Sweep(OLD)) && !asked.contains(&Event::Moved), "{asked:?}");
+        assert_eq!(follower.place(&TARGET), Place::Awaited(OLD));
+        assert!(pass(&mut follower, now + AWAIT).contains(&Event::Moved));
+        assert_eq!(follower.place(&TARGET), Place::At(OLD));
+        // Who comes later is heard.
+        heard(&mut follower, OTHER, OLD, now + AWAIT);
+        assert_eq!(follower.place(&TARGET), Place::Taken { ip: OLD, by: OTHER });
+    }
+
+    #[test]
+    fn after_a_restart_a_card_is_awaited_where_it_was_last() {
+        let last = Moves::from([((CAMERA, OLD), NEW)]);
+        let (mut follower, now) = awaited(last.clone());
+        assert_eq!(follower.place(&TARGET), Place::Awaited(NEW));
+        assert_eq!(follower.moves(), last);
+        heard(&mut follower, OTHER, OLD, now);
+        assert_eq!(follower.place(&TARGET), Place::Awaited(NEW), "a stranger where it was chosen");
+        heard(&mut follower, CAMERA, NEW, now);
+        assert_eq!(follower.place(&TARGET), Place::At(NEW));
+    }
+
+    #[test]
+    fn what_cannot_be_heard_counts_as_there_until_it_can() {
+        let (mut follower, now) = (Follower::default(), Instant::now());
+        follower.watch([TARGET].iter(), |_| false, now);
+        assert_eq!(follower.place(&TARGET), Place::At(OLD));
+        follower.watch([TARGET].iter(), |_| true, now);
+        assert_eq!(follower.place(&TARGET), Place::Awaited(OLD));
+        follower.watch([TARGET].iter(), |_| true, now + AWAIT * 2);
+        pass(&mut follower, now + AWAIT * 2);
+        assert_eq!(follower.place(&TARGET), Place::At(OLD));
     }
 
     #[test]
@@ -312,9 +458,10 @@ mod tests {
     fn targets_behind_one_card_stay_apart() {
         let second = LanTarget { ip: NEW, ..TARGET };
         let (mut follower, now) = (Follower::default(), Instant::now());
-        follower.watch([TARGET, second].iter(), now);
+        follower.watch([TARGET, second].iter(), |_| true, now);
         heard(&mut follower, CAMERA, OLD, now);
         heard(&mut follower, CAMERA, NEW, now);
+        events(&mut follower);
         follower.handle_timeout(now + SETTLE * 2);
         assert_eq!(follower.place(&TARGET), Place::At(OLD));
         assert_eq!(follower.place(&second), Place::At(NEW));

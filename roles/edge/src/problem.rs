@@ -106,6 +106,14 @@ pub enum Problem {
         /// The target.
         target: Ipv4Addr,
     },
+    /// The target's card hasn't been heard yet.
+    #[error("{what}: waiting for the chosen device to answer at {target}, a few seconds at most")]
+    Awaited {
+        /// Whose target.
+        what: String,
+        /// Where it was last.
+        target: Ipv4Addr,
+    },
     /// Another device has the target's address.
     #[error("{what}: {target} now belongs to {by}, and the chosen device is nowhere: scan again")]
     Vanished {

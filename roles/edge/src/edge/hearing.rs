@@ -21,6 +21,9 @@ const QUEUE: usize = 256;
 /// So often a network is asked as a whole at most, by however many cards are lost in it.
 const SWEEPS: Duration = Duration::from_secs(15);
 
+/// How long an ear rests that has heard of nothing but trouble.
+const DEAF: Duration = Duration::from_secs(1);
+
 /// What was heard: on which interface, from which card, at which address.
 type Word = (u32, MacAddr, Ipv4Addr);
 
@@ -104,6 +107,11 @@ impl Hearing {
         }
     }
 
+    /// Whether a card that speaks from `ip` would be heard.
+    pub(super) fn is_audible(&self, ip: Ipv4Addr) -> bool {
+        self.ear_for(ip).is_some()
+    }
+
     /// Asks who has `ip`.
     pub(super) fn ask(&self, ip: Ipv4Addr) {
         if let Some((ear, net)) = self.ear_for(ip) {
@@ -146,9 +154,10 @@ async fn hear(index: u32, socket: Arc<ArpSocket>, sender: mpsc::Sender<Word>) {
                 Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
                 Err(mpsc::error::TrySendError::Closed(_)) => return,
             },
+            // It hears again once the interface is up; one that is gone is listened to no more.
             Err(error) => {
                 tracing::debug!(%error, "an interface went down");
-                return;
+                tokio::time::sleep(DEAF).await;
             }
         }
     }

@@ -182,6 +182,7 @@ impl<S: Surroundings> Work<'_, S> {
     ) -> Result<Ipv4Addr, Problem> {
         let ip = match self.surroundings.place(target) {
             Place::At(ip) => ip,
+            Place::Awaited(ip) => return Err(Problem::Awaited { what: what(), target: ip }),
             Place::Taken { ip, by } => {
                 return Err(Problem::Vanished { what: what(), target: ip, by });
             }

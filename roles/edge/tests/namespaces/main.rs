@@ -3,6 +3,7 @@
 mod bounds;
 mod common;
 mod engine;
+mod following;
 mod hardening;
 mod scan;
 mod userspace;

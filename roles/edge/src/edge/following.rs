@@ -1,0 +1,107 @@
+//! Opening anew for what has moved, and not before what is to be opened has been heard.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+use warren_proto::MacAddr;
+
+use super::Engine;
+use crate::follow::{Event, Moves};
+use crate::kernel::ledger::replace;
+
+/// How often what moves is followed at most.
+const MOVES: Duration = Duration::from_secs(1);
+/// How long a device that is there takes to answer at most: so long all else waits for it.
+const ANSWER: Duration = Duration::from_millis(200);
+/// Where devices are that aren't where they were chosen.
+const FILE: &str = "edge-places.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    mac: MacAddr,
+    chosen: Ipv4Addr,
+    at: Ipv4Addr,
+}
+
+impl Engine {
+    /// Does what the follower wants done, but for opening anew; whether that is wanted, too.
+    fn ask_around(&mut self) -> bool {
+        let mut moved = false;
+        while let Some(event) = self.follower.poll_event() {
+            match event {
+                Event::Ask(ip) => self.hearing.ask(ip),
+                Event::Sweep(ip) => self.hearing.sweep(ip),
+                Event::Moved => moved = true,
+            }
+        }
+        moved
+    }
+
+    pub(super) async fn do_events(&mut self) {
+        if self.ask_around() {
+            self.follow().await;
+        }
+    }
+
+    /// Opens anew for what has moved: at once, but not more often than each [`MOVES`], whatever is said
+    /// on the LAN.
+    async fn follow(&mut self) {
+        let now = Instant::now();
+        match self.followed.map(|at| at + MOVES).filter(|next| now < *next) {
+            Some(next) => self.again = Some(self.again.map_or(next, |again| again.min(next))),
+            None => {
+                self.followed = Some(now);
+                self.apply().await;
+            }
+        }
+        self.keep_places().await;
+    }
+
+    /// Waits for the answers of those whom nobody has heard yet, but no longer than a device takes that
+    /// is there.
+    pub(super) async fn await_answers(&mut self) {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            let now = Instant::now().into_std();
+            self.follower.handle_timeout(now);
+            self.ask_around();
+            // Where much is said, there is always something to hear.
+            if !self.follower.awaits(ANSWER, now) || deadline.into_std() <= now {
+                return;
+            }
+            let Ok(Some((mac, ip, network))) = timeout_at(deadline, self.hearing.next()).await
+            else {
+                return;
+            };
+            self.follower.handle_heard(mac, ip, network, Instant::now().into_std());
+        }
+    }
+
+    /// Has the next start begin where devices are now.
+    async fn keep_places(&mut self) {
+        let moves = self.follower.moves();
+        if moves == self.kept {
+            return;
+        }
+        let entries =
+            moves.iter().map(|((mac, chosen), at)| Entry { mac: *mac, chosen: *chosen, at: *at });
+        let entries: Vec<Entry> = entries.collect();
+        let file = self.config.state.join(FILE);
+        let written =
+            tokio::task::spawn_blocking(move || replace(&file, &serde_json::to_vec(&entries)?));
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!(%error, "where devices are isn't kept");
+        }
+        self.kept = moves;
+    }
+}
+
+/// Where devices were when the last process ended.
+pub(super) fn kept_places(state: &Path) -> Moves {
+    let Ok(text) = std::fs::read(state.join(PathBuf::from(FILE))) else { return Moves::new() };
+    let entries: Vec<Entry> = serde_json::from_slice(&text).unwrap_or_default();
+    entries.into_iter().map(|Entry { mac, chosen, at }| ((mac, chosen), at)).collect()
+}
