@@ -302,6 +302,7 @@ impl Account {
             relay_duty: self.duty_of(device).filter(|_| is_member),
             filter: self.filter_of(viewer).filter(|_| is_member),
             edge: self.edge_duty(device),
+            edge_asked: is_member && self.edge_asked(device),
         })
     }
 

@@ -19,6 +19,8 @@ pub struct EdgeRecord {
     pub device: DeviceId,
     /// Whether it is one at present: without that it is given no duty.
     pub enabled: bool,
+    /// Whether the account wants it to be one. That makes it one where its owner has left it to the account.
+    pub asked: bool,
 }
 
 /// Something that an edge opens, as it is stored.

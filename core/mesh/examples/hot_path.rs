@@ -161,6 +161,7 @@ fn node(this: u16, now: Instant) -> Mesh {
         relay_duty: None,
         filter: None,
         edge: None,
+        edge_asked: false,
     };
     mesh.handle_netmap(map, MapSource::Broker, now);
     mesh

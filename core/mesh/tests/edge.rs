@@ -67,7 +67,7 @@ fn office() -> World {
     world.join(0, 2);
     let now = world.now;
     world.nodes[0].mesh.handle_edge(Some(EdgeState::default()), now);
-    tell(&mut world, 0, vec![Change::Edge { duty: Some(duty()) }]);
+    tell(&mut world, 0, vec![Change::Edge { duty: Some(duty()), asked: false }]);
     let peer = edge_entry(&world, &["100.80.254.0/24", "192.168.7.0/24"]);
     tell(&mut world, 1, vec![Change::Peer { peer }]);
     world
@@ -167,7 +167,7 @@ fn of_two_edges_of_one_network_the_one_that_answers_is_asked() {
     for node in [0, 2] {
         let now = world.now;
         world.nodes[node].mesh.handle_edge(Some(EdgeState::default()), now);
-        tell(&mut world, node, vec![Change::Edge { duty: Some(duty()) }]);
+        tell(&mut world, node, vec![Change::Edge { duty: Some(duty()), asked: false }]);
         let change = offer(node, true, &world);
         tell(&mut world, 1, vec![change]);
     }
@@ -202,7 +202,7 @@ fn two_exits() -> World {
         let mut duty = duty();
         duty.gateways[0].mesh = INTERNET;
         duty.gateways[0].lan = INTERNET;
-        tell(&mut world, node, vec![Change::Edge { duty: Some(duty) }]);
+        tell(&mut world, node, vec![Change::Edge { duty: Some(duty), asked: false }]);
         let standby_for = (node == 2).then(|| id(0));
         let edge = Some(EdgeOffer {
             internet: Some(InternetOffer { standby_for }),

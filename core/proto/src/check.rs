@@ -147,7 +147,7 @@ impl Netmap {
     pub fn check_delta(&self, delta: &Delta) -> Result<(), InvalidMap> {
         let is_about_edges = |change: &Change| {
             matches!(change, Change::Peer { peer } if peer.edge.is_some())
-                || matches!(change, Change::Edge { duty: Some(_) })
+                || matches!(change, Change::Edge { duty: Some(_), .. })
         };
         if delta.changes.iter().any(is_about_edges) {
             let mut after = self.clone();
@@ -283,6 +283,7 @@ mod tests {
             relay_duty: None,
             filter: None,
             edge: None,
+            edge_asked: false,
         }
     }
 

@@ -287,6 +287,13 @@ pub const MAX_EDGE_PROBLEMS: usize = 8;
 /// The longest of [`EdgeState::problems`], in bytes.
 pub const MAX_EDGE_PROBLEM: usize = 400;
 
+/// Word to an edge to wake a device of its LAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WakeOrder {
+    /// The device's card.
+    pub mac: MacAddr,
+}
+
 fn all_ports() -> Vec<Ports> {
     vec![Ports::All]
 }

@@ -26,6 +26,7 @@ const DELTA: &str = "delta";
 const CURRENT: &str = "current";
 const CONNECT: &str = "connect";
 const REACH: &str = "reach";
+const WAKE: &str = "wake";
 const REVOKED: &str = "revoked";
 
 impl SessionEvent {
@@ -37,6 +38,7 @@ impl SessionEvent {
             Self::Current(_) => CURRENT,
             Self::Connect(_) => CONNECT,
             Self::Reach(_) => REACH,
+            Self::Wake(_) => WAKE,
             Self::Revoked => REVOKED,
         }
     }
@@ -46,7 +48,11 @@ impl SessionEvent {
         match self {
             Self::Netmap(netmap) => Some(netmap.version),
             Self::Delta(delta) => Some(delta.version),
-            Self::Current(_) | Self::Connect(_) | Self::Reach(_) | Self::Revoked => None,
+            Self::Current(_)
+            | Self::Connect(_)
+            | Self::Reach(_)
+            | Self::Wake(_)
+            | Self::Revoked => None,
         }
     }
 
@@ -65,6 +71,7 @@ impl SessionEvent {
             Self::Current(version) => write_json(buffer, version),
             Self::Connect(signal) => write_json(buffer, signal),
             Self::Reach(check) => write_json(buffer, check),
+            Self::Wake(order) => write_json(buffer, order),
             Self::Revoked => buffer.extend_from_slice(b"null"),
         }
     }
@@ -81,6 +88,7 @@ impl SessionEvent {
             CURRENT => serde_json::from_str(data).map(Self::Current).map_err(malformed(CURRENT)),
             CONNECT => serde_json::from_str(data).map(Self::Connect).map_err(malformed(CONNECT)),
             REACH => serde_json::from_str(data).map(Self::Reach).map_err(malformed(REACH)),
+            WAKE => serde_json::from_str(data).map(Self::Wake).map_err(malformed(WAKE)),
             REVOKED => Ok(Self::Revoked),
             other => Err(ParseEventError::Unknown(other.chars().take(64).collect())),
         }
@@ -95,11 +103,14 @@ fn write_json(buffer: &mut Vec<u8>, value: &impl Serialize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{MacAddr, WakeOrder};
 
     #[test]
     fn an_event_survives_writing_and_reading() {
         let version = MapVersion { epoch: 0xbeef, sequence: 7 };
-        for event in [SessionEvent::Current(version), SessionEvent::Revoked] {
+        let wake = SessionEvent::Wake(WakeOrder { mac: MacAddr([2, 0, 0, 0, 0, 9]) });
+        assert_eq!(wake.data(), r#"{"mac":"02:00:00:00:00:09"}"#);
+        for event in [SessionEvent::Current(version), wake, SessionEvent::Revoked] {
             assert_eq!(SessionEvent::parse(event.name(), &event.data()).unwrap(), event);
         }
     }

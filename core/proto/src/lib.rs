@@ -31,7 +31,7 @@ pub use edge::{
     ASKED_FROM, EDGE, EdgeDuty, EdgeOffer, EdgeState, Forward, ForwardProtocol, Gateway, INTERNET,
     InternetOffer, LanSource, LanTarget, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_FORWARDS,
     MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, MacAddr, ParseMacError, RESERVED_PORTS, VirtualDevice,
-    VirtualPeer, reserved_port,
+    VirtualPeer, WakeOrder, reserved_port,
 };
 pub use edge_spec::{
     EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, GatewaySpec,
@@ -70,7 +70,9 @@ pub use relay::{
     RelayLoad, RelayReport, RelayReported, RelayRtt, RelayScope, RelayState, RelayTls,
     RelayTransport, TURN_ALPN,
 };
-pub use schedule::{ParseTimeOfDayError, Schedule, TimeOfDay, Weekday};
+pub use schedule::{
+    MAX_UTC_OFFSET, ParseScheduleError, ParseTimeOfDayError, Schedule, TimeOfDay, Weekday,
+};
 
 /// The version of the node-broker protocol that this build speaks.
 ///

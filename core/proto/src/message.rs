@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountId, Delta, DeviceId, DeviceName, EdgeState, Endpoint, MapVersion, NatReport, Netmap,
-    PublicKey, ReachCheck, RelayChoice, RelayRtt, RelayState,
+    PublicKey, ReachCheck, RelayChoice, RelayRtt, RelayState, WakeOrder,
 };
 
 /// `GET /v1/node/challenge`: what a device must answer to prove that it holds its private key.
@@ -143,6 +143,8 @@ pub enum SessionEvent {
     Connect(ConnectSignal),
     /// A request is coming that shows whether an endpoint of this node is reached.
     Reach(ReachCheck),
+    /// Somebody who manages this edge wants a device of its LAN awake.
+    Wake(WakeOrder),
     /// The device was removed or expired: it must join again. The stream ends.
     Revoked,
 }

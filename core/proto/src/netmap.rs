@@ -203,6 +203,10 @@ pub struct Netmap {
     /// What this device opens of the LAN that it stands in. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge: Option<EdgeDuty>,
+    /// Whether the account wants this device to be an edge: one whose owner has left that to the account
+    /// is one then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub edge_asked: bool,
 }
 
 /// One thing that changed in a netmap.
@@ -283,6 +287,9 @@ pub enum Change {
         /// The whole duty.
         #[serde(default)]
         duty: Option<EdgeDuty>,
+        /// Whether the account wants this device to be an edge.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        asked: bool,
     },
     /// From a newer version: passed over.
     #[serde(other)]
@@ -381,7 +388,10 @@ impl Netmap {
                 }
             }
             Change::Filter { filter } => self.filter.clone_from(filter),
-            Change::Edge { duty } => self.edge.clone_from(duty),
+            Change::Edge { duty, asked } => {
+                self.edge.clone_from(duty);
+                self.edge_asked = *asked;
+            }
             Change::Unknown => {}
         }
     }
@@ -421,6 +431,7 @@ mod tests {
             relay_duty: None,
             filter: None,
             edge: None,
+            edge_asked: false,
         }
     }
 

@@ -9,10 +9,20 @@ use thiserror::Error;
 
 const DAY: i64 = 24 * 60 * 60;
 
+/// The farthest that local time is from UTC, in minutes: UTC+14 on the Line Islands.
+pub const MAX_UTC_OFFSET: i16 = 14 * 60;
+
 /// A text was no time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a time of day is written '08:00'")]
 pub struct ParseTimeOfDayError;
+
+/// A text was no hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "hours are written '08:00-18:00', or with days and the offset of local time 'mon,tue@08:00-18:00+01:00'"
+)]
+pub struct ParseScheduleError;
 
 /// Hours in which something is in force, of some days of the week or all. Daylight saving time is not
 /// known here: a place that has it has another offset in summer.
@@ -86,6 +96,23 @@ impl Weekday {
         Self::Saturday,
         Self::Sunday,
     ];
+
+    /// Its name in three letters.
+    fn short(self) -> &'static str {
+        match self {
+            Self::Monday => "mon",
+            Self::Tuesday => "tue",
+            Self::Wednesday => "wed",
+            Self::Thursday => "thu",
+            Self::Friday => "fri",
+            Self::Saturday => "sat",
+            Self::Sunday => "sun",
+        }
+    }
+
+    fn from_short(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|day| day.short() == text)
+    }
 
     /// The day of the week of a day since 1970-01-01, a Thursday.
     fn of(day: i64) -> Self {
@@ -185,6 +212,27 @@ impl Schedule {
         moments.find(|moment| *moment > unix && self.is_open(*moment) != is_open)
     }
 
+    /// For people, within a sentence: `mon, tue 08:00 to 18:00 (UTC+01:00)`.
+    pub fn in_words(&self) -> String {
+        let days: Vec<&str> = self.days.iter().map(|day| day.short()).collect();
+        let days = if days.is_empty() { "daily".to_owned() } else { days.join(", ") };
+        let offset = self.offset();
+        let offset = if offset.is_empty() { "+00:00" } else { &offset };
+        format!("{days} {} to {} (UTC{offset})", self.from, self.to)
+    }
+
+    /// How much local time is ahead of UTC; nothing where it is the same.
+    fn offset(&self) -> String {
+        let minutes = self.utc_offset_minutes.unsigned_abs();
+        match self.utc_offset_minutes {
+            0 => String::new(),
+            ahead => {
+                let sign = if ahead < 0 { '-' } else { '+' };
+                format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
+            }
+        }
+    }
+
     fn has(&self, day: i64) -> bool {
         self.days.is_empty() || self.days.contains(&Weekday::of(day))
     }
@@ -192,6 +240,56 @@ impl Schedule {
     fn local(&self, unix: u64) -> i64 {
         i64::try_from(unix).unwrap_or(i64::MAX / 2) + i64::from(self.utc_offset_minutes) * 60
     }
+}
+
+/// As [`FromStr`] reads it: `mon,tue@08:00-18:00+01:00`; without days every day, without an offset UTC.
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, day) in self.days.iter().enumerate() {
+            write!(f, "{}{}", if at == 0 { "" } else { "," }, day.short())?;
+        }
+        let at = if self.days.is_empty() { "" } else { "@" };
+        write!(f, "{at}{}-{}{}", self.from, self.to, self.offset())
+    }
+}
+
+impl FromStr for Schedule {
+    type Err = ParseScheduleError;
+
+    fn from_str(s: &str) -> Result<Self, ParseScheduleError> {
+        let wrong = ParseScheduleError;
+        let s = s.trim().to_ascii_lowercase();
+        let (days, hours) = match s.split_once('@') {
+            Some((days, hours)) => {
+                let days = days.split(',').map(|day| Weekday::from_short(day.trim()));
+                (days.collect::<Option<_>>().ok_or(wrong)?, hours.trim())
+            }
+            None => (BTreeSet::new(), s.as_str()),
+        };
+        let (from, rest) = hours.split_at_checked(5).ok_or(wrong)?;
+        let rest = rest.strip_prefix('-').ok_or(wrong)?;
+        let (to, offset) = rest.split_at_checked(5).ok_or(wrong)?;
+        Ok(Self {
+            days,
+            from: from.parse().map_err(|_| wrong)?,
+            to: to.parse().map_err(|_| wrong)?,
+            utc_offset_minutes: utc_offset(offset).ok_or(wrong)?,
+        })
+    }
+}
+
+/// `+01:00`, `-05:30`; nothing: UTC.
+fn utc_offset(text: &str) -> Option<i16> {
+    if text.is_empty() {
+        return Some(0);
+    }
+    let (sign, time) = match text.split_at_checked(1)? {
+        ("+", time) => (1, time),
+        ("-", time) => (-1, time),
+        _ => return None,
+    };
+    let TimeOfDay(minutes) = time.parse().ok()?;
+    i16::try_from(minutes).ok().filter(|minutes| *minutes <= MAX_UTC_OFFSET).map(|it| sign * it)
 }
 
 #[cfg(test)]
@@ -237,6 +335,30 @@ mod tests {
         let always = hours(&[], "09:00", "09:00", 0);
         assert!((0..200).all(|hour| always.is_open(SUNDAY + hour * HOUR)));
         assert_eq!(always.next_change(SUNDAY), None);
+    }
+
+    #[test]
+    fn hours_are_read_as_they_are_written() {
+        for text in ["08:00-18:00", "mon,fri@22:00-06:00+01:00", "sun@00:00-00:00-05:30"] {
+            assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
+        }
+        let office: Schedule = " Mon, tue@08:00-18:00+01:00".parse().unwrap();
+        assert_eq!(office, hours(&[Weekday::Monday, Weekday::Tuesday], "08:00", "18:00", 60));
+        assert_eq!(office.in_words(), "mon, tue 08:00 to 18:00 (UTC+01:00)");
+        assert_eq!(hours(&[], "08:00", "18:00", 0).in_words(), "daily 08:00 to 18:00 (UTC+00:00)");
+        for text in [
+            "",
+            "always",
+            "08:00",
+            "8:00-9:00",
+            "08:00-18:00+15:00",
+            "08:00-18:00+1:00",
+            "day@08:00-18:00",
+            "@08:00-18:00",
+            "08:00-18:00é",
+        ] {
+            assert_eq!(text.parse::<Schedule>(), Err(ParseScheduleError), "{text}");
+        }
     }
 
     #[test]

@@ -217,6 +217,7 @@ fn netmap() -> Netmap {
         relay_duty: None,
         filter: None,
         edge: None,
+        edge_asked: false,
     }
 }
 
@@ -443,13 +444,15 @@ fn edges_are_written_and_read_as_ever() {
         &Netmap { edge: Some(duty.clone()), peers: vec![seen.clone()], ..netmap() },
     );
     let changes = vec![
-        Change::Edge { duty: Some(duty) },
-        Change::Edge { duty: None },
+        Change::Edge { duty: Some(duty), asked: false },
+        Change::Edge { duty: None, asked: false },
         Change::Peer { peer: seen },
     ];
     assert_golden("delta-edges", &Delta { changes, ..delta() });
+    let changes = vec![Change::Edge { duty: None, asked: true }];
+    assert_golden("delta-edge-asked", &Delta { changes, ..delta() });
     let managed = EdgeDuty { managers: vec![DeviceId(0xa1)], ..EdgeDuty::default() };
-    let changes = vec![Change::Edge { duty: Some(managed) }];
+    let changes = vec![Change::Edge { duty: Some(managed), asked: false }];
     assert_golden("delta-edge-managers", &Delta { changes, ..delta() });
     let hours = Schedule {
         days: [Weekday::Monday, Weekday::Friday].into(),
@@ -459,7 +462,10 @@ fn edges_are_written_and_read_as_ever() {
     };
     let forwards = vec![Forward { schedule: Some(hours), ..forward }];
     let duty = Some(EdgeDuty { forwards, ..EdgeDuty::default() });
-    assert_golden("delta-edge-hours", &Delta { changes: vec![Change::Edge { duty }], ..delta() });
+    assert_golden(
+        "delta-edge-hours",
+        &Delta { changes: vec![Change::Edge { duty, asked: false }], ..delta() },
+    );
     let state = EdgeState {
         scanned_unix: Some(1_800_000_000),
         devices: 12,
@@ -645,7 +651,10 @@ fn exit_nodes_are_written_and_read_as_ever() {
         Change::Peer { peer: seen(None) },
         Change::Peer { peer: seen(Some(DeviceId(0xa1))) },
         Change::Filter { filter: Some(Filter { rules: vec![rule], limits: Vec::new() }) },
-        Change::Edge { duty: Some(EdgeDuty { gateways: vec![gateway], ..EdgeDuty::default() }) },
+        Change::Edge {
+            duty: Some(EdgeDuty { gateways: vec![gateway], ..EdgeDuty::default() }),
+            asked: false,
+        },
     ];
     assert_golden("delta-exit-nodes", &Delta { changes, ..delta() });
     let spec = GatewaySpec {

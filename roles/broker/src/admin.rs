@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 
 pub use activity_file::{ActivityFileError, FileChain, verify_activity};
 pub use client::{Client, Error};
-pub use edges::Edge;
+pub use edges::{Edge, EdgeEdit, Wake};
 pub use people_types::{
     ActivityEntry, ActivityPage, ActivityQuery, ChainHead, ChainState, ExportQuery, FieldChange,
     Invitation, InvitationCreated, Link, MailTest, Membership, Named, NewInvitation,

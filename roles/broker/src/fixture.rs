@@ -48,5 +48,6 @@ pub(crate) fn map(peers: Vec<Peer>) -> Netmap {
         relay_duty: None,
         filter: None,
         edge: None,
+        edge_asked: false,
     }
 }

@@ -188,6 +188,8 @@ fn accounts() -> Router<Arc<Portal>> {
         .route("/a/{account}/map", get(map::show))
         .route("/a/{account}/edges", get(edges::show))
         .route("/a/{account}/edges/{device}", get(edge::show))
+        .route("/a/{account}/edges/{device}/ask", post(edge::ask))
+        .route("/a/{account}/edges/{device}/wake", post(edge::wake))
         .route(opened, post(edge::add))
         .route(&format!("{opened}/{{item}}"), post(edge::change))
         .route(&format!("{opened}/{{item}}/switch"), post(edge::switch))

@@ -6,7 +6,7 @@ mod common;
 use common::{Device, TestBroker, broker, until};
 use http::{Method, StatusCode};
 use serde_json::json;
-use warren_broker::admin::ActivityQuery;
+use warren_broker::admin::{ActivityQuery, EdgeEdit};
 use warren_proto::{EdgeChanged, EdgeSpec, ErrorCode, Netmap};
 
 async fn map(device: &Device) -> Netmap {
@@ -15,6 +15,27 @@ async fn map(device: &Device) -> Netmap {
 
 async fn is_enabled(broker: &TestBroker, enabled: bool) -> bool {
     broker.admin.edge("home", "site").await.unwrap().enabled == enabled
+}
+
+#[tokio::test]
+async fn a_device_is_asked_to_be_an_edge_and_that_is_said() {
+    let (_folder, broker) = broker().await;
+    let site = broker.device("home", "site").await;
+    for asked in [true, false] {
+        let edit = EdgeEdit { asked: Some(asked) };
+        let edge = broker.admin.change_edge("home", "site", &edit).await.unwrap();
+        assert_eq!((edge.asked, edge.enabled), (asked, false));
+        assert_eq!(map(&site).await.edge_asked, asked);
+    }
+    let nothing = broker.admin.change_edge("home", "site", &EdgeEdit::default()).await.unwrap();
+    assert!(!nothing.asked);
+    let entries = broker.admin.activity(&ActivityQuery::default()).await.unwrap().entries;
+    let said: Vec<&str> = entries
+        .iter()
+        .map(|entry| entry.action.as_str())
+        .filter(|action| action.starts_with("edge."))
+        .collect();
+    assert_eq!(said, ["edge.unasked", "edge.asked"]);
 }
 
 #[tokio::test]

@@ -2,9 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use warren_proto::{
-    DeviceName, EdgeChange, EdgeChanged, ForwardProtocol, ForwardSpec, LanTarget, Schedule,
-};
+use warren_proto::{DeviceName, EdgeChange, EdgeChanged, ForwardProtocol, ForwardSpec, LanTarget};
 use warren_scan::{Change, Device, Inventory, Kind};
 
 use crate::desk::Place;
@@ -79,20 +77,10 @@ pub(crate) fn forward(spec: &ForwardSpec, inventory: &Inventory) -> String {
         text.push_str(&format!(", for {}", spec.allow.join(", ")));
     }
     if let Some(schedule) = &spec.schedule {
-        text.push_str(&format!(", {}", hours(schedule)));
+        text.push_str(&format!(", {}", schedule.in_words()));
     }
     text.push('.');
     text
-}
-
-fn hours(schedule: &Schedule) -> String {
-    let days: Vec<String> =
-        schedule.days.iter().map(|day| format!("{day:?}").chars().take(3).collect()).collect();
-    let days = if days.is_empty() { "daily".to_owned() } else { days.join(", ") };
-    let minutes = schedule.utc_offset_minutes;
-    let sign = if minutes < 0 { '-' } else { '+' };
-    let (hours, minutes) = (minutes.unsigned_abs() / 60, minutes.unsigned_abs() % 60);
-    format!("{days} {} to {} (UTC{sign}{hours:02}:{minutes:02})", schedule.from, schedule.to)
 }
 
 /// Where it is opened: a URL that a browser takes, or host and port.

@@ -102,8 +102,6 @@ pub struct InterfaceConfig {
     pub mtu: u16,
     /// The peers' addresses, routed one by one where the whole range clashes.
     pub peers4: Vec<Ipv4Addr>,
-    /// Further networks behind the mesh (gateways' subnets).
-    pub routes: Vec<IpNet>,
     /// That all other IPv4 traffic goes into the mesh, too, and IPv6 nowhere.
     pub exit: Option<ExitRoutes>,
 }

@@ -19,7 +19,6 @@ fn interface() -> InterfaceConfig {
         range6: "fd00:72::/48".parse().expect("a network"),
         mtu: 1280,
         peers4: vec![[100, 72, 0, 1].into(), [100, 72, 0, 2].into(), [100, 72, 0, 3].into()],
-        routes: Vec::new(),
         exit: None,
     }
 }
@@ -92,19 +91,17 @@ fn marked_sockets_never_look_at_the_mesh() {
         lan();
         runtime().block_on(async {
             let (_tun, mut host) = open("mesh0");
-            // An exit node, and a gateway for the host's own LAN.
-            let routes = ["0.0.0.0/0", "192.168.7.0/24", "::/0"];
-            let routes = routes.iter().map(|net| net.parse().expect("a network")).collect();
-            host.configure(&InterfaceConfig { routes, ..interface() }).expect("configured");
+            let exit = Some(ExitRoutes { lan: false, names: true });
+            host.configure(&InterfaceConfig { exit, ..interface() }).expect("configured");
             let mark = HostConfig::MARK;
-            for there in ["8.8.8.8", "192.168.7.9", "2001:db8:9::1", "100.72.0.2"] {
+            for there in ["8.8.8.8", "192.168.7.9", "100.72.0.2", "8.8.8.8 ipproto udp dport 53"] {
                 assert!(run(&format!("ip route get {there}")).contains("mesh0"), "{there}");
                 let marked = run(&format!("ip route get {there} mark {mark}"));
                 assert!(marked.contains("eth0"), "{there}: {marked}");
             }
-            // The router itself stays reachable for port mapping, and SSDP finds it.
-            for here in ["192.168.7.1", "239.255.255.250"] {
-                assert!(run(&format!("ip route get {here}")).contains("eth0"), "{here}");
+            for there in ["2001:db8:9::1", "2001:db8:9::1 ipproto udp dport 53"] {
+                assert_eq!(way(there), "unreachable");
+                assert_eq!(way(&format!("{there} mark {mark}")), "eth0");
             }
         });
     });
@@ -159,6 +156,14 @@ fn with_an_exit_node_all_goes_into_the_mesh_but_the_lan_and_ipv6_goes_nowhere() 
                     .collect();
             assert_eq!(names, ["mesh0", "mesh0", "unreachable", "unreachable"]);
             assert_eq!(way("192.168.7.1 ipproto udp dport 5353"), "eth0");
+            // Another program's mark is none of the daemons'.
+            assert_eq!(way("192.168.7.1 ipproto udp dport 53 mark 0x01000000"), "mesh0");
+            run("ip link add docker0 type bridge; ip link set docker0 up; \
+                 ip addr add 172.17.0.1/16 dev docker0");
+            host.configure(&exit(true)).expect("configured");
+            let container = run("ip route get 172.17.0.2 ipproto udp dport 53");
+            assert!(container.contains("docker0"), "the host's own resolver: {container}");
+            run("ip link del docker0");
             assert_eq!(
                 way(&format!("192.168.7.1 ipproto udp dport 53 mark {}", HostConfig::MARK)),
                 "eth0"
@@ -211,15 +216,32 @@ fn a_crash_lets_nothing_out_beside_the_exit_node_until_the_next_start() {
             assert_eq!(ways(&there), ["unreachable"; 2], "not before it is configured");
             again.configure(&exit).expect("configured");
             assert_eq!(ways(&there), ["mesh1", "unreachable"]);
-            assert_eq!(rules(), 8);
+            assert_eq!(rules(), 10);
             // An interface that fails is made anew in a moment.
             again.hold();
             drop(again);
             drop(tun);
             assert_eq!(ways(&there), ["unreachable"; 2]);
-            assert_eq!(way("192.168.7.53"), "unreachable", "nor names from the LAN");
-            assert_eq!(HostNetwork::clean_up(Spare::Nothing).expect("cleaned"), 8);
+            assert_eq!(way("192.168.7.53"), "eth0", "the LAN stays");
+            assert_eq!(way("192.168.7.53 ipproto udp dport 53"), "unreachable", "but no names");
+            assert_eq!(HostNetwork::clean_up(Spare::Nothing).expect("cleaned"), 10);
             assert_eq!(ways(&there), ["eth0"; 2]);
+        });
+        assert_eq!(before, run(all));
+        runtime().block_on(async {
+            // Nor is anything left of one whose rules have gone, or that asks names elsewhere.
+            for names in [false, true] {
+                let exit = Some(ExitRoutes { lan: true, names });
+                let (tun, mut crashed) = open("mesh0");
+                crashed.configure(&InterfaceConfig { exit, ..interface() }).expect("configured");
+                std::mem::forget(crashed);
+                drop(tun);
+                if names {
+                    run("for at in 5180 5181 5182 5182 5183; do ip rule del priority $at; \
+                         ip -6 rule del priority $at; done");
+                }
+                HostNetwork::clean_up(Spare::Nothing).expect("cleaned");
+            }
         });
         assert_eq!(before, run(all));
     });

@@ -90,7 +90,6 @@ fn mesh() -> (Tun, HostNetwork) {
         range6: "fd00:72::/48".parse().expect("a network"),
         mtu: 1280,
         peers4: Vec::new(),
-        routes: Vec::new(),
         exit: None,
     })
     .expect("configured");

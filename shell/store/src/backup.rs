@@ -97,7 +97,7 @@ const TABLES: [(&str, &str); 23] = [
          never_expires",
     ),
     ("device_tags", "account_id, device_id, tag"),
-    ("edges", "account_id, device_id, enabled"),
+    ("edges", "account_id, device_id, enabled, asked"),
     ("edge_items", "account_id, device_id, kind, id, item, created"),
     (
         "relays",

@@ -16,12 +16,14 @@ pub(crate) async fn write(
     edge: &EdgeRecord,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO edges (account_id, device_id, enabled) VALUES ($1, $2, $3) \
-         ON CONFLICT (account_id, device_id) DO UPDATE SET enabled = excluded.enabled",
+        "INSERT INTO edges (account_id, device_id, enabled, asked) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (account_id, device_id) DO UPDATE SET enabled = excluded.enabled, \
+         asked = excluded.asked",
     )
     .bind(account)
     .bind(edge.device.to_string())
     .bind(edge.enabled)
+    .bind(edge.asked)
     .execute(connection)
     .await?;
     Ok(())
@@ -78,7 +80,11 @@ pub(crate) async fn load(
         .fetch_all(connection)
         .await?;
     let edge = |row: &SqliteRow| {
-        Ok(EdgeRecord { device: parse(row, "device_id")?, enabled: row.try_get("enabled")? })
+        Ok(EdgeRecord {
+            device: parse(row, "device_id")?,
+            enabled: row.try_get("enabled")?,
+            asked: row.try_get("asked")?,
+        })
     };
     rows.iter().map(edge).collect()
 }

@@ -8,7 +8,7 @@ use sqlx::{Executor as _, Row as _};
 use crate::StoreError;
 
 /// The steps from an empty database to the present schema. They are never changed once released.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_relays.sql"),
     include_str!("../migrations/0003_policy.sql"),
@@ -18,6 +18,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("../migrations/0007_webhooks.sql"),
     include_str!("../migrations/0008_edges.sql"),
     include_str!("../migrations/0009_invitation_creators.sql"),
+    include_str!("../migrations/0010_edges_asked.sql"),
 ];
 
 /// The newest schema that this build knows.

@@ -338,6 +338,7 @@ impl World {
             relay_duty: None,
             filter: None,
             edge: None,
+            edge_asked: false,
         }
     }
 }

@@ -41,6 +41,60 @@ fn resolves(host: &Host, name: &str) -> Result<Ipv4Addr> {
     wait_for(&format!("{name} to resolve"), 10 * SECOND, || resolve(host, name))
 }
 
+/// Whether a packet with the card's address sixteen times in a row comes in, while `call` is made.
+fn is_called(host: &Host, mac: [u8; 6], call: impl FnOnce() -> Result<()>) -> Result<()> {
+    let socket = host.enter(|| std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9)))??;
+    socket.set_read_timeout(Some(5 * SECOND))?;
+    call()?;
+    let mut packet = [0; 200];
+    let length = socket.recv(&mut packet).context("nobody called")?;
+    ensure!(packet[..length].ends_with(&mac.repeat(16)), "{:?}", &packet[..length]);
+    Ok(())
+}
+
+#[test]
+fn an_edge_wakes_a_device_when_the_broker_is_asked() {
+    isolated(|world| {
+        let lab = Lab::start(world)?;
+        let site = Site::build(&lab, "site-7")?;
+        let mac = [2, 0, 0, 0, 0x77, 9];
+        is_called(&site.camera, mac, || {
+            lab.broker.admin(&["edges", "wake", "site-7", "02:00:00:00:77:09"]).map(drop)
+        })
+    });
+}
+
+#[test]
+fn an_edge_whose_owner_leaves_it_to_the_account_is_one_while_it_is_asked() {
+    isolated(|world| {
+        let lab = Lab::start(world)?;
+        let home = lab.home("home", NatKind::EimApdf)?;
+        let (host, _) = lab.host("attic", home.lan(), &Plug::ipv4())?;
+        let mut attic = lab.join(&host)?;
+        let enabled = |node: &Node| -> Result<bool> {
+            let status = node.run(&["--json", "edge", "status"])?;
+            Ok(serde_json::from_str::<serde_json::Value>(&status)?["enabled"] == true)
+        };
+        lab.broker.admin(&["edges", "ask", "attic"])?;
+        attic.wait_status("the question", 10 * SECOND, |status| {
+            status.health("edge-asked").is_some()
+        })?;
+        ensure!(!enabled(&attic)?, "not without its owner's word");
+        attic.run(&["edge", "enable", "--when-asked"])?;
+        ensure!(enabled(&attic)?, "it is asked");
+        attic.wait_status("an answer", 10 * SECOND, |status| {
+            status.health("edge-asked").is_none()
+        })?;
+        lab.broker.admin(&["edges", "ask", "attic", "--off"])?;
+        wait_until("the end of it", 10 * SECOND, || Ok(!enabled(&attic)?))?;
+        attic.kill()?;
+        attic.restart()?;
+        lab.broker.admin(&["edges", "ask", "attic"])?;
+        wait_until("the account's word", 10 * SECOND, || enabled(&attic))?;
+        Ok(())
+    });
+}
+
 #[test]
 fn sites_with_the_technicians_own_addresses_are_told_apart() {
     isolated(|world| {

@@ -1,5 +1,5 @@
 use serde::Serialize;
-use warren_broker::admin::{Client, Edge};
+use warren_broker::admin::{Client, Edge, EdgeEdit, Wake};
 use warren_proto::{ForwardSpec, GatewaySpec, VirtualDeviceSpec};
 
 use crate::cli::Edges;
@@ -34,11 +34,28 @@ pub(crate) async fn run(client: &Client, command: Edges, json: bool) -> anyhow::
             show(&shown);
             Ok(())
         }
+        Edges::Wake { account, edge, mac } => {
+            let wake = Wake { mac };
+            let called = client.wake(&account.account, &edge, &wake);
+            super::show(called, json, |edge| {
+                say!(
+                    "{} calls {mac}. What lets itself be woken answers within a minute.",
+                    edge.name
+                );
+            })
+            .await
+        }
+        Edges::Ask { account, edge, off } => {
+            let edit = EdgeEdit { asked: Some(!off) };
+            let asked = client.change_edge(&account.account, &edge, &edit);
+            super::show(asked, json, |edge| list(std::slice::from_ref(edge))).await
+        }
     }
 }
 
 fn state(edge: &Edge) -> &'static str {
     match (edge.enabled, edge.online) {
+        (false, _) if edge.asked => "asked",
         (false, _) => "no edge now",
         (true, true) => "on",
         (true, false) => "offline",

@@ -1,6 +1,7 @@
 //! The flags of `warren admin edges`.
 
 use clap::Subcommand;
+use warren_proto::MacAddr;
 
 use super::admin::AccountArg;
 
@@ -14,5 +15,25 @@ pub(crate) enum Edges {
         account: AccountArg,
         /// The device's name or id
         edge: String,
+    },
+    /// Have an edge wake a device of its LAN (Wake-on-LAN)
+    Wake {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The edge's name or id
+        edge: String,
+        /// The device's card, as in 3c:52:82:01:02:03
+        mac: MacAddr,
+    },
+    /// Ask a device to be an edge: its owner has the last word, unless he has left it to the account
+    /// (`warren edge enable --when-asked`)
+    Ask {
+        #[command(flatten)]
+        account: AccountArg,
+        /// The device's name or id
+        edge: String,
+        /// Ask no more
+        #[arg(long)]
+        off: bool,
     },
 }

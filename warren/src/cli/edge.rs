@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
-use warren_proto::{DeviceName, ForwardProtocol, LanSource, MacAddr, Ports, Schedule, Weekday};
+use warren_proto::{
+    DeviceName, ForwardProtocol, LanSource, MacAddr, ParseScheduleError, Ports, Schedule,
+};
 
 /// The LAN that this device stands in, or another edge of the account.
 #[derive(Debug, Args)]
@@ -25,6 +27,10 @@ pub(crate) enum Edge {
         /// packet filter is touched, and gateways aren't open. `warren edge enable` alone takes it back
         #[arg(long)]
         userspace: bool,
+        /// While the account asks for it, in its portal or by `warren admin edges ask`: its admins and this
+        /// device's person decide from now on. `warren edge enable` alone takes it back
+        #[arg(long, conflicts_with = "userspace")]
+        when_asked: bool,
     },
     /// Be no edge any more: nothing is open, what is set is kept
     Disable,
@@ -135,54 +141,9 @@ impl std::str::FromStr for Hours {
         if s == "always" {
             return Ok(Self(None));
         }
-        let wrong = || {
-            format!(
-                "'{s}' are no hours: write 08:00-18:00, or mon,tue@08:00-18:00+01:00, or always"
-            )
-        };
-        let (days, hours) = match s.split_once('@') {
-            Some((days, hours)) => (days.split(',').map(weekday).collect::<Option<_>>(), hours),
-            None => (Some(std::collections::BTreeSet::new()), s),
-        };
-        let (from, rest) = hours.split_at_checked(5).ok_or_else(wrong)?;
-        let (to, offset) =
-            rest.strip_prefix('-').and_then(|rest| rest.split_at_checked(5)).ok_or_else(wrong)?;
-        Ok(Self(Some(Schedule {
-            days: days.ok_or_else(wrong)?,
-            from: from.parse().map_err(|_| wrong())?,
-            to: to.parse().map_err(|_| wrong())?,
-            utc_offset_minutes: utc_offset(offset).ok_or_else(wrong)?,
-        })))
+        let wrong = |error: ParseScheduleError| format!("'{s}': {error}; or 'always'");
+        s.parse().map(|hours| Self(Some(hours))).map_err(wrong)
     }
-}
-
-fn weekday(text: &str) -> Option<Weekday> {
-    Some(match text {
-        "mon" => Weekday::Monday,
-        "tue" => Weekday::Tuesday,
-        "wed" => Weekday::Wednesday,
-        "thu" => Weekday::Thursday,
-        "fri" => Weekday::Friday,
-        "sat" => Weekday::Saturday,
-        "sun" => Weekday::Sunday,
-        _ => return None,
-    })
-}
-
-/// `+01:00`, `-05:30`; nothing: UTC.
-fn utc_offset(text: &str) -> Option<i16> {
-    if text.is_empty() {
-        return Some(0);
-    }
-    let (sign, time) = match text.split_at_checked(1)? {
-        ("+", time) => (1, time),
-        ("-", time) => (-1, time),
-        _ => return None,
-    };
-    let (hours, minutes) = time.split_once(':')?;
-    let (hours, minutes): (i16, i16) = (hours.parse().ok()?, minutes.parse().ok()?);
-    ((0..=14).contains(&hours) && (0..60).contains(&minutes))
-        .then_some(sign * (hours * 60 + minutes))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -57,7 +57,9 @@ pub(crate) struct RelayServe {
     #[arg(long, env = "WARREN_TOKEN_FILE", value_name = "FILE", requires = "broker")]
     pub(crate) token_file: Option<PathBuf>,
     /// Key of the broker's certificate, as `warren admin relays create` has printed it
-    #[arg(long, env = "WARREN_PIN", value_name = "PIN", requires = "broker", value_parser = parse_pin)]
+    // One of 64 pins begins with a hyphen.
+    #[arg(long, env = "WARREN_PIN", value_name = "PIN", requires = "broker", value_parser = parse_pin,
+          allow_hyphen_values = true)]
     pub(crate) pin: Option<Pin>,
     /// End if the token is for another account than this
     #[arg(long, env = "WARREN_ACCOUNT", value_name = "NAME", requires = "broker")]
@@ -237,6 +239,15 @@ fn parse_net(text: &str) -> Result<IpNet, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pin_may_begin_with_a_hyphen() {
+        use clap::Parser as _;
+        let pin = Pin([0xfb; 32]).to_string();
+        assert!(pin.starts_with('-'), "{pin}");
+        let words = ["warren", "relay", "--broker", "https://broker", "--pin", &pin];
+        crate::cli::Cli::try_parse_from(words).unwrap();
+    }
 
     #[test]
     fn ports_are_a_range() {

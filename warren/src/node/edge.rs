@@ -20,9 +20,12 @@ pub(crate) async fn edge(
 ) -> anyhow::Result<()> {
     let client = Asked::find(super::client(global), on.as_deref()).await?;
     match command {
-        Edge::Enable { userspace } => {
-            let request =
-                if userspace { EdgeRequest::EnableUserspace } else { EdgeRequest::Enable };
+        Edge::Enable { userspace, when_asked } => {
+            let request = match (userspace, when_asked) {
+                (true, _) => EdgeRequest::EnableUserspace,
+                (false, true) => EdgeRequest::EnableWhenAsked,
+                (false, false) => EdgeRequest::Enable,
+            };
             status(&client, request, global.json).await
         }
         Edge::Disable => status(&client, EdgeRequest::Disable, global.json).await,
@@ -47,6 +50,14 @@ async fn status(client: &Asked, request: EdgeRequest, json: bool) -> anyhow::Res
 
 fn show_status(status: &EdgeStatus) {
     match (status.enabled, status.accepted) {
+        (false, _) if status.when_asked => {
+            say!(
+                "This device is an edge while the account asks for that, and it doesn't at present."
+            );
+        }
+        (false, _) if status.asked => {
+            say!("The account asks this device to be an edge: `warren edge enable` agrees.");
+        }
         (false, _) => {
             say!(
                 "This device is no edge: nothing of its LAN is open. `warren edge enable` makes it one."

@@ -63,7 +63,10 @@ pub(super) struct Remote {
 impl Remote {
     async fn edge(&self, request: EdgeRequest) -> anyhow::Result<EdgeReply> {
         Ok(match request {
-            EdgeRequest::Enable | EdgeRequest::EnableUserspace | EdgeRequest::Disable => {
+            EdgeRequest::Enable
+            | EdgeRequest::EnableWhenAsked
+            | EdgeRequest::EnableUserspace
+            | EdgeRequest::Disable => {
                 bail!("whether a device is an edge is said on the device itself")
             }
             EdgeRequest::Status => EdgeReply::Status(self.status().await?),
@@ -81,7 +84,10 @@ impl Remote {
         let edge: Value = self.get("/edge").await?;
         let count = |name: &str| edge[name].as_u64().and_then(|it| it.try_into().ok()).unwrap_or(0);
         Ok(EdgeStatus {
+            // Whoever answers is one, by whose word ever.
             enabled: true,
+            when_asked: false,
+            asked: false,
             accepted: true,
             broker_connected: edge["broker_connected"].as_bool().unwrap_or(false),
             forwards: count("forwards"),

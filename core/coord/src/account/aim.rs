@@ -26,6 +26,8 @@ const MAX_NETS: usize = 16_384;
 #[derive(Debug, Default)]
 pub(super) struct Aim {
     by_net: BTreeMap<IpAddr, Budget>,
+    /// When it was last looked which budgets are whole again: a look at all of them isn't had for each signal.
+    swept: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,10 @@ impl Aim {
     pub(super) fn permits(&mut self, addr: &SocketAddr, known: bool, now: Instant) -> bool {
         let net = net_of(addr.ip());
         if self.by_net.len() >= MAX_NETS && !self.by_net.contains_key(&net) {
+            if self.swept.is_some_and(|swept| now < swept + KNOWN_INTERVAL) {
+                return false;
+            }
+            self.swept = Some(now);
             let is_whole = |it: &Budget| it.all.is_full(now) && it.hearsay.is_full(now);
             self.by_net.retain(|_, budget| !is_whole(budget));
             if self.by_net.len() >= MAX_NETS {

@@ -219,7 +219,7 @@ impl Account {
             changes.push(Change::RelayDuty { duty: self.duty_of(id) });
         }
         if digest.edges.contains(&id) {
-            changes.push(Change::Edge { duty: self.edge_duty(id) });
+            changes.push(Change::Edge { duty: self.edge_duty(id), asked: self.edge_asked(id) });
         }
         if digest.offers.contains(&id) {
             changes.extend(self.edge_entries(viewer));

@@ -9,6 +9,7 @@ mod edit;
 mod limits;
 mod managers;
 mod view;
+mod wake;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -50,6 +51,10 @@ struct Edge {
 impl Edge {
     fn is_enabled(&self) -> bool {
         self.record.is_some_and(|record| record.enabled)
+    }
+
+    fn is_asked(&self) -> bool {
+        self.record.is_some_and(|record| record.asked)
     }
 
     fn items(&self) -> impl Iterator<Item = &EdgeItem> {
@@ -123,6 +128,11 @@ impl Account {
             }
         }
         self.is_member(id).then_some(duty)
+    }
+
+    /// Whether the account wants a device to be an edge.
+    pub(super) fn edge_asked(&self, id: DeviceId) -> bool {
+        self.edges.by_device.get(&id).is_some_and(Edge::is_asked)
     }
 
     /// What a viewer reaches behind a device.
@@ -227,16 +237,21 @@ impl Account {
     /// What devices have said of being edges, to be kept.
     pub(super) fn consents(&self) -> impl Iterator<Item = Change> {
         self.edges.unsettled.iter().filter(|id| self.devices.contains_key(id)).map(|id| {
-            let known = self.edges.by_device.get(id).is_some_and(Edge::is_enabled);
-            Change::Edge(EdgeRecord { device: *id, enabled: !known })
+            let edge = self.edges.by_device.get(id);
+            Change::Edge(EdgeRecord {
+                device: *id,
+                enabled: !edge.is_some_and(Edge::is_enabled),
+                asked: edge.is_some_and(Edge::is_asked),
+            })
         })
     }
 
     pub(super) fn put_edge(&mut self, record: EdgeRecord, now: Instant) {
         let id = record.device;
         let offered = self.edges.offering().contains(&id);
-        self.edges.unsettled.remove(&id);
         self.edges.by_device.entry(id).or_default().record = Some(record);
+        // What the device has said meanwhile is still to be kept.
+        self.note_consent(id, now);
         self.edge_changed(id, offered || self.edges.offering().contains(&id), now);
     }
 

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use warren_proto::{ConnectSignal, DeviceId, InstanceId, MapVersion, ReachCheck, SessionEvent};
+use warren_proto::{
+    ConnectSignal, DeviceId, InstanceId, MacAddr, MapVersion, ReachCheck, SessionEvent, WakeOrder,
+};
 
 use super::Account;
 use crate::Refused;
@@ -43,6 +45,8 @@ pub(super) struct Session {
     pub(super) signals: VecDeque<ConnectSignal>,
     /// Word of a check that is about to come; a later one takes its place.
     pub(super) reach: Option<ReachCheck>,
+    /// The cards that the device, an edge, is to call; bounded by how often it is asked.
+    pub(super) wakes: VecDeque<MacAddr>,
     /// The stream doesn't keep up: nothing is sent until it has drained.
     pub(super) stalled: bool,
 }
@@ -94,6 +98,7 @@ impl Account {
                 seen: 0,
                 signals: VecDeque::new(),
                 reach: None,
+                wakes: VecDeque::new(),
                 stalled: false,
             },
         );
@@ -193,6 +198,9 @@ impl Account {
         }
         if let Some(check) = self.sessions.get_mut(&id)?.reach.take() {
             return Some(SessionEvent::Reach(check));
+        }
+        if let Some(mac) = self.sessions.get_mut(&id)?.wakes.pop_front() {
+            return Some(SessionEvent::Wake(WakeOrder { mac }));
         }
         self.next_signal(id).map(SessionEvent::Connect)
     }

@@ -7,8 +7,8 @@ use warren_coord::{Actor, By, DeviceEdit, Refused, Role};
 use warren_proto::{
     CheckIn, CheckInState, DeviceId, EDGE, EdgeChange, EdgeChanged, EdgeDuty, Endpoint,
     EndpointKind, ForwardEdit, ForwardProtocol, ForwardSpec, GatewaySpec, LanSource, LanTarget,
-    NewForward, NewGateway, NewVirtualDevice, Ports, Schedule, Target, UserId, VirtualDeviceEdit,
-    VirtualDeviceSpec, Weekday,
+    MacAddr, NewForward, NewGateway, NewVirtualDevice, Ports, Schedule, SessionEvent, Target,
+    UserId, VirtualDeviceEdit, VirtualDeviceSpec, WakeOrder, Weekday,
 };
 
 use crate::world::{World, endpoint};
@@ -125,6 +125,73 @@ impl World {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_device_that_is_asked_to_be_an_edge_hears_of_it_and_decides_itself() {
+    let mut world = World::new("home");
+    let attic = world.join(1, "attic");
+    let session = world.open(attic);
+    let asked = |world: &World| {
+        let map = world.account.netmap(attic).unwrap();
+        (map.edge_asked, map.edge.is_some(), world.account.edge(attic).unwrap().asked)
+    };
+    assert_eq!(asked(&world), (false, false, false));
+    let ask = |world: &mut World, asked| {
+        let prepared = world.account.prepare_edge_ask(attic, asked).unwrap();
+        let changes = prepared.changes.len();
+        world.commit(prepared);
+        world.settle();
+        changes
+    };
+    let deltas = world.clients[&session].deltas();
+    assert_eq!(ask(&mut world, true), 1);
+    assert_eq!(asked(&world), (true, false, true), "that opens nothing");
+    let client = &world.clients[&session];
+    assert!(client.map.as_ref().is_some_and(|map| map.edge_asked), "a delta says it, too");
+    assert_eq!(client.deltas(), deltas + 1);
+    assert_eq!(ask(&mut world, true), 0, "it is asked already");
+    world.consent(attic, true);
+    assert_eq!(asked(&world), (true, true, true));
+    world.consent(attic, false);
+    assert_eq!(asked(&world), (true, false, true), "his word goes, the question stays");
+    ask(&mut world, false);
+    assert_eq!(asked(&world), (false, false, false));
+    let nobody = DeviceId(9);
+    assert_eq!(
+        world.account.prepare_edge_ask(nobody, true).err(),
+        Some(Refused::NotFound("device"))
+    );
+}
+
+#[test]
+fn an_edge_is_told_to_wake_a_device_and_nobody_else_is() {
+    let mut world = World::new("home");
+    let (attic, laptop) = (world.join(1, "attic"), world.join(2, "laptop"));
+    let mac = MacAddr([2, 0, 0, 0, 0, 9]);
+    let wake = |world: &mut World, device| {
+        let now = world.now;
+        let done = world.account.handle_wake(device, mac, now);
+        world.drain();
+        done
+    };
+    assert_eq!(wake(&mut world, DeviceId(9)), Err(Refused::NotFound("device")));
+    assert!(matches!(wake(&mut world, attic), Err(Refused::Invalid(_))), "it is no edge");
+    world.consent(attic, true);
+    assert_eq!(wake(&mut world, attic), Err(Refused::PeerOffline));
+    let session = world.open(attic);
+    let other = world.open(laptop);
+    for _ in 0..5 {
+        assert_eq!(wake(&mut world, attic), Ok(()));
+    }
+    assert_eq!(wake(&mut world, attic), Err(Refused::RateLimited));
+    world.advance(Duration::from_secs(2));
+    assert_eq!(wake(&mut world, attic), Ok(()));
+    let calls = |session| {
+        let order = SessionEvent::Wake(WakeOrder { mac });
+        world.clients[&session].events.iter().filter(|event| **event == order).count()
+    };
+    assert_eq!((calls(session), calls(other)), (6, 0));
 }
 
 #[test]

@@ -433,7 +433,10 @@ fn mentioned(event: &SessionEvent) -> Vec<DeviceId> {
             })
             .collect(),
         SessionEvent::Connect(signal) => vec![signal.from],
-        SessionEvent::Current(_) | SessionEvent::Reach(_) | SessionEvent::Revoked => Vec::new(),
+        SessionEvent::Current(_)
+        | SessionEvent::Reach(_)
+        | SessionEvent::Wake(_)
+        | SessionEvent::Revoked => Vec::new(),
     }
 }
 

@@ -237,7 +237,10 @@ impl World {
                 SessionEvent::Current(version) => {
                     assert_eq!(client.map.as_ref().map(|map| map.version), Some(*version));
                 }
-                SessionEvent::Connect(_) | SessionEvent::Reach(_) | SessionEvent::Revoked => {}
+                SessionEvent::Connect(_)
+                | SessionEvent::Reach(_)
+                | SessionEvent::Wake(_)
+                | SessionEvent::Revoked => {}
             }
             client.events.push(event);
         }

@@ -162,9 +162,10 @@ impl Mesh {
                 }
                 self.take_filter(filter.as_ref(), now);
             }
-            Change::Edge { duty } => {
+            Change::Edge { duty, asked } => {
                 if let Some(netmap) = &mut self.netmap {
                     netmap.edge.clone_from(duty);
+                    netmap.edge_asked = *asked;
                 }
                 self.take_duty(now);
             }

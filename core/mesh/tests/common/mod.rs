@@ -143,6 +143,7 @@ pub fn netmap(this: usize, peers: Vec<Peer>) -> Netmap {
         relay_duty: None,
         filter: None,
         edge: None,
+        edge_asked: false,
     }
 }
 

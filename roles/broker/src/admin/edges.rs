@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use warren_coord::{By, EdgeView, Refused, Right};
 use warren_proto::{
     DeviceId, DeviceName, EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardId, ForwardSpec,
-    GatewayEdit, GatewayId, GatewaySpec, NewForward, NewGateway, NewVirtualDevice,
+    GatewayEdit, GatewayId, GatewaySpec, MacAddr, NewForward, NewGateway, NewVirtualDevice,
     VirtualDeviceEdit, VirtualDeviceId, VirtualDeviceSpec,
 };
 
@@ -42,6 +42,8 @@ pub struct Edge {
     pub online: bool,
     /// Whether it lets itself be an edge: if not, what is set for it waits.
     pub enabled: bool,
+    /// Whether the account wants it to be one: its owner's word counts, unless he has left it to the account.
+    pub asked: bool,
     /// How many port forwards are set.
     pub forwards: usize,
     /// How many virtual devices.
@@ -54,6 +56,23 @@ pub struct Edge {
     pub found: u32,
     /// What doesn't work there, and what to do about it.
     pub problems: Vec<String>,
+}
+
+/// What to change of a device as an edge; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EdgeEdit {
+    /// Whether the account wants it to be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<bool>,
+}
+
+/// Which device to wake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Wake {
+    /// Its card, as in `3c:52:82:01:02:03`.
+    pub mac: MacAddr,
 }
 
 /// They.
@@ -74,6 +93,24 @@ pub(super) fn operations() -> Vec<Operation> {
             show,
         )
         .needs(Right::ReadAccount)
+        .gives::<Edge>(),
+        Operation::patch(
+            "/accounts/{account}/edges/{device}",
+            "changeEdge",
+            "Wants a device to be an edge, or no more; its owner has the last word, on it",
+            change,
+        )
+        .needs_device()
+        .takes::<EdgeEdit>()
+        .gives::<Edge>(),
+        Operation::post(
+            "/accounts/{account}/edges/{device}/wake",
+            "wakeDevice",
+            "Has an edge that is online call a card of its LAN (Wake-on-LAN)",
+            wake,
+        )
+        .needs_device()
+        .takes::<Wake>()
         .gives::<Edge>(),
     ];
     own.into_iter().chain(forwards()).chain(virtual_devices()).chain(gateways()).collect()
@@ -183,6 +220,29 @@ async fn show(
     Path((account, device)): Path<(String, String)>,
 ) -> ApiResult<Json<Edge>> {
     let (account, device) = find(&broker, &account, &device)?;
+    Ok(Json(account.read(|account| account.edge(device)).map(view)?))
+}
+
+async fn change(
+    State(broker): Shared,
+    Asker(by): Asker,
+    Path((account, device)): Path<(String, String)>,
+    Content(edit): Content<EdgeEdit>,
+) -> ApiResult<Json<Edge>> {
+    let (account, device) = find(&broker, &account, &device)?;
+    if let Some(asked) = edit.asked {
+        account.durable(by, move |account, _| account.prepare_edge_ask(device, asked)).await?;
+    }
+    Ok(Json(account.read(|account| account.edge(device)).map(view)?))
+}
+
+async fn wake(
+    State(broker): Shared,
+    Path((account, device)): Path<(String, String)>,
+    Content(Wake { mac }): Content<Wake>,
+) -> ApiResult<Json<Edge>> {
+    let (account, device) = find(&broker, &account, &device)?;
+    account.soft(|account, now| account.handle_wake(device, mac, now))?;
     Ok(Json(account.read(|account| account.edge(device)).map(view)?))
 }
 
@@ -361,7 +421,7 @@ fn gateway(changed: EdgeChanged) -> ApiResult<GatewaySpec> {
 }
 
 fn view(view: EdgeView) -> Edge {
-    let EdgeView { device, name, dns_name, ipv4, online, enabled, spec, state } = view;
+    let EdgeView { device, name, dns_name, ipv4, online, enabled, asked, spec, state } = view;
     let state = state.unwrap_or_default();
     Edge {
         id: device,
@@ -370,6 +430,7 @@ fn view(view: EdgeView) -> Edge {
         ipv4,
         online,
         enabled,
+        asked,
         forwards: spec.forwards.len(),
         virtual_devices: spec.virtual_devices.len(),
         gateways: spec.gateways.len(),

@@ -55,6 +55,7 @@ impl Pieces {
             | SessionEvent::Current(_)
             | SessionEvent::Connect(_)
             | SessionEvent::Reach(_)
+            | SessionEvent::Wake(_)
             | SessionEvent::Revoked) => {
                 event.write_data(&mut text);
                 text.extend_from_slice(b"\n\n");

@@ -92,6 +92,11 @@ impl Page {
         format!("{}/{form}", self.path)
     }
 
+    /// Its page as an edge.
+    fn edge(&self) -> String {
+        self.path.replace("/devices/", "/edges/")
+    }
+
     fn is_waiting(&self) -> bool {
         self.condition == Condition::Waiting
     }

@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::Deserialize;
 use warren_coord::EdgeView;
-use warren_proto::{DeviceId, EdgeChange};
+use warren_proto::{DeviceId, EdgeChange, MacAddr};
 use warren_web::{Layout, When};
 
 use super::answer::{Answer, Oops, done, failed, page_with, sentence};
@@ -45,6 +45,8 @@ struct Page {
     state: &'static str,
     tone: &'static str,
     is_enabled: bool,
+    /// Whether the account wants it to be one.
+    is_asked: bool,
     /// Its own pages, in the mesh.
     own_pages: String,
     join: String,
@@ -52,6 +54,8 @@ struct Page {
     found: u32,
     problems: Vec<String>,
     groups: Vec<Group>,
+    /// Cards to choose from: those of its targets.
+    cards: Vec<(String, String)>,
     form: Option<OpenForm>,
 }
 
@@ -118,6 +122,7 @@ fn render(
         .map(|kind| Group { kind, lines: words::lines(kind, &edge) })
         .into_iter()
         .collect();
+    let cards = words::cards(&edge.spec);
     let reported = edge.state.unwrap_or_default();
     let page = Page {
         layout: member.layout(portal, edge.name.as_str(), Section::Edges),
@@ -128,12 +133,14 @@ fn render(
         state,
         tone,
         is_enabled: edge.enabled,
+        is_asked: edge.asked,
         own_pages: format!("http://{}/", edge.dns_name),
         join: member.path("join"),
         scanned: reported.scanned_unix.map(|at| When { at, now }),
         found: reported.devices,
         problems: reported.problems,
         groups,
+        cards,
         form,
     };
     page_with(status, &page)
@@ -197,6 +204,50 @@ pub(super) async fn switch(
         Ok(()) if form.enabled.is_empty() => done(&path_of(&member, id), "It is closed."),
         Ok(()) => done(&path_of(&member, id), "It is open."),
         Err(failure) => failed(&path_of(&member, id), failure),
+    }
+}
+
+/// `POST /a/{account}/edges/{device}/ask`
+pub(super) async fn ask(
+    member: Member,
+    Path((_, device)): Path<(String, String)>,
+    Form(form): Form<Switch>,
+) -> Answer {
+    let id = find_own(&member, &device)?;
+    let asked = !form.enabled.is_empty();
+    let decide = move |account: &warren_coord::Account, _: &warren_coord::Ctx| {
+        account.prepare_edge_ask(id, asked)
+    };
+    match member.account.durable(member.by(), decide).await {
+        Ok(()) if asked => done(&path_of(&member, id), "The device is asked."),
+        Ok(()) => done(&path_of(&member, id), "It is asked no more."),
+        Err(failure) => failed(&path_of(&member, id), failure),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Call {
+    #[serde(default)]
+    mac: String,
+}
+
+/// `POST /a/{account}/edges/{device}/wake`
+pub(super) async fn wake(
+    member: Member,
+    Path((_, device)): Path<(String, String)>,
+    Form(Call { mac }): Form<Call>,
+) -> Answer {
+    let id = find_own(&member, &device)?;
+    let page = path_of(&member, id);
+    let mac = match mac.trim().parse::<MacAddr>() {
+        Ok(mac) => mac,
+        Err(error) => return failed(&page, Failure::invalid(sentence(&error.to_string()))),
+    };
+    match member.account.soft(|account, now| account.handle_wake(id, mac, now)) {
+        Ok(()) => {
+            done(&page, "The edge calls it. What lets itself be woken answers within a minute.")
+        }
+        Err(failure) => failed(&page, failure.into()),
     }
 }
 

@@ -79,6 +79,7 @@ fn counted(count: usize, what: &str) -> String {
 /// How it is, in words and colour.
 pub(super) fn condition(edge: &EdgeView) -> (&'static str, &'static str) {
     match (edge.enabled, edge.online) {
+        (false, _) if edge.asked => ("Asked to be one", "warn"),
         (false, _) => ("No edge at present", "warn"),
         (true, true) => ("Online", "good"),
         (true, false) => ("Offline", "idle"),

@@ -22,6 +22,27 @@ pub(crate) async fn edge(broker: &TestBroker, name: &str) -> crate::common::Devi
 }
 
 #[tokio::test]
+async fn a_device_is_asked_to_be_an_edge_from_its_page() {
+    let (_folder, broker) = broker().await;
+    let mut ada = Person::operator(&broker).await;
+    let site = broker.device("home", "site").await;
+    let id = site.registered.device;
+    let device = ada.get(&format!("/a/home/devices/{id}")).await;
+    let path = format!("/a/home/edges/{id}");
+    assert!(device.text.contains(&format!("href=\"{path}\"")), "{}", device.text);
+    let page = ada.get(&path).await;
+    assert!(page.text.contains("warren edge enable"), "{}", page.text);
+    let action = format!("{path}/ask");
+    let done = ada.submit(&page, &action, &[("enabled", "on")]).await;
+    assert_eq!(done.location(), path, "{}", done.text);
+    assert!(broker.admin.edge("home", "site").await.unwrap().asked);
+    let page = ada.get(&path).await;
+    assert!(page.text.contains("waits for its owner's word"), "{}", page.text);
+    ada.submit(&page, &action, &[]).await;
+    assert!(!broker.admin.edge("home", "site").await.unwrap().asked);
+}
+
+#[tokio::test]
 async fn an_edge_is_shown_and_what_it_opens_is_added_changed_and_removed() {
     let (_folder, broker) = broker().await;
     let mut ada = Person::operator(&broker).await;
@@ -38,6 +59,13 @@ async fn an_edge_is_shown_and_what_it_opens_is_added_changed_and_removed() {
     let page = ada.get(&path).await;
     assert!(page.text.contains("href=\"http://site.home.warren.internal/\""), "{}", page.text);
 
+    assert!(page.text.contains("Wake a device of its LAN"), "{}", page.text);
+    ada.submit(&page, &format!("{path}/wake"), &[("mac", "the printer")]).await;
+    assert!(ada.get(&path).await.text.contains("A MAC address is written"));
+    ada.submit(&page, &format!("{path}/wake"), &[("mac", "3c:52:82:01:02:03")]).await;
+    let told = ada.get(&path).await;
+    assert!(told.text.contains("is offline"), "it has no session: {}", told.text);
+
     let page = ada.get(&format!("{path}?add=forwards")).await;
     let action = format!("{path}/forwards");
     let fields = [("protocol", "tcp"), ("port", "8443"), ("target", "printer")];
@@ -52,6 +80,7 @@ async fn an_edge_is_shown_and_what_it_opens_is_added_changed_and_removed() {
         ("port", "8443"),
         ("target", "192.168.1.9"),
         ("target_port", "443"),
+        ("hours", "mon@08:00-18:00+01:00"),
         ("note", "</td><script>"),
     ];
     let added = ada.submit(&page, &action, &fields).await;
@@ -63,11 +92,14 @@ async fn an_edge_is_shown_and_what_it_opens_is_added_changed_and_removed() {
 
     let id = broker.admin.forwards("home", "site").await.unwrap()[0].id;
     let form = ada.get(&format!("{path}?change=forwards/{id}")).await;
+    assert!(form.text.contains("value=\"mon@08:00-18:00+01:00\""), "{}", form.text);
+    assert!(page.text.contains("It is open mon 08:00 to 18:00 (UTC+01:00)."), "{}", page.text);
     assert!(form.text.contains("value=\"8443\"") && form.text.contains("value=\"443\""));
     let fields =
         [("protocol", "tcp"), ("port", "9443"), ("target", "192.168.1.9"), ("target_port", "443")];
     ada.submit(&form, &format!("{action}/{id}"), &fields).await;
-    assert_eq!(broker.admin.forwards("home", "site").await.unwrap()[0].port, 9443);
+    let forward = broker.admin.forwards("home", "site").await.unwrap().remove(0);
+    assert_eq!((forward.port, forward.schedule), (9443, None));
     let page = ada.get(&path).await;
     ada.submit(&page, &format!("{action}/{id}/switch"), &[]).await;
     assert!(!broker.admin.forwards("home", "site").await.unwrap()[0].enabled);

@@ -4,7 +4,10 @@ use askama::Template;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use warren_edge::Opened;
-use warren_proto::{EdgeChange, ForwardEdit, ForwardId, ForwardProtocol, ForwardSpec, NewForward};
+use warren_proto::{
+    EdgeChange, ForwardEdit, ForwardId, ForwardProtocol, ForwardSpec, NewForward,
+    ParseScheduleError, Schedule,
+};
 use warren_web::{Layout, When};
 
 use super::{Frame, Section, Switch, changed, frame, list as words_of, source, target, when};
@@ -31,6 +34,7 @@ pub(super) struct Typed {
     target_port: String,
     #[serde(default)]
     allow: String,
+    hours: Option<String>,
     #[serde(default)]
     note: String,
     enabled: Option<String>,
@@ -45,6 +49,7 @@ struct Meant {
     target: warren_proto::LanTarget,
     target_port: Option<u16>,
     allow: Vec<String>,
+    schedule: Option<Schedule>,
 }
 
 impl Typed {
@@ -67,6 +72,7 @@ impl Typed {
             mac: spec.target.mac.map(|mac| mac.to_string()).unwrap_or_default(),
             target_port: spec.target_port.to_string(),
             allow: spec.allow.join(", "),
+            hours: spec.schedule.as_ref().map(ToString::to_string),
             note: spec.note.clone(),
             enabled: on(spec.enabled),
             transparent: on(spec.source == warren_proto::LanSource::Transparent),
@@ -95,11 +101,17 @@ impl Typed {
             target: target(&self.ip, &self.mac)?,
             target_port,
             allow: words_of(&self.allow).map(str::to_owned).collect(),
+            schedule: match self.hours.as_deref().unwrap_or_default().trim() {
+                "" | "always" => None,
+                text => Some(text.parse().map_err(|error: ParseScheduleError| {
+                    Refusal::invalid(format!("'{text}': {error}"))
+                })?),
+            },
         })
     }
 
     fn new_forward(&self) -> Result<NewForward, Refusal> {
-        let Meant { name, protocol, ports, target, target_port, allow } = self.meant()?;
+        let Meant { name, protocol, ports, target, target_port, allow, schedule } = self.meant()?;
         Ok(NewForward {
             name,
             protocol,
@@ -110,14 +122,14 @@ impl Typed {
             source: source(self.transparent.as_deref()),
             enabled: self.enabled.is_some(),
             allow,
-            schedule: None,
+            schedule,
             note: self.note.clone(),
             allow_public: false,
         })
     }
 
     fn edit(&self) -> Result<ForwardEdit, Refusal> {
-        let Meant { name, protocol, ports, target, target_port, allow } = self.meant()?;
+        let Meant { name, protocol, ports, target, target_port, allow, schedule } = self.meant()?;
         Ok(ForwardEdit {
             name,
             enabled: Some(self.enabled.is_some()),
@@ -128,6 +140,9 @@ impl Typed {
             target_port: Some(target_port.unwrap_or(ports.0)),
             source: Some(source(self.transparent.as_deref())),
             allow: Some(allow),
+            // A form without hours leaves them alone.
+            always: schedule.is_none() && self.hours.is_some(),
+            schedule,
             note: Some(self.note.clone()),
             ..ForwardEdit::default()
         })

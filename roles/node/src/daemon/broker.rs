@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use warren_mesh::{BrokerState, MapSource};
-use warren_proto::{Apply, Delta, InvalidMap, Netmap, Pin, SessionEvent};
+use warren_proto::{Apply, Delta, InvalidMap, Netmap, Pin, SessionEvent, WakeOrder};
 
 use super::{Daemon, wall_clock};
 use crate::control::{
@@ -244,6 +244,7 @@ impl Daemon {
                     mesh.client().expect_reach(check).await;
                 }
             }
+            SessionEvent::Wake(WakeOrder { mac }) => self.wake_for_broker(mac),
             // The session reports it as its own end.
             SessionEvent::Revoked => {}
         }

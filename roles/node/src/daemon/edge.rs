@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use warren_proto::{DeviceId, EdgeState, MapVersion};
+use tokio::time::Instant;
+use warren_proto::{DeviceId, EdgeState, MacAddr, MapVersion};
 
 use super::{Daemon, Wake};
 use crate::control::{Command, EdgeAsk, broker_away};
 use crate::daemon::Failure;
 use crate::edge::EdgeLink;
-use crate::local::{EdgeReply, EdgeRequest, EdgeStatus, EdgeWork, FailureCode};
+use crate::local::{EdgeReply, EdgeRequest, EdgeStatus, EdgeWork, FailureCode, HealthCode};
 use crate::{EdgeOrders, EdgeTask};
 
 /// How long the edge role may take to close what it opened.
 const CLOSING: Duration = Duration::from_secs(5);
+
+/// So many calls for the broker, each so often.
+const WAKES: (u32, Duration) = (10, Duration::from_secs(2));
 
 /// What the orders were made of last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +46,10 @@ impl Daemon {
         answer: oneshot::Sender<Result<EdgeReply, Failure>>,
     ) {
         let change = match request {
-            EdgeRequest::Enable | EdgeRequest::EnableUserspace | EdgeRequest::Disable => {
+            EdgeRequest::Enable
+            | EdgeRequest::EnableWhenAsked
+            | EdgeRequest::EnableUserspace
+            | EdgeRequest::Disable => {
                 let result = self.set_edge(&request).await;
                 let _ = answer.send(result.map(|()| EdgeReply::Status(self.edge_status())));
                 return;
@@ -71,10 +78,34 @@ impl Daemon {
         }
     }
 
+    /// The broker passes on that somebody wants a device of the LAN awake. What comes too fast is none of
+    /// an honest broker's.
+    pub(super) fn wake_for_broker(&mut self, mac: MacAddr) {
+        let now = Instant::now();
+        let (begun, calls) =
+            self.edge_woke.filter(|(begun, _)| now < *begun + WAKES.1).unwrap_or((now, 0));
+        if calls == WAKES.0 {
+            tracing::warn!(%mac, "the broker calls too often");
+            return;
+        }
+        self.edge_woke = Some((begun, calls + 1));
+        let (answer, answered) = oneshot::channel();
+        self.give_edge(EdgeWork::Wake(mac.to_string()), answer);
+        tokio::spawn(async move {
+            match answered.await {
+                Ok(Ok(_)) => {
+                    tracing::info!(%mac, "called a device of the LAN, as the broker asked");
+                }
+                Ok(Err(failure)) => tracing::warn!(%mac, reason = failure.text, "called nobody"),
+                Err(_) => {}
+            }
+        });
+    }
+
     /// Has the edge role do something; it answers by itself.
     fn give_edge(&self, work: EdgeWork, answer: oneshot::Sender<Result<EdgeReply, Failure>>) {
         let refused = |text: &str| Err(Failure::new(FailureCode::Other, text));
-        let Some(link) = self.config.edge.as_ref().filter(|_| self.identity.edge) else {
+        let Some(link) = self.config.edge.as_ref().filter(|_| self.is_edge()) else {
             let _ =
                 answer.send(refused("this device is no edge: `warren edge enable` makes it one"));
             return;
@@ -111,6 +142,7 @@ impl Daemon {
             return Err(Failure::new(FailureCode::Other, text));
         }
         self.identity.edge = enabled;
+        self.identity.edge_when_asked = *request == EdgeRequest::EnableWhenAsked;
         self.identity.edge_userspace = *request == EdgeRequest::EnableUserspace;
         self.try_save_identity()
             .map_err(|error| Failure::new(FailureCode::State, error.to_string()))?;
@@ -118,8 +150,33 @@ impl Daemon {
         Ok(())
     }
 
+    /// Whether this device is an edge: by its owner's word, and, if he leaves it to the account, by that's.
+    pub(super) fn is_edge(&self) -> bool {
+        self.identity.edge && (!self.identity.edge_when_asked || self.is_asked_to_be_edge())
+    }
+
+    fn is_asked_to_be_edge(&self) -> bool {
+        self.map.as_ref().is_some_and(|map| map.netmap.edge_asked)
+    }
+
+    /// Becomes an edge, or ceases to be one, where the account's word has changed that; says so where the
+    /// owner's is missing.
+    pub(super) async fn settle_edge(&mut self) {
+        if self.edge_told != self.is_edge() {
+            self.tell_mesh_edge().await;
+        }
+        let waits = self.is_asked_to_be_edge() && !self.identity.edge && self.config.edge.is_some();
+        let text = waits.then(|| {
+            "the account asks this device to open its LAN: `warren edge enable` lets it, and `warren edge \
+             enable --when-asked` leaves that to the account from now on; nothing is open meanwhile"
+                .to_owned()
+        });
+        self.healths.put(HealthCode::EdgeAsked, text);
+    }
+
     /// Tells the mesh whether this device is an edge, and how that goes.
     pub(super) async fn tell_mesh_edge(&mut self) {
+        self.edge_told = self.is_edge();
         let state = self.edge_state();
         if let Some(mesh) = &self.mesh {
             mesh.client().edge(state).await;
@@ -128,16 +185,19 @@ impl Daemon {
 
     /// What the edge role says of itself, if this device is an edge.
     fn edge_state(&mut self) -> Option<EdgeState> {
-        let link = self.config.edge.as_mut().filter(|_| self.identity.edge)?;
+        let is_edge = self.is_edge();
+        let link = self.config.edge.as_mut().filter(|_| is_edge)?;
         Some(link.state.borrow_and_update().clone())
     }
 
     fn edge_status(&self) -> EdgeStatus {
-        let link = self.config.edge.as_ref().filter(|_| self.identity.edge);
+        let link = self.config.edge.as_ref().filter(|_| self.is_edge());
         let netmap = self.map.as_ref().map(|map| &map.netmap);
         let duty = netmap.and_then(|netmap| netmap.edge.as_ref()).filter(|_| link.is_some());
         EdgeStatus {
-            enabled: self.identity.edge,
+            enabled: self.is_edge(),
+            when_asked: self.identity.edge_when_asked,
+            asked: self.is_asked_to_be_edge(),
             accepted: duty.is_some(),
             broker_connected: self.broker.connected,
             forwards: duty.map_or(0, |duty| duty.forwards.len()),
@@ -150,7 +210,7 @@ impl Daemon {
     /// Tells the edge role what is to be open, if that has changed.
     pub(super) fn publish_edge(&mut self) {
         let Some(link) = &self.config.edge else { return };
-        let sources = self.mesh.as_ref().zip(self.map.as_ref()).filter(|_| self.identity.edge);
+        let sources = self.mesh.as_ref().zip(self.map.as_ref()).filter(|_| self.is_edge());
         let basis = sources.map(|(mesh, map)| Basis {
             version: map.netmap.version,
             interface: mesh.index,

@@ -149,7 +149,7 @@ impl Daemon {
     /// Those that may ask this device for names, because it is an exit node and they may use it.
     pub(super) fn exit_guests(&self) -> BTreeSet<IpAddr> {
         let Some(netmap) = self.map.as_ref().map(|map| &map.netmap) else { return BTreeSet::new() };
-        let duty = netmap.edge.as_ref().filter(|_| self.identity.edge);
+        let duty = netmap.edge.as_ref().filter(|_| self.is_edge());
         if !duty.is_some_and(|duty| duty.believed(netmap.ipv4_range).leads_to_the_internet()) {
             return BTreeSet::new();
         }

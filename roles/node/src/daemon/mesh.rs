@@ -244,7 +244,6 @@ impl Daemon {
             range6: netmap.ipv6_range,
             mtu: mesh.mtu,
             peers4: addresses(netmap),
-            routes: Vec::new(),
             exit,
         };
         if mesh.configured.as_ref() == Some(&wanted) {

@@ -156,6 +156,10 @@ pub(crate) struct Daemon {
     orders: mpsc::Receiver<Order>,
     view: watch::Sender<View>,
     edge_basis: Option<edge::Basis>,
+    /// Whether the mesh was told that this device is an edge.
+    edge_told: bool,
+    /// Since when how many of the broker's calls to wake a device were passed on.
+    edge_woke: Option<(Instant, u32)>,
 }
 
 /// What the daemon woke up for.
@@ -215,6 +219,8 @@ impl Daemon {
             orders,
             view,
             edge_basis: None,
+            edge_told: false,
+            edge_woke: None,
         })
     }
 
@@ -308,6 +314,7 @@ impl Daemon {
                     self.report_paths().await;
                 }
             }
+            self.settle_edge().await;
             self.publish();
             self.publish_edge();
         }

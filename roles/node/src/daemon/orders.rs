@@ -200,6 +200,7 @@ impl Daemon {
         self.identity.revoked = false;
         // Another account was not meant when this one was let into the LAN.
         self.identity.edge = false;
+        self.identity.edge_when_asked = false;
         self.identity.edge_userspace = false;
         self.forget_exit();
         self.broker = Default::default();

@@ -8,6 +8,8 @@ use warren_scan::{Inventory, Looked, ScanPlan, ScanStatus, Woken};
 pub enum EdgeRequest {
     /// Become one: what the account sets for it is opened from now on. [`EdgeReply::Status`].
     Enable,
+    /// Leave it to the account: be an edge while it asks for that. [`EdgeReply::Status`].
+    EnableWhenAsked,
     /// As [`Self::Enable`], and go by the userspace proxy, whatever the kernel could do.
     EnableUserspace,
     /// Be none any more: nothing is open. [`EdgeReply::Status`].
@@ -73,6 +75,12 @@ pub enum EdgeReply {
 pub struct EdgeStatus {
     /// Whether it is one.
     pub enabled: bool,
+    /// Whether its owner leaves that to the account.
+    #[serde(default)]
+    pub when_asked: bool,
+    /// Whether the account asks for it.
+    #[serde(default)]
+    pub asked: bool,
     /// Whether the broker has given it something to do, or nothing, as one.
     pub accepted: bool,
     /// Whether the broker is connected: without it nothing can be changed.

@@ -177,6 +177,8 @@ pub enum HealthCode {
     StrictReversePath,
     /// Traffic to the internet is held back: the chosen exit node is away, or is none any more.
     ExitNodeAway,
+    /// The account asks this device to be an edge, and its owner has not said anything to that.
+    EdgeAsked,
     /// From a newer version.
     #[serde(other)]
     Other,

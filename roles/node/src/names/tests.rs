@@ -54,6 +54,7 @@ fn netmap() -> Netmap {
         relay_duty: None,
         filter: None,
         edge: None,
+        edge_asked: false,
     }
 }
 

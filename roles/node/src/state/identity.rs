@@ -34,6 +34,9 @@ pub(crate) struct Identity {
     /// Whether the user lets this device be an edge of the account that it is in.
     #[serde(default)]
     pub(crate) edge: bool,
+    /// Whether he leaves it to the account: [`Identity::edge`] holds while the account asks for it.
+    #[serde(default)]
+    pub(crate) edge_when_asked: bool,
     /// Whether it is one by the userspace proxy alone.
     #[serde(default)]
     pub(crate) edge_userspace: bool,
@@ -173,6 +176,7 @@ impl Identity {
             mapping_nonce: rand::random(),
             revoked: false,
             edge: false,
+            edge_when_asked: false,
             edge_userspace: false,
             exit: None,
         }

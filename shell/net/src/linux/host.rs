@@ -17,13 +17,14 @@
 //! on the same host stays reachable:
 //!
 //! ```text
-//! 5181: from all fwmark 0/0xff000000 dport 53  lookup NAMES proto 119
-//! 5181: from all fwmark 0/0xff000000 dport 853 lookup NAMES proto 119
-//! 5182: not from all fwmark 0x77000000/0xff000000 lookup EXIT proto 119
+//! 5181: from all fwmark 0x77000000/0xff000000 goto 5183 proto 119
+//! 5182: from all dport 53  lookup NAMES proto 119
+//! 5182: from all dport 853 lookup NAMES proto 119
+//! 5183: not from all fwmark 0x77000000/0xff000000 lookup EXIT proto 119
 //! ```
 //!
-//! EXIT passes over the LANs that the host stands in, NAMES doesn't: who asks a resolver in the LAN
-//! asks nobody. Both have a default route into the mesh, and below it one that leads nowhere, which
+//! EXIT passes over the LANs that the host stands in, NAMES over those of its own containers and virtual
+//! machines alone: who asks a resolver in the LAN asks nobody, unless he binds himself to an interface. Both have a default route into the mesh, and below it one that leads nowhere, which
 //! stays after a crash like the rules: until the next start nothing leaves by the host's own network.
 //! IPv6, of which nothing goes there, is refused by the rules of the names themselves.
 
@@ -44,7 +45,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::AddressMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::rule::RuleMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -114,10 +115,6 @@ impl HostNetwork {
     /// one is configured. Without an exit node it does nothing.
     pub fn hold(&mut self) {
         self.held = self.routes.iter().any(|route| route.way == Way::Nowhere);
-        let Ok(mut netlink) = open() else { return };
-        for route in self.routes.iter().filter(|route| self.held && route.way == Way::Further) {
-            let _ = netlink.change(RouteNetlinkMessage::DelRoute(route.message(self.index)));
-        }
     }
 
     /// Makes addresses, MTU, routes and rules what `wanted` says, and the interface up. May be
@@ -252,12 +249,16 @@ impl HostNetwork {
         wanted: &InterfaceConfig,
         clash: bool,
     ) -> Result<(), Error> {
-        let surround = wanted::Surround {
+        let mut surround = wanted::Surround {
             clash,
             has_ipv6: self.has_ipv6,
-            lans: if wanted.exit.is_some() { self.lans(netlink)? } else { BTreeSet::new() },
+            lans: BTreeSet::new(),
+            inside: BTreeSet::new(),
             router: super::watch::default_gateway4(netlink),
         };
+        if wanted.exit.is_some() {
+            self.look_at_lans(netlink, &mut surround)?;
+        }
         let routes = wanted::routes(wanted, &surround);
         // All of them, not only the new ones: the preferred source may have changed, and taking
         // the interface down by hand has removed them.
@@ -336,16 +337,27 @@ impl HostNetwork {
     }
 
     /// The networks that the host stands in, but meshes.
-    fn lans(&self, netlink: &mut Netlink) -> Result<BTreeSet<IpNet>, Error> {
+    fn look_at_lans(
+        &self,
+        netlink: &mut Netlink,
+        surround: &mut wanted::Surround,
+    ) -> Result<(), Error> {
         let failed = |error| Error::os("read the host's addresses", error);
         let links = netlink.links().map_err(failed)?;
-        let is_mesh =
-            |index| links.iter().any(|link| link.header.index == index && has_alias(link));
-        let addresses = netlink.addresses().map_err(failed)?;
-        let others = addresses
-            .iter()
-            .filter(|address| address.header.index != self.index && !is_mesh(address.header.index));
-        Ok(others.filter_map(network_of).collect())
+        let default = super::watch::default_interface4(netlink);
+        for address in netlink.addresses().map_err(failed)? {
+            let index = address.header.index;
+            let Some(link) = links.iter().find(|link| link.header.index == index) else { continue };
+            let Some(network) = network_of(&address) else { continue };
+            if index == self.index || has_alias(link) {
+                continue;
+            }
+            surround.lans.insert(network);
+            if is_bridge(link) && default != Some(index) {
+                surround.inside.insert(network);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -385,6 +397,14 @@ pub(super) fn link_name(link: &LinkMessage) -> Option<&str> {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
     })
+}
+
+/// Whether it joins containers or virtual machines, as Docker's, libvirt's and systemd's do; or cables.
+fn is_bridge(link: &LinkMessage) -> bool {
+    let kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Bridge));
+    link.attributes
+        .iter()
+        .any(|a| matches!(a, LinkAttribute::LinkInfo(infos) if infos.iter().any(kind)))
 }
 
 /// The interface's own address; `IFA_ADDRESS` is the other end's on a point-to-point link.

@@ -39,7 +39,6 @@ impl Node {
             range6: "fd00:72::/48".parse().expect("a network"),
             mtu: self.mtu,
             peers4: Vec::new(),
-            routes: Vec::new(),
             exit: None,
         }
     }

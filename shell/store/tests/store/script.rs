@@ -63,6 +63,7 @@ pub(crate) fn changes(n: u32) -> Vec<Change> {
         changes.push(Change::Edge(EdgeRecord {
             device: device(slot, n).id,
             enabled: n.is_multiple_of(2),
+            asked: n.is_multiple_of(3),
         }));
         changes.push(Change::EdgeItem(edge_item(device(slot, n).id, n)));
         changes.push(Change::Relay(relay(slot, n)));

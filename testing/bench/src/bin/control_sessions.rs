@@ -102,7 +102,10 @@ impl Seen {
                 self.version = Some(delta.version);
                 delta.changes.into_iter().for_each(|change| self.change(change));
             }
-            SessionEvent::Current(_) | SessionEvent::Reach(_) | SessionEvent::Connect(_) => {}
+            SessionEvent::Current(_)
+            | SessionEvent::Reach(_)
+            | SessionEvent::Wake(_)
+            | SessionEvent::Connect(_) => {}
             SessionEvent::Revoked => anyhow::bail!("a node was revoked"),
         }
         Ok(())

@@ -297,7 +297,7 @@ impl Node {
                 }
             }
             // No broker of this world has a relay that it would have devices look for.
-            SessionEvent::Current(_) | SessionEvent::Reach(_) => {}
+            SessionEvent::Current(_) | SessionEvent::Reach(_) | SessionEvent::Wake(_) => {}
             SessionEvent::Connect(signal) => daemon.mesh.handle_connect(&signal, now),
             SessionEvent::Revoked => daemon.session.reset(State::Revoked),
         }

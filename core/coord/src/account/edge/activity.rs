@@ -1,8 +1,6 @@
 //! What changes of edges mean for people who read Activity.
 
-use warren_proto::{
-    DeviceId, DeviceName, ForwardProtocol, ForwardSpec, LanSource, LanTarget, Schedule,
-};
+use warren_proto::{DeviceId, DeviceName, ForwardProtocol, ForwardSpec, LanSource, LanTarget};
 
 use crate::account::Account;
 use crate::activity::{Facts, Named};
@@ -15,8 +13,16 @@ impl Account {
     pub(in crate::account) fn said_of_edge(&self, new: &EdgeRecord) -> Option<Said> {
         let device = self.devices.get(&new.device)?;
         let old = self.edges.by_device.get(&new.device).and_then(|edge| edge.record);
-        let facts = |record: EdgeRecord| Facts::default().open("edge", record.enabled);
-        let action = if new.enabled { "edge.enabled" } else { "edge.disabled" };
+        let facts = |record: EdgeRecord| {
+            Facts::default().open("edge", record.enabled).open("asked", record.asked)
+        };
+        let was_asked = old.is_some_and(|old| old.asked);
+        let action = match (was_asked == new.asked, new.enabled, new.asked) {
+            (false, _, true) => "edge.asked",
+            (false, _, false) => "edge.unasked",
+            (true, true, _) => "edge.enabled",
+            (true, false, _) => "edge.disabled",
+        };
         let named = Named::new("device", new.device, &device.record.name);
         Some((action, named, old.map(facts), Some(facts(*new))))
     }
@@ -62,7 +68,7 @@ impl Account {
                 .open("target_port", it.target_port)
                 .open("source", source(it.source))
                 .list("allow", &it.allow)
-                .maybe("hours", it.schedule.as_ref().map(hours))
+                .maybe("hours", it.schedule.as_ref())
                 .open("note", &it.note),
             EdgeItem::VirtualDevice(it) => facts
                 .open("name", &it.name)
@@ -109,13 +115,6 @@ fn port(spec: &ForwardSpec) -> String {
     } else {
         format!("{protocol} {}-{}", spec.port, spec.last_port)
     }
-}
-
-fn hours(schedule: &Schedule) -> String {
-    let days: Vec<String> = schedule.days.iter().map(|day| format!("{day:?}")).collect();
-    let days = if days.is_empty() { "daily".to_owned() } else { days.join(" ") };
-    let Schedule { from, to, utc_offset_minutes, .. } = schedule;
-    format!("{days} {from}-{to}, {utc_offset_minutes} minutes ahead of UTC")
 }
 
 fn target(target: LanTarget) -> String {

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use warren_proto::{
     DeviceId, DeviceName, EndpointKind, ForwardSpec, GatewaySpec, INTERNET, LanAddress, LanTarget,
-    MAX_FORWARDS, MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, Ports, Schedule, VirtualDeviceSpec,
-    reserved_port,
+    MAX_FORWARDS, MAX_GATEWAYS, MAX_UTC_OFFSET, MAX_VIRTUAL_DEVICES, Ports, Schedule,
+    VirtualDeviceSpec, reserved_port,
 };
 
 use super::Edge;
@@ -25,9 +25,6 @@ const MAX_NAME: usize = 64;
 const MAX_NOTE: usize = 500;
 const MAX_PORTS: usize = 32;
 const MAX_ALLOW: usize = 32;
-/// The largest offset from UTC that there is, in minutes: UTC+14 on the Line Islands.
-const MAX_UTC_OFFSET: u16 = 14 * 60;
-
 /// The largest network that a gateway leads to, and the smallest, by the lengths of their prefixes.
 const GATEWAY_PREFIXES: std::ops::RangeInclusive<u8> = 17..=30;
 
@@ -318,7 +315,9 @@ fn check_allow(allow: &[String]) -> Result<(), Refused> {
 }
 
 fn check_hours(schedule: Option<&Schedule>) -> Result<(), Refused> {
-    if schedule.is_some_and(|it| it.utc_offset_minutes.unsigned_abs() > MAX_UTC_OFFSET) {
+    if schedule
+        .is_some_and(|it| it.utc_offset_minutes.unsigned_abs() > MAX_UTC_OFFSET.unsigned_abs())
+    {
         return Err(Refused::Invalid("local time is at most 14 hours ahead of UTC or behind it"));
     }
     Ok(())

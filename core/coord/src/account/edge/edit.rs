@@ -10,7 +10,8 @@ use super::Edge;
 use crate::account::Account;
 use crate::address::{TakenAddresses, allocate, ipv4};
 use crate::{
-    AccountRecord, Change, Ctx, EdgeItem, EdgeItemId, EdgeItemRecord, Prepared, Refused, UnixTime,
+    AccountRecord, Change, Ctx, EdgeItem, EdgeItemId, EdgeItemRecord, EdgeRecord, Prepared,
+    Refused, UnixTime,
 };
 
 impl Account {
@@ -42,6 +43,21 @@ impl Account {
             EdgeChange::SetGateway { id, edit } => self.set_gateway(edge, id, edit),
             EdgeChange::RemoveGateway { id } => self.remove_item(edge, EdgeItemId::Gateway(id)),
         }
+    }
+
+    /// Decides on whether the account wants a device to be an edge. Its owner has the last word, on it.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`].
+    pub fn prepare_edge_ask(&self, device: DeviceId, asked: bool) -> Result<Prepared<()>, Refused> {
+        if !self.devices.contains_key(&device) {
+            return Err(Refused::NotFound("device"));
+        }
+        let edge = self.edge_of(device);
+        let enabled = edge.is_some_and(Edge::is_enabled);
+        let is_so = edge.is_some_and(Edge::is_asked) == asked;
+        let change = Change::Edge(EdgeRecord { device, enabled, asked });
+        Ok(Prepared { changes: if is_so { Vec::new() } else { vec![change] }, reply: () })
     }
 
     fn add_forward(

@@ -23,6 +23,8 @@ pub struct EdgeView {
     pub online: bool,
     /// Whether it is an edge at present: if not, what is set for it waits.
     pub enabled: bool,
+    /// Whether the account wants it to be one.
+    pub asked: bool,
     /// What is set for it.
     pub spec: EdgeSpec,
     /// What it said of itself last.
@@ -54,6 +56,7 @@ impl Account {
             ipv4: device.record.ipv4,
             online: device.online,
             enabled: edge.is_some_and(Edge::is_enabled),
+            asked: edge.is_some_and(Edge::is_asked),
             spec: edge.map(spec).unwrap_or_default(),
             state: device.reported.as_ref().and_then(|reported| reported.edge.clone()),
         })

@@ -1,7 +1,8 @@
+use http::Method;
 use warren_proto::{ForwardSpec, GatewaySpec, VirtualDeviceSpec};
 
 use super::{Client, Error, account_path};
-use crate::admin::Edge;
+use crate::admin::{Edge, EdgeEdit, Wake};
 
 impl Client {
     /// An account's edges.
@@ -18,6 +19,27 @@ impl Client {
     /// Those of [`Error`]: the broker can't be asked, or refuses.
     pub async fn edge(&self, account: &str, edge: &str) -> Result<Edge, Error> {
         self.get(&edge_path(account, edge)).await
+    }
+
+    /// Changes a device as an edge.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
+    pub async fn change_edge(
+        &self,
+        account: &str,
+        edge: &str,
+        edit: &EdgeEdit,
+    ) -> Result<Edge, Error> {
+        self.send(Method::PATCH, &edge_path(account, edge), Some(edit)).await
+    }
+
+    /// Has an edge call a card of its LAN.
+    ///
+    /// # Errors
+    /// Those of [`Error`]: the broker can't be asked, or refuses.
+    pub async fn wake(&self, account: &str, edge: &str, wake: &Wake) -> Result<Edge, Error> {
+        self.send(Method::POST, &format!("{}/wake", edge_path(account, edge)), Some(wake)).await
     }
 
     /// An edge's port forwards.

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 use warren_proto::{
     EdgeChange, EdgeSpec, ForwardEdit, ForwardProtocol, GatewayEdit, LanSource, LanTarget,
-    NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
+    NewForward, NewGateway, NewVirtualDevice, ParseScheduleError, Ports, Schedule,
+    VirtualDeviceEdit,
 };
 
 use super::super::answer::{Oops, sentence};
@@ -95,6 +96,8 @@ pub(in crate::portal) struct Fields {
     /// A gateway's network.
     pub(super) lan: String,
     pub(super) allow: String,
+    /// The hours in which a forward is open.
+    pub(super) hours: Option<String>,
     pub(super) note: String,
     /// Whether the LAN sees who asks: `on` or nothing.
     pub(super) transparent: String,
@@ -135,6 +138,7 @@ impl Fields {
                     port: range(it.port, it.last_port),
                     target_port: it.target_port.to_string(),
                     allow: it.allow.join(", "),
+                    hours: it.schedule.as_ref().map(ToString::to_string),
                     note: it.note.clone(),
                     transparent: transparent(it.source),
                     ..Self::targeted(it.target)
@@ -187,7 +191,7 @@ impl Fields {
                     source,
                     enabled: true,
                     allow: words(&self.allow),
-                    schedule: None,
+                    schedule: self.hours()?,
                     note: self.note,
                     allow_public: false,
                 })
@@ -224,6 +228,7 @@ impl Fields {
             Kind::Forward => {
                 let id = id.parse().map_err(|_| unknown())?;
                 let (port, last_port) = self.port_range()?;
+                let schedule = self.hours()?;
                 let edit = ForwardEdit {
                     protocol: Some(self.protocol()),
                     port: Some(port),
@@ -233,6 +238,9 @@ impl Fields {
                     name: Some(self.name.trim().to_owned()).filter(|name| !name.is_empty()),
                     source,
                     allow: Some(words(&self.allow)),
+                    // A form without hours leaves them alone.
+                    always: schedule.is_none() && self.hours.is_some(),
+                    schedule,
                     note: Some(self.note),
                     ..ForwardEdit::default()
                 };
@@ -289,6 +297,15 @@ impl Fields {
         }
         let wrong = "A port is a number up to 65535.";
         text.parse().map(Some).map_err(|_| Wrong::new("target_port", wrong))
+    }
+
+    fn hours(&self) -> Result<Option<Schedule>, Wrong> {
+        match self.hours.as_deref().unwrap_or_default().trim() {
+            "" | "always" => Ok(None),
+            text => text.parse().map(Some).map_err(|error: ParseScheduleError| {
+                Wrong::new("hours", sentence(&error.to_string()))
+            }),
+        }
     }
 
     fn target(&self) -> Result<LanTarget, Wrong> {
@@ -379,6 +396,7 @@ mod tests {
             target: " 192.168.1.9".to_owned(),
             target_port: "80".to_owned(),
             allow: "role:admin, tag:ops".to_owned(),
+            hours: Some("mon@08:00-18:00".to_owned()),
             ..Fields::default()
         };
         let Ok(EdgeChange::AddForward(new)) = typed.clone().added(Kind::Forward) else {
@@ -386,12 +404,16 @@ mod tests {
         };
         assert_eq!((new.port, new.last_port, new.target_port), (8000, Some(8010), Some(80)));
         assert_eq!(new.allow, ["role:admin", "tag:ops"]);
+        assert_eq!(new.schedule.map(|it| it.to_string()).as_deref(), Some("mon@08:00-18:00"));
         let wrong = |change: fn(&mut Fields), kind| {
             let mut fields = typed.clone();
             change(&mut fields);
             fields.added(kind).err().unwrap_or_default()
         };
         assert!(!wrong(|it| it.port = "70000".to_owned(), Kind::Forward).at("port").is_empty());
+        assert!(
+            !wrong(|it| it.hours = Some("8-18".to_owned()), Kind::Forward).at("hours").is_empty()
+        );
         assert!(
             !wrong(|it| it.target = "printer".to_owned(), Kind::Forward).at("target").is_empty()
         );

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use warren_coord::EdgeView;
 use warren_proto::{
-    ForwardProtocol, ForwardSpec, GatewaySpec, LanSource, LanTarget, Ports, VirtualDeviceSpec,
+    EdgeSpec, ForwardProtocol, ForwardSpec, GatewaySpec, LanSource, LanTarget, Ports,
+    VirtualDeviceSpec,
 };
 
 use super::super::answer::sentence;
@@ -21,6 +22,19 @@ pub(super) struct Line {
     pub(super) url: Option<String>,
     pub(super) note: String,
     pub(super) enabled: bool,
+}
+
+/// The cards of what it opens, and what people call them.
+pub(super) fn cards(spec: &EdgeSpec) -> Vec<(String, String)> {
+    let forwards = spec.forwards.iter().map(|it| (it.target.mac, it.name.clone()));
+    let devices = spec.virtual_devices.iter().map(|it| (it.target.mac, it.name.to_string()));
+    let cards = devices.chain(forwards).filter_map(|(mac, name)| Some((mac?, name)));
+    // The names of virtual devices go before those of forwards.
+    let mut by_card = std::collections::BTreeMap::new();
+    for (mac, name) in cards {
+        by_card.entry(mac).or_insert(name);
+    }
+    by_card.into_iter().map(|(mac, name)| (mac.to_string(), name)).collect()
 }
 
 /// All of one kind.
@@ -52,8 +66,8 @@ fn forward(it: &ForwardSpec, edge: &EdgeView) -> Line {
     if !it.allow.is_empty() {
         sentence.push_str(&format!(" It is for {} alone.", it.allow.join(", ")));
     }
-    if it.schedule.is_some() {
-        sentence.push_str(" It has hours: warren edge forwards shows them.");
+    if let Some(hours) = &it.schedule {
+        sentence.push_str(&format!(" It is open {}.", hours.in_words()));
     }
     push_source(&mut sentence, it.source);
     let place = format!("{}:{ports}", edge.dns_name);

@@ -10,8 +10,8 @@ use super::super::netlink::Netlink;
 use super::tables::{Rule, Table, refuses, table_of};
 use super::{Error, FAMILIES, Spare, has_alias, ignore_missing};
 
-/// Removes our rules whose table belongs to no living mesh interface, and what stands in those tables;
-/// `fresh` was created just now, so that a rule for it is an old one too.
+/// Removes our rules and routes whose table belongs to no living mesh interface; `fresh` was created just
+/// now, so that what there is for it is old, too.
 pub(super) fn remove(
     netlink: &mut Netlink,
     fresh: Option<u32>,
@@ -20,20 +20,12 @@ pub(super) fn remove(
     let mut removed = 0;
     for family in FAMILIES {
         let Ok(rules) = netlink.rules(family) else { continue };
-        let mut stale = Vec::new();
+        let blocking = remove_routes(netlink, family, fresh, spare);
         for rule in rules {
             let Some((own, index)) = Rule::find(&rule) else { continue };
-            if fresh == Some(index) || !is_mesh_interface(netlink, index) {
-                stale.push(((own.table, index), rule));
-            }
-        }
-        if stale.is_empty() {
-            continue;
-        }
-        let tables = stale.iter().map(|(table, _)| *table).collect();
-        let blocking = remove_routes(netlink, family, &tables, spare);
-        for (table, rule) in stale {
-            if blocking.contains(&table) || spare == Spare::Blocks && refuses(&rule) {
+            let is_spared =
+                blocking.contains(&(own.table, index)) || spare == Spare::Blocks && refuses(&rule);
+            if is_spared || !is_stale(netlink, fresh, index) {
                 continue;
             }
             netlink
@@ -49,18 +41,25 @@ pub(super) fn remove(
     Ok(removed)
 }
 
-/// Removes our routes in tables; gives those tables that still keep everything from leaving.
+/// Removes our old routes, whether a rule still leads to their table or not; gives those tables that keep
+/// everything from leaving, beside what they pass over.
 fn remove_routes(
     netlink: &mut Netlink,
     family: AddressFamily,
-    tables: &BTreeSet<(Table, u32)>,
+    fresh: Option<u32>,
     spare: Spare,
 ) -> BTreeSet<(Table, u32)> {
     let mut blocking = BTreeSet::new();
     for route in netlink.routes(family).unwrap_or_default() {
-        let Some(table) = table_of(&route).filter(|table| tables.contains(table)) else { continue };
-        if spare == Spare::Blocks && route.header.kind == RouteType::Unreachable {
-            blocking.insert(table);
+        let Some((table, index)) = table_of(&route) else { continue };
+        if !is_stale(netlink, fresh, index) {
+            continue;
+        }
+        let kind = route.header.kind;
+        if spare == Spare::Blocks && [RouteType::Unreachable, RouteType::Throw].contains(&kind) {
+            if kind == RouteType::Unreachable {
+                blocking.insert((table, index));
+            }
         } else if let Err(error) = netlink.change(RouteNetlinkMessage::DelRoute(route)) {
             tracing::debug!(%error, "an old route stays");
         }
@@ -68,6 +67,8 @@ fn remove_routes(
     blocking
 }
 
-fn is_mesh_interface(netlink: &mut Netlink, index: u32) -> bool {
-    netlink.link(index).ok().flatten().is_some_and(|link| has_alias(&link))
+/// Whether no living mesh interface has that index.
+fn is_stale(netlink: &mut Netlink, fresh: Option<u32>, index: u32) -> bool {
+    let is_mesh = |link| has_alias(&link);
+    fresh == Some(index) || !netlink.link(index).ok().flatten().is_some_and(is_mesh)
 }

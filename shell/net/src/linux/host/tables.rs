@@ -23,6 +23,8 @@ use crate::config::{HostConfig, InterfaceConfig};
 pub(in super::super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(119);
 /// Between the numbers of two tables of one interface; its index is less.
 const APART: u32 = 0x1000_0000;
+/// How far the exit's rules come behind the mesh's.
+const EXIT_BEHIND: u32 = 3;
 /// Behind every other route, of which the lowest number counts.
 const LAST: u32 = 1 << 31;
 
@@ -53,8 +55,8 @@ impl Table {
     fn behind(self) -> u32 {
         match self {
             Self::Mesh => 0,
-            Self::Names => 1,
-            Self::Exit => 2,
+            Self::Names => 2,
+            Self::Exit => EXIT_BEHIND,
         }
     }
 
@@ -136,12 +138,22 @@ impl Route {
     }
 }
 
-/// A rule that leads to one of the tables what doesn't carry the daemons' mark.
+/// What a rule is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in super::super) enum What {
+    /// Everything without the daemons' mark.
+    Unmarked,
+    /// Everything for that port.
+    Port(u16),
+    /// Everything with the daemons' mark: it is led past the rules for ports, which can't tell it.
+    Marked,
+}
+
+/// A rule that leads to one of the tables, or past it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in super::super) struct Rule {
     pub(super) table: Table,
-    /// Only what is for that port.
-    pub(super) port: Option<u16>,
+    pub(super) what: What,
 }
 
 impl Rule {
@@ -155,28 +167,35 @@ impl Rule {
         let mut rule = RuleMessage::default();
         rule.header.family = family;
         rule.header.action = RuleAction::ToTable;
-        rule.attributes = vec![
-            RuleAttribute::FwMask(config.mark_mask),
-            RuleAttribute::Priority(config.rule_priority.saturating_add(self.table.behind())),
-            RuleAttribute::Table(self.table.number(index)),
-            RuleAttribute::Protocol(PROTOCOL),
-        ];
-        // A route that leads nowhere is passed over for a link's own addresses, a rule isn't.
-        if self.table == Table::Names && family == AddressFamily::Inet6 {
-            rule.header.action = RuleAction::Unreachable;
-        }
-        match self.port {
-            None => {
+        let mut priority = config.rule_priority.saturating_add(self.table.behind());
+        let mark = [RuleAttribute::FwMark(config.mark), RuleAttribute::FwMask(config.mark_mask)];
+        match self.what {
+            What::Unmarked => {
                 rule.header.flags = RuleFlags::Invert;
-                rule.attributes.push(RuleAttribute::FwMark(config.mark));
+                rule.attributes.extend(mark);
             }
             // The inversion would be that of the port, too.
-            Some(port) => {
+            What::Port(port) => {
+                // A route that leads nowhere is passed over for a link's own addresses, a rule isn't.
+                if family == AddressFamily::Inet6 {
+                    rule.header.action = RuleAction::Unreachable;
+                }
                 let range = RulePortRange { start: port, end: port };
-                rule.attributes.push(RuleAttribute::FwMark(0));
                 rule.attributes.push(RuleAttribute::DestinationPortRange(range));
             }
+            What::Marked => {
+                priority -= 1;
+                rule.header.action = RuleAction::Goto;
+                let past = config.rule_priority.saturating_add(EXIT_BEHIND);
+                rule.attributes.push(RuleAttribute::Goto(past));
+                rule.attributes.extend(mark);
+            }
         }
+        rule.attributes.extend([
+            RuleAttribute::Priority(priority),
+            RuleAttribute::Table(self.table.number(index)),
+            RuleAttribute::Protocol(PROTOCOL),
+        ]);
         rule
     }
 
@@ -193,14 +212,19 @@ impl Rule {
             RuleAttribute::DestinationPortRange(range) => Some(range.start),
             _ => None,
         });
+        let what = match port {
+            Some(port) => What::Port(port),
+            None if rule.header.action == RuleAction::Goto => What::Marked,
+            None => What::Unmarked,
+        };
         let (table, index) = Table::find(number?)?;
-        Some((Self { table, port }, index))
+        Some((Self { table, what }, index))
     }
 }
 
-/// Whether it refuses packets itself.
+/// Whether it refuses packets itself, or leads the daemons' own past such rules.
 pub(super) fn refuses(rule: &RuleMessage) -> bool {
-    rule.header.action == RuleAction::Unreachable
+    matches!(rule.header.action, RuleAction::Unreachable | RuleAction::Goto)
 }
 
 /// The table in which one of our routes stands, and the index of its interface; `None` for others' routes.
@@ -234,8 +258,8 @@ mod tests {
     #[test]
     fn a_rule_is_known_by_what_the_kernel_holds() {
         for table in Table::ALL {
-            for port in [None, Some(53)] {
-                let rule = Rule { table, port };
+            for what in [What::Unmarked, What::Port(53), What::Marked] {
+                let rule = Rule { table, what };
                 let message = rule.message(AddressFamily::Inet, 7, &HostConfig::default());
                 assert_eq!(Rule::find(&message), Some((rule, 7)));
             }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::tables::{Route, Rule, Table, Way};
+use super::tables::{Route, Rule, Table, Way, What};
 use crate::config::{ExitRoutes, InterfaceConfig};
 
 /// Where routers are searched for (UPnP Device Architecture).
@@ -44,6 +44,8 @@ pub(super) struct Surround {
     pub(super) has_ipv6: bool,
     /// The networks that the host stands in.
     pub(super) lans: BTreeSet<IpNet>,
+    /// Those of them that are inside it: of its containers and virtual machines.
+    pub(super) inside: BTreeSet<IpNet>,
     /// Its router.
     pub(super) router: Option<Ipv4Addr>,
 }
@@ -51,41 +53,34 @@ pub(super) struct Surround {
 /// The routes.
 pub(super) fn routes(wanted: &InterfaceConfig, surround: &Surround) -> BTreeSet<Route> {
     let mut routes = BTreeSet::new();
-    let mut into_mesh = |table, network: IpNet| {
+    let mut into_mesh = |network: IpNet| {
+        let table = Table::Mesh;
         if surround.has_ipv6 || matches!(network, IpNet::V4(_)) {
             routes.insert(Route { table, network, way: Way::Mesh });
         }
     };
-    for network in &wanted.routes {
-        into_mesh(Table::Mesh, network.trunc());
-    }
     if surround.clash {
         for peer in wanted.peers4.iter().filter(|peer| **peer != wanted.ipv4) {
-            into_mesh(Table::Mesh, single(*peer));
+            into_mesh(single(*peer));
         }
     } else {
-        into_mesh(Table::Mesh, wanted.range4.trunc().into());
+        into_mesh(wanted.range4.trunc().into());
     }
-    into_mesh(Table::Mesh, wanted.range6.trunc().into());
-    let mut further = |table, networks: BTreeSet<IpNet>| {
-        routes.extend(networks.into_iter().map(|it| Route {
-            table,
-            network: it,
-            way: Way::Further,
-        }));
-    };
-    // Where networks are routed into the mesh, the router and SSDP's group are looked up further on, in
-    // the host's own tables: port mapping talks to them without a mark.
-    if !wanted.routes.is_empty() && wanted.exit.is_none_or(|exit| exit.lan) {
-        further(Table::Mesh, port_mapping(surround, wanted.exit).collect());
-    }
+    into_mesh(wanted.range6.trunc().into());
     if let Some(exit) = wanted.exit {
-        further(Table::Exit, beside(exit, surround));
-        for table in [Table::Names, Table::Exit] {
+        let further =
+            |table, network: &IpNet| Route { table, network: *network, way: Way::Further };
+        routes.extend(beside(exit, surround).iter().map(|it| further(Table::Exit, it)));
+        routes.insert(Route { table: Table::Exit, network: ANYWHERE6, way: Way::Nowhere });
+        let mut tables = vec![Table::Exit];
+        if exit.names {
+            tables.push(Table::Names);
+            routes.extend(surround.inside.iter().map(|it| further(Table::Names, it)));
+        }
+        for table in tables {
             routes.insert(Route { table, network: ANYWHERE4, way: Way::Mesh });
             routes.insert(Route { table, network: ANYWHERE4, way: Way::Nowhere });
         }
-        routes.insert(Route { table: Table::Exit, network: ANYWHERE6, way: Way::Nowhere });
     }
     routes
 }
@@ -100,14 +95,15 @@ pub(super) fn rules<'a>(
     let mut rules = BTreeSet::new();
     for (is_ipv6, table) in tables {
         match table {
-            Table::Mesh => rules.insert((is_ipv6, Rule { table, port: None })),
+            Table::Mesh => rules.insert((is_ipv6, Rule { table, what: What::Unmarked })),
             Table::Names => continue,
             Table::Exit => {
                 if wanted.exit.is_some_and(|exit| exit.names) {
-                    let names = |port| Rule { table: Table::Names, port: Some(port) };
+                    rules.insert((is_ipv6, Rule { table: Table::Names, what: What::Marked }));
+                    let names = |port| Rule { table: Table::Names, what: What::Port(port) };
                     rules.extend(NAME_PORTS.map(|port| (is_ipv6, names(port))));
                 }
-                rules.insert((is_ipv6, Rule { table, port: None }))
+                rules.insert((is_ipv6, Rule { table, what: What::Unmarked }))
             }
         };
     }
@@ -120,15 +116,11 @@ fn beside(exit: ExitRoutes, surround: &Surround) -> BTreeSet<IpNet> {
     if exit.lan {
         networks.insert(MULTICAST4.into());
         networks.extend(surround.lans.iter().filter(|network| is_lan(network)));
-        networks.extend(port_mapping(surround, Some(exit)));
+        networks.insert(single(SSDP));
+        // Whoever says by DHCP what the router is doesn't choose what goes beside an exit node.
+        networks.extend(surround.router.map(single).filter(is_lan));
     }
     networks
-}
-
-/// Whoever says by DHCP what the router is doesn't choose what goes beside an exit node.
-fn port_mapping(surround: &Surround, exit: Option<ExitRoutes>) -> impl Iterator<Item = IpNet> {
-    let router = surround.router.map(single);
-    [single(SSDP)].into_iter().chain(router.filter(|router| exit.is_none() || is_lan(router)))
 }
 
 fn single(ip: Ipv4Addr) -> IpNet {
@@ -165,7 +157,6 @@ mod tests {
             range6: "fd00:72::/48".parse().unwrap(),
             mtu: 1280,
             peers4: vec![[100, 72, 0, 1].into(), [100, 72, 0, 2].into()],
-            routes: Vec::new(),
             exit,
         }
     }
@@ -176,6 +167,7 @@ mod tests {
             clash: false,
             has_ipv6: true,
             lans: lans.map(|lan| lan.parse().unwrap()).into(),
+            inside: ["172.17.0.0/16".parse().unwrap()].into(),
             router: Some([192, 168, 7, 1].into()),
         }
     }
@@ -191,7 +183,7 @@ mod tests {
         let routes = routes(&wanted, &surround());
         let networks: Vec<String> = routes.iter().map(|it| it.network.to_string()).collect();
         assert_eq!(networks, ["100.72.0.0/16", "fd00:72::/48"]);
-        let rule = Rule { table: Table::Mesh, port: None };
+        let rule = Rule { table: Table::Mesh, what: What::Unmarked };
         assert_eq!(rules(&wanted, routes.iter()), [(false, rule), (true, rule)].into());
     }
 
@@ -199,7 +191,7 @@ mod tests {
     fn names_pass_over_no_lan() {
         let exit = ExitRoutes { lan: true, names: true };
         let wanted = config(Some(exit));
-        let routes = routes(&wanted, &surround());
+        let routes = super::routes(&wanted, &surround());
         let lans = [
             "192.168.7.0/24",
             "192.168.7.1/32",
@@ -209,11 +201,13 @@ mod tests {
             "fe80::/10",
         ];
         assert_eq!(further(&routes, Table::Exit), lans);
-        assert!(further(&routes, Table::Names).is_empty());
+        assert_eq!(further(&routes, Table::Names), ["172.17.0.0/16"], "the host's own containers");
         assert!(further(&routes, Table::Mesh).is_empty());
-        assert_eq!(rules(&wanted, routes.iter()).len(), 8);
+        assert_eq!(rules(&wanted, routes.iter()).len(), 10);
         // Who has names off asks whom he asked before.
         let wanted = config(Some(ExitRoutes { names: false, ..exit }));
+        let routes = super::routes(&wanted, &surround());
+        assert!(routes.iter().all(|it| it.table != Table::Names));
         assert_eq!(rules(&wanted, routes.iter()).len(), 4);
     }
 
