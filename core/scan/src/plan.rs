@@ -89,6 +89,9 @@ pub enum Refused {
     /// No rate, or too high a one.
     #[error("{0} probes in a second: choose 1 to 1,000")]
     Rate(u32),
+    /// Too often or too seldom.
+    #[error("each {0} seconds: a scan is repeated each 15 minutes (900) to 30 days (2592000)")]
+    Every(u64),
 }
 
 impl ScanPlan {
@@ -119,6 +122,11 @@ impl ScanPlan {
         if addresses > MAX_ADDRESSES {
             return Err(Refused::TooMany(addresses));
         }
+        self.check_manner()
+    }
+
+    /// The same but for the networks.
+    pub(crate) fn check_manner(&self) -> Result<(), Refused> {
         if self.ports.len() > MAX_PORTS {
             return Err(Refused::TooManyPorts(self.ports.len()));
         }

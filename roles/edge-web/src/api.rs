@@ -2,6 +2,7 @@
 //! routes and the OpenAPI document are made of the same rows.
 
 mod opening;
+mod scan;
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use http::{HeaderMap, Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use warren_edge::{EdgeReport, Inventory, Looked, Opened, ScanPlan, ScanStatus, Woken};
+use warren_edge::{EdgeReport, Inventory, Looked, Opened, Woken};
 use warren_proto::{EdgeSpec, MacAddr};
 
 use crate::desk::{Refusal, Why};
@@ -63,6 +64,7 @@ impl Operation {
     {
         let filter = match method {
             Method::POST => MethodFilter::POST,
+            Method::PUT => MethodFilter::PUT,
             Method::PATCH => MethodFilter::PATCH,
             Method::DELETE => MethodFilter::DELETE,
             _ => MethodFilter::GET,
@@ -97,7 +99,8 @@ impl Operation {
 
 /// All of them.
 pub(crate) fn operations() -> Vec<Operation> {
-    looking().into_iter().chain(doing()).chain(opening::operations()).collect()
+    let doing = doing().into_iter().chain(scan::operations());
+    looking().into_iter().chain(doing).chain(opening::operations()).collect()
 }
 
 fn looking() -> Vec<Operation> {
@@ -114,23 +117,13 @@ fn looking() -> Vec<Operation> {
         ),
         Operation::new(get.clone(), "/traffic", "getTraffic", "How much each was used", traffic)
             .gives::<Vec<Used>>(),
-        Operation::new(get.clone(), "/log", "getLog", "What has happened, the newest first", log)
+        Operation::new(get, "/log", "getLog", "What has happened, the newest first", log)
             .gives::<Vec<Entry>>(),
-        Operation::new(get, "/scan", "getScan", "How scanning goes", scanning),
     ]
 }
 
 fn doing() -> Vec<Operation> {
     vec![
-        Operation::new(
-            Method::POST,
-            "/scan",
-            "beginScan",
-            "Begins a scan; without networks, of those that this edge stands in",
-            scan,
-        )
-        .takes::<WantedScan>(),
-        Operation::new(Method::DELETE, "/scan", "cancelScan", "Ends the scan under way", cancel),
         Operation::new(
             Method::POST,
             "/devices/{mac}/wake",
@@ -333,47 +326,6 @@ async fn traffic(State(site): Shared, _: Visitor) -> Json<Vec<Used>> {
 
 async fn log(State(site): Shared, _: Visitor) -> Json<Vec<Entry>> {
     Json(site.journal.entries())
-}
-
-async fn scanning(State(site): Shared, _: Visitor) -> Json<ScanStatus> {
-    Json(site.scanning())
-}
-
-/// What to scan; all of it may be left out.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WantedScan {
-    /// Networks, as `192.168.1.0/24`. Absent: those that this edge stands in.
-    #[serde(default)]
-    #[schemars(with = "Vec<String>")]
-    networks: Vec<ipnet::Ipv4Net>,
-    /// TCP ports. Absent: 20 common ones.
-    #[serde(default)]
-    ports: Option<Vec<u16>>,
-    /// Probes in a second.
-    #[serde(default)]
-    rate: Option<u32>,
-    /// Confirms that addresses of the internet may be scanned.
-    #[serde(default)]
-    public_confirmed: bool,
-}
-
-async fn scan(
-    State(site): Shared,
-    visitor: Visitor,
-    Content(wanted): Content<WantedScan>,
-) -> Given<ScanStatus> {
-    let WantedScan { networks, ports, rate, public_confirmed } = wanted;
-    let plan = ScanPlan::of(networks);
-    let ports = ports.filter(|ports| !ports.is_empty()).unwrap_or(plan.ports);
-    let rate = rate.unwrap_or(plan.rate);
-    site.scan(&visitor.asker, ScanPlan { networks: plan.networks, ports, rate, public_confirmed })?;
-    Ok(Json(site.scanning()))
-}
-
-async fn cancel(State(site): Shared, visitor: Visitor) -> Result<StatusCode, Failure> {
-    site.cancel_scan(&visitor.asker)?;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn wake(State(site): Shared, visitor: Visitor, Path(mac): Path<String>) -> Given<Woken> {

@@ -42,6 +42,7 @@ pub(crate) fn routes() -> Router<Arc<Site>> {
         .route(&format!("{device}/wake"), post(devices::wake))
         .route("/scan", get(scan::show).post(scan::begin))
         .route("/scan/cancel", post(scan::cancel))
+        .route("/scan/schedule/end", post(scan::end_repeating))
         .route("/forwards", get(forwards::list).post(forwards::add))
         .route(forward, get(forwards::show).post(forwards::change))
         .route(&format!("{forward}/switch"), post(forwards::switch))

@@ -8,7 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, interval, timeout};
-use warren_edge::{EdgeReport, EdgeTools, Looked, Opened, Problem, ScanPlan, ScanStatus, Woken};
+use warren_edge::{
+    EdgeReport, EdgeTools, Looked, Opened, Problem, Rescan, ScanError, ScanPlan, ScanStatus, Woken,
+};
 use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, ForwardId, MacAddr};
 use warren_web::Csrf;
 
@@ -126,22 +128,25 @@ impl Site {
     }
 
     pub(crate) fn scan(&self, asker: &Asker, plan: ScanPlan) -> Result<(), Refusal> {
-        use warren_edge::ScanError;
         self.check(asker)?;
-        let networks: Vec<String> = plan.networks.iter().map(ToString::to_string).collect();
-        self.tools.scan(plan).map_err(|error| {
-            let why = match error {
-                ScanError::Refused(_) | ScanError::Own(_) => Why::Invalid,
-                ScanError::UnderWay => Why::Busy,
-                ScanError::System(_) => Why::Failed,
-            };
-            Refusal::new(why, error)
-        })?;
-        let what = match networks.is_empty() {
-            true => "the networks that this device stands in".to_owned(),
-            false => networks.join(", "),
-        };
+        let what = words::scanned(&plan);
+        self.tools.scan(plan).map_err(not_scanned)?;
         self.note(format!("A scan of {what} was begun."), asker);
+        Ok(())
+    }
+
+    /// Has a scan repeated, or none any more.
+    pub(crate) fn set_rescan(&self, asker: &Asker, rescan: Option<Rescan>) -> Result<(), Refusal> {
+        self.check(asker)?;
+        let text = match &rescan {
+            Some(Rescan { every_secs, plan }) => {
+                let every = words::every(*every_secs);
+                format!("A scan of {} is repeated each {every}.", words::scanned(plan))
+            }
+            None => "No scan is repeated any more.".to_owned(),
+        };
+        self.tools.set_rescan(rescan).map_err(not_scanned)?;
+        self.note(text, asker);
         Ok(())
     }
 
@@ -205,9 +210,19 @@ impl Site {
             seen.compare(&self.journal, &place.borrow_and_update().clone());
             seen.report(&self.journal, &report.borrow_and_update().clone());
             seen.scan(&self.journal, *scanning.borrow_and_update());
+            seen.rescan(&self.journal, self.tools.rescan().and_then(|it| it.problem));
             self.stir();
         }
     }
+}
+
+fn not_scanned(error: ScanError) -> Refusal {
+    let why = match error {
+        ScanError::Refused(_) | ScanError::Own(_) => Why::Invalid,
+        ScanError::UnderWay => Why::Busy,
+        ScanError::NotKept(_) | ScanError::System(_) => Why::Failed,
+    };
+    Refusal::new(why, error)
 }
 
 /// What was so at the last look.
@@ -219,6 +234,8 @@ struct Seen {
     open: BTreeSet<Opened>,
     problems: BTreeSet<Problem>,
     scanning: bool,
+    /// Why the repeated scan couldn't be begun.
+    unscanned: Option<String>,
 }
 
 impl Seen {
@@ -261,5 +278,12 @@ impl Seen {
             let found = status.progress.devices;
             journal.note(format!("The scan has ended: {found} devices answered."), None, false);
         }
+    }
+
+    fn rescan(&mut self, journal: &Journal, problem: Option<String>) {
+        if let Some(reason) = problem.as_ref().filter(|_| problem != self.unscanned) {
+            journal.note(format!("The repeated scan can't be begun: {reason}."), None, true);
+        }
+        self.unscanned = problem;
     }
 }

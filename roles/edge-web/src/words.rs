@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use warren_proto::{DeviceName, EdgeChange, EdgeChanged, ForwardProtocol, ForwardSpec, LanTarget};
-use warren_scan::{Change, Device, Inventory, Kind};
+use warren_scan::{Change, Device, Inventory, Kind, ScanPlan};
 
 use crate::desk::Place;
 
@@ -125,6 +125,26 @@ pub(crate) fn virtual_name(device: &Device, taken: &[DeviceName]) -> DeviceName 
     names.find(|name| !taken.contains(name)).unwrap_or(first)
 }
 
+/// What a scan goes through.
+pub(crate) fn scanned(plan: &ScanPlan) -> String {
+    let networks: Vec<String> = plan.networks.iter().map(ToString::to_string).collect();
+    match networks.is_empty() {
+        true => "the networks that this device stands in".to_owned(),
+        false => networks.join(", "),
+    }
+}
+
+/// An interval, as it was set: `day`, `36 hours`.
+pub(crate) fn every(seconds: u64) -> String {
+    let units = [(604_800, "week"), (86_400, "day"), (3_600, "hour"), (60, "minute")];
+    let whole = units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit));
+    let (unit, name) = whole.unwrap_or((1, "second"));
+    match seconds / unit {
+        1 => name.to_owned(),
+        count => format!("{count} {name}s"),
+    }
+}
+
 /// What a scan has changed, in a sentence.
 pub(crate) fn change(change: &Change, inventory: &Inventory) -> (Ipv4Addr, String) {
     let called = |ip: &Ipv4Addr| {
@@ -207,5 +227,10 @@ mod tests {
         assert_eq!(bytes(1_234), "1.2 kB");
         assert_eq!(bytes(45_678_901), "46 MB");
         assert_eq!(sentence("no"), "No.");
+        for (seconds, text) in
+            [(604_800, "week"), (86_400, "day"), (129_600, "36 hours"), (901, "901 seconds")]
+        {
+            assert_eq!(every(seconds), text);
+        }
     }
 }

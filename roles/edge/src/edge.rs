@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::Ipv4Net;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use warren_net::Diverter;
 use warren_proto::{EdgeDuty, EdgeState, LanTarget, MacAddr};
@@ -27,14 +27,15 @@ use crate::kernel::path::KernelPath;
 use crate::kernel::resolve::{Resolved, resolve};
 use crate::problem::Problem;
 use crate::scan::Scanner;
+use crate::scan::rescan::Rescanner;
 use crate::tools::EdgeTools;
 
 use crowd::Crowd;
 use fallback::Fallback;
 use following::kept_places;
 use hearing::Hearing;
-use report::note_failure;
 pub use report::{EdgeReport, Use};
+use report::{add_problem, note_failure};
 use sight::Sight;
 use supervise::supervise;
 
@@ -68,6 +69,8 @@ pub struct Edge {
     tools: EdgeTools,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    /// Begins the repeated scan; ends when it is dropped.
+    repeats: JoinSet<()>,
 }
 
 impl Edge {
@@ -79,11 +82,14 @@ impl Edge {
         let (stop, stopped) = watch::channel(false);
         let scanner = Scanner::open(&config.state);
         let mesh = config.mesh_interface.clone();
-        let tools = EdgeTools::new(scanner.clone(), duty.clone(), report.clone(), mesh);
+        let rescanner = Rescanner::open(&config.state);
+        let tools = EdgeTools::new(scanner.clone(), rescanner, duty.clone(), report.clone(), mesh);
+        let mut repeats = JoinSet::new();
+        repeats.spawn(tools.clone().repeat());
         let reports = sender.clone();
         let make = move || Engine::new(&config, &duty, &sender).run(stopped.clone());
         let task = tokio::spawn(supervise(make, move || note_failure(&reports)));
-        Self { report, scanner, tools, stop, task }
+        Self { report, scanner, tools, stop, task, repeats }
     }
 
     /// Scanning, waking, checking: a handle that whoever asks for these may keep.
@@ -94,11 +100,12 @@ impl Edge {
     /// What the broker is told with a check-in.
     pub fn state(&self) -> EdgeState {
         let (scanned_unix, devices) = self.scanner.summary();
-        EdgeState {
-            scanned_unix,
-            devices: u32::try_from(devices).unwrap_or(u32::MAX),
-            ..self.report.borrow().state()
+        let mut state = self.report.borrow().state();
+        if let Some(reason) = self.tools.rescan().and_then(|rescan| rescan.problem) {
+            add_problem(&mut state, &Problem::Rescan { reason });
         }
+        let devices = u32::try_from(devices).unwrap_or(u32::MAX);
+        EdgeState { scanned_unix, devices, ..state }
     }
 
     /// How it does; changes are told.
@@ -108,6 +115,7 @@ impl Edge {
 
     /// Closes everything and leaves the host as it was.
     pub async fn stop(mut self) {
+        self.repeats.abort_all();
         self.scanner.cancel();
         self.stop.send_replace(true);
         if let Err(error) = (&mut self.task).await {

@@ -28,4 +28,7 @@ pub use kernel::path::clean_up;
 pub use problem::Problem;
 pub use scan::{ScanError, Scanner};
 pub use tools::{CheckError, EdgeTools, WakeError};
-pub use warren_scan::{Change, Device, Inventory, Looked, PortAnswer, ScanPlan, ScanStatus, Woken};
+pub use warren_scan::{
+    Change, Device, Inventory, Looked, PortAnswer, Rescan, RescanStatus, ScanPlan, ScanStatus,
+    Woken,
+};

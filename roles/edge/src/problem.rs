@@ -160,4 +160,10 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
+    /// The repeated scan wasn't begun when it was time.
+    #[error("the repeated scan can't be begun, and is tried again: {reason}")]
+    Rescan {
+        /// Why.
+        reason: String,
+    },
 }

@@ -5,6 +5,7 @@
 
 mod names;
 mod probes;
+pub(crate) mod rescan;
 mod udp;
 
 use std::net::Ipv4Addr;
@@ -46,6 +47,9 @@ pub enum ScanError {
     /// There is one already.
     #[error("a scan is under way: wait for its end, or cancel it")]
     UnderWay,
+    /// It is repeated, but not for long.
+    #[error("until this edge ends the scan is repeated so, but that can't be kept: {0}")]
+    NotKept(std::io::Error),
     /// The system says no.
     #[error(transparent)]
     System(#[from] warren_net::Error),
@@ -119,6 +123,11 @@ impl Scanner {
     /// How it goes; changes are told.
     pub fn status(&self) -> watch::Receiver<ScanStatus> {
         self.0.status.subscribe()
+    }
+
+    /// Has whoever watches [`Self::status`] look again.
+    pub(crate) fn stir(&self) {
+        self.0.status.send_modify(|_| {});
     }
 
     /// The devices that are known.

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use tokio::sync::{Semaphore, watch};
 use warren_proto::{EdgeDuty, ForwardId, ForwardProtocol, MacAddr};
-use warren_scan::{Inventory, Looked, ScanPlan, ScanStatus, Woken};
+use warren_scan::{Begun, Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
 
 use crate::edge::EdgeReport;
 use crate::edge::sight::Sight;
 use crate::kernel::opening::Opened;
 use crate::kernel::resolve::Way;
+use crate::scan::rescan::Rescanner;
 use crate::scan::{ScanError, Scanner};
 
 pub use check::CheckError;
@@ -29,6 +30,7 @@ const CHECKS: usize = 4;
 #[derive(Debug, Clone)]
 pub struct EdgeTools {
     scanner: Scanner,
+    rescanner: Rescanner,
     duty: watch::Receiver<Option<EdgeDuty>>,
     report: watch::Receiver<EdgeReport>,
     mesh_interface: String,
@@ -38,11 +40,13 @@ pub struct EdgeTools {
 impl EdgeTools {
     pub(crate) fn new(
         scanner: Scanner,
+        rescanner: Rescanner,
         duty: watch::Receiver<Option<EdgeDuty>>,
         report: watch::Receiver<EdgeReport>,
         mesh_interface: String,
     ) -> Self {
-        Self { scanner, duty, report, mesh_interface, checks: Arc::new(Semaphore::new(CHECKS)) }
+        let checks = Arc::new(Semaphore::new(CHECKS));
+        Self { scanner, rescanner, duty, report, mesh_interface, checks }
     }
 
     /// Begins a scan, which goes on by itself: [`Self::scanning`] tells how far it is. A plan without
@@ -62,6 +66,39 @@ impl EdgeTools {
     /// Ends the scan that is under way, if there is one. What it found is kept.
     pub fn cancel(&self) {
         self.scanner.cancel();
+    }
+
+    /// The scan that is repeated, if one is.
+    pub fn rescan(&self) -> Option<RescanStatus> {
+        self.rescanner.status()
+    }
+
+    /// Has a scan repeated from now on, over restarts too, or none any more.
+    ///
+    /// # Errors
+    ///
+    /// The plan is refused or reaches into the mesh, or it can't be kept.
+    pub fn set_rescan(&self, rescan: Option<Rescan>) -> Result<(), ScanError> {
+        if let Some(rescan) = &rescan {
+            rescan.check()?;
+            if !rescan.plan.networks.is_empty() {
+                self.keep_to_lans(&rescan.plan.networks)?;
+            }
+        }
+        let kept = self.rescanner.set(rescan).map_err(ScanError::NotKept);
+        self.scanner.stir();
+        kept
+    }
+
+    /// Begins the repeated scan when it is time, for as long as it is polled.
+    pub(crate) async fn repeat(self) {
+        let tools = self.clone();
+        let begin = move |plan| match tools.scan(plan) {
+            Ok(()) => Begun::Yes,
+            Err(ScanError::UnderWay) => Begun::Busy,
+            Err(error) => Begun::Failed(error.to_string()),
+        };
+        self.rescanner.clone().drive(begin, || self.scanner.stir()).await;
     }
 
     /// How scanning goes; changes are told.

@@ -207,7 +207,7 @@ fn what_an_edge_opened_outlives_a_kill_and_nothing_stays_when_it_goes() {
 fn scans_problems_and_waking_go_by_the_command_line_and_reach_the_broker() {
     isolated(|world| {
         let lab = Lab::start(world)?;
-        let site = Site::build(&lab, "site-7")?;
+        let mut site = Site::build(&lab, "site-7")?;
         let refused = site.edge.cli(&["edge", "scan", "8.8.8.0/24"])?;
         common::refused(&refused, "no private network")?;
         let mesh = mesh_ipv4(&site.edge)?;
@@ -230,6 +230,8 @@ fn scans_problems_and_waking_go_by_the_command_line_and_reach_the_broker() {
             })
         };
         edges("the broker to know of the scan", &|edge| edge["found"] == 2)?;
+
+        is_repeated_over_restarts(&mut site)?;
 
         let listener = site.camera.enter(|| std::net::UdpSocket::bind("0.0.0.0:9"))??;
         listener.set_read_timeout(Some(5 * SECOND))?;
@@ -255,6 +257,30 @@ fn scans_problems_and_waking_go_by_the_command_line_and_reach_the_broker() {
             edge["problems"][0].as_str().is_some_and(|text| text.contains("firewall"))
         })
     });
+}
+
+/// What is scanned again and again is set by a scan, outlives a restart, and ends when that is said.
+fn is_repeated_over_restarts(site: &mut Site) -> Result<()> {
+    common::refused(&site.edge.cli(&["edge", "scan", "--every", "5m"])?, "each 15m to 30d")?;
+    let own = ["edge", "scan", "192.168.1.2/32", "--every", "6h"];
+    common::refused(&site.edge.cli(&own)?, "no LAN")?;
+    ensure!(site.add(&["status"])?["rescan"].is_null(), "what was refused isn't repeated");
+    let found = site.add(&["scan", "192.168.1.0/24", "--every", "36h", "--ports", "80"])?;
+    ensure!(found["devices"]["192.168.1.9"]["present"] == true, "it scans at once, too: {found}");
+    site.edge.restart()?;
+    let rescan = wait_for("the edge after its restart", 20 * SECOND, || {
+        let status = site.add(&["status"]).unwrap_or_default();
+        Ok(Some(status["rescan"].clone()).filter(|rescan| !rescan.is_null()))
+    })?;
+    ensure!(rescan["every_secs"] == 36 * 3600 && rescan["plan"]["ports"][0] == 80, "{rescan}");
+    let now = std::time::UNIX_EPOCH.elapsed()?.as_secs();
+    let hours = (rescan["next_unix"].as_u64().context("when")? - now) / 3600;
+    ensure!((35..=37).contains(&hours), "in {hours} h");
+    let text = site.edge.run(&["edge", "status"])?;
+    ensure!(text.contains("scans 192.168.1.0/24 each 36h; next in 1d"), "{text}");
+    site.edge.run(&["edge", "scan", "--every", "off"])?;
+    ensure!(site.add(&["status"])?["rescan"].is_null(), "it is over");
+    Ok(())
 }
 
 /// The answers of a device to a question each 100 ms, and the longest time without one.

@@ -111,6 +111,12 @@ fn a_technician_goes_from_the_portal_to_the_camera() {
         wait_until("the edge to notice", 60 * SECOND, || {
             Ok(overview(&laptop, edge).is_ok_and(|page| page.contains("out of reach")))
         })?;
+        let on = ["--json", "edge", "--on", "site-7"];
+        technician.run(&[&on[..], &["scan", "--every", "24h", "--ports", "80"]].concat())?;
+        let status: Value =
+            serde_json::from_str(&technician.run(&[&on[..], &["status"]].concat())?)?;
+        ensure!(status["rescan"]["every_secs"] == 24 * 3600, "{status}");
+        technician.run(&[&on[..], &["scan", "--every", "off"]].concat())?;
         let off = ["edge", "--on", "site-7", "forwards", "set", "port 8080", "--enabled", "off"];
         common::refused(&technician.cli(&off)?, "broker")?;
         shows(&laptop, (edge, 8080), "site-7-camera")?;

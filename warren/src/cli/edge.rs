@@ -7,6 +7,9 @@ use ipnet::Ipv4Net;
 use warren_proto::{
     DeviceName, ForwardProtocol, LanSource, MacAddr, ParseScheduleError, Ports, Schedule,
 };
+use warren_scan::{MAX_EVERY, MIN_EVERY};
+
+use crate::output::parse_duration;
 
 /// The LAN that this device stands in, or another edge of the account.
 #[derive(Debug, Args)]
@@ -61,7 +64,9 @@ pub(crate) enum Edge {
 #[command(
     after_help = "Ctrl-C cancels the scan; what was found until then is kept.\n\nExamples:\n  \
         warren edge scan\n  \
-        warren edge scan 10.50.0.0/24 --ports 80,443,8080"
+        warren edge scan 10.50.0.0/24 --ports 80,443,8080\n  \
+        warren edge scan --every 24h\n  \
+        warren edge scan --every off"
 )]
 pub(crate) struct Scan {
     /// Networks, as 10.50.0.0/24; without any, those that this device stands in
@@ -72,9 +77,38 @@ pub(crate) struct Scan {
     /// Probes in a second, at most 1,000
     #[arg(long)]
     pub(crate) rate: Option<u32>,
+    /// Scans now, and has the edge do the same again and again by itself: 15m to 30d, as 6h or 24h, from
+    /// one beginning to the next and a little more by chance. `off`: it doesn't any more, and nothing is
+    /// scanned. `warren edge status` says when the next one is
+    #[arg(long, value_name = "INTERVAL|off")]
+    pub(crate) every: Option<Every>,
     /// Confirms that addresses of the internet may be scanned
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+/// How often a scan is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Every {
+    /// Never.
+    Off,
+    /// Each so many seconds.
+    Seconds(u64),
+}
+
+impl std::str::FromStr for Every {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        if s == "off" {
+            return Ok(Self::Off);
+        }
+        let seconds = parse_duration(s).map_err(|error| format!("{error}, or `off`"))?.as_secs();
+        match (MIN_EVERY..=MAX_EVERY).contains(&seconds) {
+            true => Ok(Self::Seconds(seconds)),
+            false => Err(format!("'{s}': a scan is repeated each 15m to 30d, or `off`")),
+        }
+    }
 }
 
 /// How they are shown.

@@ -1,11 +1,13 @@
 //! `warren edge`: this device as an edge, or another one.
 
 use anyhow::bail;
+use serde::Serialize;
 use warren_node::local::{EdgeReply, EdgeRequest, EdgeStatus};
 use warren_proto::{
     EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, INTERNET, LanSource,
     LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
 };
+use warren_scan::RescanStatus;
 
 use super::edge_lan;
 use super::edge_remote::Asked;
@@ -41,11 +43,29 @@ pub(crate) async fn edge(
 
 async fn status(client: &Asked, request: EdgeRequest, json: bool) -> anyhow::Result<()> {
     let EdgeReply::Status(status) = client.edge(request).await? else { return Err(strange()) };
+    let rescan = match status.enabled && status.accepted {
+        true => edge_lan::repeated(client).await,
+        false => None,
+    };
     if json {
-        return output::json(&status);
+        return output::json(&Shown { status, rescan });
     }
     show_status(&status);
+    if let Some(rescan) = &rescan {
+        say!("{}", edge_lan::sentence(rescan));
+    }
+    for problem in &status.state.problems {
+        say!("Problem: {problem}");
+    }
     Ok(())
+}
+
+/// An edge's status for programs.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    status: EdgeStatus,
+    rescan: Option<RescanStatus>,
 }
 
 fn show_status(status: &EdgeStatus) {
@@ -73,9 +93,6 @@ fn show_status(status: &EdgeStatus) {
     }
     if !status.broker_connected {
         say!("Note: the broker is out of reach, so nothing can be changed.");
-    }
-    for problem in &status.state.problems {
-        say!("Problem: {problem}");
     }
 }
 

@@ -1,15 +1,15 @@
 //! `warren edge scan`, `devices`, `wake`: the LAN that this device stands in.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use warren_node::local::{EdgeFound, EdgeReply, EdgeRequest, EdgeWork};
 use warren_proto::{ForwardId, MacAddr};
-use warren_scan::{Change, Inventory, ScanPlan, ScanStatus};
+use warren_scan::{Change, Inventory, Rescan, RescanStatus, ScanPlan, ScanStatus};
 
 use super::edge::strange;
 use super::edge_remote::Asked;
-use crate::cli::{LanDevices, Scan};
+use crate::cli::{Every, LanDevices, Scan};
 use crate::output::{self, say};
 use crate::{edge_tables, shutdown};
 
@@ -26,14 +26,35 @@ async fn work(client: &Asked, work: EdgeWork) -> anyhow::Result<EdgeFound> {
 async fn status(client: &Asked, ask: EdgeWork) -> anyhow::Result<ScanStatus> {
     match work(client, ask).await? {
         EdgeFound::Scanning(status) => Ok(status),
-        EdgeFound::Devices(_) | EdgeFound::Woken(_) | EdgeFound::Looked(_) => Err(strange()),
+        EdgeFound::Rescan(_)
+        | EdgeFound::Devices(_)
+        | EdgeFound::Woken(_)
+        | EdgeFound::Looked(_) => Err(strange()),
     }
+}
+
+async fn rescan(client: &Asked, ask: EdgeWork) -> anyhow::Result<Option<RescanStatus>> {
+    match work(client, ask).await? {
+        EdgeFound::Rescan(rescan) => Ok(rescan),
+        EdgeFound::Scanning(_)
+        | EdgeFound::Devices(_)
+        | EdgeFound::Woken(_)
+        | EdgeFound::Looked(_) => Err(strange()),
+    }
+}
+
+/// The scan that an edge repeats, if it does and can be asked.
+pub(super) async fn repeated(client: &Asked) -> Option<RescanStatus> {
+    rescan(client, EdgeWork::Rescan).await.ok().flatten()
 }
 
 async fn inventory(client: &Asked) -> anyhow::Result<Inventory> {
     match work(client, EdgeWork::Devices).await? {
         EdgeFound::Devices(inventory) => Ok(inventory),
-        EdgeFound::Scanning(_) | EdgeFound::Woken(_) | EdgeFound::Looked(_) => Err(strange()),
+        EdgeFound::Scanning(_)
+        | EdgeFound::Rescan(_)
+        | EdgeFound::Woken(_)
+        | EdgeFound::Looked(_) => Err(strange()),
     }
 }
 
@@ -43,6 +64,23 @@ pub(super) async fn scan(client: &Asked, args: Scan, json: bool) -> anyhow::Resu
     let ports = if args.ports.is_empty() { plan.ports } else { args.ports };
     let rate = args.rate.unwrap_or(plan.rate);
     let plan = ScanPlan { ports, rate, public_confirmed: args.yes, ..plan };
+    match args.every {
+        Some(Every::Off) => {
+            let none = rescan(client, EdgeWork::SetRescan(None)).await?;
+            return match json {
+                true => output::json(&none),
+                false => output::done(false, "Nothing is scanned by itself any more."),
+            };
+        }
+        Some(Every::Seconds(every_secs)) => {
+            let wanted = Rescan { every_secs, plan: plan.clone() };
+            let set = rescan(client, EdgeWork::SetRescan(Some(wanted))).await?;
+            if let Some(set) = set.filter(|_| !json) {
+                say!("{}", sentence(&set));
+            }
+        }
+        None => {}
+    }
     status(client, EdgeWork::Scan(plan)).await?;
     let cancelled = follow(client).await?;
     let found = inventory(client).await?;
@@ -56,6 +94,23 @@ pub(super) async fn scan(client: &Asked, args: Scan, json: bool) -> anyhow::Resu
         show_changes(&found.changes);
     }
     Ok(())
+}
+
+/// What is repeated, and when.
+pub(super) fn sentence(rescan: &RescanStatus) -> String {
+    let RescanStatus { rescan: Rescan { every_secs, plan }, next_unix, .. } = rescan;
+    let networks: Vec<String> = plan.networks.iter().map(ToString::to_string).collect();
+    let what = match networks.is_empty() {
+        true => "the networks that it stands in".to_owned(),
+        false => networks.join(", "),
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let next = Duration::from_secs(next_unix.saturating_sub(now.as_secs()));
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let whole = units.into_iter().find(|(unit, _)| every_secs % unit == 0);
+    let (unit, name) = whole.unwrap_or((1, "s"));
+    let every = format!("{}{name}", every_secs / unit);
+    format!("The edge scans {what} each {every}; next in {}.", output::age(next))
 }
 
 /// Waits for the end of a scan; returns whether it was cancelled.
@@ -157,4 +212,20 @@ pub(super) async fn check(client: &Asked, forward: ForwardId, json: bool) -> any
     }
     say!("{looked}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_repeated_is_said_with_its_interval_as_it_was_set() {
+        for (every_secs, every) in [(86_400, "1d"), (129_600, "36h"), (5_400, "90m"), (901, "901s")]
+        {
+            let plan = ScanPlan::of(vec!["10.50.0.0/24".parse().unwrap()]);
+            let rescan = Rescan { every_secs, plan };
+            let said = sentence(&RescanStatus { rescan, next_unix: 0, problem: None });
+            assert_eq!(said, format!("The edge scans 10.50.0.0/24 each {every}; next in 0s."));
+        }
+    }
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use warren_node::local::{Client, EdgeFound, EdgeReply, EdgeRequest, EdgeStatus, EdgeWork};
 use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, EdgeState};
-use warren_scan::{Inventory, ScanPlan};
+use warren_scan::{Inventory, Rescan, ScanPlan};
 
 use super::edge_lan::card;
 
@@ -147,6 +147,17 @@ impl Remote {
                 EdgeFound::Scanning(self.get("/scan").await?)
             }
             EdgeWork::Scanning => EdgeFound::Scanning(self.get("/scan").await?),
+            EdgeWork::Rescan => EdgeFound::Rescan(self.get("/scan/schedule").await?),
+            EdgeWork::SetRescan(Some(Rescan { every_secs, plan })) => {
+                let ScanPlan { networks, ports, rate, public_confirmed } = plan;
+                let wanted = json!({ "every_secs": every_secs, "networks": networks,
+                    "ports": ports, "rate": rate, "public_confirmed": public_confirmed });
+                EdgeFound::Rescan(self.tell(Method::PUT, "/scan/schedule", &wanted).await?)
+            }
+            EdgeWork::SetRescan(None) => {
+                self.send(Method::DELETE, "/scan/schedule", None).await?;
+                EdgeFound::Rescan(None)
+            }
             EdgeWork::Devices => EdgeFound::Devices(self.get("/devices").await?),
             EdgeWork::Wake(who) => {
                 let inventory: Inventory = self.get("/devices").await?;

@@ -1,7 +1,7 @@
 use askama::Template;
 use axum::extract::State;
 use serde::Deserialize;
-use warren_edge::{ScanPlan, ScanStatus};
+use warren_edge::{Rescan, ScanPlan, ScanStatus};
 use warren_web::{Layout, When};
 
 use super::{Frame, Section, frame, list, when};
@@ -17,6 +17,20 @@ pub(super) struct Wanted {
     #[serde(default)]
     ports: String,
     public: Option<String>,
+    /// How often it is repeated, in seconds; empty: it isn't.
+    #[serde(default)]
+    every: String,
+}
+
+/// The intervals to choose from, in seconds.
+const EVERY: [u64; 5] = [3_600, 6 * 3_600, 12 * 3_600, 24 * 3_600, 7 * 24 * 3_600];
+
+/// The scan that is repeated.
+struct Repeated {
+    what: String,
+    every: String,
+    next: When,
+    problem: String,
 }
 
 #[derive(Template)]
@@ -32,6 +46,8 @@ struct ScanPage {
     scanned: Option<When>,
     changes: Vec<(std::net::Ipv4Addr, String)>,
     known: usize,
+    repeated: Option<Repeated>,
+    intervals: Vec<(u64, String)>,
 }
 
 pub(super) async fn show(State(site): Shared, visitor: Visitor) -> Answer {
@@ -60,6 +76,13 @@ fn scan_page(
         scanned: inventory.scanned_unix.map(when),
         changes: changes.collect(),
         known: inventory.devices.len(),
+        repeated: site.tools.rescan().map(|it| Repeated {
+            what: words::scanned(&it.rescan.plan),
+            every: words::every(it.rescan.every_secs),
+            next: when(it.next_unix),
+            problem: it.problem.map(|it| words::sentence(&it)).unwrap_or_default(),
+        }),
+        intervals: EVERY.into_iter().map(|every| (every, words::every(every))).collect(),
     }
 }
 
@@ -69,7 +92,14 @@ pub(super) async fn begin(
     Form(wanted): Form<Wanted>,
 ) -> Answer {
     site.check(&visitor.asker)?;
-    match plan(&wanted).and_then(|plan| site.scan(&visitor.asker, plan)) {
+    let begun = plan(&wanted).and_then(|plan| {
+        if let Some(every_secs) = every(&wanted)? {
+            let plan = plan.clone();
+            site.set_rescan(&visitor.asker, Some(Rescan { every_secs, plan }))?;
+        }
+        site.scan(&visitor.asker, plan)
+    });
+    match begun {
         Ok(()) => told("/scan", Ok("The scan has begun.".to_owned())),
         Err(refusal) => {
             let error = words::sentence(&refusal.text);
@@ -98,6 +128,22 @@ fn plan(wanted: &Wanted) -> Result<ScanPlan, Refusal> {
     Ok(plan)
 }
 
+fn every(wanted: &Wanted) -> Result<Option<u64>, Refusal> {
+    match wanted.every.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| Refusal::invalid("an interval is in seconds")),
+    }
+}
+
+pub(super) async fn end_repeating(
+    State(site): Shared,
+    visitor: Visitor,
+    Form(Nothing {}): Form<Nothing>,
+) -> Answer {
+    let ended = site.set_rescan(&visitor.asker, None);
+    told("/scan", ended.map(|()| "No scan is repeated any more.".to_owned()))
+}
+
 pub(super) async fn cancel(
     State(site): Shared,
     visitor: Visitor,
@@ -115,7 +161,7 @@ mod tests {
     fn a_scan_is_typed_as_people_type() {
         let wanted = |networks: &str, ports: &str| {
             let (networks, ports) = (networks.to_owned(), ports.to_owned());
-            plan(&Wanted { networks, ports, public: None })
+            plan(&Wanted { networks, ports, ..Wanted::default() })
         };
         let typed = wanted("10.0.0.0/24, 192.168.1.9", "80 443").unwrap();
         let networks: Vec<String> = typed.networks.iter().map(ToString::to_string).collect();

@@ -43,6 +43,42 @@ async fn a_program_does_by_the_api_what_the_pages_do() {
 }
 
 #[tokio::test]
+async fn a_scan_is_repeated_until_somebody_ends_it() {
+    let world = World::new(true, true);
+    let schedule = "/api/v1/scan/schedule";
+    let (status, none) = world.ask(&format!("GET {schedule}"), "", "").await;
+    assert!(status == 200 && none.ends_with("null"), "{none}");
+    let put = format!("PUT {schedule}");
+    for (wanted, why) in [
+        (r#"{"every_secs":60}"#, "15 minutes"),
+        (r#"{"every_secs":3600,"rate":9999}"#, "1 to 1,000"),
+        (r#"{"every_secs":3600,"networks":["8.8.8.0/24"]}"#, "confirm that you may"),
+        (r#"{"every_secs":3600,"networks":["127.0.0.0/8"]}"#, "no network of devices"),
+        (r#"{}"#, "every_secs"),
+    ] {
+        let (status, refused) = world.ask(&put, JSON, wanted).await;
+        assert!(status == 422 && refused.contains(why), "{refused}");
+    }
+    let wanted = r#"{"every_secs":86400,"ports":[80]}"#;
+    let (status, set) = world.ask(&put, JSON, wanted).await;
+    assert!(status == 200 && set.contains("\"next_unix\":"), "{set}");
+    let (_, page) = world.ask("GET /scan", "", "").await;
+    assert!(page.contains("each day by itself") && page.contains("Don't repeat"), "{page}");
+    let (_, log) = world.ask("GET /api/v1/log", "", "").await;
+    assert!(log.contains("is repeated each day") && log.contains("laptop"), "{log}");
+    let (status, page) = world.ask("POST /scan/schedule/end", "", "").await;
+    assert_eq!(status, 403, "a form without its token: {page}");
+    assert_eq!(world.ask(&format!("DELETE {schedule}"), "", "").await.0, 204);
+    let (_, page) = world.ask("GET /scan", "", "").await;
+    assert!(!page.contains("Repeated scan"), "{page}");
+
+    let looker = World::new(false, true);
+    assert_eq!(looker.ask(&put, JSON, wanted).await.0, 403);
+    assert_eq!(looker.ask(&format!("GET {schedule}"), "", "").await.0, 403);
+    assert_eq!(looker.ask(&format!("DELETE {schedule}"), "", "").await.0, 403);
+}
+
+#[tokio::test]
 async fn nobody_else_is_let_in_and_who_does_not_manage_it_sees_nothing_behind_it() {
     let world = World::new(false, true);
     let (status, page) = world.ask("GET /", "", "").await;

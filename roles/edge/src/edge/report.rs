@@ -43,12 +43,20 @@ pub struct EdgeReport {
 impl EdgeReport {
     /// What the broker is told of it.
     pub(super) fn state(&self) -> EdgeState {
-        let problems = self.problems.iter().take(MAX_EDGE_PROBLEMS).map(|problem| {
-            let mut text = problem.to_string();
-            text.truncate(text.floor_char_boundary(MAX_EDGE_PROBLEM));
-            text
-        });
-        EdgeState { problems: problems.collect(), ..EdgeState::default() }
+        let mut state = EdgeState::default();
+        for problem in &self.problems {
+            add_problem(&mut state, problem);
+        }
+        state
+    }
+}
+
+/// Tells the broker of one more, as far as there is room.
+pub(super) fn add_problem(state: &mut EdgeState, problem: &Problem) {
+    if state.problems.len() < MAX_EDGE_PROBLEMS {
+        let mut text = problem.to_string();
+        text.truncate(text.floor_char_boundary(MAX_EDGE_PROBLEM));
+        state.problems.push(text);
     }
 }
 

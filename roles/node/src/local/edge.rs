@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, EdgeState, ForwardId};
-use warren_scan::{Inventory, Looked, ScanPlan, ScanStatus, Woken};
+use warren_scan::{Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
 
 /// What is asked of a device as an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,10 @@ pub enum EdgeWork {
     CancelScan,
     /// How far a scan is. [`EdgeFound::Scanning`].
     Scanning,
+    /// The scan that is repeated. [`EdgeFound::Rescan`].
+    Rescan,
+    /// Repeat a scan, or none any more. [`EdgeFound::Rescan`].
+    SetRescan(Option<Rescan>),
     /// The devices that are known. [`EdgeFound::Devices`].
     Devices,
     /// Wake a device: a name, an address, or a card's address. [`EdgeFound::Woken`].
@@ -48,6 +52,8 @@ pub enum EdgeWork {
 pub enum EdgeFound {
     /// How a scan goes.
     Scanning(ScanStatus),
+    /// The scan that is repeated, if one is.
+    Rescan(Option<RescanStatus>),
     /// The devices that are known.
     Devices(Inventory),
     /// A device was called to wake.

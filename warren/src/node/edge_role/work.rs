@@ -30,6 +30,11 @@ async fn work_on(tools: &EdgeTools, work: EdgeWork) -> Result<EdgeFound, String>
             Ok(scanning())
         }
         EdgeWork::Scanning => Ok(scanning()),
+        EdgeWork::Rescan => Ok(EdgeFound::Rescan(tools.rescan())),
+        EdgeWork::SetRescan(rescan) => {
+            tools.set_rescan(rescan).map_err(|error| error.to_string())?;
+            Ok(EdgeFound::Rescan(tools.rescan()))
+        }
         EdgeWork::Devices => Ok(EdgeFound::Devices(tools.inventory())),
         EdgeWork::Wake(who) => {
             let mac = card(&tools.inventory(), &who)?;
