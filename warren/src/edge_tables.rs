@@ -1,5 +1,7 @@
 //! How what an edge opens is shown.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use warren_proto::{ForwardProtocol, ForwardSpec, GatewaySpec, LanTarget, VirtualDeviceSpec};
 use warren_scan::{Device, Inventory};
 
@@ -53,7 +55,7 @@ pub(crate) fn gateways(all: &[GatewaySpec]) {
 /// Those that are there, and after them those that were.
 pub(crate) fn devices(found: &Inventory) {
     let mut table =
-        output::table(&["ADDRESS", "MAC", "MAKER", "NAME", "KIND", "SERVICES", "STATE"]);
+        output::table(&["ADDRESS", "IPV6", "MAC", "MAKER", "NAME", "KIND", "SERVICES", "STATE"]);
     let (present, gone): (Vec<&Device>, Vec<&Device>) =
         found.devices.values().partition(|device| device.present);
     for device in present.into_iter().chain(gone) {
@@ -61,6 +63,7 @@ pub(crate) fn devices(found: &Inventory) {
         let services: Vec<&str> = device.services.keys().map(String::as_str).collect();
         table.add_row([
             device.ip.to_string(),
+            ipv6(device),
             device.mac.map(|mac| format!("{mac}{made_up}")).unwrap_or_default(),
             device.vendor.clone().unwrap_or_default(),
             device.names.values().next().cloned().unwrap_or_default(),
@@ -70,6 +73,19 @@ pub(crate) fn devices(found: &Inventory) {
         ]);
     }
     output::print_table(&table);
+}
+
+/// One of its IPv6 addresses, that of the widest reach, and how many there are beside it.
+fn ipv6(device: &Device) -> String {
+    let others = device.ipv6.iter().filter(|ip| IpAddr::V6(**ip) != device.ip);
+    let (mut local, mut wide): (Vec<&Ipv6Addr>, Vec<&Ipv6Addr>) =
+        others.partition(|ip| ip.is_unicast_link_local());
+    wide.append(&mut local);
+    match wide.as_slice() {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [one, more @ ..] => format!("{one} +{}", more.len()),
+    }
 }
 
 fn port(it: &ForwardSpec) -> String {

@@ -1,22 +1,20 @@
 //! What is known of a LAN, and what a scan changes in it.
 
+mod guess;
+mod merge;
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
-use macaddr_ouidb::OUI_DB_BUNDLED;
 use serde::{Deserialize, Serialize};
 use warren_proto::MacAddr;
 
-use crate::plan::UdpService;
-use crate::scan::{Finding, ScanEvent};
+use crate::scan::{Finding, Ipv6Neighbour, ScanEvent};
 
-/// The most devices that are kept: those seen longest ago go first.
-const MAX_DEVICES: usize = 70_000;
-/// How long a device that isn't seen any more is kept.
-const FORGET: Duration = Duration::from_secs(90 * 24 * 3600);
+use guess::{guess, vendor};
+pub use merge::Scope;
 
 /// Who says a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,8 +86,14 @@ pub enum Kind {
 /// A device of a LAN.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Its address.
-    pub ip: Ipv4Addr,
+    /// Its address: an IPv4 one if it has any.
+    pub ip: IpAddr,
+    /// Its IPv6 addresses; not all, if it has many. Of a device without IPv4, its address is one of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ipv6: BTreeSet<Ipv6Addr>,
+    /// On which link a device without IPv4 is: that of this IPv4 network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Ipv4Net>,
     /// Its card's address; absent across a router.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddr>,
@@ -127,31 +131,31 @@ pub enum Change {
     /// A device that wasn't there.
     New {
         /// Its address.
-        ip: Ipv4Addr,
+        ip: IpAddr,
     },
     /// A device that was there at the last scan.
     Gone {
         /// Its address.
-        ip: Ipv4Addr,
+        ip: IpAddr,
     },
     /// A device with another address.
     Moved {
         /// Its address before.
-        from: Ipv4Addr,
+        from: IpAddr,
         /// Its address.
-        ip: Ipv4Addr,
+        ip: IpAddr,
     },
     /// A port that was closed.
     Opened {
         /// Whose.
-        ip: Ipv4Addr,
+        ip: IpAddr,
         /// Which, as `tcp:80`.
         port: String,
     },
     /// A port that was open.
     Closed {
         /// Whose.
-        ip: Ipv4Addr,
+        ip: IpAddr,
         /// Which.
         port: String,
     },
@@ -165,7 +169,7 @@ pub struct Inventory {
     pub scanned_unix: Option<u64>,
     /// The devices, by address.
     #[serde(default)]
-    pub devices: BTreeMap<Ipv4Addr, Device>,
+    pub devices: BTreeMap<IpAddr, Device>,
     /// What the last scan changed.
     #[serde(default)]
     pub changes: Vec<Change>,
@@ -176,75 +180,29 @@ impl Inventory {
     pub fn take(&mut self, event: &ScanEvent, unix: u64) {
         match event {
             ScanEvent::Device { ip, mac, rtt } => {
-                let device = self.seen(*ip, unix);
-                device.mac = mac.or(device.mac);
-                device.randomised = device.mac.is_some_and(MacAddr::is_randomised);
-                device.vendor = device.mac.and_then(vendor);
+                let device = self.seen((*ip).into(), unix);
+                device.note_card(*mac);
                 device.rtt_us =
                     rtt.map_or(device.rtt_us, |rtt| u64::try_from(rtt.as_micros()).ok());
             }
             ScanEvent::Service { ip, transport, port, finding } => {
                 let Finding { banner, title, .. } = finding.clone();
-                let device = self.seen(*ip, unix);
+                let device = self.seen((*ip).into(), unix);
                 device.services.insert(port_name(*transport, *port), Service { banner, title });
             }
             ScanEvent::Name { ip, source, name } => {
-                self.seen(*ip, unix).names.insert(*source, name.clone());
+                self.seen((*ip).into(), unix).names.insert(*source, name.clone());
             }
-            ScanEvent::Ended { .. } => return,
+            ScanEvent::Ipv6(neighbours) => self.take_ipv6(neighbours, unix),
+            ScanEvent::Ended { .. } => {}
         }
         if let ScanEvent::Device { ip, .. }
         | ScanEvent::Service { ip, .. }
         | ScanEvent::Name { ip, .. } = event
-            && let Some(device) = self.devices.get_mut(ip)
+            && let Some(device) = self.devices.get_mut(&IpAddr::from(*ip))
         {
             device.kind = guess(device);
         }
-    }
-
-    /// Brings what a whole scan of `networks` found (`fresh`) into what was known, and notes what has
-    /// changed.
-    pub fn merge(&mut self, fresh: Self, networks: &[Ipv4Net], unix: u64) {
-        self.changes.clear();
-        // One card may have several addresses: only one that is silent now has been left.
-        let left = self.devices.values().filter(|device| !fresh.devices.contains_key(&device.ip));
-        let mut before: BTreeMap<MacAddr, Ipv4Addr> =
-            left.filter_map(|device| Some((device.mac?, device.ip))).collect();
-        let present: BTreeSet<MacAddr> =
-            fresh.devices.values().filter_map(|device| device.mac).collect();
-        let scanned = |ip: Ipv4Addr| networks.iter().any(|network| network.contains(&ip));
-        for device in self.devices.values_mut() {
-            let moved = device.mac.is_some_and(|mac| present.contains(&mac));
-            let missing = scanned(device.ip) && !moved && !fresh.devices.contains_key(&device.ip);
-            if missing && std::mem::replace(&mut device.present, false) {
-                self.changes.push(Change::Gone { ip: device.ip });
-            }
-        }
-        for (ip, mut device) in fresh.devices {
-            let here = self
-                .devices
-                .remove(&ip)
-                .filter(|old| old.mac == device.mac || device.mac.is_none());
-            let from = device.mac.filter(|_| here.is_none()).and_then(|mac| before.remove(&mac));
-            let earlier = match from {
-                Some(from) => {
-                    self.changes.push(Change::Moved { from, ip });
-                    self.devices.remove(&from)
-                }
-                None => here,
-            };
-            match earlier {
-                None => self.changes.push(Change::New { ip }),
-                Some(earlier) if !earlier.present => {
-                    self.changes.push(Change::New { ip });
-                    device.first_seen_unix = earlier.first_seen_unix;
-                }
-                Some(earlier) => self.compare(&earlier, &mut device),
-            }
-            self.devices.insert(ip, device);
-        }
-        self.scanned_unix = Some(unix);
-        self.forget(unix);
     }
 
     /// The device with this card, seen last if it was seen at several addresses.
@@ -253,11 +211,28 @@ impl Inventory {
         devices.max_by_key(|device| (device.present, device.last_seen_unix))
     }
 
+    /// The device with this address, be it one of several.
+    pub fn by_ip(&self, ip: IpAddr) -> Option<&Device> {
+        self.devices.get(&ip).or_else(|| match ip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(ip) => self.devices.values().find(|device| device.ipv6.contains(&ip)),
+        })
+    }
+
+    /// The IPv6 addresses of what is, or was, in one of these networks.
+    pub fn ipv6_in(&self, networks: &[Ipv4Net]) -> Vec<Ipv6Addr> {
+        let is_in = |device: &&Device| match device.ip {
+            IpAddr::V4(ip) => networks.iter().any(|network| network.contains(&ip)),
+            IpAddr::V6(_) => device.link.is_some_and(|link| networks.contains(&link)),
+        };
+        self.devices.values().filter(is_in).flat_map(|device| device.ipv6.iter().copied()).collect()
+    }
+
     /// The devices that somebody may mean: by address, by their card's, or by one of their names,
     /// whole or up to its first dot, whatever the case.
     pub fn find(&self, text: &str) -> Vec<&Device> {
         if let Ok(ip) = text.parse() {
-            return self.devices.get(&ip).into_iter().collect();
+            return self.by_ip(ip).into_iter().collect();
         }
         if let Ok(mac) = text.parse() {
             return self.by_mac(mac).into_iter().collect();
@@ -269,39 +244,48 @@ impl Inventory {
         self.devices.values().filter(|device| device.names.values().any(means)).collect()
     }
 
-    /// The devices as a table for spreadsheets.
-    pub fn to_csv(&self) -> String {
-        let mut csv = String::from(
-            "ip,mac,vendor,randomised,names,kind,services,rtt_ms,first_seen,last_seen\n",
-        );
-        for device in self.devices.values() {
-            let names: Vec<&str> = device.names.values().map(String::as_str).collect();
-            let services: Vec<String> = device.services.iter().map(describe).collect();
-            let fields = [
-                device.ip.to_string(),
-                device.mac.map(|mac| mac.to_string()).unwrap_or_default(),
-                device.vendor.clone().unwrap_or_default(),
-                device.randomised.to_string(),
-                names.join(" | "),
-                format!("{:?}", device.kind).to_lowercase(),
-                services.join(" | "),
-                device
-                    .rtt_us
-                    .map(|us| format!("{}.{:03}", us / 1000, us % 1000))
-                    .unwrap_or_default(),
-                device.first_seen_unix.to_string(),
-                device.last_seen_unix.to_string(),
-            ];
-            let line: Vec<String> = fields.iter().map(|field| quoted(field)).collect();
-            // Writing to a string doesn't fail.
-            let _ = writeln!(csv, "{}", line.join(","));
+    /// Joins what was heard by IPv6 with what has the same card. A card with several IPv4 addresses answers
+    /// for others, perhaps: which of them has the IPv6 ones isn't known, so it is a device of its own.
+    fn take_ipv6(&mut self, neighbours: &[Ipv6Neighbour], unix: u64) {
+        let cards = self.cards(|device| device.present);
+        for Ipv6Neighbour { link, mac, addresses } in neighbours {
+            if let Some(Some(ip)) = cards.get(mac) {
+                if let Some(device) = self.devices.get_mut(&IpAddr::V4(*ip)) {
+                    device.ipv6.clone_from(addresses);
+                }
+                continue;
+            }
+            let is_free = |ip: &&Ipv6Addr| {
+                let device = self.devices.get(&IpAddr::V6(**ip));
+                device.is_none_or(|device| device.mac == Some(*mac))
+            };
+            // The link-local one is what it keeps longest.
+            let local = addresses.iter().filter(|ip| ip.is_unicast_link_local());
+            let Some(ip) = local.chain(addresses).find(is_free).copied() else { continue };
+            let device = self.seen(ip.into(), unix);
+            device.note_card(Some(*mac));
+            device.ipv6.clone_from(addresses);
+            device.link = Some(*link);
+            device.kind = guess(device);
         }
-        csv
     }
 
-    fn seen(&mut self, ip: Ipv4Addr, unix: u64) -> &mut Device {
+    /// The IPv4 address of each card of such devices; `None` where there are several.
+    fn cards(&self, such: impl Fn(&Device) -> bool) -> BTreeMap<MacAddr, Option<Ipv4Addr>> {
+        let mut cards = BTreeMap::new();
+        for device in self.devices.values().filter(|device| such(device)) {
+            if let (Some(mac), IpAddr::V4(ip)) = (device.mac, device.ip) {
+                cards.entry(mac).and_modify(|ip| *ip = None).or_insert(Some(ip));
+            }
+        }
+        cards
+    }
+
+    fn seen(&mut self, ip: IpAddr, unix: u64) -> &mut Device {
         let device = self.devices.entry(ip).or_insert_with(|| Device {
             ip,
+            ipv6: BTreeSet::new(),
+            link: None,
             mac: None,
             vendor: None,
             randomised: false,
@@ -317,29 +301,21 @@ impl Inventory {
         device.present = true;
         device
     }
+}
 
-    fn compare(&mut self, earlier: &Device, device: &mut Device) {
-        let ip = device.ip;
-        device.first_seen_unix = earlier.first_seen_unix;
-        device.mac = device.mac.or(earlier.mac);
-        for (source, name) in &earlier.names {
-            device.names.entry(*source).or_insert_with(|| name.clone());
+impl Device {
+    /// Its IPv4 address, if it has one: what forwards, virtual devices and checks lead to.
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        match self.ip {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
         }
-        let opened = device.services.keys().filter(|port| !earlier.services.contains_key(*port));
-        self.changes.extend(opened.map(|port| Change::Opened { ip, port: port.clone() }));
-        let closed = earlier.services.keys().filter(|port| !device.services.contains_key(*port));
-        self.changes.extend(closed.map(|port| Change::Closed { ip, port: port.clone() }));
     }
 
-    fn forget(&mut self, unix: u64) {
-        let horizon = unix.saturating_sub(FORGET.as_secs());
-        self.devices.retain(|_, device| device.last_seen_unix >= horizon);
-        if self.devices.len() > MAX_DEVICES {
-            let mut seen: Vec<u64> = self.devices.values().map(|d| d.last_seen_unix).collect();
-            seen.sort_unstable();
-            let oldest = seen[seen.len() - MAX_DEVICES];
-            self.devices.retain(|_, device| device.last_seen_unix >= oldest);
-        }
+    fn note_card(&mut self, mac: Option<MacAddr>) {
+        self.mac = mac.or(self.mac);
+        self.randomised = self.mac.is_some_and(MacAddr::is_randomised);
+        self.vendor = self.mac.and_then(vendor);
     }
 }
 
@@ -351,71 +327,31 @@ fn port_name(transport: Transport, port: u16) -> String {
     }
 }
 
-fn describe((port, service): (&String, &Service)) -> String {
-    match service.title.as_ref().or(service.banner.as_ref()) {
-        Some(text) => format!("{port} {text}"),
-        None => port.clone(),
-    }
-}
-
-/// What its ports and names tell; the most telling first.
-fn guess(device: &Device) -> Kind {
-    let serves = |port: u16| device.services.contains_key(&port_name(Transport::Tcp, port));
-    let answers = |service: UdpService| {
-        device.services.contains_key(&port_name(Transport::Udp, service.port()))
-    };
-    let texts = || {
-        let services = device.services.values().flat_map(|s| s.banner.iter().chain(&s.title));
-        device.names.values().chain(&device.vendor).chain(services).map(|text| text.to_lowercase())
-    };
-    let says = |words: &[&str]| texts().any(|text| words.iter().any(|word| text.contains(word)));
-    if serves(554) || says(&["camera", "ipcam", "hikvision", "dahua", "axis", "nvr"]) {
-        Kind::Camera
-    } else if serves(9100) || serves(631) || serves(515) || says(&["printer", "laserjet"]) {
-        Kind::Printer
-    } else if serves(502) || answers(UdpService::BacNet) || says(&["plc", "simatic", "modbus"]) {
-        Kind::Controller
-    } else if serves(53) || says(&["router", "fritz!box", "openwrt", "routeros", "gateway"]) {
-        Kind::Router
-    } else if says(&["synology", "qnap", "truenas", "diskstation"]) {
-        Kind::Storage
-    } else if answers(UdpService::Sip) || says(&["iphone", "ipad", "android", "pixel", "galaxy"]) {
-        Kind::Phone
-    } else if serves(3389) || serves(445) || serves(22) {
-        Kind::Computer
-    } else {
-        Kind::Unknown
-    }
-}
-
-/// Who made a card; nobody has registered those that devices make up.
-fn vendor(mac: MacAddr) -> Option<String> {
-    let entry = OUI_DB_BUNDLED.lookup(&mac.0).filter(|_| !mac.is_randomised())?;
-    Some(entry.name().to_owned()).filter(|name| !name.is_empty())
-}
-
-/// A field of CSV (RFC 4180). What a spreadsheet would take for a formula is kept from it.
-fn quoted(field: &str) -> String {
-    let guard = if field.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
-    format!("\"{guard}{}\"", field.replace('"', "\"\""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MAC: MacAddr = MacAddr([0x3c, 0, 0, 0, 0, 1]);
 
-    fn ip(last: u8) -> Ipv4Addr {
+    fn v4(last: u8) -> Ipv4Addr {
         Ipv4Addr::new(192, 168, 1, last)
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        v4(last).into()
+    }
+
+    fn network() -> Scope {
+        let networks = vec!["192.168.1.0/24".parse().unwrap()];
+        Scope { links: networks.clone(), networks }
     }
 
     fn found(last: u8, mac: Option<MacAddr>, ports: &[u16], unix: u64) -> Inventory {
         let mut fresh = Inventory::default();
-        fresh.take(&ScanEvent::Device { ip: ip(last), mac, rtt: None }, unix);
+        fresh.take(&ScanEvent::Device { ip: v4(last), mac, rtt: None }, unix);
         for port in ports {
             let finding = Finding::default();
-            let (ip, transport) = (ip(last), Transport::Tcp);
+            let (ip, transport) = (v4(last), Transport::Tcp);
             fresh.take(&ScanEvent::Service { ip, transport, port: *port, finding }, unix);
         }
         fresh
@@ -440,51 +376,128 @@ mod tests {
 
     #[test]
     fn a_scan_tells_what_has_changed_since_the_last() {
-        let networks = ["192.168.1.0/24".parse().unwrap()];
+        let scope = network();
         let mut known = Inventory::default();
-        known.merge(found(9, Some(MAC), &[80], 100), &networks, 110);
+        known.merge(found(9, Some(MAC), &[80], 100), &scope, 110);
         assert_eq!(known.changes, [Change::New { ip: ip(9) }]);
-        known.merge(found(77, Some(MAC), &[80, 554], 200), &networks, 210);
+        known.merge(found(77, Some(MAC), &[80, 554], 200), &scope, 210);
         let port = "tcp:554".to_owned();
         let moved = Change::Moved { from: ip(9), ip: ip(77) };
         assert_eq!(known.changes, [moved, Change::Opened { ip: ip(77), port }]);
         let device = &known.devices[&ip(77)];
         assert_eq!((device.first_seen_unix, device.last_seen_unix), (100, 200));
         assert_eq!(device.kind, Kind::Camera);
-        known.merge(found(20, None, &[], 300), &networks, 310);
+        known.merge(found(20, None, &[], 300), &scope, 310);
         assert_eq!(known.changes, [Change::Gone { ip: ip(77) }, Change::New { ip: ip(20) }]);
-        known.merge(found(20, None, &[], 400), &networks, 410);
+        known.merge(found(20, None, &[], 400), &scope, 410);
         assert_eq!(known.changes, []);
     }
 
     #[test]
     fn a_card_with_two_addresses_moves_to_neither_and_keeps_their_names_apart() {
-        let networks = ["192.168.1.0/24".parse().unwrap()];
+        let scope = network();
         let both = |unix| {
             let mut both = found(5, Some(MAC), &[9100], unix);
-            both.take(&ScanEvent::Device { ip: ip(9), mac: Some(MAC), rtt: None }, unix);
+            both.take(&ScanEvent::Device { ip: v4(9), mac: Some(MAC), rtt: None }, unix);
             let name = "camera".to_owned();
-            both.take(&ScanEvent::Name { ip: ip(9), source: NameSource::Mdns, name }, unix);
+            both.take(&ScanEvent::Name { ip: v4(9), source: NameSource::Mdns, name }, unix);
             both
         };
         let mut known = Inventory::default();
-        known.merge(both(100), &networks, 110);
-        known.merge(both(200), &networks, 210);
+        known.merge(both(100), &scope, 110);
+        known.merge(both(200), &scope, 210);
         assert_eq!(known.changes, []);
         assert!(known.devices[&ip(5)].names.is_empty(), "{:?}", known.devices);
         assert_eq!(known.devices[&ip(9)].names[&NameSource::Mdns], "camera");
         assert_eq!(known.devices[&ip(9)].first_seen_unix, 100);
     }
 
+    fn hears(found: &mut Inventory, mac: MacAddr, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        let link = network().links[0];
+        found.take(&ScanEvent::Ipv6(vec![Ipv6Neighbour { link, mac, addresses }]), 500);
+    }
+
+    #[test]
+    fn ipv6_belongs_to_the_device_with_the_same_card_and_without_one_to_a_device_of_its_own() {
+        let other = MacAddr([0x3c, 0, 0, 0, 0, 2]);
+        let local: IpAddr = "fe80::2".parse().unwrap();
+        let scan = || {
+            let mut fresh = found(9, Some(MAC), &[], 500);
+            hears(&mut fresh, MAC, &["fe80::1", "fd00::1"]);
+            hears(&mut fresh, other, &["fd00::2", "fe80::2"]);
+            fresh
+        };
+        let mut known = Inventory::default();
+        known.merge(scan(), &network(), 510);
+        assert_eq!(known.changes, [Change::New { ip: ip(9) }, Change::New { ip: local }]);
+        assert_eq!(known.devices[&ip(9)].ipv6.len(), 2);
+        let lone = &known.devices[&local];
+        assert_eq!((lone.mac, lone.ipv4(), lone.ipv6.len()), (Some(other), None, 2));
+        assert_eq!(known.find("fd00::1")[0].ip, ip(9), "by any of its addresses");
+        let csv = known.to_csv();
+        assert!(csv.contains("\"fd00::1 | fe80::1\"") && csv.contains("\n\"fe80::2\""), "{csv}");
+        let json = serde_json::to_string(&known).unwrap();
+        assert_eq!(serde_json::from_str::<Inventory>(&json).unwrap(), known);
+
+        known.merge(scan(), &network(), 520);
+        assert_eq!(known.changes, []);
+        let elsewhere = Scope { networks: vec!["10.0.0.0/24".parse().unwrap()], links: Vec::new() };
+        known.merge(Inventory::default(), &elsewhere, 530);
+        assert!(known.changes.is_empty() && known.devices[&local].present, "not looked for");
+        known.merge(found(9, Some(MAC), &[], 540), &network(), 540);
+        assert_eq!(known.changes, [Change::Gone { ip: local }]);
+        assert!(known.devices[&ip(9)].ipv6.is_empty(), "it has none any more");
+        known.merge(found(20, Some(other), &[], 550), &network(), 550);
+        assert!(known.changes.contains(&Change::Moved { from: local, ip: ip(20) }));
+    }
+
+    #[test]
+    fn what_has_ipv4_elsewhere_or_several_times_is_not_mistaken() {
+        let mut known = Inventory::default();
+        known.merge(found(9, Some(MAC), &[], 500), &network(), 500);
+        let second = Scope {
+            networks: vec!["192.168.2.0/24".parse().unwrap()],
+            links: vec!["192.168.2.0/24".parse().unwrap()],
+        };
+        let mut fresh = Inventory::default();
+        hears(&mut fresh, MAC, &["fe80::1"]);
+        known.merge(fresh, &second, 510);
+        assert_eq!((known.changes.len(), known.devices.len()), (0, 1), "{:?}", known.changes);
+        assert_eq!(known.devices[&ip(9)].ipv6.len(), 1);
+
+        let mut fresh = found(9, Some(MAC), &[], 520);
+        fresh.take(&ScanEvent::Device { ip: v4(5), mac: Some(MAC), rtt: None }, 520);
+        hears(&mut fresh, MAC, &["fe80::1"]);
+        assert!(fresh.devices[&ip(9)].ipv6.is_empty() && fresh.devices[&ip(5)].ipv6.is_empty());
+        assert!(fresh.devices.contains_key(&"fe80::1".parse::<IpAddr>().unwrap()));
+    }
+
+    #[test]
+    fn a_card_with_two_addresses_that_leaves_one_is_gone_from_there() {
+        let mut both = found(9, Some(MAC), &[], 100);
+        both.take(&ScanEvent::Device { ip: v4(5), mac: Some(MAC), rtt: None }, 100);
+        let mut known = Inventory::default();
+        known.merge(both, &network(), 100);
+        known.merge(found(9, Some(MAC), &[], 200), &network(), 200);
+        assert_eq!(known.changes, [Change::Gone { ip: ip(5) }]);
+        let other = Scope { networks: vec!["10.0.0.0/24".parse().unwrap()], links: Vec::new() };
+        let mut router = Inventory::default();
+        let ip: Ipv4Addr = [10, 0, 0, 1].into();
+        router.take(&ScanEvent::Device { ip, mac: Some(MAC), rtt: None }, 300);
+        known.merge(router, &other, 300);
+        assert_eq!(known.changes, [Change::New { ip: ip.into() }], "a router is in both networks");
+    }
+
     #[test]
     fn a_device_is_found_by_whatever_it_is_called() {
         let mut known = found(9, Some(MAC), &[], 1);
-        known.take(&ScanEvent::Device { ip: ip(10), mac: Some(MAC), rtt: None }, 5);
+        known.take(&ScanEvent::Device { ip: v4(10), mac: Some(MAC), rtt: None }, 5);
         for (last, name) in [(9, "Front-Door.local"), (20, "front-door"), (21, "nas")] {
             let name = name.to_owned();
-            known.take(&ScanEvent::Name { ip: ip(last), source: NameSource::Mdns, name }, 2);
+            known.take(&ScanEvent::Name { ip: v4(last), source: NameSource::Mdns, name }, 2);
         }
-        let found = |text: &str| -> Vec<Ipv4Addr> {
+        let found = |text: &str| -> Vec<IpAddr> {
             known.find(text).into_iter().map(|device| device.ip).collect()
         };
         assert_eq!(found("front-door"), [ip(9), ip(20)]);
@@ -497,7 +510,7 @@ mod tests {
     #[test]
     fn a_table_is_no_place_for_formulas() {
         let mut known = found(9, Some(MAC), &[], 1);
-        let (ip, source) = (ip(9), NameSource::Ptr);
+        let (ip, source) = (v4(9), NameSource::Ptr);
         known.take(&ScanEvent::Name { ip, source, name: "=cmd(\"x\")".to_owned() }, 1);
         let csv = known.to_csv();
         assert!(csv.contains("\"'=cmd(\"\"x\"\")\""), "{csv}");

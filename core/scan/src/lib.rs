@@ -11,9 +11,9 @@ mod rescan;
 mod scan;
 mod text;
 
-pub use inventory::{Change, Device, Inventory, Kind, NameSource, Service, Transport};
+pub use inventory::{Change, Device, Inventory, Kind, NameSource, Scope, Service, Transport};
 pub use plan::{COMMON_PORTS, MAX_ADDRESSES, MAX_RATE, Refused, ScanPlan, UdpService};
 pub use report::{Looked, PortAnswer, ScanStatus, Woken};
 pub use rescan::{Begun, KeptRescan, MAX_EVERY, MIN_EVERY, Rescan, RescanStatus, Rescans};
-pub use scan::{Ended, Finding, Probe, Progress, Scan, ScanEvent};
+pub use scan::{Ended, Finding, Ipv6Neighbour, Probe, Progress, Scan, ScanEvent};
 pub use text::clean;

@@ -4,18 +4,26 @@
 //! only devices that answer are kept. A neighbour is found by ARP, asked twice. Behind a router a
 //! device is found by a ping or by any answer of a port, be it a refusal; small networks are tried at
 //! all ports, of UDP too, large ones at [`KNOCK`] alone. What was found is looked into before the walk
-//! goes on: its names, its ports. Everything keeps to one rate.
+//! goes on: its names, its ports. Who has IPv6 is found on whole links ([`links`]). Everything keeps to
+//! one rate.
+
+mod links;
+mod probe;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
-use serde::{Deserialize, Serialize};
 use warren_proto::MacAddr;
 
-use crate::inventory::{NameSource, Transport};
-use crate::plan::{Refused, ScanPlan, UdpService};
+use crate::inventory::Transport;
+use crate::plan::{Refused, ScanPlan};
+
+use links::Links;
+pub use probe::{Ended, Finding, Ipv6Neighbour, Probe, Progress, ScanEvent};
+use walk::{Inquiry, Question, Walk, Walked, size};
 
 /// Ports at which a device behind a router is knocked at, in a large network.
 const KNOCK: [u16; 3] = [443, 80, 22];
@@ -23,7 +31,7 @@ const KNOCK: [u16; 3] = [443, 80, 22];
 const SMALL: u64 = 16_384;
 /// How often a neighbour is asked by ARP.
 const ROUNDS: usize = 2;
-/// How long answers may take after the last question by ARP.
+/// How long answers may take after the last question by ARP or neighbour discovery.
 const GRACE: Duration = Duration::from_millis(1200);
 /// More addresses than that of one card are a router's that answers for others, or made up.
 const MAX_OF_CARD: u32 = 1024;
@@ -31,113 +39,6 @@ const MAX_OF_CARD: u32 = 1024;
 const IN_FLIGHT: usize = 400;
 /// How much of unused time may be made good at once.
 const BURST: u32 = 8;
-
-/// A question to a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Probe {
-    /// Who has this address? Answers come as [`Scan::handle_neighbour`]; the probe itself has no
-    /// outcome.
-    Arp(Ipv4Addr),
-    /// Is anybody there (ICMP echo)?
-    Ping(Ipv4Addr),
-    /// Does this TCP port answer, and what does it say?
-    Tcp(Ipv4Addr, u16),
-    /// Does this service answer over UDP, and what does it say?
-    Udp(Ipv4Addr, UdpService),
-    /// What is its name?
-    Name(Ipv4Addr, NameSource),
-}
-
-impl Probe {
-    /// Whom it is for.
-    pub fn address(&self) -> Ipv4Addr {
-        match *self {
-            Self::Arp(ip)
-            | Self::Ping(ip)
-            | Self::Tcp(ip, _)
-            | Self::Udp(ip, _)
-            | Self::Name(ip, _) => ip,
-        }
-    }
-}
-
-/// How a probe ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
-    /// Nobody answered in time.
-    Silence,
-    /// Somebody is there, but the port is closed.
-    Closed,
-    /// It answers.
-    Answer(Finding),
-}
-
-/// What a device said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Finding {
-    /// How long it took.
-    pub rtt: Option<Duration>,
-    /// A greeting or the first line of an answer, cleaned.
-    pub banner: Option<String>,
-    /// The title of a page, cleaned.
-    pub title: Option<String>,
-    /// A name, cleaned.
-    pub name: Option<String>,
-    /// A card's address, where the answer tells it.
-    pub mac: Option<MacAddr>,
-}
-
-/// What a scan tells as it goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ScanEvent {
-    /// A device is there.
-    Device {
-        /// Its address.
-        ip: Ipv4Addr,
-        /// Its card's, for neighbours.
-        mac: Option<MacAddr>,
-        /// How long it took to answer.
-        rtt: Option<Duration>,
-    },
-    /// A device serves a port.
-    Service {
-        /// Whose.
-        ip: Ipv4Addr,
-        /// Over what.
-        transport: Transport,
-        /// Which.
-        port: u16,
-        /// What it said.
-        finding: Finding,
-    },
-    /// A device has a name.
-    Name {
-        /// Whose.
-        ip: Ipv4Addr,
-        /// Who says so.
-        source: NameSource,
-        /// The name.
-        name: String,
-    },
-    /// All is asked and answered, or it was cancelled.
-    Ended {
-        /// Whether it was cancelled.
-        cancelled: bool,
-    },
-}
-
-/// How far a scan is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Probes sent.
-    pub sent: u64,
-    /// How many of the addresses were gone through; each round counts.
-    pub walked: u64,
-    /// How many there are to go through.
-    pub total: u64,
-    /// Devices found.
-    pub devices: u32,
-}
 
 /// A scan under way.
 #[derive(Debug)]
@@ -152,64 +53,13 @@ pub struct Scan {
     found: BTreeMap<Ipv4Addr, Option<MacAddr>>,
     /// How many addresses each card has said to have.
     by_card: BTreeMap<MacAddr, u32>,
+    links: Links,
     in_flight: usize,
     next_at: Instant,
     settled_at: Instant,
     progress: Progress,
     events: VecDeque<ScanEvent>,
     ended: bool,
-}
-
-/// A way through one network, with the same question to each address.
-#[derive(Debug)]
-struct Walk {
-    network: Ipv4Net,
-    question: Question,
-    /// How many addresses lie behind.
-    next: u64,
-}
-
-/// A device that was found, and how far it was looked into: the questions aren't listed, so that a
-/// network full of made-up devices costs little.
-#[derive(Debug)]
-struct Inquiry {
-    ip: Ipv4Addr,
-    walked: Walked,
-    /// The number of the next question.
-    next: usize,
-}
-
-/// The ports that a device was tried at before it was found.
-#[derive(Debug, Clone, Copy)]
-enum Walked {
-    Nothing,
-    Knocked,
-    Everything,
-}
-
-impl Walked {
-    fn have(self, port: u16) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Knocked => KNOCK.contains(&port),
-            Self::Everything => true,
-        }
-    }
-
-    fn have_udp(self) -> bool {
-        match self {
-            Self::Nothing | Self::Knocked => false,
-            Self::Everything => true,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
-    Arp,
-    Ping,
-    Tcp(u16),
-    Udp(UdpService),
 }
 
 impl Scan {
@@ -234,6 +84,7 @@ impl Scan {
             inquiries: VecDeque::new(),
             found: BTreeMap::new(),
             by_card: BTreeMap::new(),
+            links: Links::default(),
             in_flight: 0,
             next_at: now,
             settled_at: now,
@@ -251,6 +102,21 @@ impl Scan {
         Ok(scan)
     }
 
+    /// Has it look for IPv6, too, on a link of which it scans all networks; the first of them stands for
+    /// the link. `known`: addresses there that may be asked one by one.
+    pub fn look_for_ipv6(
+        &mut self,
+        networks: Vec<Ipv4Net>,
+        known: impl IntoIterator<Item = Ipv6Addr>,
+    ) {
+        let Some(network) = networks.first().copied() else { return };
+        self.links.add(network, networks, known);
+        let call = || Walk { network, question: Question::Call, next: 0 };
+        self.progress.total += 2 * call().len();
+        self.walks.push_front(call());
+        self.walks.push_back(call());
+    }
+
     /// How far it is.
     pub fn progress(&self) -> Progress {
         self.progress
@@ -261,28 +127,51 @@ impl Scan {
         if !self.ended {
             self.walks.clear();
             self.inquiries.clear();
+            self.links = Links::default();
             self.end(true);
         }
     }
 
-    /// Takes what a neighbour said of himself by ARP or neighbour discovery, asked or not.
+    /// Takes what a neighbour said of himself by ARP, asked or not.
     pub fn handle_neighbour(&mut self, ip: Ipv4Addr, mac: MacAddr, _now: Instant) {
-        if !self.ended && self.plan.networks.iter().any(|network| network.contains(&ip)) {
+        let is_asked = self.plan.networks.iter().any(|network| network.contains(&ip));
+        if self.ended || !is_asked {
+            return;
+        }
+        if !self.found.contains_key(&ip) {
+            // Only of addresses that are new: of those there is an end, of cards that are made up there
+            // is none.
             let of_card = self.by_card.entry(mac).or_default();
-            if *of_card < MAX_OF_CARD || self.found.contains_key(&ip) {
-                *of_card += u32::from(!self.found.contains_key(&ip));
-                self.note(ip, Some(mac), None);
+            if *of_card == MAX_OF_CARD {
+                return;
             }
+            *of_card += 1;
+        }
+        self.links.note_card(ip, mac);
+        self.note(ip, Some(mac), None);
+    }
+
+    /// Takes what a neighbour said of himself by IPv6 on a link, asked or not; the address is one of that
+    /// link.
+    pub fn handle_ipv6_neighbour(
+        &mut self,
+        link: Ipv4Net,
+        ip: Ipv6Addr,
+        mac: MacAddr,
+        _now: Instant,
+    ) {
+        if !self.ended {
+            self.links.note(link, ip, mac);
         }
     }
 
-    /// Takes how a probe ended; each but ARP's has to be told once.
+    /// Takes how a probe ended; each has to be told once, but for those whose answers come otherwise.
     pub fn handle_ended(&mut self, probe: Probe, ended: Ended, _now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.ended {
             return;
         }
-        let ip = probe.address();
+        let Some(ip) = probe.address() else { return };
         let finding = match ended {
             Ended::Silence => return,
             Ended::Closed => return self.note(ip, None, None),
@@ -290,7 +179,7 @@ impl Scan {
         };
         self.note(ip, finding.mac, finding.rtt);
         match probe {
-            Probe::Arp(_) | Probe::Ping(_) => {}
+            Probe::Arp(_) | Probe::Call(_) | Probe::Solicit(..) | Probe::Ping(_) => {}
             Probe::Tcp(_, port) => {
                 let transport = Transport::Tcp;
                 self.events.push_back(ScanEvent::Service { ip, transport, port, finding });
@@ -312,13 +201,13 @@ impl Scan {
         if self.ended || now < self.next_at || self.in_flight >= IN_FLIGHT {
             return None;
         }
-        let probe = self.inquire().or_else(|| self.walk())?;
+        let probe = self.inquire().or_else(|| self.links.next()).or_else(|| self.walk())?;
         let pace = Duration::from_secs(1) / self.plan.rate;
         let earliest = now.checked_sub(pace * BURST).unwrap_or(now);
         self.next_at = self.next_at.max(earliest) + pace;
         self.progress.sent += 1;
         match probe {
-            Probe::Arp(_) => self.settled_at = now + GRACE,
+            Probe::Arp(_) | Probe::Call(_) | Probe::Solicit(..) => self.settled_at = now + GRACE,
             Probe::Ping(_) | Probe::Tcp(..) | Probe::Udp(..) | Probe::Name(..) => {
                 self.in_flight += 1;
             }
@@ -341,7 +230,7 @@ impl Scan {
         if self.is_idle() {
             return Some((self.settled_at, "late answers"));
         }
-        let more = !self.inquiries.is_empty() || !self.walks.is_empty();
+        let more = !self.inquiries.is_empty() || !self.walks.is_empty() || !self.links.is_idle();
         (more && self.in_flight < IN_FLIGHT).then_some((self.next_at, "the next probe"))
     }
 
@@ -351,11 +240,16 @@ impl Scan {
     }
 
     fn is_idle(&self) -> bool {
-        self.walks.is_empty() && self.inquiries.is_empty() && self.in_flight == 0
+        let all_asked = self.walks.is_empty() && self.inquiries.is_empty() && self.links.is_idle();
+        all_asked && self.in_flight == 0
     }
 
     fn end(&mut self, cancelled: bool) {
         self.ended = true;
+        let neighbours = self.links.take();
+        if !neighbours.is_empty() {
+            self.events.push_back(ScanEvent::Ipv6(neighbours));
+        }
         self.events.push_back(ScanEvent::Ended { cancelled });
     }
 
@@ -382,83 +276,4 @@ impl Scan {
         };
         self.inquiries.push_back(Inquiry { ip, walked, next: 0 });
     }
-
-    /// The next question to a device that was found: its names, then the ports that weren't tried yet,
-    /// then the services over UDP.
-    fn inquire(&mut self) -> Option<Probe> {
-        loop {
-            let inquiry = self.inquiries.front_mut()?;
-            let (ip, number) = (inquiry.ip, inquiry.next);
-            inquiry.next += 1;
-            if let Some(source) = NameSource::ASKED.get(number) {
-                return Some(Probe::Name(ip, *source));
-            }
-            let number = number - NameSource::ASKED.len();
-            match self.plan.ports.get(number) {
-                Some(port) if inquiry.walked.have(*port) => continue,
-                Some(port) => return Some(Probe::Tcp(ip, *port)),
-                None => {}
-            }
-            match UdpService::ALL.get(number - self.plan.ports.len()) {
-                Some(service) if !inquiry.walked.have_udp() => {
-                    return Some(Probe::Udp(ip, *service));
-                }
-                Some(_) | None => {
-                    self.inquiries.pop_front();
-                }
-            }
-        }
-    }
-
-    /// What all addresses of a network behind a router are asked.
-    fn walked_by(&self, network: &Ipv4Net) -> Vec<Question> {
-        let ports: BTreeSet<u16> = match self.walked(network) {
-            Walked::Everything => self.plan.ports.iter().copied().collect(),
-            Walked::Knocked | Walked::Nothing => KNOCK.into(),
-        };
-        let udp = UdpService::ALL.into_iter().filter(|_| self.walked(network).have_udp());
-        let ports = ports.into_iter().map(Question::Tcp);
-        [Question::Ping].into_iter().chain(ports).chain(udp.map(Question::Udp)).collect()
-    }
-
-    /// Which of the ports these are.
-    fn walked(&self, network: &Ipv4Net) -> Walked {
-        let ports: BTreeSet<u16> = self.plan.ports.iter().copied().collect();
-        let questions = ports.len() + UdpService::ALL.len() + 1;
-        let is_small = size(network) * questions as u64 <= SMALL;
-        if is_small { Walked::Everything } else { Walked::Knocked }
-    }
-
-    /// The next probe of the walk; addresses that have answered already aren't asked by ARP again.
-    fn walk(&mut self) -> Option<Probe> {
-        loop {
-            let walk = self.walks.front_mut()?;
-            if walk.next == size(&walk.network) {
-                self.walks.pop_front();
-                continue;
-            }
-            let ip = nth(&walk.network, walk.next);
-            walk.next += 1;
-            self.progress.walked += 1;
-            match walk.question {
-                Question::Arp if self.found.contains_key(&ip) => {}
-                Question::Arp => return Some(Probe::Arp(ip)),
-                Question::Ping => return Some(Probe::Ping(ip)),
-                Question::Tcp(port) => return Some(Probe::Tcp(ip, port)),
-                Question::Udp(service) => return Some(Probe::Udp(ip, service)),
-            }
-        }
-    }
-}
-
-/// How many addresses a network has for devices: but its own and the broadcast address.
-fn size(network: &Ipv4Net) -> u64 {
-    let all = 1_u64 << (32 - network.prefix_len());
-    if network.prefix_len() < 31 { all - 2 } else { all }
-}
-
-fn nth(network: &Ipv4Net, number: u64) -> Ipv4Addr {
-    let first = u64::from(network.network().to_bits()) + u64::from(network.prefix_len() < 31);
-    // Below 2^32, as the number is below the network's size.
-    Ipv4Addr::from_bits(u32::try_from(first + number).unwrap_or(u32::MAX))
 }

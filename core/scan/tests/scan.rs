@@ -44,14 +44,14 @@ fn run(plan: &ScanPlan, adjacent: bool, network: &Network, cancel_after: Option<
             if cancel_after == Some(run.sent.len()) {
                 scan.cancel();
             }
-            let there = network.get(&probe.address());
+            let there = probe.address().and_then(|ip| network.get(&ip));
             let answer = || Ended::Answer(Finding::default());
             let (after, ended) = match (probe, there) {
                 (Probe::Arp(ip), Some(_)) => {
                     scan.handle_neighbour(ip, MacAddr([2, 0, 0, 0, 0, 1]), now);
                     continue;
                 }
-                (Probe::Arp(_), None) => continue,
+                (Probe::Arp(_) | Probe::Call(_) | Probe::Solicit(..), _) => continue,
                 (Probe::Tcp(_, port), Some(ports)) if ports.contains(&port) => (1, answer()),
                 (Probe::Udp(_, service), Some(ports)) if ports.contains(&service.port()) => {
                     (1, answer())
@@ -67,7 +67,7 @@ fn run(plan: &ScanPlan, adjacent: bool, network: &Network, cancel_after: Option<
             match event {
                 ScanEvent::Device { ip, .. } => drop(run.found.insert(ip)),
                 ScanEvent::Service { ip, port, .. } => drop(run.services.insert((ip, port))),
-                ScanEvent::Name { .. } => {}
+                ScanEvent::Name { .. } | ScanEvent::Ipv6(_) => {}
                 ScanEvent::Ended { .. } => run.ended += 1,
             }
         }
@@ -164,4 +164,63 @@ fn a_card_that_claims_a_whole_large_network_is_not_believed_for_ever() {
     assert_eq!(devices, 1024);
     scan.handle_neighbour(Ipv4Addr::new(10, 7, 15, 9), MacAddr([2, 0, 0, 0, 0, 2]), now);
     assert!(scan.poll_event().is_some(), "others are");
+}
+
+#[test]
+fn a_whole_link_is_called_twice_and_what_may_be_there_is_asked_within_the_rate() {
+    let link: ipnet::Ipv4Net = "10.9.8.0/24".parse().unwrap();
+    let mut now = Instant::now();
+    let mut scan = Scan::new(ScanPlan::of(vec![link]), |_| true, now).unwrap();
+    let known: std::net::Ipv6Addr = "fd00::7".parse().unwrap();
+    scan.look_for_ipv6(vec![link], [known]);
+    let (camera, lone) = (MacAddr([0x3c, 0, 0, 0, 0, 1]), MacAddr([0x3c, 0, 0, 0, 0, 2]));
+    let (mut calls, mut solicited, mut told) = (0, Vec::new(), None);
+    let begun = now;
+    loop {
+        while let Some(probe) = scan.poll_probe(now) {
+            match probe {
+                Probe::Arp(ip) if ip.octets()[3] == 9 => scan.handle_neighbour(ip, camera, now),
+                Probe::Arp(_) => {}
+                Probe::Call(on) => {
+                    assert_eq!(on, link);
+                    calls += 1;
+                    scan.handle_ipv6_neighbour(link, "fe80::2".parse().unwrap(), lone, now);
+                }
+                Probe::Solicit(on, ip) => {
+                    assert_eq!(on, link);
+                    solicited.push(ip);
+                    if ip != known {
+                        scan.handle_ipv6_neighbour(link, ip, camera, now);
+                    }
+                }
+                Probe::Ping(_) | Probe::Tcp(..) | Probe::Udp(..) | Probe::Name(..) => {
+                    scan.handle_ended(probe, Ended::Silence, now);
+                }
+            }
+        }
+        scan.handle_timeout(now);
+        while let Some(event) = scan.poll_event() {
+            if let ScanEvent::Ipv6(neighbours) = event {
+                assert!(told.replace(neighbours).is_none(), "told once");
+            }
+        }
+        let Some((due, _)) = scan.poll_timeout() else { break };
+        assert!(due > now, "no busy loop");
+        now = due;
+    }
+    let its_own = "fe80::3e00:ff:fe00:1".parse().unwrap();
+    assert_eq!((calls, solicited), (2, vec![known, its_own]));
+    let told = told.unwrap();
+    let heard: Vec<_> = told.iter().map(|it| (it.mac, it.addresses.len())).collect();
+    assert_eq!(heard, [(camera, 1), (lone, 1)]);
+    let progress = scan.progress();
+    assert_eq!(progress.walked, progress.total);
+    assert!(progress.sent as f64 <= (now - begun).as_secs_f64() * 300.0 + 16.0);
+
+    let mut scan = Scan::new(ScanPlan::of(vec![link]), |_| true, now).unwrap();
+    scan.look_for_ipv6(vec![link], []);
+    scan.handle_ipv6_neighbour(link, "fe80::2".parse().unwrap(), lone, now);
+    scan.cancel();
+    let events: Vec<_> = std::iter::from_fn(|| scan.poll_event()).collect();
+    assert_eq!(events, [ScanEvent::Ended { cancelled: true }], "who has no IPv4 isn't known");
 }

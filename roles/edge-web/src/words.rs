@@ -1,6 +1,6 @@
 //! What is shown, in words.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use warren_proto::{DeviceName, EdgeChange, EdgeChanged, ForwardProtocol, ForwardSpec, LanTarget};
 use warren_scan::{Change, Device, Inventory, Kind, ScanPlan};
@@ -39,7 +39,7 @@ pub(crate) fn name_of(device: &Device) -> Option<&str> {
 pub(crate) fn device_of<'a>(inventory: &'a Inventory, target: &LanTarget) -> Option<&'a Device> {
     let has_card = |device: &&Device| target.mac.is_some() && device.mac == target.mac;
     let by_card = inventory.devices.values().filter(has_card).max_by_key(|it| it.last_seen_unix);
-    by_card.or_else(|| inventory.devices.get(&target.ip).filter(|_| target.mac.is_none()))
+    by_card.or_else(|| inventory.by_ip(target.ip.into()).filter(|_| target.mac.is_none()))
 }
 
 /// `192.168.1.9 (front-door)`.
@@ -117,7 +117,10 @@ pub(crate) fn virtual_name(device: &Device, taken: &[DeviceName]) -> DeviceName 
         "" => "device".to_owned(),
         known => known.to_lowercase(),
     };
-    let fallback = format!("{kind}-{}", device.ip.octets()[3]);
+    let fallback = match device.ip {
+        IpAddr::V4(ip) => format!("{kind}-{}", ip.octets()[3]),
+        IpAddr::V6(_) => kind,
+    };
     let usable = called.filter(|name| name.chars().any(char::is_alphanumeric));
     let first = DeviceName::from_free_text(usable.unwrap_or(&fallback));
     let again = (2_u32..).map(|n| DeviceName::from_free_text(&format!("{first}-{n}")));
@@ -146,8 +149,8 @@ pub(crate) fn every(seconds: u64) -> String {
 }
 
 /// What a scan has changed, in a sentence.
-pub(crate) fn change(change: &Change, inventory: &Inventory) -> (Ipv4Addr, String) {
-    let called = |ip: &Ipv4Addr| {
+pub(crate) fn change(change: &Change, inventory: &Inventory) -> (IpAddr, String) {
+    let called = |ip: &IpAddr| {
         let device = inventory.devices.get(ip).and_then(name_of);
         device.map_or_else(|| ip.to_string(), |name| format!("{name} ({ip})"))
     };
@@ -185,6 +188,8 @@ pub(crate) fn done(change: &EdgeChange, changed: &EdgeChanged) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use warren_proto::{ForwardId, LanSource};
 

@@ -3,35 +3,34 @@
 //! One scan at a time. What it finds is told as it comes, and kept on disk when it ends; a cancelled
 //! scan adds what it found, and says of nothing that it is gone.
 
+mod ears;
 mod names;
 mod probes;
 pub(crate) mod rescan;
 mod udp;
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use warren_net::{ArpSocket, Heard, Lan, LanInterface};
+use warren_net::{Heard, HeardIpv6, Lan};
 use warren_proto::MacAddr;
 use warren_scan::{
-    Ended, Inventory, NameSource, Probe, Refused, Scan, ScanEvent, ScanPlan, ScanStatus,
+    Ended, Inventory, NameSource, Probe, Refused, Scan, ScanEvent, ScanPlan, ScanStatus, Scope,
 };
 
 use crate::kernel::ledger::replace;
+use ears::{Ears, Word, networks_of};
 
 const FILE: &str = "edge-devices.json";
 /// The largest network that is scanned unless it is named, by its prefix.
 const LARGEST: u8 = 22;
-/// How many words of ARP may wait.
-const QUEUE: usize = 1024;
 
 /// Why there is no scan.
 #[derive(Debug, Error)]
@@ -92,9 +91,15 @@ impl Scanner {
         let mut lan = Lan::open()?;
         let interfaces = lan.interfaces()?;
         let ears = Ears::open(&interfaces, &plan.networks)?;
-        let networks = plan.networks.clone();
+        let mut scope = Scope { networks: plan.networks.clone(), links: Vec::new() };
         let now = Instant::now().into_std();
-        let scan = Scan::new(plan, |network| ears.covers(network), now)?;
+        let mut scan = Scan::new(plan, |network| ears.covers(network), now)?;
+        let neighbours = lan.neighbours()?;
+        for (networks, known) in ears.ipv6_links(&neighbours) {
+            scope.links.extend(networks.first());
+            let seen = self.0.known().ipv6_in(&networks);
+            scan.look_for_ipv6(networks, known.into_iter().chain(seen));
+        }
         let mut is_running = false;
         self.0.status.send_modify(|status| {
             is_running = status.running;
@@ -106,7 +111,7 @@ impl Scanner {
         let run = Run {
             inner: Arc::clone(&self.0),
             scan,
-            networks,
+            scope,
             ears,
             probes: JoinSet::new(),
             fresh: Inventory::default(),
@@ -159,13 +164,13 @@ impl Scanner {
 
 impl Inner {
     /// Keeps what is known, with what a whole scan has found.
-    fn keep(&self, found: Option<(Inventory, &[Ipv4Net])>, unix: u64) -> std::io::Result<()> {
+    fn keep(&self, found: Option<(Inventory, &Scope)>, unix: u64) -> std::io::Result<()> {
         let bytes = {
             let mut known = self.known();
-            if let Some((fresh, networks)) = found {
+            if let Some((fresh, scope)) = found {
                 // What was told as it came is merged from what was known before.
                 *known = load(&self.file);
-                known.merge(fresh, networks, unix);
+                known.merge(fresh, scope, unix);
             }
             serde_json::to_vec(&*known)?
         };
@@ -189,14 +194,14 @@ fn load(file: &Path) -> Inventory {
 struct Run {
     inner: Arc<Inner>,
     scan: Scan,
-    networks: Vec<Ipv4Net>,
+    scope: Scope,
     ears: Ears,
     probes: JoinSet<(Probe, Ended)>,
     fresh: Inventory,
 }
 
 enum Wake {
-    Heard(Heard),
+    Heard(Word),
     Ended(Probe, Ended),
     Cancel,
     Timer,
@@ -229,8 +234,11 @@ impl Run {
             };
             let now = Instant::now().into_std();
             match wake {
-                Wake::Heard(Heard { ip, mac }) => {
+                Wake::Heard(Word::Arp(Heard { ip, mac })) => {
                     self.scan.handle_neighbour(ip, MacAddr(mac), now);
+                }
+                Wake::Heard(Word::Ipv6(link, HeardIpv6 { ip, mac })) => {
+                    self.scan.handle_ipv6_neighbour(link, ip, MacAddr(mac), now);
                 }
                 Wake::Ended(probe, ended) => self.scan.handle_ended(probe, ended, now),
                 Wake::Cancel => self.scan.cancel(),
@@ -242,6 +250,8 @@ impl Run {
     fn send(&mut self, probe: Probe) {
         match probe {
             Probe::Arp(ip) => self.ears.ask(ip),
+            Probe::Call(link) => self.ears.call(link),
+            Probe::Solicit(link, ip) => self.ears.solicit(link, ip),
             Probe::Ping(_) | Probe::Tcp(..) | Probe::Udp(..) | Probe::Name(..) => {
                 self.probes.spawn(async move { (probe, probes::ask(probe).await) });
             }
@@ -257,7 +267,10 @@ impl Run {
             self.fresh.take(&event, unix);
             match event {
                 ScanEvent::Ended { cancelled } => ended = Some(cancelled),
-                ScanEvent::Device { .. } | ScanEvent::Service { .. } | ScanEvent::Name { .. } => {
+                ScanEvent::Device { .. }
+                | ScanEvent::Service { .. }
+                | ScanEvent::Name { .. }
+                | ScanEvent::Ipv6(_) => {
                     self.inner.known().take(&event, unix);
                 }
             }
@@ -276,16 +289,17 @@ impl Run {
         let unix = unix_now();
         let leases = tokio::task::spawn_blocking(names::leases).await.unwrap_or_default();
         for (mac, name) in leases {
-            let device = self.fresh.devices.values().find(|device| device.mac == Some(mac));
-            if let Some(ip) = device.map(|device| device.ip) {
+            let mut devices = self.fresh.devices.values();
+            let device = devices.find(|it| it.mac == Some(mac) && it.ipv4().is_some());
+            if let Some(ip) = device.and_then(|device| device.ipv4()) {
                 let source = NameSource::Dhcp;
                 self.fresh.take(&ScanEvent::Name { ip, source, name }, unix);
             }
         }
         let (inner, fresh) = (Arc::clone(&self.inner), std::mem::take(&mut self.fresh));
-        let networks = std::mem::take(&mut self.networks);
+        let scope = std::mem::take(&mut self.scope);
         let kept = tokio::task::spawn_blocking(move || {
-            inner.keep((!cancelled).then_some((fresh, networks.as_slice())), unix)
+            inner.keep((!cancelled).then_some((fresh, &scope)), unix)
         });
         if let Ok(Err(error)) = kept.await {
             tracing::warn!(%error, "what the scan found can't be written");
@@ -301,70 +315,6 @@ impl Run {
             status.scanned_unix = scanned_unix;
         });
     }
-}
-
-/// ARP on the interfaces of the networks that are scanned.
-#[derive(Debug)]
-struct Ears {
-    sockets: Vec<(Vec<Ipv4Net>, Arc<ArpSocket>)>,
-    heard: mpsc::Receiver<Heard>,
-    _tasks: JoinSet<()>,
-    // Keeps the channel open where there is no interface.
-    _sender: mpsc::Sender<Heard>,
-}
-
-impl Ears {
-    fn open(interfaces: &[LanInterface], networks: &[Ipv4Net]) -> Result<Self, warren_net::Error> {
-        let (sender, heard) = mpsc::channel(QUEUE);
-        let mut ears =
-            Self { sockets: Vec::new(), heard, _tasks: JoinSet::new(), _sender: sender.clone() };
-        for interface in interfaces {
-            let near: Vec<Ipv4Net> = networks_of(interface)
-                .filter(|net| networks.iter().any(|wanted| net.contains(wanted)))
-                .collect();
-            let Some(mac) = interface.mac.filter(|_| !near.is_empty()) else { continue };
-            let socket = Arc::new(ArpSocket::open(interface.index, mac)?);
-            let (ear, sender) = (Arc::clone(&socket), sender.clone());
-            ears._tasks.spawn(async move {
-                while let Ok(heard) = ear.hear().await {
-                    if sender.send(heard).await.is_err() {
-                        return;
-                    }
-                }
-            });
-            ears.sockets.push((near, socket));
-        }
-        Ok(ears)
-    }
-
-    fn covers(&self, network: &Ipv4Net) -> bool {
-        self.sockets.iter().any(|(near, _)| near.iter().any(|net| net.contains(network)))
-    }
-
-    fn ask(&self, ip: Ipv4Addr) {
-        for (near, socket) in &self.sockets {
-            if let Some(own) = near.iter().find(|net| net.contains(&ip)) {
-                // A lost question is asked again in the second round.
-                let _ = socket.ask(own.addr(), ip);
-            }
-        }
-    }
-
-    async fn next(&mut self) -> Heard {
-        match self.heard.recv().await {
-            Some(heard) => heard,
-            // Unreachable while a sender is kept; and no reason to spin.
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// An interface's own addresses, each with its network.
-fn networks_of(interface: &LanInterface) -> impl Iterator<Item = Ipv4Net> {
-    interface.addresses.iter().filter_map(|net| match net {
-        IpNet::V4(net) => Some(*net),
-        IpNet::V6(_) => None,
-    })
 }
 
 fn unix_now() -> u64 {

@@ -128,7 +128,11 @@ impl EdgeTools {
     ///
     /// There is no LAN by which it could be reached, or the system says no.
     pub async fn wake(&self, mac: MacAddr) -> Result<Woken, WakeError> {
-        let seen = self.inventory().by_mac(mac).map(|device| device.ip);
+        let inventory = self.inventory();
+        // Of a device without IPv4, the network of its link.
+        let seen = inventory
+            .by_mac(mac)
+            .and_then(|device| device.ipv4().or_else(|| device.link.map(|link| link.network())));
         wake::wake(mac, seen, &self.mesh_interface).await
     }
 

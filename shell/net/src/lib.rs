@@ -86,10 +86,11 @@ pub use diversion::{Diverted, Diverter, Intake, Takes, diversion};
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    ArpSocket, ChainPolicy, Connection, Connections, Counter, Destination, ForwardChain, Heard,
-    HostNetwork, Lan, LanInterface, LanRoute, Neighbour, NetworkWatch, Nftables, Poller, Received,
-    Run, Runs, ServerSocket, TableMark, Tun, TunReader, Tuple, UdpReceiver, UdpSockets,
-    forwards_packets, raise_open_file_limit, release_idle_code, set_forwards_packets,
+    ArpSocket, ChainPolicy, Connection, Connections, Counter, Destination, DiscoverySocket,
+    ForwardChain, Heard, HeardIpv6, HostNetwork, Lan, LanInterface, LanRoute, Neighbour,
+    NetworkWatch, Nftables, Poller, Received, Run, Runs, ServerSocket, TableMark, Tun, TunReader,
+    Tuple, UdpReceiver, UdpSockets, forwards_packets, raise_open_file_limit, release_idle_code,
+    set_forwards_packets,
 };
 pub use mapping::{Mapping, MappingProtocol, PortMapper, PortMapperConfig};
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -40,7 +40,8 @@ struct Devices {
 
 /// A device in a list, or by itself.
 struct Row {
-    ip: Ipv4Addr,
+    ip: IpAddr,
+    ipv6: Vec<String>,
     name: String,
     names: Vec<(String, &'static str)>,
     mac: String,
@@ -68,7 +69,7 @@ impl Row {
         use warren_scan::NameSource as By;
         let is_it = |target: &LanTarget| match target.mac {
             Some(mac) => device.mac == Some(mac),
-            None => device.ip == target.ip,
+            None => device.ipv4() == Some(target.ip),
         };
         let by = |source: &By| match source {
             By::Dhcp => "DHCP lease",
@@ -86,6 +87,7 @@ impl Row {
         let forwards = spec.forwards.iter().filter(|it| is_it(&it.target));
         Self {
             ip: device.ip,
+            ipv6: device.ipv6.iter().map(ToString::to_string).collect(),
             name: words::name_of(device).unwrap_or_default().to_owned(),
             names: device.names.iter().map(|(source, name)| (name.clone(), by(source))).collect(),
             mac: device.mac.map(|mac| mac.to_string()).unwrap_or_default(),
@@ -118,9 +120,14 @@ impl Row {
         if self.name.is_empty() { self.ip.to_string() } else { self.name.clone() }
     }
 
+    /// Whether something can lead to it.
+    fn has_ipv4(&self) -> bool {
+        self.ip.is_ipv4()
+    }
+
     fn matches(&self, q: &str) -> bool {
         let texts = [self.ip.to_string(), self.mac.clone(), self.vendor.clone(), self.kind.clone()];
-        let names = self.names.iter().map(|(name, _)| name);
+        let names = self.names.iter().map(|(name, _)| name).chain(&self.ipv6);
         let said = self.services.iter().flat_map(|it| [&it.port, &it.says]);
         texts.iter().chain(names).chain(said).any(|text| text.to_lowercase().contains(q))
     }
@@ -191,11 +198,16 @@ pub(super) async fn make_virtual(
 ) -> Answer {
     let inventory = site.tools.inventory();
     let device = find(&inventory, &ip)?;
+    let path = format!("/devices/{}", device.ip);
+    let Some(ipv4) = device.ipv4() else {
+        let text = "it has no IPv4 address, and what is opened leads to one";
+        return told(&path, Err(Refusal::invalid(text)));
+    };
     let spec = site.known().await.spec;
     let taken: Vec<_> = spec.virtual_devices.iter().map(|it| it.name.clone()).collect();
     let new = NewVirtualDevice {
         name: words::virtual_name(device, &taken),
-        target: LanTarget { ip: device.ip, mac: device.mac.filter(|_| !device.randomised) },
+        target: LanTarget { ip: ipv4, mac: device.mac.filter(|_| !device.randomised) },
         ports: vec![Ports::All],
         source: LanSource::default(),
         enabled: true,
@@ -203,7 +215,6 @@ pub(super) async fn make_virtual(
         allow_public: false,
     };
     let made = site.change(&visitor.asker, EdgeChange::AddVirtualDevice(new)).await;
-    let path = format!("/devices/{}", device.ip);
     told(&path, made.map(|changed| opened(&site.place(), &changed)))
 }
 
@@ -255,7 +266,7 @@ fn download(kind: &'static str, name: &str, text: String) -> Response {
 }
 
 fn find<'a>(inventory: &'a Inventory, ip: &str) -> Result<&'a Device, Oops> {
-    let ip: Option<Ipv4Addr> = ip.parse().ok();
-    let device = ip.and_then(|ip| inventory.devices.get(&ip));
+    let ip: Option<IpAddr> = ip.parse().ok();
+    let device = ip.and_then(|ip| inventory.by_ip(ip));
     device.ok_or_else(|| Refusal::not_found("device").into())
 }

@@ -224,8 +224,9 @@ fn devices(site: &Site) -> Vec<(String, String)> {
     let inventory = site.tools.inventory();
     let devices = inventory.devices.values();
     devices
+        .filter_map(|it| Some((it.ipv4()?, it)))
         .take(1000)
-        .map(|it| (it.ip.to_string(), words::name_of(it).unwrap_or_default().to_owned()))
+        .map(|(ip, it)| (ip.to_string(), words::name_of(it).unwrap_or_default().to_owned()))
         .collect()
 }
 

@@ -44,7 +44,7 @@ struct ScanPage {
     status: ScanStatus,
     percent: u64,
     scanned: Option<When>,
-    changes: Vec<(std::net::Ipv4Addr, String)>,
+    changes: Vec<(std::net::IpAddr, String)>,
     known: usize,
     repeated: Option<Repeated>,
     intervals: Vec<(u64, String)>,

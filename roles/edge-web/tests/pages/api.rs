@@ -79,6 +79,25 @@ async fn a_scan_is_repeated_until_somebody_ends_it() {
 }
 
 #[tokio::test]
+async fn a_device_with_ipv6_alone_is_shown_and_nothing_leads_to_it() {
+    let world = World::new(true, true);
+    let (_, list) = world.ask("GET /devices?q=fd00%3A1", "", "").await;
+    assert!(list.contains("/devices/fe80::30\"") && list.contains("IPv6 alone"), "{list}");
+    assert!(list.contains("192.168.1.66") && list.contains("and IPv6"), "by any address: {list}");
+    assert!(!list.contains("192.168.1.9"), "{list}");
+    for path in ["/devices/fe80::30", "/devices/fd00:1::30"] {
+        let (status, page) = world.ask(&format!("GET {path}"), "", "").await;
+        assert!(status == 200 && page.contains("It has IPv6 alone"), "{page}");
+        assert!(!page.contains("Make it a virtual device") && !page.contains("Forward one port"));
+        assert!(page.contains("Call it to wake") && page.contains("fd00:1::30"), "{page}");
+    }
+    let (_, csv) = world.ask("GET /devices.csv", "", "").await;
+    assert!(csv.contains("\"fd00:1::30 | fe80::30\""), "{csv}");
+    let (_, form) = world.ask("GET /forwards", "", "").await;
+    assert!(!form.contains("fe80::30"), "it is none to choose: {form}");
+}
+
+#[tokio::test]
 async fn nobody_else_is_let_in_and_who_does_not_manage_it_sees_nothing_behind_it() {
     let world = World::new(false, true);
     let (status, page) = world.ask("GET /", "", "").await;

@@ -163,7 +163,10 @@ fn inventory() -> serde_json::Value {
             "192.168.1.66": device("192.168.1.66", json!({
                 "mac": "02:52:82:01:02:03", "randomised": true,
                 "names": { "mdns": HOSTILE, "ssdp": "</script><script>window.owned=1</script>" },
+                "ipv6": ["fd00:1::66"],
                 "services": { "tcp:80": { "title": HOSTILE, "banner": "\" onmouseover=\"window.owned=1" } } })),
+            "fe80::30": device("fe80::30", json!({ "mac": "3c:52:82:01:02:30",
+                "ipv6": ["fd00:1::30", "fe80::30"], "link": "192.168.1.0/24" })),
         },
     })
 }

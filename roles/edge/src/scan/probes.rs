@@ -32,7 +32,7 @@ const GREETS: [u16; 6] = [21, 22, 23, 25, 110, 143];
 pub(super) async fn ask(probe: Probe) -> Ended {
     match probe {
         // Its answers come by another way.
-        Probe::Arp(_) => Ended::Silence,
+        Probe::Arp(_) | Probe::Call(_) | Probe::Solicit(..) => Ended::Silence,
         Probe::Ping(ip) => match timeout(LIMIT, ping(ip)).await {
             Ok(Ok(rtt)) => Ended::Answer(Finding { rtt: Some(rtt), ..Finding::default() }),
             Ok(Err(_)) | Err(_) => Ended::Silence,

@@ -43,7 +43,10 @@ impl Site {
             state: world.logs().join("edge-state"),
         };
         std::fs::create_dir_all(&site.state)?;
-        site.switch.ip(&["link add lan0 type bridge", "link set lan0 up"])?;
+        site.switch.ip(&["link add lan0 type bridge"])?;
+        // It is no device of the LAN.
+        site.switch.sysctl("net.ipv6.conf.lan0.disable_ipv6", "1")?;
+        site.switch.ip(&["link set lan0 up"])?;
         site.plug(&site.edge, EDGE_LAN)?;
         Ok(site)
     }

@@ -1,10 +1,11 @@
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use warren_edge::{Change, Inventory, ScanError, ScanPlan, Scanner};
-use warren_lab::{Host, isolated};
+use warren_lab::{Host, isolated, wait_until};
+use warren_net::{DiscoverySocket, Lan};
 
 use crate::common::{Site, ip, mac_of};
 
@@ -98,7 +99,7 @@ fn an_adjacent_network_is_scanned_in_time_and_changes_are_told() {
         let (found, took) = scan(&site.edge, &scanner, plan.clone())?;
         println!("{} devices of a /24 in {took:?}", found.devices.len());
         ensure!(took < Duration::from_secs(15));
-        let device = |ip: Ipv4Addr| found.devices.get(&ip).context("found");
+        let device = |ip: Ipv4Addr| found.devices.get(&IpAddr::V4(ip)).context("found");
         let device_at = device(camera_ip)?;
         assert_eq!(device_at.mac, Some(mac_of(&camera, "eth0")?.parse()?));
         assert_eq!(device_at.services["tcp:80"].title.as_deref(), Some("Front door"));
@@ -115,9 +116,13 @@ fn an_adjacent_network_is_scanned_in_time_and_changes_are_told() {
         // Another process would find the same.
         let scanner = Scanner::open(&site.state);
         let (found, _) = scan(&site.edge, &scanner, plan)?;
-        let moved = Change::Moved { from: camera_ip, ip: [192, 168, 1, 77].into() };
+        let moved = Change::Moved { from: camera_ip.into(), ip: IpAddr::from([192, 168, 1, 77]) };
         ensure!(found.changes.contains(&moved), "{:?}", found.changes);
-        ensure!(found.changes.contains(&Change::Gone { ip: silent_ip }), "{:?}", found.changes);
+        ensure!(
+            found.changes.contains(&Change::Gone { ip: silent_ip.into() }),
+            "{:?}",
+            found.changes
+        );
         Ok(())
     });
 }
@@ -151,11 +156,103 @@ fn a_network_behind_a_router_is_scanned_in_time() {
         let (found, took) = scan(&site.edge, &scanner, plan)?;
         println!("{} devices behind a router in {took:?}", found.devices.len());
         ensure!(took < Duration::from_secs(40));
-        let device = found.devices.get(&[10, 50, 0, 7].into()).context("found")?;
+        let device = found.devices.get(&IpAddr::from([10, 50, 0, 7])).context("found")?;
         assert_eq!(device.services["tcp:8080"].title.as_deref(), Some("DMZ"));
         ensure!(device.rtt_us.is_some() && device.mac.is_none(), "{device:?}");
-        let quiet = found.devices.get(&[10, 50, 0, 8].into()).context("found by UDP")?;
+        let quiet = found.devices.get(&IpAddr::from([10, 50, 0, 8])).context("found by UDP")?;
         assert_eq!(quiet.services["udp:161"].banner.as_deref(), Some("UPS 1500"));
+        Ok(())
+    });
+}
+
+/// Has a host's IPv6 addresses ready to be used.
+fn ready(host: &Host) -> Result<()> {
+    wait_until("duplicate addresses to be ruled out", Duration::from_secs(10), || {
+        let tentative = host.run(&["ip", "-6", "addr", "show", "dev", "eth0", "tentative"])?;
+        let all = host.run(&["ip", "-6", "addr", "show", "dev", "eth0"])?;
+        Ok(tentative.trim().is_empty() && all.contains("fe80"))
+    })
+    .map(drop)
+}
+
+/// The link-local address of a host.
+fn local(host: &Host) -> Result<Ipv6Addr> {
+    let shown = host.run(&["ip", "-o", "-6", "addr", "show", "dev", "eth0", "scope", "link"])?;
+    let mut words = shown.split_whitespace().skip_while(|word| *word != "inet6").skip(1);
+    let address = words.next().and_then(|word| word.split('/').next());
+    Ok(address.context("an address")?.parse()?)
+}
+
+/// Says to have a thousand addresses, some of them of other networks, again and again.
+fn lie(host: &Host, edge: Ipv6Addr) -> Result<()> {
+    let host = host.clone();
+    std::thread::spawn(move || {
+        host.enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let interfaces = Lan::open()?.interfaces()?;
+                let eth0 = interfaces.iter().find(|it| it.name == "eth0").context("eth0")?;
+                let socket = DiscoverySocket::open(eth0.index, eth0.mac.context("a card")?)?;
+                loop {
+                    for n in 0..1000_u128 {
+                        let network = if n % 2 == 0 { 0xfe80 } else { 0x2001 };
+                        let invented = Ipv6Addr::from_bits(network << 112 | n);
+                        let _ = socket.ask(invented, edge);
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+        })
+        .and_then(|said: Result<()>| said)
+    });
+    Ok(())
+}
+
+#[test]
+fn devices_are_found_by_ipv6_and_joined_by_their_card_and_liars_fill_nothing() {
+    isolated(|world| {
+        let site = Site::build(world)?;
+        let (camera_ip, liar_ip) = ([192, 168, 1, 9].into(), [192, 168, 1, 13].into());
+        let camera = site.device(world, "camera", camera_ip)?;
+        let quiet = site.device(world, "quiet", [192, 168, 1, 20].into())?;
+        let lone = site.device(world, "lone", [192, 168, 1, 30].into())?;
+        let liar = site.device(world, "liar", liar_ip)?;
+        lone.ip(&["addr del 192.168.1.30/24 dev eth0", "addr add fd00:1::30/64 dev eth0"])?;
+        camera.ip(&["addr add fd00:1::9/64 dev eth0"])?;
+        site.edge.ip(&["addr add fd00:1::2/64 dev eth0"])?;
+        quiet.nft("table ip6 quiet {\n\tchain input {\n\t\ttype filter hook input priority 0;\n\t\ticmpv6 type echo-request drop\n\t}\n}\n")?;
+        for host in [&camera, &quiet, &lone, &liar, &site.edge] {
+            ready(host)?;
+        }
+        lie(&liar, local(&site.edge)?)?;
+        let scanner = Scanner::open(&site.state);
+        let plan = ScanPlan { ports: vec![80], ..ScanPlan::of(vec!["192.168.1.0/24".parse()?]) };
+        let (found, _) = scan(&site.edge, &scanner, plan.clone())?;
+        let device = |ip: IpAddr| found.devices.get(&ip).with_context(|| format!("{found:?}"));
+        let addresses = &device(IpAddr::V4(camera_ip))?.ipv6;
+        ensure!(
+            addresses.contains(&"fd00:1::9".parse()?) && addresses.contains(&local(&camera)?),
+            "{addresses:?}"
+        );
+        let addresses = &device([192, 168, 1, 20].into())?.ipv6;
+        ensure!(*addresses == [local(&quiet)?].into(), "asked by its card: {addresses:?}");
+        let lone_ip = IpAddr::V6(local(&lone)?);
+        let by_itself = device(lone_ip)?;
+        ensure!(by_itself.mac == Some(mac_of(&lone, "eth0")?.parse()?), "{by_itself:?}");
+        ensure!(by_itself.ipv6.len() == 2 && by_itself.ipv4().is_none(), "{by_itself:?}");
+        let lies = &device(IpAddr::V4(liar_ip))?.ipv6;
+        ensure!((1..=8).contains(&lies.len()), "{lies:?}");
+        ensure!(lies.iter().all(Ipv6Addr::is_unicast_link_local), "of another network: {lies:?}");
+        ensure!(found.devices.len() == 4, "{found:?}");
+        ensure!(found.changes.contains(&Change::New { ip: lone_ip }), "{:?}", found.changes);
+
+        // A scan of a part doesn't know who has no IPv4.
+        let part = ScanPlan { networks: vec!["192.168.1.8/29".parse()?], ..plan.clone() };
+        let (found, _) = scan(&site.edge, &scanner, part)?;
+        ensure!(found.changes.is_empty() && found.devices[&lone_ip].present, "{found:?}");
+        lone.ip(&["link set eth0 down"])?;
+        let (found, _) = scan(&site.edge, &scanner, plan)?;
+        ensure!(found.changes == [Change::Gone { ip: lone_ip }], "{:?}", found.changes);
         Ok(())
     });
 }

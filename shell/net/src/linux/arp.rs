@@ -53,7 +53,7 @@ impl ArpSocket {
         // Datagram: the kernel writes the Ethernet header.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
         socket.set_nonblocking(true)?;
-        socket.bind(&link_address(interface, BROADCAST))?;
+        socket.bind(&link_address(interface, BROADCAST, libc::ETH_P_ARP))?;
         // SAFETY: the socket is a descriptor that lives as long as what owns it.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
         Ok(Self { socket, interface, mac })
@@ -74,7 +74,7 @@ impl ArpSocket {
         packet.extend(own.octets());
         packet.extend([0; 6]);
         packet.extend(target.octets());
-        let everybody = link_address(self.interface, BROADCAST);
+        let everybody = link_address(self.interface, BROADCAST, libc::ETH_P_ARP);
         self.socket.get_ref().send_to(&packet, &everybody).map(drop)
     }
 
@@ -116,12 +116,13 @@ fn parse(packet: &[u8]) -> Option<Heard> {
     (is_one && is_card).then_some(Heard { ip, mac })
 }
 
-fn link_address(interface: u32, mac: [u8; 6]) -> SockAddr {
+/// The address of a card on an interface, for packets of an Ethernet protocol (`ETH_P_…`).
+pub(super) fn link_address(interface: u32, mac: [u8; 6], protocol: libc::c_int) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: the storage is large enough and aligned for every socket address, and zeroes are one.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (libc::ETH_P_ARP as u16).to_be();
+    address.sll_protocol = (protocol as u16).to_be();
     address.sll_ifindex = i32::try_from(interface).unwrap_or(0);
     address.sll_halen = 6;
     address.sll_addr[..6].copy_from_slice(&mac);

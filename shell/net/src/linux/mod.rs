@@ -1,6 +1,7 @@
 //! What talks to Linux.
 
 mod arp;
+mod discovery;
 mod forwarding;
 mod host;
 mod lan;
@@ -14,6 +15,7 @@ mod udp;
 mod watch;
 
 pub use arp::{ArpSocket, Heard};
+pub use discovery::{DiscoverySocket, HeardIpv6};
 pub use forwarding::{forwards_packets, set_forwards_packets};
 pub use host::HostNetwork;
 pub use lan::{Lan, LanInterface, LanRoute, Neighbour};
