@@ -5,6 +5,7 @@
 //! take a documented default, so that a newer side can talk to an older one. [`PROTOCOL`] counts
 //! the steps; the golden files in `tests/golden` only grow.
 
+mod cap;
 mod check;
 mod edge;
 mod edge_spec;
@@ -26,6 +27,7 @@ mod relay;
 mod relay_event_codec;
 mod schedule;
 
+pub use cap::LanCap;
 pub use check::{IPV6_PREFIX, InvalidMap, InvalidRange, check_range};
 pub use edge::{
     ASKED_FROM, EDGE, EdgeDuty, EdgeOffer, EdgeState, Forward, ForwardProtocol, Gateway, INTERNET,

@@ -244,6 +244,8 @@ struct EdgeView {
     ipv6: std::net::Ipv6Addr,
     /// The networks that it stands in.
     networks: Vec<String>,
+    /// The networks that the device's owner lets it open; none: all.
+    only: Vec<String>,
     /// Whether the broker is connected: without it, what is open can't be changed.
     broker_connected: bool,
     /// How many port forwards are set.
@@ -268,10 +270,12 @@ async fn edge(State(site): Shared, visitor: Visitor) -> Json<EdgeView> {
     let (place, may_change) = (site.place(), visitor.asker.manages);
     let (mut inventory, mut report) = (Inventory::default(), EdgeReport::default());
     let (mut spec, mut networks) = (EdgeSpec::default(), Vec::new());
+    let mut only: &[ipnet::Ipv4Net] = &[];
     if may_change {
         (inventory, report) = (site.tools.inventory(), site.report());
         spec = site.known().await.spec;
         networks = site.tools.adjacent().unwrap_or_default();
+        only = site.tools.cap().networks();
     }
     Json(EdgeView {
         name: place.name.to_string(),
@@ -279,6 +283,7 @@ async fn edge(State(site): Shared, visitor: Visitor) -> Json<EdgeView> {
         ipv4: place.ipv4,
         ipv6: place.ipv6,
         networks: networks.iter().map(ToString::to_string).collect(),
+        only: only.iter().map(ToString::to_string).collect(),
         broker_connected: place.is_connected,
         forwards: spec.forwards.len(),
         virtual_devices: spec.virtual_devices.len(),

@@ -218,7 +218,7 @@ impl Site {
 
 fn not_scanned(error: ScanError) -> Refusal {
     let why = match error {
-        ScanError::Refused(_) | ScanError::Own(_) => Why::Invalid,
+        ScanError::Refused(_) | ScanError::Own(_) | ScanError::Capped(..) => Why::Invalid,
         ScanError::UnderWay => Why::Busy,
         ScanError::NotKept(_) | ScanError::System(_) => Why::Failed,
     };

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use warren_net::Diverter;
-use warren_proto::{EdgeDuty, EdgeState, LanTarget, MacAddr};
+use warren_proto::{EdgeDuty, EdgeState, LanCap, LanTarget, MacAddr};
 
 use crate::follow::{Follower, Moves};
 use crate::kernel::obstacles::Passage;
@@ -59,6 +59,8 @@ pub struct EdgeConfig {
     pub diverter: Option<Diverter>,
     /// Whether the kernel isn't even asked to.
     pub userspace: bool,
+    /// What the device's owner lets it open.
+    pub cap: LanCap,
 }
 
 /// A running edge. Dropped, it closes everything too, but nobody waits for it.
@@ -81,9 +83,9 @@ impl Edge {
         let (sender, report) = watch::channel(EdgeReport::default());
         let (stop, stopped) = watch::channel(false);
         let scanner = Scanner::open(&config.state);
-        let mesh = config.mesh_interface.clone();
         let rescanner = Rescanner::open(&config.state);
-        let tools = EdgeTools::new(scanner.clone(), rescanner, duty.clone(), report.clone(), mesh);
+        let tools =
+            EdgeTools::new(scanner.clone(), rescanner, duty.clone(), report.clone(), &config);
         let mut repeats = JoinSet::new();
         repeats.spawn(tools.clone().repeat());
         let reports = sender.clone();
@@ -318,13 +320,14 @@ impl Engine {
     /// What of the duty can be opened; its problems are noted.
     async fn resolve(&mut self, duty: &EdgeDuty) -> anyhow::Result<Resolved> {
         let mut sight = Sight::look(&self.config.mesh_interface)?;
-        let targets = targets(duty);
+        let targets = targets(duty, &self.config.cap);
         let listening = self.hearing.listen(sight.interfaces(), &targets);
         let is_audible = |ip| self.hearing.is_audible(ip);
         self.follower.watch(targets.into_iter(), is_audible, Instant::now().into_std());
         self.await_answers().await;
         let mut seen = sight.with(&self.follower);
-        let mut resolved = resolve(duty, self.config.mesh_ipv4, &mut seen);
+        let EdgeConfig { mesh_ipv4, cap, .. } = &self.config;
+        let mut resolved = resolve(duty, *mesh_ipv4, cap, &mut seen);
         self.resolved = std::mem::take(&mut resolved.problems);
         if let Err(error) = listening {
             self.resolved.insert(Problem::NotFollowing { reason: error.to_string() });
@@ -354,12 +357,13 @@ impl Engine {
         };
         let duty = at_this_hour(self.duty.borrow().as_ref());
         // An interface that was down has no ear any more.
-        let listening = self.hearing.listen(sight.interfaces(), &targets(&duty));
+        let EdgeConfig { mesh_ipv4, cap, .. } = &self.config;
+        let listening = self.hearing.listen(sight.interfaces(), &targets(&duty, cap));
         if let Err(error) = listening {
             tracing::debug!(%error, "devices aren't followed");
         }
         let mut sight = sight.with(&self.follower);
-        let resolved = resolve(&duty, self.config.mesh_ipv4, &mut sight);
+        let resolved = resolve(&duty, *mesh_ipv4, cap, &mut sight);
         if self.is_in_force(&resolved) {
             self.publish(None).await;
         } else {
@@ -384,9 +388,11 @@ impl Engine {
     }
 }
 
-fn targets(duty: &EdgeDuty) -> Vec<&LanTarget> {
+/// Those that may be looked for.
+fn targets<'a>(duty: &'a EdgeDuty, cap: &LanCap) -> Vec<&'a LanTarget> {
     let forwards = duty.forwards.iter().map(|forward| &forward.target);
-    forwards.chain(duty.virtual_devices.iter().map(|device| &device.target)).collect()
+    let all = forwards.chain(duty.virtual_devices.iter().map(|device| &device.target));
+    all.filter(|target| cap.admits(target.ip)).collect()
 }
 
 /// What is to be open now: the broker leaves out what is out of its hours, but may be away.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use thiserror::Error;
-use warren_proto::MacAddr;
+use warren_proto::{LanCap, MacAddr};
 
 use crate::kernel::bounds::PER_SECOND;
 
@@ -166,4 +166,26 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
+    /// The device's owner doesn't let it.
+    #[error(
+        "{what}: {} is outside of what this device's owner lets it open ({cap}); `warren edge enable \
+         --only …` on the device says otherwise", plainly(.target)
+    )]
+    Capped {
+        /// Which one.
+        what: String,
+        /// Where it leads.
+        target: Ipv4Net,
+        /// What he lets it open.
+        cap: LanCap,
+    },
+}
+
+/// A network as people call it.
+fn plainly(network: &Ipv4Net) -> String {
+    match network.prefix_len() {
+        0 => "the internet".to_owned(),
+        32 => network.addr().to_string(),
+        _ => network.to_string(),
+    }
 }

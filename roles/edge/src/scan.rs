@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use warren_net::{Heard, HeardIpv6, Lan};
-use warren_proto::MacAddr;
+use warren_proto::{LanCap, MacAddr};
 use warren_scan::{
     Ended, Inventory, NameSource, Probe, Refused, Scan, ScanEvent, ScanPlan, ScanStatus, Scope,
 };
@@ -43,6 +43,12 @@ pub enum ScanError {
         "{0} is the mesh's or this device's own, and no LAN: ask from a device that may reach it"
     )]
     Own(Ipv4Net),
+    /// The device's owner doesn't let it.
+    #[error(
+        "{0} is outside of what this device's owner lets it open ({1}); `warren edge enable --only …` \
+         on the device says otherwise"
+    )]
+    Capped(Ipv4Net, LanCap),
     /// There is one already.
     #[error("a scan is under way: wait for its end, or cancel it")]
     UnderWay,

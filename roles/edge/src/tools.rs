@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use tokio::sync::{Semaphore, watch};
-use warren_proto::{EdgeDuty, ForwardId, ForwardProtocol, MacAddr};
+use warren_proto::{EdgeDuty, ForwardId, ForwardProtocol, LanCap, MacAddr};
 use warren_scan::{Begun, Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
 
-use crate::edge::EdgeReport;
 use crate::edge::sight::Sight;
+use crate::edge::{EdgeConfig, EdgeReport};
 use crate::kernel::opening::Opened;
 use crate::kernel::resolve::Way;
 use crate::scan::rescan::Rescanner;
@@ -34,6 +34,7 @@ pub struct EdgeTools {
     duty: watch::Receiver<Option<EdgeDuty>>,
     report: watch::Receiver<EdgeReport>,
     mesh_interface: String,
+    cap: LanCap,
     checks: Arc<Semaphore>,
 }
 
@@ -43,10 +44,11 @@ impl EdgeTools {
         rescanner: Rescanner,
         duty: watch::Receiver<Option<EdgeDuty>>,
         report: watch::Receiver<EdgeReport>,
-        mesh_interface: String,
+        config: &EdgeConfig,
     ) -> Self {
+        let (mesh_interface, cap) = (config.mesh_interface.clone(), config.cap.clone());
         let checks = Arc::new(Semaphore::new(CHECKS));
-        Self { scanner, rescanner, duty, report, mesh_interface, checks }
+        Self { scanner, rescanner, duty, report, mesh_interface, cap, checks }
     }
 
     /// Begins a scan, which goes on by itself: [`Self::scanning`] tells how far it is. A plan without
@@ -58,9 +60,27 @@ impl EdgeTools {
     ///
     /// The plan is refused, reaches into the mesh, there is a scan already, or there is no privilege.
     pub fn scan(&self, plan: ScanPlan) -> Result<(), ScanError> {
-        let networks = if plan.networks.is_empty() { self.adjacent()? } else { plan.networks };
+        let networks = match plan.networks.is_empty() {
+            true => self.adjacent_as_let()?,
+            false => plan.networks,
+        };
         self.keep_to_lans(&networks)?;
         self.scanner.start(ScanPlan { networks, ..plan })
+    }
+
+    /// The networks that this host stands in, or the parts of them that its owner lets it open.
+    fn adjacent_as_let(&self) -> Result<Vec<Ipv4Net>, ScanError> {
+        let adjacent = self.adjacent()?;
+        let parts: Vec<_> = adjacent.iter().flat_map(|net| self.cap.within(*net)).collect();
+        match adjacent.first().filter(|_| parts.is_empty()) {
+            Some(network) => Err(ScanError::Capped(*network, self.cap.clone())),
+            None => Ok(parts),
+        }
+    }
+
+    /// What the device's owner lets it open.
+    pub fn cap(&self) -> &LanCap {
+        &self.cap
     }
 
     /// Ends the scan that is under way, if there is one. What it found is kept.
@@ -133,7 +153,7 @@ impl EdgeTools {
         let seen = inventory
             .by_mac(mac)
             .and_then(|device| device.ipv4().or_else(|| device.link.map(|link| link.network())));
-        wake::wake(mac, seen, &self.mesh_interface).await
+        wake::wake(mac, seen, &self.mesh_interface, &self.cap).await
     }
 
     /// Sees whether what a forward leads to answers, at the first of its ports. It is asked as the edge
@@ -171,8 +191,12 @@ impl EdgeTools {
         Ok(check::look(target, protocol, port).await)
     }
 
-    /// Refuses what an edge would see as itself, and others may not: the mesh, and its own addresses.
+    /// Refuses what the device's owner doesn't let it open, and what an edge would see as itself, and
+    /// others may not: the mesh, and its own addresses.
     fn keep_to_lans(&self, networks: &[Ipv4Net]) -> Result<(), ScanError> {
+        if let Some(network) = networks.iter().find(|it| !self.cap.admits_network(**it)) {
+            return Err(ScanError::Capped(*network, self.cap.clone()));
+        }
         let mut sight = Sight::look(&self.mesh_interface)?;
         for network in networks {
             let is_one = network.prefix_len() == 32;

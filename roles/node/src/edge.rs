@@ -9,7 +9,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use warren_net::{Diverted, Diverter, diversion};
 use warren_proto::{
-    DeviceId, DeviceName, EdgeChange, EdgeChanged, EdgeDuty, EdgeSpec, EdgeState, Filter, Peer,
+    DeviceId, DeviceName, EdgeChange, EdgeChanged, EdgeDuty, EdgeSpec, EdgeState, Filter, LanCap,
+    Peer,
 };
 
 use crate::daemon::Failure;
@@ -45,6 +46,8 @@ pub struct EdgeOrders {
     pub is_connected: bool,
     /// Whether the user has chosen the userspace proxy, whatever the kernel could do.
     pub userspace: bool,
+    /// What the device's owner lets it open.
+    pub cap: LanCap,
 }
 
 /// The node's end.

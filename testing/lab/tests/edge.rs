@@ -232,6 +232,7 @@ fn scans_problems_and_waking_go_by_the_command_line_and_reach_the_broker() {
         edges("the broker to know of the scan", &|edge| edge["found"] == 2)?;
 
         is_repeated_over_restarts(&mut site)?;
+        keeps_to_what_its_owner_lets_it(&site, &edges)?;
 
         let listener = site.camera.enter(|| std::net::UdpSocket::bind("0.0.0.0:9"))??;
         listener.set_read_timeout(Some(5 * SECOND))?;
@@ -257,6 +258,29 @@ fn scans_problems_and_waking_go_by_the_command_line_and_reach_the_broker() {
             edge["problems"][0].as_str().is_some_and(|text| text.contains("firewall"))
         })
     });
+}
+
+/// The owner's word on the device holds against what the account sets, and is named as the reason.
+fn keeps_to_what_its_owner_lets_it(
+    site: &Site,
+    edges: &dyn Fn(&str, &dyn Fn(&serde_json::Value) -> bool) -> Result<()>,
+) -> Result<()> {
+    site.add(&["forwards", "add", "8090", "192.168.1.9:80", "--name", "capped"])?;
+    let only = site.add(&["enable", "--only", "10.0.0.0/8,internet"])?;
+    ensure!(only["only"] == serde_json::json!(["10.0.0.0/8", "0.0.0.0/0"]), "{only}");
+    let is_capped = |edge: &serde_json::Value| {
+        let mut problems = edge["problems"].as_array().into_iter().flatten();
+        problems.any(|it| it.as_str().is_some_and(|it| it.contains("owner lets it open")))
+    };
+    edges("the broker to know of the cap", &is_capped)?;
+    let status = site.edge.run(&["edge", "status"])?;
+    ensure!(status.contains("nothing but 10.0.0.0/8, the internet"), "{status}");
+    ensure!(status.contains("Problem: forward 'capped': 192.168.1.9 is outside"), "{status}");
+    common::refused(&site.edge.cli(&["edge", "scan"])?, "owner lets it open")?;
+    site.edge.run(&["edge", "enable"])?;
+    edges("the cap to be lifted", &|edge| !is_capped(edge))?;
+    site.edge.run(&["edge", "forwards", "remove", "capped"])?;
+    Ok(())
 }
 
 /// What is scanned again and again is set by a scan, outlives a restart, and ends when that is said.

@@ -100,3 +100,36 @@ fn a_wide_scan_tells_what_it_finds_stays_small_and_can_be_cancelled() {
         Ok(())
     });
 }
+
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn a_whole_16_is_scanned_to_its_end_within_its_memory() {
+    isolated(|world| {
+        let lab = Lab::start(world)?;
+        let mut site = Site::build(&lab, "site-7")?;
+        site.camera.ip(&["route add local 10.60.0.0/18 dev lo"])?;
+        site.edge.host().ip(&["route add 10.60.0.0/16 via 192.168.1.9"])?;
+        let pid = site.edge.process().pid();
+        let (before, used_before) = usage(pid)?;
+        let begun = std::time::Instant::now();
+        let words = ["edge", "scan", "10.60.0.0/16", "--rate", "1000", "--ports", "80"];
+        let mut scan = site.edge.spawn(&words)?;
+        let mut most = 0;
+        wait_until("the end of the scan", 1800 * SECOND, || {
+            most = most.max(usage(pid)?.0);
+            std::thread::sleep(SECOND / 4);
+            Ok(scan.exited()?.is_some())
+        })?;
+        let (took, (after, used)) = (begun.elapsed(), usage(pid)?);
+        let found = found(&site)?;
+        println!(
+            "{found} devices of a /16 in {took:?}: {before} KiB resident before, at most {most}, {after} \
+             afterwards, {} s of a core",
+            (used - used_before) / 100
+        );
+        // Two of the network's addresses are nobody's.
+        ensure!(found == 16_383, "all that answer are found");
+        ensure!(most < 50_000, "{most} KiB resident");
+        Ok(())
+    });
+}

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 use warren_proto::{
-    DeviceName, ForwardProtocol, LanSource, MacAddr, ParseScheduleError, Ports, Schedule,
+    DeviceName, ForwardProtocol, LanSource, MacAddr, NewGateway, ParseScheduleError, Ports,
+    Schedule,
 };
 use warren_scan::{MAX_EVERY, MIN_EVERY};
 
@@ -34,6 +35,10 @@ pub(crate) enum Edge {
         /// device's person decide from now on. `warren edge enable` alone takes it back
         #[arg(long, conflicts_with = "userspace")]
         when_asked: bool,
+        /// These networks alone, and `internet` to be an exit node: what leads elsewhere isn't opened, scanned,
+        /// checked or woken, whatever the account sets. `warren edge enable` without it lifts that
+        #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = parse_lan)]
+        only: Vec<Ipv4Net>,
     },
     /// Be no edge any more: nothing is open, what is set is kept
     Disable,
@@ -57,6 +62,14 @@ pub(crate) enum Edge {
         /// Its name, address or MAC, as `warren edge devices` shows them
         device: String,
     },
+}
+
+/// A network of a LAN, an address of one, or `internet`.
+fn parse_lan(text: &str) -> Result<Ipv4Net, String> {
+    let address = || text.parse::<Ipv4Addr>().ok().map(Ipv4Net::from);
+    NewGateway::parse_network(text).or_else(address).ok_or_else(|| {
+        format!("'{text}' is no network: write 192.168.1.0/24, 192.168.1.9 or internet")
+    })
 }
 
 /// What is to be scanned.

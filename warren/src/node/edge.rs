@@ -4,8 +4,8 @@ use anyhow::bail;
 use serde::Serialize;
 use warren_node::local::{EdgeReply, EdgeRequest, EdgeStatus};
 use warren_proto::{
-    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, INTERNET, LanSource,
-    LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
+    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, INTERNET, LanCap,
+    LanSource, LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
 };
 use warren_scan::RescanStatus;
 
@@ -22,7 +22,8 @@ pub(crate) async fn edge(
 ) -> anyhow::Result<()> {
     let client = Asked::find(super::client(global), on.as_deref()).await?;
     match command {
-        Edge::Enable { userspace, when_asked } => {
+        Edge::Enable { userspace, when_asked, only } => {
+            client.edge(EdgeRequest::Cap(LanCap::only(only))).await?;
             let request = match (userspace, when_asked) {
                 (true, _) => EdgeRequest::EnableUserspace,
                 (false, true) => EdgeRequest::EnableWhenAsked,
@@ -90,6 +91,12 @@ fn show_status(status: &EdgeStatus) {
             say!("Virtual devices: {}", status.virtual_devices);
             say!("Gateways: {}", status.gateways);
         }
+    }
+    if !status.only.is_everything() {
+        say!(
+            "It opens nothing but {}: `warren edge enable` without `--only` lifts that.",
+            status.only
+        );
     }
     if !status.broker_connected {
         say!("Note: the broker is out of reach, so nothing can be changed.");

@@ -63,7 +63,8 @@ pub(super) struct Remote {
 impl Remote {
     async fn edge(&self, request: EdgeRequest) -> anyhow::Result<EdgeReply> {
         Ok(match request {
-            EdgeRequest::Enable
+            EdgeRequest::Cap(_)
+            | EdgeRequest::Enable
             | EdgeRequest::EnableWhenAsked
             | EdgeRequest::EnableUserspace
             | EdgeRequest::Disable => {
@@ -88,6 +89,7 @@ impl Remote {
             enabled: true,
             when_asked: false,
             asked: false,
+            only: serde_json::from_value(edge["only"].clone()).unwrap_or_default(),
             accepted: true,
             broker_connected: edge["broker_connected"].as_bool().unwrap_or(false),
             forwards: count("forwards"),

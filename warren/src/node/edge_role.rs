@@ -37,6 +37,7 @@ impl Running {
             state: state.to_owned(),
             diverter: Some(role.diverter.clone()),
             userspace: orders.userspace,
+            cap: orders.cap.clone(),
         };
         let (duty, receiver) = watch::channel(Some(orders.duty.clone()));
         let edge = Edge::start(config.clone(), receiver);
@@ -47,9 +48,9 @@ impl Running {
     }
 
     fn stands_at(&self, orders: &EdgeOrders) -> bool {
-        let EdgeConfig { mesh_interface, mesh_ipv4, userspace, .. } = &self.config;
-        (mesh_interface, *mesh_ipv4, *userspace)
-            == (&orders.interface, orders.ipv4, orders.userspace)
+        let EdgeConfig { mesh_interface, mesh_ipv4, userspace, cap, .. } = &self.config;
+        (mesh_interface, *mesh_ipv4, *userspace, cap)
+            == (&orders.interface, orders.ipv4, orders.userspace, &orders.cap)
     }
 }
 

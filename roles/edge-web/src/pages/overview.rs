@@ -16,6 +16,8 @@ struct Overview {
     ipv4: String,
     ipv6: String,
     networks: Vec<String>,
+    /// What the device's owner lets it open; empty: everything.
+    only: String,
     problems: Vec<String>,
     devices: usize,
     present: usize,
@@ -37,12 +39,17 @@ pub(super) async fn show(State(site): Shared, visitor: Visitor) -> Answer {
         problems = report.problems.iter().map(|it| words::sentence(&it.to_string())).collect();
         spec = site.known().await.spec;
     }
+    let frame_manages = frame.manages;
     page(&Overview {
         layout,
         frame,
         dns_name: place.dns_name(),
         ipv4: place.ipv4.to_string(),
         ipv6: place.ipv6.to_string(),
+        only: match frame_manages && !site.tools.cap().is_everything() {
+            true => site.tools.cap().to_string(),
+            false => String::new(),
+        },
         networks: networks.iter().map(ToString::to_string).collect(),
         problems,
         devices: inventory.devices.len(),

@@ -185,6 +185,7 @@ impl World {
             state: folder.path().to_owned(),
             diverter: None,
             userspace: false,
+            cap: warren_proto::LanCap::only(["192.168.1.0/24".parse().unwrap()]),
         };
         let (_, nothing) = watch::channel(None);
         let edge = Edge::start(config, nothing);

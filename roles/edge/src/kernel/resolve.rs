@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use warren_proto::{EdgeDuty, Forward, Gateway, LanTarget, VirtualDevice};
+use ipnet::Ipv4Net;
+use warren_proto::{EdgeDuty, Forward, Gateway, LanCap, LanTarget, VirtualDevice};
 
 use super::opening::{OpenDevice, OpenForward, OpenGateway, Opening};
 use crate::follow::Place;
@@ -51,8 +52,13 @@ pub struct Resolved {
     pub problems: BTreeSet<Problem>,
 }
 
-/// Sees what of `duty` can be opened at the mesh address `mesh`.
-pub fn resolve(duty: &EdgeDuty, mesh: Ipv4Addr, surroundings: &mut impl Surroundings) -> Resolved {
+/// Sees what of `duty` can be opened at the mesh address `mesh`, as far as the device's owner lets it.
+pub fn resolve(
+    duty: &EdgeDuty,
+    mesh: Ipv4Addr,
+    cap: &LanCap,
+    surroundings: &mut impl Surroundings,
+) -> Resolved {
     let mut work = Work {
         resolved: Resolved {
             opening: Opening::nothing(mesh),
@@ -60,6 +66,7 @@ pub fn resolve(duty: &EdgeDuty, mesh: Ipv4Addr, surroundings: &mut impl Surround
             problems: BTreeSet::new(),
         },
         taken: BTreeMap::new(),
+        cap,
         surroundings,
     };
     for forward in &duty.forwards {
@@ -78,6 +85,7 @@ struct Work<'a, S> {
     resolved: Resolved,
     /// Last port by protocol and first port.
     taken: BTreeMap<(u8, u16), u16>,
+    cap: &'a LanCap,
     surroundings: &'a mut S,
 }
 
@@ -137,6 +145,7 @@ impl<S: Surroundings> Work<'_, S> {
             true => "gateway to the internet".to_owned(),
             false => format!("gateway to {}", gateway.lan),
         };
+        self.admit(gateway.lan, &what)?;
         if open.mesh.prefix_len() != open.lan.prefix_len() {
             let OpenGateway { mesh, lan, .. } = open;
             return Err(Problem::Sizes { what: what(), mesh, lan });
@@ -174,12 +183,22 @@ impl<S: Surroundings> Work<'_, S> {
         Ok(())
     }
 
+    /// Keeps to what the device's owner lets it open.
+    fn admit(&self, target: Ipv4Net, what: &impl Fn() -> String) -> Result<(), Problem> {
+        match self.cap.admits_network(target) {
+            true => Ok(()),
+            false => Err(Problem::Capped { what: what(), target, cap: self.cap.clone() }),
+        }
+    }
+
     /// The target's address, once it is certain that it is one of a LAN.
     fn locate(
         &mut self,
         target: &LanTarget,
         what: &impl Fn() -> String,
     ) -> Result<Ipv4Addr, Problem> {
+        // Who isn't let there isn't looked for either.
+        self.admit(target.ip.into(), what)?;
         let ip = match self.surroundings.place(target) {
             Place::At(ip) => ip,
             Place::Awaited(ip) => return Err(Problem::Awaited { what: what(), target: ip }),
@@ -195,6 +214,7 @@ impl<S: Surroundings> Work<'_, S> {
         if foreign {
             return Err(Problem::NotOfTheLan { what: what(), target: ip });
         }
+        self.admit(ip.into(), what)?;
         match self.surroundings.way(ip) {
             Way::Lan { interface, adjacent } if adjacent || ip.is_private() => {
                 self.resolved.lan.insert(interface);

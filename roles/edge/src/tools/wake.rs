@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use warren_net::{Lan, LanInterface};
-use warren_proto::MacAddr;
+use warren_proto::{LanCap, MacAddr};
 use warren_scan::Woken;
 
 /// A broadcast may be lost: it is said so often.
@@ -25,6 +25,9 @@ pub enum WakeError {
     /// A made-up or group address has no card.
     #[error("{0} is no card's address")]
     NoCard(MacAddr),
+    /// The device's owner doesn't let this one call there.
+    #[error("{0} was seen outside of what this device's owner lets it open ({1})")]
+    Capped(MacAddr, LanCap),
     /// Nowhere to call.
     #[error(
         "this device stands in no Ethernet network with the one to wake: magic packets don't pass \
@@ -48,12 +51,17 @@ pub(super) async fn wake(
     mac: MacAddr,
     seen: Option<Ipv4Addr>,
     mesh: &str,
+    cap: &LanCap,
 ) -> Result<Woken, WakeError> {
     if mac.0[0] & 1 == 1 || mac.0 == [0; 6] {
         return Err(WakeError::NoCard(mac));
     }
+    if seen.is_some_and(|seen| !cap.admits(seen)) {
+        return Err(WakeError::Capped(mac, cap.clone()));
+    }
     let mut interfaces = Lan::open()?.interfaces()?;
     interfaces.retain(|it| it.mac.is_some() && it.name != mesh && own(it, seen).is_some());
+    interfaces.retain(|it| is_let(it, cap));
     if interfaces.is_empty() {
         return Err(WakeError::NoLan);
     }
@@ -75,6 +83,14 @@ fn own(interface: &LanInterface, seen: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
     interface.addresses.iter().find_map(|net| match net {
         IpNet::V4(net) if seen.is_none_or(|seen| net.contains(&seen)) => Some(net.addr()),
         IpNet::V4(_) | IpNet::V6(_) => None,
+    })
+}
+
+/// Whether some of the interface's networks may be called into.
+fn is_let(interface: &LanInterface, cap: &LanCap) -> bool {
+    interface.addresses.iter().any(|net| match net {
+        IpNet::V4(net) => !cap.within(net.trunc()).is_empty(),
+        IpNet::V6(_) => false,
     })
 }
 

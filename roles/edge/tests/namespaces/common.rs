@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use warren_edge::{Edge, EdgeConfig, EdgeReport};
 use warren_lab::{Host, World, wait_for};
 use warren_net::{Diverted, Tun, TunConfig, TunReader};
-use warren_proto::{EdgeDuty, LanTarget};
+use warren_proto::{EdgeDuty, LanCap, LanTarget};
 
 pub(crate) const MESH: Ipv4Addr = Ipv4Addr::new(100, 80, 0, 1);
 pub(crate) const TECHNICIAN: Ipv4Addr = Ipv4Addr::new(100, 80, 0, 5);
@@ -30,6 +30,8 @@ pub(crate) struct Site {
     /// The LAN's switch.
     switch: Host,
     pub(crate) state: PathBuf,
+    /// What the edge's owner lets it open.
+    pub(crate) cap: LanCap,
 }
 
 impl Site {
@@ -41,6 +43,7 @@ impl Site {
             switch: world.host("switch")?,
             // Each host has a /run of its own; the test looks into this folder too.
             state: world.logs().join("edge-state"),
+            cap: LanCap::default(),
         };
         std::fs::create_dir_all(&site.state)?;
         site.switch.ip(&["link add lan0 type bridge"])?;
@@ -114,8 +117,7 @@ impl Site {
             format!("addr add {TECHNICIAN}/32 dev w0"),
             "route add 100.80.0.0/16 dev w0".to_owned(),
         ])?;
-        let userspace =
-            EdgeConfig { diverter: Some(diverter), userspace: chosen, ..config(&self.state) };
+        let userspace = EdgeConfig { diverter: Some(diverter), userspace: chosen, ..self.config() };
         self.start_with(userspace, duty)
     }
 
@@ -133,9 +135,13 @@ impl Site {
         host.ip(&["link set eth0 up".to_owned(), format!("addr add {address}/24 dev eth0")])
     }
 
+    pub(crate) fn config(&self) -> EdgeConfig {
+        EdgeConfig { cap: self.cap.clone(), ..config(&self.state) }
+    }
+
     /// Runs the engine on the edge.
     pub(crate) fn start(&self, duty: EdgeDuty) -> Result<Running> {
-        self.start_with(config(&self.state), duty)
+        self.start_with(self.config(), duty)
     }
 
     fn start_with(&self, config: EdgeConfig, duty: EdgeDuty) -> Result<Running> {
@@ -204,6 +210,7 @@ pub(crate) fn config(state: &Path) -> EdgeConfig {
         state: state.to_owned(),
         diverter: None,
         userspace: false,
+        cap: LanCap::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The engine with the real nftables, in namespaces: a technician, an edge, a LAN of devices.
 
 mod bounds;
+mod cap;
 mod common;
 mod engine;
 mod following;

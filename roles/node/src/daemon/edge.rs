@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use warren_proto::{DeviceId, EdgeState, MacAddr, MapVersion};
+use warren_proto::{DeviceId, EdgeState, LanCap, MacAddr, MapVersion};
 
+use super::orders::unsaved;
 use super::{Daemon, Wake};
 use crate::control::{Command, EdgeAsk, broker_away};
 use crate::daemon::Failure;
@@ -20,12 +21,13 @@ const CLOSING: Duration = Duration::from_secs(5);
 const WAKES: (u32, Duration) = (10, Duration::from_secs(2));
 
 /// What the orders were made of last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Basis {
     version: MapVersion,
     interface: u32,
     is_connected: bool,
     userspace: bool,
+    cap: LanCap,
 }
 
 /// Waits until the edge role says something else of itself, or asks.
@@ -52,6 +54,12 @@ impl Daemon {
             | EdgeRequest::Disable => {
                 let result = self.set_edge(&request).await;
                 let _ = answer.send(result.map(|()| EdgeReply::Status(self.edge_status())));
+                return;
+            }
+            EdgeRequest::Cap(cap) => {
+                self.identity.edge_cap = cap;
+                let saved = self.try_save_identity().map_err(unsaved);
+                let _ = answer.send(saved.map(|()| EdgeReply::Status(self.edge_status())));
                 return;
             }
             EdgeRequest::Status => {
@@ -144,8 +152,7 @@ impl Daemon {
         self.identity.edge = enabled;
         self.identity.edge_when_asked = *request == EdgeRequest::EnableWhenAsked;
         self.identity.edge_userspace = *request == EdgeRequest::EnableUserspace;
-        self.try_save_identity()
-            .map_err(|error| Failure::new(FailureCode::State, error.to_string()))?;
+        self.try_save_identity().map_err(unsaved)?;
         self.tell_mesh_edge().await;
         Ok(())
     }
@@ -198,6 +205,7 @@ impl Daemon {
             enabled: self.is_edge(),
             when_asked: self.identity.edge_when_asked,
             asked: self.is_asked_to_be_edge(),
+            only: self.identity.edge_cap.clone(),
             accepted: duty.is_some(),
             broker_connected: self.broker.connected,
             forwards: duty.map_or(0, |duty| duty.forwards.len()),
@@ -216,6 +224,7 @@ impl Daemon {
             interface: mesh.index,
             is_connected: self.broker.connected,
             userspace: self.identity.edge_userspace,
+            cap: self.identity.edge_cap.clone(),
         });
         if self.edge_basis == basis {
             return;
@@ -235,6 +244,7 @@ impl Daemon {
                 filter: netmap.filter.clone(),
                 is_connected: self.broker.connected,
                 userspace: self.identity.edge_userspace,
+                cap: self.identity.edge_cap.clone(),
             })
         });
         link.orders.send_if_modified(|present| {

@@ -202,6 +202,7 @@ impl Daemon {
         self.identity.edge = false;
         self.identity.edge_when_asked = false;
         self.identity.edge_userspace = false;
+        self.identity.edge_cap = Default::default();
         self.forget_exit();
         self.broker = Default::default();
         for code in [HealthCode::MustJoinAgain, HealthCode::JoinFailed, HealthCode::WrongPin] {

@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, EdgeState, ForwardId};
+use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, EdgeState, ForwardId, LanCap};
 use warren_scan::{Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
 
 /// What is asked of a device as an edge.
@@ -12,6 +12,8 @@ pub enum EdgeRequest {
     EnableWhenAsked,
     /// As [`Self::Enable`], and go by the userspace proxy, whatever the kernel could do.
     EnableUserspace,
+    /// Open these networks alone, or all again, whenever it is one. [`EdgeReply::Status`].
+    Cap(LanCap),
     /// Be none any more: nothing is open. [`EdgeReply::Status`].
     Disable,
     /// How things are. [`EdgeReply::Status`].
@@ -87,6 +89,9 @@ pub struct EdgeStatus {
     /// Whether the account asks for it.
     #[serde(default)]
     pub asked: bool,
+    /// What its owner lets it open.
+    #[serde(default)]
+    pub only: LanCap,
     /// Whether the broker has given it something to do, or nothing, as one.
     pub accepted: bool,
     /// Whether the broker is connected: without it nothing can be changed.

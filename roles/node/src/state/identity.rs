@@ -4,7 +4,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use warren_proto::{AccountId, DeviceId, DeviceName, Pin, PublicKey};
+use warren_proto::{AccountId, DeviceId, DeviceName, LanCap, Pin, PublicKey};
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
@@ -40,6 +40,9 @@ pub(crate) struct Identity {
     /// Whether it is one by the userspace proxy alone.
     #[serde(default)]
     pub(crate) edge_userspace: bool,
+    /// What the user lets it open as one.
+    #[serde(default)]
+    pub(crate) edge_cap: LanCap,
     /// By whom the user wants this device's traffic to the internet to go, in the account that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) exit: Option<ExitChoice>,
@@ -178,6 +181,7 @@ impl Identity {
             edge: false,
             edge_when_asked: false,
             edge_userspace: false,
+            edge_cap: LanCap::default(),
             exit: None,
         }
     }
