@@ -225,14 +225,18 @@ impl Engine {
             self.do_events().await;
         }
         self.fallback.end();
-        self.close_path();
+        self.close_path().await;
     }
 
     /// Leaves the host as it was.
-    fn close_path(&mut self) {
+    async fn close_path(&mut self) {
         let closed = match self.path.take() {
-            Some(mut path) => path.close(),
-            None => crate::clean_up(&self.config.state),
+            Some(mut path) => path.close().await,
+            None => {
+                let state = self.config.state.clone();
+                let cleaned = tokio::task::spawn_blocking(move || crate::clean_up(&state));
+                cleaned.await.unwrap_or_else(|failed| Err(failed.into()))
+            }
         };
         if let Err(error) = closed {
             tracing::warn!(error = format!("{error:#}"), "not all that the edge opened is closed");
@@ -278,13 +282,13 @@ impl Engine {
             Ok(resolved) => resolved,
             Err(error) => {
                 self.fallback.wanted = Opening::nothing(self.config.mesh_ipv4);
-                self.revoke(None);
+                self.revoke(None).await;
                 return Err(error);
             }
         };
         self.fallback.wanted = resolved.opening.clone();
         if self.config.userspace && self.config.diverter.is_some() {
-            self.close_path();
+            self.close_path().await;
             return Ok(());
         }
         let path = match &mut self.path {
@@ -299,7 +303,7 @@ impl Engine {
         self.passage = Passage::default();
         let helps = path.helps();
         if applied.is_err() {
-            self.revoke(Some(&resolved.opening));
+            self.revoke(Some(&resolved.opening)).await;
         }
         if !helps {
             self.resolved.insert(Problem::NoHelpers);
@@ -308,9 +312,9 @@ impl Engine {
     }
 
     /// Closes what is open if it isn't so in `wanted`.
-    fn revoke(&mut self, wanted: Option<&Opening>) {
+    async fn revoke(&mut self, wanted: Option<&Opening>) {
         let Some(path) = &mut self.path else { return };
-        match path.revoke(wanted) {
+        match path.revoke(wanted).await {
             Ok(true) => tracing::warn!("the edge has closed what it could not replace"),
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "what is taken away stays open"),

@@ -89,7 +89,8 @@ pub(super) async fn run(mut role: EdgeRole, state: PathBuf) {
             () = sleep_until(leftovers.unwrap_or_else(Instant::now)), if leftovers.is_some() => {
                 leftovers = None;
                 if running.is_none() {
-                    clean_up(&state);
+                    let state = state.clone();
+                    let _ = tokio::task::spawn_blocking(move || clean_up(&state)).await;
                 }
             }
         }

@@ -52,7 +52,7 @@ pub fn clean_up(folder: &Path) -> Result<()> {
     if Ledger::is_absent(folder) {
         return Ok(());
     }
-    KernelPath::open(folder, USUAL_MESH)?.close()
+    KernelPath::open(folder, USUAL_MESH)?.close_now()
 }
 
 /// What tells whether somebody has touched the table.
@@ -89,7 +89,7 @@ impl KernelPath {
         for table in noted.into_iter().chain([path.table.clone()]) {
             path.nftables.delete_table(&table)?;
         }
-        path.save()?;
+        path.save_now()?;
         Ok(path)
     }
 
@@ -121,7 +121,7 @@ impl KernelPath {
     /// There is no `nft`, it refuses, or no privilege.
     pub async fn apply(&mut self, opening: &Opening, lan: &BTreeSet<String>) -> Result<()> {
         if opening.is_empty() {
-            return self.close();
+            return self.close().await;
         }
         if forwards_packets(ALL).unwrap_or(false) {
             // The host forwards by itself now: that is another's to keep and to end.
@@ -138,7 +138,7 @@ impl KernelPath {
             }
         }
         self.ledger.table = Some(self.table.clone());
-        self.save()?;
+        self.save().await?;
         let counts = self.counts().ok();
         let share = bounds::share();
         self.replace(opening, lan, share).await?;
@@ -148,19 +148,14 @@ impl KernelPath {
         self.in_force = Some(InForce { generation, mark, lan: lan.clone(), share });
         let before = self.ledger.opening.replace(opening.clone());
         if !was_in_force || before.as_ref() != Some(opening) {
-            let now = opening.clone();
-            // All tracked connections of the host: too many for the thread that carries the mesh.
-            let forgotten = tokio::task::spawn_blocking(move || {
-                forget_connections(before.as_ref(), Some(&now));
-            });
-            forgotten.await?;
+            forget(before, Some(opening.clone())).await?;
         }
-        let saved = self.save();
+        let saved = self.save().await;
         // What is closed is closed by now, whatever becomes of an interface that was just unplugged.
         let switched = self.ledger.forwarding.keys().filter(|i| forwarding.contains(*i));
         let failed = switched.filter_map(|i| set_forwards_packets(i, true).err()).next();
         self.take_back(&forwarding);
-        self.save().and(saved)?;
+        self.save().await.and(saved)?;
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
@@ -170,12 +165,12 @@ impl KernelPath {
     /// # Errors
     ///
     /// As [`Self::close`].
-    pub fn revoke(&mut self, wanted: Option<&Opening>) -> Result<bool> {
+    pub async fn revoke(&mut self, wanted: Option<&Opening>) -> Result<bool> {
         let covered = self.opening().zip(wanted).is_some_and(|(open, now)| now.covers(open));
         if covered || self.ledger.table.is_none() {
             return Ok(false);
         }
-        self.close().map(|()| true)
+        self.close().await.map(|()| true)
     }
 
     /// Whether the interfaces are still as [`Self::apply`] left them, for targets that are reached by
@@ -287,7 +282,21 @@ impl KernelPath {
     /// # Errors
     ///
     /// What the system says; what can be undone is undone all the same, the rest at the next start.
-    pub fn close(&mut self) -> Result<()> {
+    pub async fn close(&mut self) -> Result<()> {
+        let before = self.shut()?;
+        forget(before, None).await?;
+        self.save().await
+    }
+
+    /// As [`Self::close`], but the thread waits for it.
+    fn close_now(&mut self) -> Result<()> {
+        let before = self.shut()?;
+        forget_connections(before.as_ref(), None);
+        self.save_now()
+    }
+
+    /// Closes everything, but for the connections by what was open, which it returns.
+    fn shut(&mut self) -> Result<Option<Opening>> {
         let counts = self.counts().ok();
         self.take_back(&BTreeSet::new());
         if let Some(table) = self.ledger.table.take() {
@@ -300,14 +309,17 @@ impl KernelPath {
         if self.in_force.take().is_some() {
             self.earlier = counts.unwrap_or_default();
         }
-        forget_connections(self.ledger.opening.take().as_ref(), None);
-        self.save()
+        Ok(self.ledger.opening.take())
     }
 
-    fn save(&self) -> Result<()> {
-        self.ledger
-            .save(&self.folder)
-            .with_context(|| format!("can't write to {}", self.folder.display()))
+    /// Writing to a card may take its time.
+    async fn save(&self) -> Result<()> {
+        let (ledger, folder) = (self.ledger.clone(), self.folder.clone());
+        tokio::task::spawn_blocking(move || save(&ledger, &folder)).await?
+    }
+
+    fn save_now(&self) -> Result<()> {
+        save(&self.ledger, &self.folder)
     }
 
     /// Sets interfaces back that don't have to forward.
@@ -332,14 +344,28 @@ impl KernelPath {
 
 impl Drop for KernelPath {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
+        if let Err(error) = self.close_now() {
             tracing::warn!(%error, "not all that the edge opened is closed");
         }
     }
 }
 
+fn save(ledger: &Ledger, folder: &Path) -> Result<()> {
+    ledger.save(folder).with_context(|| format!("can't write to {}", folder.display()))
+}
+
+/// All tracked connections of the host: too many for the thread that carries the mesh.
+async fn forget(before: Option<Opening>, now: Option<Opening>) -> Result<()> {
+    let forgotten =
+        tokio::task::spawn_blocking(move || forget_connections(before.as_ref(), now.as_ref()));
+    Ok(forgotten.await?)
+}
+
 /// Forgets tracked connections that lead elsewhere now than they did, or should.
 fn forget_connections(before: Option<&Opening>, now: Option<&Opening>) {
+    if before.is_none() && now.is_none() {
+        return;
+    }
     let nothing = Opening::nothing(std::net::Ipv4Addr::UNSPECIFIED);
     let before = Translation::new(before.unwrap_or(&nothing));
     let now = Translation::new(now.unwrap_or(&nothing));

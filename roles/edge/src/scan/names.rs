@@ -1,10 +1,10 @@
 //! Names of devices, each by who says it: the DNS server, the device itself (multicast DNS, LLMNR,
 //! NetBIOS, SSDP: all asked directly, so that only it answers), a DHCP server on this host.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
@@ -52,13 +52,16 @@ pub(super) fn leases() -> Vec<(MacAddr, String)> {
 /// The beginning of a plain file that belongs to who may write what this process believes: root, or its
 /// own user.
 fn read_roots(path: &Path) -> Option<String> {
-    let found = std::fs::symlink_metadata(path).ok()?;
+    // A pipe would be waited for, and a link leads who knows where.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let found = file.metadata().ok()?;
     let own = std::fs::metadata("/proc/self").ok()?.uid();
     if !found.is_file() || ![0, own].contains(&found.uid()) {
         return None;
     }
     let mut text = Vec::new();
-    File::open(path).ok()?.take(MOST_BYTES).read_to_end(&mut text).ok()?;
+    file.take(MOST_BYTES).read_to_end(&mut text).ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -182,6 +185,25 @@ mod tests {
         let text = "1700 3c:00:00:00:00:01 192.168.1.9 door-cam 01:3c\n1 x 1.2.3.4 y *\n\
                     2 3c:00:00:00:00:02 192.168.1.8 * *\n";
         assert_eq!(parse_leases(text), [(MacAddr([0x3c, 0, 0, 0, 0, 1]), "door-cam".to_owned())]);
+    }
+
+    #[test]
+    fn a_lease_file_is_a_plain_file_and_read_no_further_than_leases_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("leases"), "1 3c:00:00:00:00:01 1.2.3.4 cam *\n").unwrap();
+        assert!(read_roots(&path("leases")).is_some());
+        std::os::unix::fs::symlink(path("leases"), path("link")).unwrap();
+        assert_eq!(read_roots(&path("link")), None);
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+        assert!(made.success());
+        assert_eq!(read_roots(&path("pipe")), None, "and nobody waits for a writer");
+        std::fs::File::create(path("huge")).unwrap().set_len(100 << 30).unwrap();
+        assert_eq!(read_roots(&path("huge")).unwrap().len() as u64, MOST_BYTES);
+        // Somebody else's, where the test may make such a file.
+        if std::os::unix::fs::chown(path("leases"), Some(65_534), None).is_ok() {
+            assert_eq!(read_roots(&path("leases")), None);
+        }
     }
 
     #[test]

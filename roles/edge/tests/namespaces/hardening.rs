@@ -1,18 +1,23 @@
 //! Bad days of the kernel path: what must not be reached, and what must not stay.
 
 use std::net::{Ipv4Addr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use warren_edge::kernel::path::clean_up;
-use warren_edge::{Problem, Scanner};
+use tokio::sync::watch;
+use warren_edge::kernel::opening::{OpenForward, Opening};
+use warren_edge::kernel::path::{KernelPath, clean_up};
+use warren_edge::{Edge, Problem, Scanner};
 use warren_lab::{Host, isolated, wait_for};
 use warren_proto::{
     DeviceName, EdgeDuty, Forward, ForwardId, ForwardProtocol, Gateway, GatewayId, INTERNET,
     LanSource, Ports, VirtualDevice, VirtualDeviceId,
 };
 
-use crate::common::{EDGE_LAN, LIMIT, MESH, Site, TECHNICIAN, ask_tcp, ask_udp, ip, serve, target};
+use crate::common::{
+    EDGE_LAN, LIMIT, MESH, Site, TECHNICIAN, ask, ask_tcp, ask_udp, config, connect, ip, serve,
+    target,
+};
 
 const CAMERA: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 9);
 const DEVICE: Ipv4Addr = Ipv4Addr::new(100, 80, 7, 1);
@@ -282,5 +287,90 @@ fn what_the_hosts_own_rules_lead_on_from_a_public_address_is_no_part_of_the_inte
         ensure!(ask_tcp(&site.technician, MESH, 8443)?.starts_with("camera"));
         ensure!(ask_tcp(&site.technician, public, 8443).is_err(), "the LAN is reached");
         running.stop()
+    });
+}
+
+#[test]
+fn what_is_taken_away_ends_although_an_interface_was_unplugged_meanwhile() {
+    isolated(|world| {
+        let site = Site::build(world)?;
+        let camera = site.device(world, "camera", CAMERA)?;
+        serve(&camera, 80)?;
+        site.edge.ip(&["link add d0 type bridge", "link set d0 up"])?;
+        let opening = |ports: &[u16]| {
+            let duty = everything().forwards;
+            let forwards = ports.iter().map(|port| OpenForward {
+                port: *port,
+                last_port: *port,
+                ..OpenForward::new(&duty[0], CAMERA)
+            });
+            Opening { forwards: forwards.collect(), ..Opening::nothing(MESH) }
+        };
+        let lan = ["eth0".to_owned(), "d0".to_owned()].into();
+        let state = site.state.clone();
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let mut path = site.edge.enter(|| -> Result<KernelPath> {
+            let mut path = KernelPath::open(&state, "w0")?;
+            runtime()?.block_on(path.apply(&opening(&[8080, 8081]), &lan))?;
+            Ok(path)
+        })??;
+        let mut kept = connect(&site.technician, MESH, 8080)?;
+        let mut removed = connect(&site.technician, MESH, 8081)?;
+        ensure!(ask(&mut kept).is_ok() && ask(&mut removed).is_ok());
+        site.edge.ip(&["link del d0"])?;
+        site.edge.enter(|| -> Result<()> {
+            let applied = runtime()?.block_on(path.apply(&opening(&[8080]), &lan));
+            ensure!(applied.is_err(), "the interface is gone");
+            ensure!(path.opening() == Some(&opening(&[8080])), "it says what is open");
+            Ok(())
+        })??;
+        ensure!(ask(&mut kept)?.starts_with("camera"));
+        ensure!(ask(&mut removed).is_err(), "it goes on");
+        drop(path);
+        Ok(())
+    });
+}
+
+#[test]
+fn nothing_that_the_edge_waits_for_holds_up_the_daemon() {
+    isolated(|world| {
+        let site = Site::build(world)?;
+        site.drop_forwarding()?;
+        // `nft` takes its time, as with tables of a hundred thousand blocked addresses.
+        let slow = world.logs().join("nft");
+        std::fs::copy("/usr/sbin/nft", world.logs().join("real-nft"))?;
+        let real = world.logs().join("real-nft");
+        std::fs::write(&slow, format!("#!/bin/sh\nsleep 1\nexec {} \"$@\"\n", real.display()))?;
+        let slow = slow.display().to_string();
+        site.edge.run(&["chmod", "+x", &slow])?;
+        site.edge.run(&["mount", "--bind", &slow, "/usr/sbin/nft"])?;
+        let state = site.state.clone();
+        let longest = site.edge.enter(|| -> Result<Duration> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let (_duty, receiver) = watch::channel(Some(everything()));
+                let edge = Edge::start(config(&state), receiver);
+                let mut report = edge.report();
+                let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+                let mut beat = async || loop {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    longest = longest.max(last.elapsed());
+                    last = Instant::now();
+                };
+                let told = report.wait_for(|report| !report.problems.is_empty());
+                tokio::select! {
+                    told = tokio::time::timeout(LIMIT, told) => drop(told??),
+                    () = beat() => {}
+                }
+                tokio::select! {
+                    () = edge.stop() => {}
+                    () = beat() => {}
+                }
+                Ok(longest)
+            })
+        })??;
+        println!("the longest wait was {longest:?}");
+        ensure!(longest < Duration::from_millis(500), "{longest:?}");
+        Ok(())
     });
 }
