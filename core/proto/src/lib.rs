@@ -26,6 +26,7 @@ mod reach;
 mod relay;
 mod relay_event_codec;
 mod schedule;
+mod text;
 
 pub use cap::LanCap;
 pub use check::{IPV6_PREFIX, InvalidMap, InvalidRange, check_range};
@@ -75,6 +76,7 @@ pub use relay::{
 pub use schedule::{
     MAX_UTC_OFFSET, ParseScheduleError, ParseTimeOfDayError, Schedule, TimeOfDay, Weekday,
 };
+pub use text::is_unseen;
 
 /// The version of the node-broker protocol that this build speaks.
 ///

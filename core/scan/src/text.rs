@@ -1,5 +1,7 @@
 //! Making texts of strangers harmless.
 
+use warren_proto::is_unseen;
+
 /// At most `limit` characters of `bytes`, without what could deceive or disturb: control characters
 /// and those that turn the direction of writing or take no room. Spaces in a row become one.
 pub fn clean(bytes: &[u8], limit: usize) -> String {
@@ -10,7 +12,7 @@ pub fn clean(bytes: &[u8], limit: usize) -> String {
     let mut count = 0;
     for c in text.chars() {
         let c = if c.is_whitespace() || c.is_control() { ' ' } else { c };
-        if is_invisible(c) || c == ' ' && (cleaned.is_empty() || cleaned.ends_with(' ')) {
+        if is_unseen(c) || c == ' ' && (cleaned.is_empty() || cleaned.ends_with(' ')) {
             continue;
         }
         if count == limit {
@@ -21,13 +23,6 @@ pub fn clean(bytes: &[u8], limit: usize) -> String {
     }
     cleaned.truncate(cleaned.trim_end().len());
     cleaned
-}
-
-/// Unicode's format characters that people don't see, and what couldn't be decoded.
-fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -99,7 +99,10 @@ pub enum Problem {
         mesh: Ipv4Addr,
     },
     /// There is no way to the target but through the mesh, or none at all.
-    #[error("{what}: there is no way to {target} by a LAN of this device")]
+    #[error(
+        "{what}: there is no way to {target} by a LAN of this device; see whether its cable is in or its \
+         Wi-Fi up, and what `ip route get {target}` says on it"
+    )]
     NoWay {
         /// Whose target.
         what: String,
@@ -125,9 +128,17 @@ pub enum Problem {
         by: MacAddr,
     },
     /// Two take the same.
-    #[error("{what}: another one has taken that already; change its port or address")]
+    #[error("{what}: {other} has taken that already; change the port or address of one of them")]
     Clash {
         /// The second one.
+        what: String,
+        /// The first one.
+        other: String,
+    },
+    /// Ports that there aren't.
+    #[error("{what}: its ports don't go in order from 1 to 65,535 on both sides; change them")]
+    Ports {
+        /// Which one.
         what: String,
     },
     /// The edge itself needs the port.
@@ -139,7 +150,7 @@ pub enum Problem {
         port: u16,
     },
     /// A network can't be mapped to one of another size.
-    #[error("{what}: {mesh} and {lan} aren't of one size")]
+    #[error("{what}: {mesh} and {lan} aren't of one size; remove it and add it again")]
     Sizes {
         /// Which one.
         what: String,

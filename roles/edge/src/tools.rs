@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use tokio::sync::{Semaphore, watch};
-use warren_proto::{EdgeDuty, ForwardId, ForwardProtocol, LanCap, MacAddr};
+use warren_proto::{EdgeDuty, Forward, ForwardId, ForwardProtocol, LanCap, MacAddr};
 use warren_scan::{Begun, Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
 
 use crate::edge::sight::Sight;
@@ -164,13 +164,26 @@ impl EdgeTools {
     /// It isn't open.
     pub async fn check(&self, forward: ForwardId) -> Result<Looked, CheckError> {
         let target = self.report.borrow().open.get(&Opened::Forward(forward)).copied();
-        let found = self.duty.borrow().as_ref().and_then(|duty| {
-            let forward = duty.forwards.iter().find(|it| it.id == forward)?;
-            Some((forward.protocol, forward.target_port))
-        });
-        let (target, (protocol, port)) = target.zip(found).ok_or(CheckError::NotOpen)?;
+        let duty = self.duty.borrow().clone().unwrap_or_default();
+        let Some(found) = duty.forwards.into_iter().find(|it| it.id == forward) else {
+            return Err(CheckError::Unknown);
+        };
+        let Some(target) = target else { return Err(self.why_not_open(&found)) };
+        let (protocol, port) = (found.protocol, found.target_port);
         let _turn = self.checks.acquire().await;
         Ok(check::look(target, protocol, port).await)
+    }
+
+    fn why_not_open(&self, forward: &Forward) -> CheckError {
+        let what = format!("forward '{}'", forward.name);
+        let report = self.report.borrow();
+        let problems = report.problems.iter().map(ToString::to_string);
+        let why = problems.into_iter().find(|problem| problem.starts_with(&what));
+        let why = why.unwrap_or_else(|| match &forward.schedule {
+            Some(_) => "these aren't its hours, or `warren edge status` says why".to_owned(),
+            None => "`warren edge status` says why".to_owned(),
+        });
+        CheckError::NotOpen(why)
     }
 
     /// As [`Self::check`], of an address and port that nothing leads to yet: what somebody is about to

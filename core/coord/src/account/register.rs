@@ -1,6 +1,6 @@
 //! Joining: a device with a join key becomes one of the account's.
 
-use warren_proto::{DeviceId, Register, Registered};
+use warren_proto::{DeviceId, Register, Registered, is_unseen};
 
 use super::Account;
 use super::device::Device;
@@ -157,7 +157,9 @@ fn used(key: &JoinKeyRecord, ctx: &Ctx) -> JoinKeyRecord {
 /// A device's own words, without what could disturb a terminal or a log; at most `max` bytes.
 pub(crate) fn short(text: &str, max: usize) -> String {
     let mut short = String::new();
-    for c in text.chars().filter(|c| !c.is_control()) {
+    // Some languages' writing takes joiners.
+    let is_kept = |c: &char| matches!(c, '\u{200c}' | '\u{200d}') || !is_unseen(*c);
+    for c in text.chars().filter(is_kept) {
         if short.len() + c.len_utf8() > max {
             break;
         }

@@ -460,6 +460,51 @@ fn gateways_leave_half_of_the_range_to_devices() {
 }
 
 #[test]
+fn what_one_member_may_take_of_the_range_is_bounded() {
+    let mut world = World::new("home");
+    let people = [
+        (UserId(1), "anna@example.org".parse().unwrap(), Role::Member),
+        (UserId(2), "otto@example.org".parse().unwrap(), Role::Admin),
+    ];
+    world.account.handle_members(people.into_iter().collect(), world.now);
+    let devices = [world.join(1, "attic"), world.join(2, "shed"), world.join(3, "office")];
+    for (device, owner) in devices.into_iter().zip([1, 1, 2]) {
+        let owner = Some(Some(UserId(owner)));
+        let prepared = world.change(device, DeviceEdit { owner, ..DeviceEdit::default() }).unwrap();
+        world.commit(prepared);
+    }
+    let [attic, shed, office] = devices;
+    let mut add = |edge, lan: &str| world.edge_change(edge, EdgeChange::AddGateway(gateway(lan)));
+    let refused = add(attic, "10.0.0.0/17").unwrap_err().to_string();
+    assert!(refused.contains("at most 4096 addresses"), "{refused}");
+    assert!(add(attic, "10.0.0.0/21").is_ok() && add(shed, "10.1.0.0/21").is_ok());
+    assert!(add(shed, "192.168.1.0/24").is_err(), "by several edges neither");
+    assert!(add(office, "10.0.0.0/18").is_ok());
+    let mut add = |edge, n: u32| {
+        let new = virtual_device(&format!("device-{n}"));
+        world.edge_change(edge, EdgeChange::AddVirtualDevice(new))
+    };
+    for n in 0..500 {
+        assert!(add(if n % 2 == 0 { attic } else { shed }, n).is_ok(), "{n}");
+    }
+    let refused = add(shed, 500).unwrap_err().to_string();
+    assert!(refused.contains("at most 500 virtual devices"), "{refused}");
+    assert!(add(office, 500).is_ok());
+}
+
+#[test]
+fn names_and_notes_have_no_characters_that_nobody_sees() {
+    let mut world = World::new("home");
+    let edge = world.join(1, "attic");
+    for name in ["cam\u{202e}gpj", "cam\u{200b}", "cam\u{200d}", "a\nb"] {
+        let new = NewForward { name: Some(name.into()), ..forward(ForwardProtocol::Tcp, 8080) };
+        assert!(world.edge_change(edge, EdgeChange::AddForward(new)).is_err(), "{name:?}");
+        let new = NewForward { note: name.into(), ..forward(ForwardProtocol::Tcp, 8080) };
+        assert!(world.edge_change(edge, EdgeChange::AddForward(new)).is_err(), "{name:?}");
+    }
+}
+
+#[test]
 fn who_is_not_let_reach_a_virtual_device_is_not_told_of_it() {
     let mut world = World::new("home");
     let edge = world.join(1, "attic");

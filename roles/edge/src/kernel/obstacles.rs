@@ -39,12 +39,9 @@ async fn listing(chain: &ForwardChain) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A chain that drops, unless its table has a rule that lets the mesh interface through.
+/// A chain that drops, unless it has a rule that lets the mesh interface through, or leads to one.
 fn obstacle(chain: &ForwardChain, listing: &str, mesh: &str) -> Option<Problem> {
-    let from_mesh = format!("iifname \"{mesh}\"");
-    let is_allowed =
-        listing.lines().any(|line| line.contains(&from_mesh) && line.contains("accept"));
-    if is_allowed {
+    if lets_through(listing, &chain.chain, &format!("iifname \"{mesh}\"")) {
         return None;
     }
     let ForwardChain { family, table, chain: name, .. } = chain;
@@ -62,6 +59,36 @@ fn obstacle(chain: &ForwardChain, listing: &str, mesh: &str) -> Option<Problem> 
         )
     };
     Some(Problem::HostDrops { chain: format!("{family} {table} {name}"), remedy })
+}
+
+/// Whether a chain, or one that packets from the mesh go to from it, accepts them.
+fn lets_through(listing: &str, chain: &str, from_mesh: &str) -> bool {
+    let (mut waiting, mut seen) = (vec![chain.to_owned()], BTreeSet::new());
+    while let Some(chain) = waiting.pop() {
+        for rule in rules(listing, &chain) {
+            let is_ours = rule.contains(from_mesh);
+            if is_ours && rule.ends_with("accept") {
+                return true;
+            }
+            let mut words = rule.split_ascii_whitespace().rev();
+            let to = words.next().filter(|_| matches!(words.next(), Some("jump" | "goto")));
+            let to = to.filter(|_| is_ours || !rule.contains("iifname"));
+            waiting.extend(to.filter(|to| seen.insert((*to).to_owned())).map(str::to_owned));
+        }
+        seen.insert(chain);
+    }
+    false
+}
+
+/// The rules of one chain, as `nft` lists a table.
+fn rules<'a>(listing: &'a str, chain: &str) -> impl Iterator<Item = &'a str> {
+    let head = format!("chain {chain} {{");
+    let lines = listing.lines().map(str::trim).skip_while(move |line| *line != head);
+    // A comment at a rule's end isn't what it does.
+    lines
+        .skip(1)
+        .take_while(|line| *line != "}")
+        .map(|line| line.split(" comment \"").next().unwrap_or(line))
 }
 
 /// Watches whether what was let in comes out.
@@ -110,8 +137,26 @@ mod tests {
         assert!(remedy.contains("DOCKER-USER -i w0"), "{remedy}");
         let plain = obstacle(&chain(), "", "w0").unwrap().to_string();
         assert!(plain.contains("nft insert rule ip filter FORWARD iifname w0 accept"), "{plain}");
-        let allowed = "\t\tiifname \"w0\" counter packets 0 bytes 0 accept\n";
-        assert_eq!(obstacle(&chain(), allowed, "w0"), None);
+    }
+
+    #[test]
+    fn only_what_packets_of_the_mesh_run_through_lets_them_through() {
+        let accept = "iifname \"w0\" counter packets 0 bytes 0 accept";
+        let table = |forward: &str, others: &str| {
+            format!(
+                "table ip filter {{\n\tchain INPUT {{\n\t\t{accept}\n\t}}\n\n\tchain FORWARD {{\n\t\ttype \
+                 filter hook forward priority filter; policy drop;\n\t\t{forward}\n\t}}\n{others}}}\n"
+            )
+        };
+        let is_obstacle = |listing: &str| obstacle(&chain(), listing, "w0").is_some();
+        assert!(is_obstacle(&table("ct state established accept", "")), "another chain's");
+        assert!(!is_obstacle(&table(accept, "")));
+        assert!(!is_obstacle(&table(&format!("{accept} comment \"mesh\""), "")));
+        let user = format!("\tchain USER {{\n\t\t{accept}\n\t\tjump FORWARD\n\t}}\n");
+        assert!(!is_obstacle(&table("counter packets 1 bytes 2 jump USER", &user)));
+        assert!(!is_obstacle(&table("iifname \"w0\" goto USER", &user)));
+        assert!(is_obstacle(&table("iifname \"eth0\" jump USER", &user)), "not their way");
+        assert!(is_obstacle(&table("counter", &user)), "nobody goes there");
     }
 
     #[test]

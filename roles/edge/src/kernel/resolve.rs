@@ -83,8 +83,8 @@ pub fn resolve(
 
 struct Work<'a, S> {
     resolved: Resolved,
-    /// Last port by protocol and first port.
-    taken: BTreeMap<(u8, u16), u16>,
+    /// Last port, and whose, by protocol and first port.
+    taken: BTreeMap<(u8, u16), (u16, String)>,
     cap: &'a LanCap,
     surroundings: &'a mut S,
 }
@@ -101,21 +101,22 @@ impl<S: Surroundings> Work<'_, S> {
         let Forward { port, last_port, target_port, .. } = *forward;
         let fits = last_port >= port && target_port.checked_add(last_port - port).is_some();
         if port == 0 || target_port == 0 || !fits {
-            return Err(Problem::Clash { what: what() });
+            return Err(Problem::Ports { what: what() });
         }
         let open = OpenForward::new(forward, forward.target.ip);
         if let Some((port, _)) = forward.reserved() {
             return Err(Problem::Reserved { what: what(), port });
         }
-        let is_taken = open.protocols().iter().any(|protocol| {
+        let other = open.protocols().iter().find_map(|protocol| {
             let before = self.taken.range((*protocol, 0)..=(*protocol, last_port)).next_back();
-            before.is_some_and(|(_, last)| *last >= port)
+            before.filter(|(_, (last, _))| *last >= port).map(|(_, (_, whose))| whose.clone())
         });
-        if is_taken {
-            return Err(Problem::Clash { what: what() });
+        if let Some(other) = other {
+            return Err(Problem::Clash { what: what(), other });
         }
         let target = self.locate(&forward.target, &what)?;
-        let ports = open.protocols().iter().map(|protocol| ((*protocol, port), last_port));
+        let ports =
+            open.protocols().iter().map(|protocol| ((*protocol, port), (last_port, what())));
         self.taken.extend(ports);
         self.resolved.opening.forwards.push(OpenForward { target, ..open });
         Ok(())
@@ -125,8 +126,12 @@ impl<S: Surroundings> Work<'_, S> {
         let what = || format!("virtual device '{}'", device.name);
         let opening = &self.resolved.opening;
         let ipv4 = device.ipv4;
-        if ipv4 == opening.mesh || opening.devices.iter().any(|other| other.ipv4 == ipv4) {
-            return Err(Problem::Clash { what: what() });
+        if ipv4 == opening.mesh {
+            return Err(Problem::Clash { what: what(), other: "the edge itself".to_owned() });
+        }
+        if opening.devices.iter().any(|other| other.ipv4 == ipv4) {
+            let other = format!("another virtual device at {ipv4}");
+            return Err(Problem::Clash { what: what(), other });
         }
         let target = self.locate(&device.target, &what)?;
         self.resolved.opening.devices.push(OpenDevice {
@@ -154,8 +159,9 @@ impl<S: Surroundings> Work<'_, S> {
             other.is_internet() == open.is_internet()
                 && (other.mesh.contains(&open.mesh) || open.mesh.contains(&other.mesh))
         };
-        if self.resolved.opening.gateways.iter().any(overlaps) {
-            return Err(Problem::Clash { what: what() });
+        if let Some(other) = self.resolved.opening.gateways.iter().find(|other| overlaps(other)) {
+            let other = format!("the gateway to {}", other.lan);
+            return Err(Problem::Clash { what: what(), other });
         }
         // Any address of it shows the way; the first is the network's own, and no device's.
         let probe = if open.is_internet() {

@@ -17,9 +17,15 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// Why nothing was asked.
 #[derive(Debug, Error)]
 pub enum CheckError {
-    /// There is no such forward, or its device is nowhere.
-    #[error("that port forward isn't open at present")]
-    NotOpen,
+    /// The edge isn't told to open it.
+    #[error(
+        "that port forward isn't to be open at present: it is turned off, out of its hours, or the edge hasn't \
+         heard of it yet"
+    )]
+    Unknown,
+    /// It can't be opened.
+    #[error("that port forward isn't open: {0}")]
+    NotOpen(String),
     /// The target is none of a LAN.
     #[error(transparent)]
     Refused(#[from] Refused),

@@ -6,17 +6,24 @@ use ipnet::Ipv4Net;
 use warren_proto::{
     DeviceId, DeviceName, EndpointKind, ForwardSpec, GatewaySpec, INTERNET, LanAddress, LanTarget,
     MAX_FORWARDS, MAX_GATEWAYS, MAX_UTC_OFFSET, MAX_VIRTUAL_DEVICES, Ports, Schedule,
-    VirtualDeviceSpec, reserved_port,
+    VirtualDeviceId, VirtualDeviceSpec, is_unseen, reserved_port,
 };
 
 use super::Edge;
 use crate::account::Account;
 use crate::address::{SERVICE_ADDRESSES, overlap};
 use crate::policy::Subject;
-use crate::{EdgeItem, Refused};
+use crate::{EdgeItem, Refused, Right, Standing, may};
 
 /// The most virtual devices of one account: so many fit into every netmap.
 const MAX_VIRTUAL_OF_ACCOUNT: usize = 2_000;
+
+/// The most virtual devices of one person who is no admin.
+const MAX_VIRTUAL_OF_MEMBER: usize = 500;
+
+/// The part of the account's range that the gateways of one such person may have: an eighth of the half
+/// that is left to gateways.
+const MEMBERS_PART: u64 = 16;
 
 /// The most gateways of one account.
 const MAX_GATEWAYS_OF_ACCOUNT: usize = 1_000;
@@ -92,22 +99,27 @@ impl Account {
         }
         check_count(names.len(), MAX_VIRTUAL_DEVICES, "virtual devices")?;
         let all = self.edges.items().filter(is_other).filter_map(virtual_devices).count();
+        self.check_members_devices(id, spec.id)?;
         if all >= MAX_VIRTUAL_OF_ACCOUNT {
-            return Err(Refused::Invalid("an account has at most 2,000 virtual devices"));
+            return Err(Refused::Invalid(
+                "an account has at most 2,000 virtual devices: remove some, or reach whole networks by gateways",
+            ));
         }
         self.check_self(id, spec.target)
     }
 
     /// Checks the network that a new gateway is to lead to.
-    pub(super) fn check_network(&self, edge: Option<&Edge>, lan: Ipv4Net) -> Result<(), Refused> {
+    pub(super) fn check_network(&self, id: DeviceId, lan: Ipv4Net) -> Result<(), Refused> {
+        let edge = self.edges.by_device.get(&id);
         let own: Vec<&GatewaySpec> =
             edge.into_iter().flat_map(Edge::items).filter_map(gateway).collect();
         check_count(own.len(), MAX_GATEWAYS, "gateways")?;
         if self.edges.items().filter_map(gateway).count() >= MAX_GATEWAYS_OF_ACCOUNT {
-            return Err(Refused::Invalid("an account has at most 1,000 gateways"));
+            return Err(Refused::Invalid("an account has at most 1,000 gateways; remove some"));
         }
         if lan != INTERNET {
-            return self.check_lan(&own, lan);
+            self.check_lan(&own, lan)?;
+            return self.check_members_part(id, lan);
         }
         if own.iter().any(|other| other.is_internet()) {
             return Err(Refused::EdgeConflict(
@@ -147,6 +159,48 @@ impl Account {
             )));
         }
         Ok(())
+    }
+
+    /// What the edges of one person have, if he is no admin: what one such person may take is bounded, so
+    /// that something is left to the others. `None`: the device is an admin's, or a machine's own.
+    fn of_member(&self, device: DeviceId) -> Option<impl Iterator<Item = &EdgeItem>> {
+        let owner = |id: &DeviceId| {
+            let record = &self.devices.get(id)?.record;
+            record.owner.filter(|_| record.tags.is_empty())
+        };
+        let member = owner(&device)?;
+        let (_, role) = self.rules.members().get(member)?;
+        let is_admin = may(Standing::Role(role), Right::ManageDevices);
+        let edges = self.edges.by_device.iter().filter(move |(id, _)| owner(id) == Some(member));
+        (!is_admin).then(|| edges.flat_map(|(_, edge)| edge.items()))
+    }
+
+    fn check_members_part(&self, device: DeviceId, lan: Ipv4Net) -> Result<(), Refused> {
+        let Some(items) = self.of_member(device) else { return Ok(()) };
+        let size = |net: Ipv4Net| 1u64 << (32 - net.prefix_len());
+        let others = items.filter_map(gateway).filter(|other| !other.is_internet());
+        let taken: u64 = others.map(|other| size(other.mesh)).sum();
+        let most = size(self.record.ipv4_range) / MEMBERS_PART;
+        if taken + size(lan) <= most {
+            return Ok(());
+        }
+        Err(Refused::EdgeInvalid(format!(
+            "{lan} is too large: all gateways of one person have at most {most} addresses of the account's \
+             range, and {taken} are taken; an admin's devices and those with tags may have more"
+        )))
+    }
+
+    fn check_members_devices(&self, device: DeviceId, id: VirtualDeviceId) -> Result<(), Refused> {
+        let Some(items) = self.of_member(device) else { return Ok(()) };
+        let own =
+            items.filter(|item| matches!(item, EdgeItem::VirtualDevice(other) if other.id != id));
+        if own.count() < MAX_VIRTUAL_OF_MEMBER {
+            return Ok(());
+        }
+        Err(Refused::Invalid(
+            "all edges of one person have at most 500 virtual devices: remove some, or reach whole networks \
+             by gateways; an admin's devices and those with tags may have more",
+        ))
     }
 
     /// The highest part of the account's range of that size in which nobody is or was. The range's
@@ -264,19 +318,23 @@ fn gateway(item: &EdgeItem) -> Option<&GatewaySpec> {
 }
 
 fn is_plain(text: &str) -> bool {
-    !text.chars().any(char::is_control)
+    !text.chars().any(is_unseen)
 }
 
 fn check_text(name: &str, note: &str) -> Result<(), Refused> {
     if name.trim().is_empty() || name.len() > MAX_NAME || !is_plain(name) || name.trim() != name {
-        return Err(Refused::Invalid("a name has 1 to 64 bytes on one line"));
+        return Err(Refused::Invalid(
+            "a name has 1 to 64 bytes on one line, and no characters that nobody sees",
+        ));
     }
     check_note(note)
 }
 
 pub(super) fn check_note(note: &str) -> Result<(), Refused> {
     if note.len() > MAX_NOTE || !is_plain(note) {
-        return Err(Refused::Invalid("a note has at most 500 bytes on one line"));
+        return Err(Refused::Invalid(
+            "a note has at most 500 bytes on one line, and no characters that nobody sees",
+        ));
     }
     Ok(())
 }

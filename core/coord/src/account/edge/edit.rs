@@ -178,7 +178,7 @@ impl Account {
         new: &NewGateway,
         ctx: &Ctx,
     ) -> Result<Prepared<EdgeChanged>, Refused> {
-        self.check_network(self.edge_of(edge), new.lan)?;
+        self.check_network(edge, new.lan)?;
         let is_known = |id| self.edges.items().any(|it| it.id() == EdgeItemId::Gateway(id));
         let stood_by = match &new.standby_for {
             Some(other) => Some(self.stood_by(edge, other, new.lan)?),
