@@ -4,9 +4,11 @@ mod crowd;
 mod fallback;
 mod following;
 mod hearing;
+mod listeners;
 mod report;
 pub(crate) mod sight;
 mod supervise;
+mod ways_back;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -34,10 +36,12 @@ use crowd::Crowd;
 use fallback::Fallback;
 use following::kept_places;
 use hearing::Hearing;
+use listeners::{listeners, shadows};
 pub use report::{EdgeReport, Use};
 use report::{add_problem, note_failure};
 use sight::Sight;
 use supervise::supervise;
+use ways_back::WaysBack;
 
 /// How often the table is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -135,6 +139,7 @@ struct Engine {
     /// Who isn't where he was chosen, as it is on disk.
     kept: Moves,
     hearing: Hearing,
+    ways_back: WaysBack,
     passage: Passage,
     crowd: Crowd,
     /// Problems of the duty as it was last resolved.
@@ -151,6 +156,7 @@ enum Wake {
     Stop,
     Duty,
     Heard(MacAddr, Ipv4Addr, Ipv4Net),
+    Tested(bool),
     Look,
     Timer,
 }
@@ -170,6 +176,7 @@ impl Engine {
             follower: Follower::new(kept.clone()),
             kept,
             hearing: Hearing::default(),
+            ways_back: WaysBack::default(),
             passage: Passage::default(),
             crowd: Crowd::default(),
             resolved: BTreeSet::new(),
@@ -200,6 +207,7 @@ impl Engine {
                     let (mac, ip, network) = heard;
                     Wake::Heard(mac, ip, network)
                 }
+                is_news = self.ways_back.next() => Wake::Tested(is_news),
                 _ = looks.tick() => Wake::Look,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Timer,
             };
@@ -209,6 +217,11 @@ impl Engine {
                 Wake::Duty => self.apply().await,
                 Wake::Heard(mac, ip, network) => {
                     self.follower.handle_heard(mac, ip, network, now.into_std());
+                }
+                Wake::Tested(is_news) => {
+                    if is_news {
+                        self.follow().await;
+                    }
                 }
                 Wake::Look => {
                     looked = looked.wrapping_add(1);
@@ -329,10 +342,13 @@ impl Engine {
         let is_audible = |ip| self.hearing.is_audible(ip);
         self.follower.watch(targets.into_iter(), is_audible, Instant::now().into_std());
         self.await_answers().await;
-        let mut seen = sight.with(&self.follower);
+        self.await_tests(duty).await;
+        let mut seen = sight.with(&self.follower, self.tested_ways());
         let EdgeConfig { mesh_ipv4, cap, .. } = &self.config;
         let mut resolved = resolve(duty, *mesh_ipv4, cap, &mut seen);
         self.resolved = std::mem::take(&mut resolved.problems);
+        let listeners = listeners(self.config.mesh_ipv4).await;
+        self.resolved.extend(shadows(duty, &resolved.opening, &listeners));
         if let Err(error) = listening {
             self.resolved.insert(Problem::NotFollowing { reason: error.to_string() });
         }
@@ -366,7 +382,10 @@ impl Engine {
         if let Err(error) = listening {
             tracing::debug!(%error, "devices aren't followed");
         }
-        let mut sight = sight.with(&self.follower);
+        if !self.config.userspace {
+            self.ways_back.test(&duty, &self.follower, &self.config);
+        }
+        let mut sight = sight.with(&self.follower, self.tested_ways());
         let resolved = resolve(&duty, *mesh_ipv4, cap, &mut sight);
         if self.is_in_force(&resolved) {
             self.publish(None).await;

@@ -117,6 +117,37 @@ pub enum Problem {
         /// Where it was last.
         target: Ipv4Addr,
     },
+    /// Whether the target's answers come back is being tested.
+    #[error("{what}: whether answers of {target} come back to the mesh is being tested")]
+    WayBackUntested {
+        /// Whose target.
+        what: String,
+        /// The target.
+        target: Ipv4Addr,
+    },
+    /// The target's answers go elsewhere.
+    #[error(
+        "{what} isn't open: {target} answers this device, but its answers to the mesh's addresses don't come \
+         back here. Give it, or the LAN's router, a route to the mesh by this device; or choose `--source \
+         masquerade`"
+    )]
+    NoWayBack {
+        /// Whose target.
+        what: String,
+        /// The target.
+        target: Ipv4Addr,
+    },
+    /// Whether the target's answers come back can't be told.
+    #[error(
+        "{what} isn't open: {target} answers no test, so whether it would find back to the mesh isn't known; \
+         it is tried again. With `--source masquerade` no test is needed"
+    )]
+    NoAnswer {
+        /// Whose target.
+        what: String,
+        /// The target.
+        target: Ipv4Addr,
+    },
     /// Another device has the target's address.
     #[error("{what}: {target} now belongs to {by}, and the chosen device is nowhere: scan again")]
     Vanished {
@@ -158,6 +189,19 @@ pub enum Problem {
         mesh: Ipv4Net,
         /// As the LAN knows it.
         lan: Ipv4Net,
+    },
+    /// A program of the edge itself has the port, too.
+    #[error(
+        "{what}: a program on this device itself listens at {protocol} port {port}, too, and the mesh doesn't \
+         reach it while this forward is open; choose another port if that isn't meant"
+    )]
+    Shadows {
+        /// Which one.
+        what: String,
+        /// Of which protocol.
+        protocol: &'static str,
+        /// The port.
+        port: u16,
     },
     /// Second connections aren't helped.
     #[error(

@@ -9,6 +9,8 @@ mod probes;
 pub(crate) mod rescan;
 mod udp;
 
+pub(crate) use probes::ping;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
-use warren_proto::MacAddr;
+use warren_proto::{EdgeDuty, MacAddr};
 
 use super::Engine;
+use super::ways_back::WaysBack;
 use crate::follow::{Event, Moves};
 use crate::kernel::ledger::replace;
 
@@ -48,7 +49,7 @@ impl Engine {
 
     /// Opens anew for what has moved: at once, but not more often than each [`MOVES`], whatever is said
     /// on the LAN.
-    async fn follow(&mut self) {
+    pub(super) async fn follow(&mut self) {
         let now = Instant::now();
         match self.followed.map(|at| at + MOVES).filter(|next| now < *next) {
             Some(next) => self.again = Some(self.again.map_or(next, |again| again.min(next))),
@@ -78,6 +79,25 @@ impl Engine {
             };
             self.follower.handle_heard(mac, ip, network, Instant::now().into_std());
         }
+    }
+
+    /// Waits for the answers of those whose way back to the mesh matters, but no longer than that.
+    pub(super) async fn await_tests(&mut self, duty: &EdgeDuty) {
+        if self.config.userspace {
+            return;
+        }
+        self.ways_back.test(duty, &self.follower, &self.config);
+        let deadline = Instant::now() + ANSWER;
+        while self.ways_back.is_awaited() {
+            if timeout_at(deadline, self.ways_back.next()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What is known of the ways back to the mesh; the userspace proxy speaks for itself.
+    pub(super) fn tested_ways(&self) -> Option<&WaysBack> {
+        (!self.config.userspace).then_some(&self.ways_back)
     }
 
     /// Has the next start begin where devices are now.

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use warren_net::{Lan, LanInterface};
 use warren_proto::LanTarget;
 
+use super::ways_back::WaysBack;
 use crate::follow::{Follower, Place};
-use crate::kernel::resolve::{Surroundings, Way};
+use crate::kernel::resolve::{Surroundings, Way, WayBack};
 
 /// A look at the host's interfaces and routes.
 #[derive(Debug)]
@@ -48,8 +49,12 @@ impl Sight {
     }
 
     /// Together with where devices are.
-    pub(super) fn with<'a>(&'a mut self, follower: &'a Follower) -> Seen<'a> {
-        Seen { sight: self, follower }
+    pub(super) fn with<'a>(
+        &'a mut self,
+        follower: &'a Follower,
+        ways_back: Option<&'a WaysBack>,
+    ) -> Seen<'a> {
+        Seen { sight: self, follower, ways_back }
     }
 }
 
@@ -57,6 +62,8 @@ impl Sight {
 pub(super) struct Seen<'a> {
     sight: &'a mut Sight,
     follower: &'a Follower,
+    /// Absent: they don't matter.
+    ways_back: Option<&'a WaysBack>,
 }
 
 impl Surroundings for Seen<'_> {
@@ -66,5 +73,9 @@ impl Surroundings for Seen<'_> {
 
     fn place(&self, target: &LanTarget) -> Place {
         self.follower.place(target)
+    }
+
+    fn way_back(&self, from: Ipv4Addr) -> WayBack {
+        self.ways_back.map_or(WayBack::Here, |ways| ways.of(from))
     }
 }

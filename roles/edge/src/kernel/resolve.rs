@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use warren_proto::{EdgeDuty, Forward, Gateway, LanCap, LanTarget, VirtualDevice};
+use warren_proto::{EdgeDuty, Forward, Gateway, LanCap, LanSource, LanTarget, VirtualDevice};
 
 use super::opening::{OpenDevice, OpenForward, OpenGateway, Opening};
 use crate::follow::Place;
@@ -32,6 +32,19 @@ pub enum Way {
     Nowhere,
 }
 
+/// Where a target's answers to the mesh's own addresses go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayBack {
+    /// That is yet to be seen.
+    Untested,
+    /// To this host.
+    Here,
+    /// Not here, though it answers this host itself.
+    Elsewhere,
+    /// It answers nothing.
+    Silent,
+}
+
 /// What this host sees.
 pub trait Surroundings {
     /// The way to an address.
@@ -39,6 +52,9 @@ pub trait Surroundings {
 
     /// Where a target is.
     fn place(&self, target: &LanTarget) -> Place;
+
+    /// Where the answers of an address of a LAN to the mesh go.
+    fn way_back(&self, from: Ipv4Addr) -> WayBack;
 }
 
 /// What comes of a duty.
@@ -115,6 +131,7 @@ impl<S: Surroundings> Work<'_, S> {
             return Err(Problem::Clash { what: what(), other });
         }
         let target = self.locate(&forward.target, &what)?;
+        self.check_way_back(forward.source, target, &what)?;
         let ports =
             open.protocols().iter().map(|protocol| ((*protocol, port), (last_port, what())));
         self.taken.extend(ports);
@@ -134,6 +151,7 @@ impl<S: Surroundings> Work<'_, S> {
             return Err(Problem::Clash { what: what(), other });
         }
         let target = self.locate(&device.target, &what)?;
+        self.check_way_back(device.source, target, &what)?;
         self.resolved.opening.devices.push(OpenDevice {
             id: device.id,
             ipv4,
@@ -194,6 +212,24 @@ impl<S: Surroundings> Work<'_, S> {
         match self.cap.admits_network(target) {
             true => Ok(()),
             false => Err(Problem::Capped { what: what(), target, cap: self.cap.clone() }),
+        }
+    }
+
+    /// Nothing is shown to the LAN as it is before its answers are known to come back.
+    fn check_way_back(
+        &self,
+        source: LanSource,
+        target: Ipv4Addr,
+        what: &impl Fn() -> String,
+    ) -> Result<(), Problem> {
+        if source == LanSource::Masquerade {
+            return Ok(());
+        }
+        match self.surroundings.way_back(target) {
+            WayBack::Here => Ok(()),
+            WayBack::Untested => Err(Problem::WayBackUntested { what: what(), target }),
+            WayBack::Elsewhere => Err(Problem::NoWayBack { what: what(), target }),
+            WayBack::Silent => Err(Problem::NoAnswer { what: what(), target }),
         }
     }
 

@@ -33,7 +33,7 @@ pub(super) async fn ask(probe: Probe) -> Ended {
     match probe {
         // Its answers come by another way.
         Probe::Arp(_) | Probe::Call(_) | Probe::Solicit(..) => Ended::Silence,
-        Probe::Ping(ip) => match timeout(LIMIT, ping(ip)).await {
+        Probe::Ping(ip) => match timeout(LIMIT, ping(Ipv4Addr::UNSPECIFIED, ip)).await {
             Ok(Ok(rtt)) => Ended::Answer(Finding { rtt: Some(rtt), ..Finding::default() }),
             Ok(Err(_)) | Err(_) => Ended::Silence,
         },
@@ -46,12 +46,13 @@ pub(super) async fn ask(probe: Probe) -> Ended {
     }
 }
 
-/// One ICMP echo (RFC 792).
-async fn ping(ip: Ipv4Addr) -> io::Result<Duration> {
+/// One ICMP echo (RFC 792), from an address of this host.
+pub(crate) async fn ping(from: Ipv4Addr, ip: Ipv4Addr) -> io::Result<Duration> {
     let new = |kind| Socket::new(Domain::IPV4, kind, Some(Protocol::ICMPV4));
     // Ordinary ping sockets need no privilege, where the system lets this group have them.
     let socket = new(Type::DGRAM).or_else(|_| new(Type::RAW))?;
     socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(SocketAddr::from((from, 0))))?;
     let peer = SocketAddr::from((ip, 0));
     // Connected: only this device's packets come.
     socket.connect(&SockAddr::from(peer))?;

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use warren_edge::{Opened, Problem};
-use warren_lab::{Host, World, isolated};
+use warren_lab::{Host, World, isolated, wait_for};
 use warren_net::ArpSocket;
-use warren_proto::{Forward, ForwardId, ForwardProtocol, LanTarget, MacAddr};
+use warren_proto::{Forward, ForwardId, ForwardProtocol, LanSource, LanTarget, MacAddr};
 
-use crate::common::{EDGE_LAN, MESH, Running, Site, ask_tcp, mac_of, serve};
+use crate::common::{EDGE_LAN, MESH, Running, Site, TECHNICIAN, ask_tcp, mac_of, serve};
 use crate::engine::{CAMERA, forward, forwards};
 
 const NEXT: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 77);
@@ -207,5 +207,62 @@ fn cards_that_are_lost_are_looked_for_together() {
         let report = running.report.borrow().clone();
         ensure!(report.open.len() == 60, "{report:?}");
         running.stop().context("it ends")
+    });
+}
+
+#[test]
+fn what_shows_the_lan_who_asks_is_opened_once_answers_come_back() {
+    isolated(|world| {
+        let site = Site::build(world)?;
+        let (camera, _) = camera(&site, world, CAMERA)?;
+        let shown = Forward {
+            source: LanSource::Transparent,
+            ..forward(1, ForwardProtocol::Tcp, 8080, CAMERA, 80)
+        };
+        let absent = Forward {
+            source: LanSource::Transparent,
+            ..forward(2, ForwardProtocol::Tcp, 8081, NEXT, 80)
+        };
+        let masked = forward(3, ForwardProtocol::Tcp, 8082, CAMERA, 80);
+        let running = site.start(forwards(vec![shown, absent, masked]))?;
+        let report = running.until("both problems", |report| {
+            let mut problems = report.problems.iter();
+            problems.any(|it| matches!(it, Problem::NoWayBack { target: CAMERA, .. }))
+                && problems.any(|it| matches!(it, Problem::NoAnswer { target: NEXT, .. }))
+        })?;
+        ensure!(report.open.keys().eq([&Opened::Forward(ForwardId(3))]), "{report:?}");
+        ensure!(ask_tcp(&site.technician, MESH, 8080).is_err(), "it is open");
+        ensure!(ask_tcp(&site.technician, MESH, 8082)?.ends_with(&EDGE_LAN.to_string()));
+        // As the problem says.
+        camera.ip(&[format!("route add 100.80.0.0/16 via {EDGE_LAN}")])?;
+        let begun = Instant::now();
+        let open = wait_for("the forward", Duration::from_secs(15), || {
+            Ok(running.report.borrow().open.get(&ONE).copied())
+        })?;
+        println!("open {:?} after there was a way back", begun.elapsed());
+        ensure!(open == CAMERA);
+        ensure!(ask_tcp(&site.technician, MESH, 8080)?.ends_with(&TECHNICIAN.to_string()));
+        running.stop()
+    });
+}
+
+#[test]
+fn a_forward_at_a_port_of_the_edges_own_is_told_of() {
+    isolated(|world| {
+        let site = Site::build(world)?;
+        let (_camera, _) = camera(&site, world, CAMERA)?;
+        serve(&site.edge, 22)?;
+        let over = forward(1, ForwardProtocol::Both, 22, CAMERA, 80);
+        let beside = forward(2, ForwardProtocol::Tcp, 2222, CAMERA, 80);
+        let running = site.start(forwards(vec![over, beside]))?;
+        let report = running.until("the duty", |report| report.applied > 0)?;
+        ensure!(report.open.len() == 2, "{report:?}");
+        let told: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+        ensure!(
+            told.len() == 1 && told[0].starts_with("forward 'forward 1': a program"),
+            "{told:?}"
+        );
+        ensure!(ask_tcp(&site.technician, MESH, 22)?.starts_with("camera"));
+        running.stop()
     });
 }
