@@ -2,13 +2,17 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use warren_proto::{ForwardProtocol, ForwardSpec, GatewaySpec, LanTarget, VirtualDeviceSpec};
+use warren_proto::{
+    EdgeOpen, ForwardProtocol, ForwardSpec, GatewaySpec, LanSource, LanTarget, Schedule,
+    VirtualDeviceSpec, Weekday,
+};
 use warren_scan::{Device, Inventory};
 
 use crate::output;
 
-pub(crate) fn forwards(all: &[ForwardSpec]) {
-    let mut table = output::table(&["NAME", "PORT", "TARGET", "STATE", "ID"]);
+/// Port forwards; `open`: what is in fact open, as far as that is known.
+pub(crate) fn forwards(all: &[ForwardSpec], open: Option<&EdgeOpen>) {
+    let mut table = output::table(&["NAME", "PORT", "TARGET", "STATE", "MORE", "ID"]);
     for it in all {
         table.add_row([
             it.name.clone(),
@@ -18,15 +22,16 @@ pub(crate) fn forwards(all: &[ForwardSpec]) {
                 target(it.target),
                 ports(it.target_port, it.last_port.saturating_sub(it.port))
             ),
-            state(it.enabled),
+            state(it.enabled, open.map(|open| open.forwards.contains_key(&it.id))),
+            more(it),
             it.id.to_string(),
         ]);
     }
     output::print_table(&table);
 }
 
-pub(crate) fn virtual_devices(all: &[VirtualDeviceSpec]) {
-    let mut table = output::table(&["NAME", "ADDRESS", "TARGET", "PORTS", "STATE", "ID"]);
+pub(crate) fn virtual_devices(all: &[VirtualDeviceSpec], open: Option<&EdgeOpen>) {
+    let mut table = output::table(&["NAME", "ADDRESS", "TARGET", "PORTS", "STATE", "MORE", "ID"]);
     for it in all {
         let ports: Vec<String> = it.ports.iter().map(ToString::to_string).collect();
         table.add_row([
@@ -34,20 +39,23 @@ pub(crate) fn virtual_devices(all: &[VirtualDeviceSpec]) {
             it.ipv4.to_string(),
             target(it.target),
             ports.join(", "),
-            state(it.enabled),
+            state(it.enabled, open.map(|open| open.virtual_devices.contains_key(&it.id))),
+            words([source(it.source), it.note.clone()]),
             it.id.to_string(),
         ]);
     }
     output::print_table(&table);
 }
 
-pub(crate) fn gateways(all: &[GatewaySpec]) {
-    let mut table = output::table(&["NETWORK", "IN THE MESH", "STATE", "ID"]);
+pub(crate) fn gateways(all: &[GatewaySpec], open: Option<&EdgeOpen>) {
+    let mut table = output::table(&["NETWORK", "IN THE MESH", "STATE", "MORE", "ID"]);
     for it in all {
         let mesh =
             if it.is_internet() { "as an exit node".to_owned() } else { it.mesh.to_string() };
         let lan = it.network();
-        table.add_row([lan, mesh, state(it.enabled), it.id.to_string()]);
+        let state = state(it.enabled, open.map(|open| open.gateways.contains_key(&it.id)));
+        let more = words([source(it.source), it.note.clone()]);
+        table.add_row([lan, mesh, state, more, it.id.to_string()]);
     }
     output::print_table(&table);
 }
@@ -105,6 +113,45 @@ fn target(target: LanTarget) -> String {
     target.mac.map_or_else(|| target.ip.to_string(), |mac| format!("{} ({mac})", target.ip))
 }
 
-fn state(enabled: bool) -> String {
-    if enabled { "on" } else { "off" }.to_owned()
+/// Whether something is to be open, and whether it is.
+fn state(enabled: bool, open: Option<bool>) -> String {
+    match (enabled, open) {
+        (false, None | Some(false)) => "off",
+        (true, None) => "on",
+        (_, Some(true)) => "open",
+        (true, Some(false)) => "closed",
+    }
+    .to_owned()
+}
+
+/// Who may use it, when, what the LAN sees, and what people noted.
+fn more(it: &ForwardSpec) -> String {
+    let allow =
+        if it.allow.is_empty() { String::new() } else { format!("for {}", it.allow.join(", ")) };
+    let hours = it.schedule.as_ref().map(hours).unwrap_or_default();
+    words([allow, hours, source(it.source), it.note.clone()])
+}
+
+/// As `--hours` takes them.
+fn hours(it: &Schedule) -> String {
+    let day = |day: &Weekday| format!("{day:?}").chars().take(3).collect::<String>().to_lowercase();
+    let days: Vec<String> = it.days.iter().map(day).collect();
+    let at = if days.is_empty() { "" } else { "@" };
+    let (minutes, sign) = (it.utc_offset_minutes.unsigned_abs(), it.utc_offset_minutes < 0);
+    let sign = if sign { '-' } else { '+' };
+    let offset = format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60);
+    format!("{}{at}{}-{}{offset}", days.join(","), it.from, it.to)
+}
+
+fn source(source: LanSource) -> String {
+    match source {
+        LanSource::Masquerade => "",
+        LanSource::Transparent => "transparent",
+    }
+    .to_owned()
+}
+
+fn words<const N: usize>(words: [String; N]) -> String {
+    let said = words.into_iter().filter(|word| !word.is_empty());
+    said.collect::<Vec<_>>().join("; ")
 }

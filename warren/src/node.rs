@@ -2,6 +2,7 @@
 
 mod edge;
 mod edge_lan;
+mod edge_open;
 mod edge_remote;
 #[cfg(feature = "edge")]
 mod edge_role;

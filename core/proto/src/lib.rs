@@ -8,6 +8,7 @@
 mod cap;
 mod check;
 mod edge;
+mod edge_open;
 mod edge_spec;
 mod endpoint;
 mod event_codec;
@@ -36,6 +37,7 @@ pub use edge::{
     MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, MacAddr, ParseMacError, RESERVED_PORTS, VirtualDevice,
     VirtualPeer, WakeOrder, reserved_port,
 };
+pub use edge_open::EdgeOpen;
 pub use edge_spec::{
     EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, GatewaySpec,
     NewForward, NewGateway, NewVirtualDevice, VirtualDeviceEdit, VirtualDeviceSpec,

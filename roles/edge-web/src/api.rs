@@ -20,7 +20,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use warren_edge::{EdgeReport, Inventory, Looked, Opened, Woken};
-use warren_proto::{EdgeSpec, MacAddr};
+use warren_proto::{EdgeOpen, EdgeSpec, MacAddr};
 
 use crate::desk::{Refusal, Why};
 use crate::journal::Entry;
@@ -115,6 +115,8 @@ fn looking() -> Vec<Operation> {
             "The devices that scans have found, and what the last one changed",
             devices,
         ),
+        Operation::new(get.clone(), "/open", "getOpen", "What is open at this moment", open)
+            .gives::<EdgeOpen>(),
         Operation::new(get.clone(), "/traffic", "getTraffic", "How much each was used", traffic)
             .gives::<Vec<Used>>(),
         Operation::new(get, "/log", "getLog", "What has happened, the newest first", log)
@@ -327,6 +329,10 @@ async fn traffic(State(site): Shared, _: Visitor) -> Json<Vec<Used>> {
         Used { kind: kind.to_owned(), id, packets, bytes, last_unix }
     };
     Json(uses.into_iter().map(used).collect())
+}
+
+async fn open(State(site): Shared, _: Visitor) -> Json<EdgeOpen> {
+    Json(site.report().opened())
 }
 
 async fn log(State(site): Shared, _: Visitor) -> Json<Vec<Entry>> {

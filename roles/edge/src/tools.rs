@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use tokio::sync::{Semaphore, watch};
-use warren_proto::{EdgeDuty, Forward, ForwardId, ForwardProtocol, LanCap, MacAddr};
+use warren_proto::{EdgeDuty, EdgeOpen, Forward, ForwardId, ForwardProtocol, LanCap, MacAddr};
 use warren_scan::{Begun, Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
 
 use crate::edge::sight::Sight;
@@ -81,6 +81,11 @@ impl EdgeTools {
     /// What the device's owner lets it open.
     pub fn cap(&self) -> &LanCap {
         &self.cap
+    }
+
+    /// What is open at this moment.
+    pub fn open(&self) -> EdgeOpen {
+        self.report.borrow().opened()
     }
 
     /// Ends the scan that is under way, if there is one. What it found is kept.

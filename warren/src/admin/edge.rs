@@ -89,14 +89,14 @@ fn show(shown: &Shown) {
     }
     if !shown.port_forwards.is_empty() {
         say!("\nPort forwards");
-        edge_tables::forwards(&shown.port_forwards);
+        edge_tables::forwards(&shown.port_forwards, None);
     }
     if !shown.devices.is_empty() {
         say!("\nVirtual devices");
-        edge_tables::virtual_devices(&shown.devices);
+        edge_tables::virtual_devices(&shown.devices, None);
     }
     if !shown.networks.is_empty() {
         say!("\nGateways");
-        edge_tables::gateways(&shown.networks);
+        edge_tables::gateways(&shown.networks, None);
     }
 }

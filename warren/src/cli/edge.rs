@@ -177,6 +177,21 @@ impl std::str::FromStr for LanAddress {
     }
 }
 
+/// A card that a target is bound to, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Card(pub(crate) Option<MacAddr>);
+
+impl std::str::FromStr for Card {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        if s == "none" {
+            return Ok(Self(None));
+        }
+        s.parse().map(|mac| Self(Some(mac))).map_err(|error| format!("{error}, or `none`"))
+    }
+}
+
 /// Hours of the week, or all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hours(pub(crate) Option<Schedule>);
@@ -278,9 +293,10 @@ pub(crate) enum Forwards {
         /// What to call it [default: by its port]
         #[arg(long)]
         name: Option<String>,
-        /// The device's MAC address: the forward follows it to another IP address
+        /// The device's MAC address: the forward follows it to another IP address; `none`: it stays [default:
+        /// as the last scan saw it]
         #[arg(long)]
-        mac: Option<MacAddr>,
+        mac: Option<Card>,
         /// Who may use it, of those whom the policy lets: user:anna@example.org, group:NAME, tag:NAME,
         /// device:NAME, role:admin [default: all of them]
         #[arg(long, value_name = "WHO", value_delimiter = ',')]
@@ -311,9 +327,10 @@ pub(crate) enum Forwards {
         /// Another device
         #[arg(long)]
         target: Option<LanAddress>,
-        /// The device's MAC address
+        /// The device's MAC address, or `none` [default: as before, if the address is the same; else as the
+        /// last scan saw it]
         #[arg(long, requires = "target")]
-        mac: Option<MacAddr>,
+        mac: Option<Card>,
         /// What it takes
         #[arg(long, value_enum)]
         protocol: Option<Protocol>,
@@ -351,9 +368,10 @@ pub(crate) enum VirtualDevices {
         name: DeviceName,
         /// The device's LAN address
         ip: Ipv4Addr,
-        /// The device's MAC address: it is followed to another IP address
+        /// The device's MAC address: it is followed to another IP address; `none`: it stays [default: as the
+        /// last scan saw it]
         #[arg(long)]
-        mac: Option<MacAddr>,
+        mac: Option<Card>,
         /// What is let through: tcp:80, tcp:8000-8100, udp:53, icmp [default: everything]
         #[arg(long, value_delimiter = ',')]
         ports: Vec<Ports>,
@@ -373,9 +391,10 @@ pub(crate) enum VirtualDevices {
         /// Another LAN address
         #[arg(long)]
         ip: Option<Ipv4Addr>,
-        /// The device's MAC address
+        /// The device's MAC address, or `none` [default: as before, if the address is the same; else as the
+        /// last scan saw it]
         #[arg(long, requires = "ip")]
-        mac: Option<MacAddr>,
+        mac: Option<Card>,
         /// What is let through, instead of what was
         #[arg(long, value_delimiter = ',')]
         ports: Option<Vec<Ports>>,

@@ -4,14 +4,16 @@ use anyhow::bail;
 use serde::Serialize;
 use warren_node::local::{EdgeReply, EdgeRequest, EdgeStatus};
 use warren_proto::{
-    EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, INTERNET, LanCap,
-    LanSource, LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
+    EdgeChange, EdgeChanged, EdgeOpen, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, INTERNET,
+    LanCap, LanSource, LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports,
+    VirtualDeviceEdit, VirtualDeviceSpec,
 };
 use warren_scan::RescanStatus;
 
-use super::edge_lan;
+use super::edge_open::{bind, opened, tell, warn_of_ftp};
 use super::edge_remote::Asked;
-use crate::cli::{Edge, EdgeArgs, Forwards, Gateways, Global, VirtualDevices};
+use super::{edge_lan, edge_open};
+use crate::cli::{Card, Edge, EdgeArgs, Forwards, Gateways, Global, VirtualDevices};
 use crate::edge_tables;
 use crate::output::{self, say};
 
@@ -51,11 +53,16 @@ async fn status(client: &Asked, request: EdgeRequest, json: bool) -> anyhow::Res
     if json {
         return output::json(&Shown { status, rescan });
     }
-    show_status(&status);
+    let open = if status.accepted { opened(client).await } else { None };
+    show_status(&status, open.as_ref());
     if let Some(rescan) = &rescan {
         say!("{}", edge_lan::sentence(rescan));
     }
-    for problem in &status.state.problems {
+    // The broker is told of the first ones alone, but also of what isn't the engine's.
+    let mut problems = status.state.problems.clone();
+    let all = open.into_iter().flat_map(|open| open.problems);
+    problems.extend(all.filter(|it| !status.state.problems.contains(it)));
+    for problem in problems {
         say!("Problem: {problem}");
     }
     Ok(())
@@ -69,7 +76,7 @@ struct Shown {
     rescan: Option<RescanStatus>,
 }
 
-fn show_status(status: &EdgeStatus) {
+fn show_status(status: &EdgeStatus, open: Option<&EdgeOpen>) {
     match (status.enabled, status.accepted) {
         (false, _) if status.when_asked => {
             say!(
@@ -87,9 +94,15 @@ fn show_status(status: &EdgeStatus) {
         (true, false) => say!("This device is an edge; the broker hasn't taken note of that yet."),
         (true, true) => {
             say!("This device is an edge.");
-            say!("Port forwards: {}", status.forwards);
-            say!("Virtual devices: {}", status.virtual_devices);
-            say!("Gateways: {}", status.gateways);
+            let count = |set: usize, open: Option<usize>| match open {
+                Some(open) => format!("{set} to be open, {open} open"),
+                None => set.to_string(),
+            };
+            let by = |count: fn(&EdgeOpen) -> usize| open.map(count);
+            say!("Port forwards: {}", count(status.forwards, by(|open| open.forwards.len())));
+            let devices = by(|open| open.virtual_devices.len());
+            say!("Virtual devices: {}", count(status.virtual_devices, devices));
+            say!("Gateways: {}", count(status.gateways, by(|open| open.gateways.len())));
         }
     }
     if !status.only.is_everything() {
@@ -119,13 +132,15 @@ async fn change(client: &Asked, change: EdgeChange, json: bool) -> anyhow::Resul
         return output::json(&changed);
     }
     match &changed {
-        EdgeChanged::Forward(spec) => edge_tables::forwards(std::slice::from_ref(spec)),
+        EdgeChanged::Forward(spec) => edge_tables::forwards(std::slice::from_ref(spec), None),
         EdgeChanged::VirtualDevice(spec) => {
-            edge_tables::virtual_devices(std::slice::from_ref(spec));
+            edge_tables::virtual_devices(std::slice::from_ref(spec), None);
         }
-        EdgeChanged::Gateway(spec) => edge_tables::gateways(std::slice::from_ref(spec)),
+        EdgeChanged::Gateway(spec) => edge_tables::gateways(std::slice::from_ref(spec), None),
         EdgeChanged::Removed => say!("Removed."),
     }
+    warn_of_ftp(&changed);
+    tell(client, &changed).await;
     Ok(())
 }
 
@@ -133,7 +148,7 @@ async fn forwards(client: &Asked, command: Forwards, json: bool) -> anyhow::Resu
     let wanted = match command {
         Forwards::List => {
             let all = spec(client).await?.forwards;
-            return shown(&all, json, edge_tables::forwards);
+            return shown(client, &all, json, edge_tables::forwards).await;
         }
         Forwards::Add { port, target, protocol, name, mac, allow, hours, allow_public, common } => {
             EdgeChange::AddForward(NewForward {
@@ -141,7 +156,7 @@ async fn forwards(client: &Asked, command: Forwards, json: bool) -> anyhow::Resu
                 protocol: protocol.into(),
                 port: port.first,
                 last_port: Some(port.last),
-                target: LanTarget { ip: target.ip, mac },
+                target: LanTarget { ip: target.ip, mac: bind(client, target.ip, mac).await },
                 target_port: target.port,
                 source: common.source.map(LanSource::from).unwrap_or_default(),
                 enabled: common.enabled().unwrap_or(true),
@@ -182,13 +197,7 @@ async fn set_forward(client: &Asked, command: Forwards) -> anyhow::Result<EdgeCh
     };
     let known = forward_of(client, &forward).await?;
     let target_port = target.and_then(|target| target.port);
-    let target = target.map(|target| LanTarget {
-        ip: target.ip,
-        mac: mac.or_else(|| kept_card(known.target, target.ip)),
-    });
-    if known.target.mac.is_some() && target.is_some_and(|target| target.mac.is_none()) {
-        eprintln!("warren: note: it doesn't follow a device any more; `--mac` binds it to one");
-    }
+    let target = new_target(client, known.target, target.map(|target| target.ip), mac).await;
     let edit = ForwardEdit {
         enabled: common.enabled(),
         name,
@@ -205,6 +214,25 @@ async fn set_forward(client: &Asked, command: Forwards) -> anyhow::Result<EdgeCh
         allow_public,
     };
     Ok(EdgeChange::SetForward { id: known.id, edit })
+}
+
+/// What something that is set is to lead to: bound as it was, unless that is said or another device.
+async fn new_target(
+    client: &Asked,
+    known: LanTarget,
+    ip: Option<std::net::Ipv4Addr>,
+    mac: Option<Card>,
+) -> Option<LanTarget> {
+    let ip = ip?;
+    let mac = match (mac, kept_card(known, ip)) {
+        (None, Some(kept)) => Some(kept),
+        (None, None) if known.ip == ip => None,
+        (given, _) => bind(client, ip, given).await,
+    };
+    if known.mac.is_some() && mac.is_none() {
+        eprintln!("warren: note: it doesn't follow a device any more; `--mac` binds it to one");
+    }
+    Some(LanTarget { ip, mac })
 }
 
 /// The card that a target is bound to, as long as it is the same target.
@@ -232,12 +260,12 @@ async fn virtual_devices(
     let wanted = match command {
         VirtualDevices::List => {
             let all = spec(client).await?.virtual_devices;
-            return shown(&all, json, edge_tables::virtual_devices);
+            return shown(client, &all, json, edge_tables::virtual_devices).await;
         }
         VirtualDevices::Add { name, ip, mac, ports, allow_public, common } => {
             EdgeChange::AddVirtualDevice(NewVirtualDevice {
                 name,
-                target: LanTarget { ip, mac },
+                target: LanTarget { ip, mac: bind(client, ip, mac).await },
                 ports: if ports.is_empty() { vec![Ports::All] } else { ports },
                 source: common.source.map(LanSource::from).unwrap_or_default(),
                 enabled: common.enabled().unwrap_or(true),
@@ -246,32 +274,30 @@ async fn virtual_devices(
             })
         }
         VirtualDevices::Set { device, name, ip, mac, ports, allow_public, common } => {
+            let known = virtual_device_of(client, &device).await?;
             let edit = VirtualDeviceEdit {
                 enabled: common.enabled(),
                 name,
-                target: ip.map(|ip| LanTarget { ip, mac }),
+                target: new_target(client, known.target, ip, mac).await,
                 ports,
                 source: common.source.map(Into::into),
                 note: common.note,
                 allow_public,
             };
-            EdgeChange::SetVirtualDevice { id: virtual_device_id(client, &device).await?, edit }
+            EdgeChange::SetVirtualDevice { id: known.id, edit }
         }
         VirtualDevices::Remove { device } => {
-            EdgeChange::RemoveVirtualDevice { id: virtual_device_id(client, &device).await? }
+            EdgeChange::RemoveVirtualDevice { id: virtual_device_of(client, &device).await?.id }
         }
     };
     change(client, wanted, json).await
 }
 
-async fn virtual_device_id(
-    client: &Asked,
-    text: &str,
-) -> anyhow::Result<warren_proto::VirtualDeviceId> {
+async fn virtual_device_of(client: &Asked, text: &str) -> anyhow::Result<VirtualDeviceSpec> {
     let all = spec(client).await?.virtual_devices;
-    let found = all.iter().find(|it| it.name.as_str() == text || it.id.to_string() == text);
-    match found {
-        Some(it) => Ok(it.id),
+    let is_it = |it: &VirtualDeviceSpec| it.name.as_str() == text || it.id.to_string() == text;
+    match all.into_iter().find(is_it) {
+        Some(it) => Ok(it),
         None => {
             bail!("there is no virtual device '{text}'; see `warren edge virtual-devices list`")
         }
@@ -282,7 +308,7 @@ async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Resu
     let wanted = match command {
         Gateways::List => {
             let all = spec(client).await?.gateways;
-            return shown(&all, json, edge_tables::gateways);
+            return shown(client, &all, json, edge_tables::gateways).await;
         }
         Gateways::Add { lan, internet: _, standby_for, common } => {
             EdgeChange::AddGateway(NewGateway {
@@ -320,11 +346,18 @@ async fn gateway_id(client: &Asked, text: &str) -> anyhow::Result<warren_proto::
     }
 }
 
-fn shown<T: serde::Serialize>(all: &[T], json: bool, table: fn(&[T])) -> anyhow::Result<()> {
+async fn shown<T: serde::Serialize>(
+    client: &Asked,
+    all: &[T],
+    json: bool,
+    table: fn(&[T], Option<&EdgeOpen>),
+) -> anyhow::Result<()> {
     if json {
         return output::json(&all);
     }
-    table(all);
+    let open = opened(client).await;
+    table(all, open.as_ref());
+    edge_open::list_problems(open.as_ref());
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::{edge_tables, shutdown};
 /// How often a scan is asked how far it is.
 const LOOK: Duration = Duration::from_millis(250);
 
-async fn work(client: &Asked, work: EdgeWork) -> anyhow::Result<EdgeFound> {
+pub(super) async fn work(client: &Asked, work: EdgeWork) -> anyhow::Result<EdgeFound> {
     match client.edge(EdgeRequest::Work(work)).await? {
         EdgeReply::Found(found) => Ok(found),
         EdgeReply::Status(_) | EdgeReply::Spec(_) | EdgeReply::Changed(_) => Err(strange()),
@@ -29,7 +29,8 @@ async fn status(client: &Asked, ask: EdgeWork) -> anyhow::Result<ScanStatus> {
         EdgeFound::Rescan(_)
         | EdgeFound::Devices(_)
         | EdgeFound::Woken(_)
-        | EdgeFound::Looked(_) => Err(strange()),
+        | EdgeFound::Looked(_)
+        | EdgeFound::Open(_) => Err(strange()),
     }
 }
 
@@ -39,7 +40,8 @@ async fn rescan(client: &Asked, ask: EdgeWork) -> anyhow::Result<Option<RescanSt
         EdgeFound::Scanning(_)
         | EdgeFound::Devices(_)
         | EdgeFound::Woken(_)
-        | EdgeFound::Looked(_) => Err(strange()),
+        | EdgeFound::Looked(_)
+        | EdgeFound::Open(_) => Err(strange()),
     }
 }
 
@@ -48,13 +50,14 @@ pub(super) async fn repeated(client: &Asked) -> Option<RescanStatus> {
     rescan(client, EdgeWork::Rescan).await.ok().flatten()
 }
 
-async fn inventory(client: &Asked) -> anyhow::Result<Inventory> {
+pub(super) async fn inventory(client: &Asked) -> anyhow::Result<Inventory> {
     match work(client, EdgeWork::Devices).await? {
         EdgeFound::Devices(inventory) => Ok(inventory),
         EdgeFound::Scanning(_)
         | EdgeFound::Rescan(_)
         | EdgeFound::Woken(_)
-        | EdgeFound::Looked(_) => Err(strange()),
+        | EdgeFound::Looked(_)
+        | EdgeFound::Open(_) => Err(strange()),
     }
 }
 

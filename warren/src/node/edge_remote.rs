@@ -148,6 +148,7 @@ impl Remote {
                 self.send(Method::DELETE, "/scan", None).await?;
                 EdgeFound::Scanning(self.get("/scan").await?)
             }
+            EdgeWork::Open => EdgeFound::Open(self.get("/open").await?),
             EdgeWork::Scanning => EdgeFound::Scanning(self.get("/scan").await?),
             EdgeWork::Rescan => EdgeFound::Rescan(self.get("/scan/schedule").await?),
             EdgeWork::SetRescan(Some(Rescan { every_secs, plan })) => {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use warren_net::Counter;
-use warren_proto::{EdgeState, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS};
+use warren_proto::{EdgeOpen, EdgeState, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS};
 
 use crate::kernel::opening::Opened;
 use crate::kernel::render::{device_counter, forward_counter, gateway_counter};
@@ -41,6 +41,20 @@ pub struct EdgeReport {
 }
 
 impl EdgeReport {
+    /// What is open, and what isn't, as others are told.
+    pub fn opened(&self) -> EdgeOpen {
+        let problems = self.problems.iter().map(ToString::to_string).collect();
+        let mut opened = EdgeOpen { problems, ..EdgeOpen::default() };
+        for (it, at) in &self.open {
+            match *it {
+                Opened::Forward(id) => drop(opened.forwards.insert(id, *at)),
+                Opened::Device(id) => drop(opened.virtual_devices.insert(id, *at)),
+                Opened::Gateway(id) => drop(opened.gateways.insert(id, *at)),
+            }
+        }
+        opened
+    }
+
     /// What the broker is told of it.
     pub(super) fn state(&self) -> EdgeState {
         let mut state = EdgeState::default();

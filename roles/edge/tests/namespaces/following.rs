@@ -81,6 +81,32 @@ fn a_device_that_is_there_is_opened_within_a_second() {
 }
 
 #[test]
+fn each_next_lease_is_followed_in_time() {
+    isolated(|world| {
+        let site = Site::build(world)?;
+        let (camera, mac) = camera(&site, world, CAMERA)?;
+        let running = site.start(forwards(vec![bound(1, mac)]))?;
+        until_at(&running, CAMERA)?;
+        let mut took = Vec::new();
+        for last in 70..77 {
+            let next = Ipv4Addr::new(192, 168, 1, last);
+            camera
+                .ip(&["addr flush dev eth0".to_owned(), format!("addr add {next}/24 dev eth0")])?;
+            let begun = Instant::now();
+            // As a DHCP client announces its lease (RFC 5227, section 2.3).
+            with_arp(&camera, mac, async |arp| Ok(arp.ask(next, next)?))?;
+            until_at(&running, next)?;
+            took.push(begun.elapsed());
+        }
+        took.sort();
+        let (median, longest) = (took[took.len() / 2], took[took.len() - 1]);
+        println!("followed to {} leases: median {median:?}, longest {longest:?}", took.len());
+        ensure!(longest < Duration::from_secs(2), "{took:?}");
+        running.stop()
+    });
+}
+
+#[test]
 fn after_a_restart_no_stranger_at_the_chosen_address_gets_the_traffic() {
     isolated(|world| {
         let site = Site::build(world)?;

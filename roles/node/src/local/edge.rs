@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, EdgeState, ForwardId, LanCap};
+use warren_proto::{EdgeChange, EdgeChanged, EdgeOpen, EdgeSpec, EdgeState, ForwardId, LanCap};
 use warren_scan::{Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
 
 /// What is asked of a device as an edge.
@@ -46,6 +46,8 @@ pub enum EdgeWork {
     Wake(String),
     /// Whether what a port forward leads to answers. [`EdgeFound::Looked`].
     Check(ForwardId),
+    /// What is in fact open. [`EdgeFound::Open`].
+    Open,
 }
 
 /// What the edge role has found.
@@ -62,6 +64,8 @@ pub enum EdgeFound {
     Woken(Woken),
     /// Whether something answers.
     Looked(Looked),
+    /// What is open.
+    Open(EdgeOpen),
 }
 
 /// What is answered.

@@ -35,6 +35,7 @@ async fn work_on(tools: &EdgeTools, work: EdgeWork) -> Result<EdgeFound, String>
             tools.set_rescan(rescan).map_err(|error| error.to_string())?;
             Ok(EdgeFound::Rescan(tools.rescan()))
         }
+        EdgeWork::Open => Ok(EdgeFound::Open(tools.open())),
         EdgeWork::Devices => Ok(EdgeFound::Devices(tools.inventory())),
         EdgeWork::Wake(who) => {
             let mac = card(&tools.inventory(), &who)?;
