@@ -104,9 +104,15 @@ async fn nobody_else_is_let_in_and_who_does_not_manage_it_sees_nothing_behind_it
     assert!(status == 200 && page.contains("site-7") && !page.contains("192.168"), "{page}");
     let (_, edge) = world.ask("GET /api/v1/edge", "", "").await;
     assert!(edge.contains("\"devices\":0") && edge.contains("\"networks\":[]"), "{edge}");
-    for path in
-        ["/devices", "/devices.csv", "/forwards", "/log", "/api/v1/devices", "/api/v1/traffic"]
-    {
+    for path in [
+        "/devices",
+        "/devices.csv",
+        "/forwards",
+        "/log",
+        "/api/v1/devices",
+        "/api/v1/traffic",
+        "/api/v1/open",
+    ] {
         let (status, page) = world.ask(&format!("GET {path}"), "", "").await;
         assert!(status == 403 && !page.contains("192.168"), "{path}: {page}");
     }
