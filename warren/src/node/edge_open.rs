@@ -137,7 +137,7 @@ mod tests {
                 Ipv4Addr::from(ip)
             );
             let device: warren_scan::Device = serde_json::from_str(&text).unwrap();
-            (Ipv4Addr::from(ip), device)
+            (std::net::IpAddr::from(ip), device)
         };
         let (own, repeater, made_up) =
             ("3c:52:82:00:00:01", "3c:52:82:00:00:02", "da:a1:19:00:00:01");
