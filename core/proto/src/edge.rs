@@ -279,7 +279,13 @@ pub struct EdgeState {
     /// What doesn't work, and what to do about it, for people; at most [`MAX_EDGE_PROBLEMS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// The networks that it stands in; at most [`MAX_EDGE_NETWORKS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Ipv4Net>,
 }
+
+/// The most [`EdgeState::networks`] that are told.
+pub const MAX_EDGE_NETWORKS: usize = 16;
 
 /// The most [`EdgeState::problems`] that are told; each at most [`MAX_EDGE_PROBLEM`] bytes.
 pub const MAX_EDGE_PROBLEMS: usize = 8;

@@ -33,9 +33,9 @@ pub use cap::LanCap;
 pub use check::{IPV6_PREFIX, InvalidMap, InvalidRange, check_range};
 pub use edge::{
     ASKED_FROM, EDGE, EdgeDuty, EdgeOffer, EdgeState, Forward, ForwardProtocol, Gateway, INTERNET,
-    InternetOffer, LanSource, LanTarget, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_FORWARDS,
-    MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, MacAddr, ParseMacError, RESERVED_PORTS, VirtualDevice,
-    VirtualPeer, WakeOrder, reserved_port,
+    InternetOffer, LanSource, LanTarget, MAX_EDGE_NETWORKS, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS,
+    MAX_FORWARDS, MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, MacAddr, ParseMacError, RESERVED_PORTS,
+    VirtualDevice, VirtualPeer, WakeOrder, reserved_port,
 };
 pub use edge_open::EdgeOpen;
 pub use edge_spec::{

@@ -470,9 +470,12 @@ fn edges_are_written_and_read_as_ever() {
         scanned_unix: Some(1_800_000_000),
         devices: 12,
         problems: vec!["the host's firewall drops what is forwarded".to_owned()],
+        networks: Vec::new(),
     };
-    let state = CheckInState { edge: Some(state), ..CheckInState::default() };
-    assert_golden("check-in-edge", &CheckIn { state: Some(state) });
+    let said = |state| CheckInState { edge: Some(state), ..CheckInState::default() };
+    assert_golden("check-in-edge", &CheckIn { state: Some(said(state.clone())) });
+    let state = EdgeState { networks: vec!["192.168.1.0/24".parse().unwrap()], ..state };
+    assert_golden("check-in-edge-networks", &CheckIn { state: Some(said(state)) });
 }
 
 #[test]

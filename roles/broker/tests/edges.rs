@@ -44,7 +44,8 @@ async fn an_edge_rules_what_it_opens_and_an_operator_sees_it() {
     let site = broker.device("home", "site").await;
     let laptop = broker.device("home", "laptop").await;
     let state = json!({ "endpoints": [], "capabilities": ["edge"], "edge": {
-        "scanned_unix": 1_800_000_000, "devices": 3, "problems": ["nothing\u{7} works"] } });
+        "scanned_unix": 1_800_000_000, "devices": 3, "problems": ["nothing\u{7} works"],
+        "networks": ["192.168.1.2/24"] } });
     site.client.post("/v1/node/check-in", &state).await;
 
     let new = json!({ "change": "add-virtual-device", "name": "camera",
@@ -80,6 +81,7 @@ async fn an_edge_rules_what_it_opens_and_an_operator_sees_it() {
     assert_eq!(edges.len(), 1);
     assert!(edges[0].enabled && edges[0].found == 3);
     assert_eq!(edges[0].problems, ["nothing works"]);
+    assert_eq!(edges[0].networks, ["192.168.1.0/24".parse().unwrap()]);
     let forwards = broker.admin.forwards("home", "site").await.unwrap();
     assert_eq!((forwards[0].name.as_str(), forwards[0].target_port), ("port 8080", 80));
 

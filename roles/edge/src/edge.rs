@@ -142,6 +142,8 @@ struct Engine {
     ways_back: WaysBack,
     passage: Passage,
     crowd: Crowd,
+    /// The networks that the host stood in when it was looked at last.
+    networks: BTreeSet<Ipv4Net>,
     /// Problems of the duty as it was last resolved.
     resolved: BTreeSet<Problem>,
     again: Option<Instant>,
@@ -179,6 +181,7 @@ impl Engine {
             ways_back: WaysBack::default(),
             passage: Passage::default(),
             crowd: Crowd::default(),
+            networks: BTreeSet::new(),
             resolved: BTreeSet::new(),
             again: None,
             followed: None,
@@ -337,6 +340,7 @@ impl Engine {
     /// What of the duty can be opened; its problems are noted.
     async fn resolve(&mut self, duty: &EdgeDuty) -> anyhow::Result<Resolved> {
         let mut sight = Sight::look(&self.config.mesh_interface)?;
+        self.networks = sight.networks();
         let targets = targets(duty, &self.config.cap);
         let listening = self.hearing.listen(sight.interfaces(), &targets);
         let is_audible = |ip| self.hearing.is_audible(ip);
@@ -375,6 +379,7 @@ impl Engine {
         let Ok(mut sight) = Sight::look(&self.config.mesh_interface) else {
             return;
         };
+        self.networks = sight.networks();
         let duty = at_this_hour(self.duty.borrow().as_ref());
         // An interface that was down has no ear any more.
         let EdgeConfig { mesh_ipv4, cap, .. } = &self.config;

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use warren_proto::{
     AccountId, Challenge, Change, CheckIn, CheckInReply, CheckInState, ConnectRequest,
     ConnectSignal, Delta, DeviceId, DnsConfig, Endpoint, EndpointKind, ErrorCode, JoinLink,
-    MapVersion, MappingBehaviour, NatReport, Netmap, Peer, Pin, Problem, PublicKey, ReachCheck,
-    ReachId, Register, Registered, SelfEntry, SessionEvent,
+    MacAddr, MapVersion, MappingBehaviour, NatReport, Netmap, Peer, Pin, Problem, PublicKey,
+    ReachCheck, ReachId, Register, Registered, SelfEntry, SessionEvent, WakeOrder,
 };
 use warren_turn::codec::ChangeRequest;
 use warren_turn::{Builder, Class, Method, Sha1Key, Sha256Key, TransactionId};
@@ -196,6 +196,7 @@ fn sse() -> Vec<(&'static str, Vec<u8>)> {
         SessionEvent::Current(netmap().version),
         SessionEvent::Connect(signal),
         SessionEvent::Reach(ReachCheck { id: ReachId(7), key: "c2VjcmV0LXNlY3JldA".to_owned() }),
+        SessionEvent::Wake(WakeOrder { mac: MacAddr([2, 0, 0, 0, 0, 9]) }),
         SessionEvent::Revoked,
     ] {
         stream.push_str(&format!("event: {}\n", event.name()));

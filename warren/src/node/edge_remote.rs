@@ -99,6 +99,7 @@ impl Remote {
                 scanned_unix: edge["scanned_unix"].as_u64(),
                 devices: count("devices").try_into().unwrap_or(u32::MAX),
                 problems: serde_json::from_value(edge["problems"].clone()).unwrap_or_default(),
+                networks: Vec::new(),
             },
         })
     }

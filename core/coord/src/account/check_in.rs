@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use warren_proto::{
     CheckIn, CheckInReply, CheckInState, DeviceId, EdgeState, Endpoint, EndpointKind,
-    MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_ENDPOINTS, NatReport, RelayRtt, RelayState,
-    WIREGUARD_ONLY, is_usable_endpoint,
+    MAX_EDGE_NETWORKS, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS, MAX_ENDPOINTS, NatReport, RelayRtt,
+    RelayState, WIREGUARD_ONLY, is_usable_endpoint,
 };
 
 use super::register::short;
@@ -121,6 +122,7 @@ fn clean_edge(state: &EdgeState) -> EdgeState {
     let problems = state.problems.iter().take(MAX_EDGE_PROBLEMS);
     EdgeState {
         problems: problems.map(|text| short(text, MAX_EDGE_PROBLEM)).collect(),
+        networks: state.networks.iter().take(MAX_EDGE_NETWORKS).map(Ipv4Net::trunc).collect(),
         ..state.clone()
     }
 }

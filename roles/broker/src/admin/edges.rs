@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
+use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use warren_coord::{By, EdgeView, Refused, Right};
@@ -56,6 +57,9 @@ pub struct Edge {
     pub found: u32,
     /// What doesn't work there, and what to do about it.
     pub problems: Vec<String>,
+    /// The networks that it stands in.
+    #[schemars(with = "Vec<String>")]
+    pub networks: Vec<Ipv4Net>,
 }
 
 /// What to change of a device as an edge; what is absent stays.
@@ -437,5 +441,6 @@ fn view(view: EdgeView) -> Edge {
         scanned: state.scanned_unix.map(Time),
         found: state.devices,
         problems: state.problems,
+        networks: state.networks,
     }
 }

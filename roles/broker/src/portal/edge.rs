@@ -53,6 +53,8 @@ struct Page {
     scanned: Option<When>,
     found: u32,
     problems: Vec<String>,
+    /// The networks that it stands in.
+    networks: Vec<String>,
     groups: Vec<Group>,
     /// Cards to choose from: those of its targets.
     cards: Vec<(String, String)>,
@@ -139,6 +141,7 @@ fn render(
         scanned: reported.scanned_unix.map(|at| When { at, now }),
         found: reported.devices,
         problems: reported.problems,
+        networks: reported.networks.iter().map(ToString::to_string).collect(),
         groups,
         cards,
         form,

@@ -11,7 +11,7 @@ use crate::person::Person;
 pub(crate) async fn edge(broker: &TestBroker, name: &str) -> crate::common::Device {
     let site = broker.device("home", name).await;
     let state = json!({ "endpoints": [], "capabilities": ["edge"], "edge": {
-        "scanned_unix": 1_780_000_000, "devices": 3,
+        "scanned_unix": 1_780_000_000, "devices": 3, "networks": ["192.168.1.0/24"],
         "problems": ["the firewall <b>ufw</b> drops what is forwarded: ufw route allow in on warren0"] } });
     site.client.post("/v1/node/check-in", &state).await;
     until("the edge is one", async || {
@@ -59,6 +59,7 @@ async fn an_edge_is_shown_and_what_it_opens_is_added_changed_and_removed() {
     let page = ada.get(&path).await;
     assert!(page.text.contains("href=\"http://site.home.warren.internal/\""), "{}", page.text);
 
+    assert!(page.text.contains("It stands in 192.168.1.0/24."), "{}", page.text);
     assert!(page.text.contains("Wake a device of its LAN"), "{}", page.text);
     ada.submit(&page, &format!("{path}/wake"), &[("mac", "the printer")]).await;
     assert!(ada.get(&path).await.text.contains("A MAC address is written"));

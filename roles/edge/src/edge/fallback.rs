@@ -111,8 +111,9 @@ impl Engine {
             open.extend(userspace.opening().places());
         }
         add(&mut counts, self.fallback.counts());
+        let networks = self.networks.clone();
         self.report.send_if_modified(|report| {
-            let mut next = EdgeReport { open, problems, ..report.clone() };
+            let mut next = EdgeReport { open, problems, networks, ..report.clone() };
             count(&mut next, &counts);
             if let Some(took) = applied {
                 (next.applied, next.took) = (report.applied + 1, took);

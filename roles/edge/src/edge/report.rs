@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
+use ipnet::Ipv4Net;
 use tokio::sync::watch;
 use warren_net::Counter;
-use warren_proto::{EdgeOpen, EdgeState, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS};
+use warren_proto::{EdgeOpen, EdgeState, MAX_EDGE_NETWORKS, MAX_EDGE_PROBLEM, MAX_EDGE_PROBLEMS};
 
 use crate::kernel::opening::Opened;
 use crate::kernel::render::{device_counter, forward_counter, gateway_counter};
@@ -38,6 +39,8 @@ pub struct EdgeReport {
     pub uses: BTreeMap<Opened, Use>,
     /// What doesn't work.
     pub problems: BTreeSet<Problem>,
+    /// The networks that it stands in.
+    pub networks: BTreeSet<Ipv4Net>,
 }
 
 impl EdgeReport {
@@ -57,7 +60,8 @@ impl EdgeReport {
 
     /// What the broker is told of it.
     pub(super) fn state(&self) -> EdgeState {
-        let mut state = EdgeState::default();
+        let networks = self.networks.iter().take(MAX_EDGE_NETWORKS).copied().collect();
+        let mut state = EdgeState { networks, ..EdgeState::default() };
         for problem in &self.problems {
             add_problem(&mut state, problem);
         }

@@ -1,7 +1,9 @@
 //! What this host sees of the networks that it stands in.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use ipnet::{IpNet, Ipv4Net};
 use warren_net::{Lan, LanInterface};
 use warren_proto::LanTarget;
 
@@ -30,6 +32,17 @@ impl Sight {
     /// The interfaces but the mesh's.
     pub(super) fn interfaces(&self) -> &[LanInterface] {
         &self.interfaces
+    }
+
+    /// The networks of the host's cards.
+    pub(super) fn networks(&self) -> BTreeSet<Ipv4Net> {
+        let cards = self.interfaces.iter().filter(|interface| interface.mac.is_some());
+        let networks = cards.flat_map(|interface| &interface.addresses);
+        let networks = networks.filter_map(|network| match network {
+            IpNet::V4(network) => Some(network.trunc()),
+            IpNet::V6(_) => None,
+        });
+        networks.filter(|network| network.prefix_len() < 31).collect()
     }
 
     /// By what way packets to an address would go.

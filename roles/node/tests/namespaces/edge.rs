@@ -71,6 +71,7 @@ fn a_virtual_device_is_reached_by_its_name_through_its_edge() {
             scanned_unix: Some(1_800_000_000),
             devices: 7,
             problems: vec!["the firewall drops what is forwarded".to_owned()],
+            networks: Vec::new(),
         });
         let admin = mesh.broker.admin();
         wait_for("the broker knows how the role does", PATIENCE, || {
