@@ -317,12 +317,15 @@ impl Engine {
         let applied = path.apply(&resolved.opening, &resolved.lan).await;
         self.fallback.note_applied(before, path.generation());
         self.passage = Passage::default();
-        let helps = path.helps();
+        let (helps, shares) = (path.helps(), path.shares());
         if applied.is_err() {
             self.revoke(Some(&resolved.opening)).await;
         }
         if !helps {
             self.resolved.insert(Problem::NoHelpers);
+        }
+        if !shares {
+            self.resolved.insert(Problem::NoShares);
         }
         applied
     }

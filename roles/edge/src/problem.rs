@@ -209,6 +209,12 @@ pub enum Problem {
          only, SIP may lack sound (modules nf_conntrack_ftp, nf_conntrack_sip)"
     )]
     NoHelpers,
+    /// Nobody is held to a share of the table of connections.
+    #[error(
+        "this kernel can't count connections (module nft_connlimit): one device of the mesh can fill the \
+         host's table of them"
+    )]
+    NoShares,
     /// Moved devices aren't noticed.
     #[error("devices that get another address aren't followed: {reason}")]
     NotFollowing {

@@ -68,9 +68,14 @@ fn the_table_is_what_the_file_says() {
         mesh: "warren0".to_owned(),
         lan: ["eth0".to_owned(), "eth1".to_owned()].into(),
         switched_on: ["eth0".to_owned()].into(),
-        share: 4096,
+        share: Some(4096),
         helpers: true,
     };
+    let bare = Surface { share: None, helpers: false, ..surface.clone() };
+    let bare = render(&opening, &bare);
+    for optional in ["ct count", "bounded", "set held", "ct helper"] {
+        assert!(!bare.contains(optional), "a kernel without it refuses the whole: {optional}");
+    }
     let text = render(&opening, &surface);
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/table.nft");
     if std::env::var_os("WARREN_REGENERATE").is_some() {

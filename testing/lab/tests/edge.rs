@@ -260,11 +260,11 @@ fn scans_problems_and_waking_go_by_the_command_line_and_reach_the_broker() {
     });
 }
 
+/// Waits for something until what the broker says of the edge is so.
+type WaitForEdge<'a> = dyn Fn(&str, &dyn Fn(&serde_json::Value) -> bool) -> Result<()> + 'a;
+
 /// The owner's word on the device holds against what the account sets, and is named as the reason.
-fn keeps_to_what_its_owner_lets_it(
-    site: &Site,
-    edges: &dyn Fn(&str, &dyn Fn(&serde_json::Value) -> bool) -> Result<()>,
-) -> Result<()> {
+fn keeps_to_what_its_owner_lets_it(site: &Site, edges: &WaitForEdge<'_>) -> Result<()> {
     site.add(&["forwards", "add", "8090", "192.168.1.9:80", "--name", "capped"])?;
     let only = site.add(&["enable", "--only", "10.0.0.0/8,internet"])?;
     ensure!(only["only"] == serde_json::json!(["10.0.0.0/8", "0.0.0.0/0"]), "{only}");

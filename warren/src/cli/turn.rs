@@ -245,7 +245,16 @@ mod tests {
         use clap::Parser as _;
         let pin = Pin([0xfb; 32]).to_string();
         assert!(pin.starts_with('-'), "{pin}");
-        let words = ["warren", "relay", "--broker", "https://broker", "--pin", &pin];
+        let words = [
+            "warren",
+            "relay",
+            "--broker",
+            "https://broker",
+            "--token-file",
+            "token",
+            "--pin",
+            &pin,
+        ];
         crate::cli::Cli::try_parse_from(words).unwrap();
     }
 

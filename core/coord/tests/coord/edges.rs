@@ -178,7 +178,7 @@ fn an_edge_is_told_to_wake_a_device_and_nobody_else_is() {
     assert_eq!(wake(&mut world, DeviceId(9)), Err(Refused::NotFound("device")));
     assert!(matches!(wake(&mut world, attic), Err(Refused::Invalid(_))), "it is no edge");
     world.consent(attic, true);
-    assert_eq!(wake(&mut world, attic), Err(Refused::PeerOffline));
+    assert!(matches!(wake(&mut world, attic), Err(Refused::Invalid(_))), "it is offline");
     let session = world.open(attic);
     let other = world.open(laptop);
     for _ in 0..5 {

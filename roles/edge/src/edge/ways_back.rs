@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use warren_proto::{EdgeDuty, LanSource, LanTarget, Ports};
+use warren_proto::{EdgeDuty, LanAddress, LanSource, LanTarget, Ports};
 
 use super::EdgeConfig;
 use crate::follow::{Follower, Place};
@@ -27,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(9);
 /// The most ports that are tried.
 const MOST_PORTS: usize = 4;
+/// How many devices are asked at a time.
+const AT_ONCE: usize = 16;
 /// How many answers may wait to be taken: one test of a device is under way at a time.
 const QUEUE: usize = 64;
 
@@ -34,6 +37,7 @@ const QUEUE: usize = 64;
 #[derive(Debug)]
 pub(super) struct WaysBack {
     by_target: BTreeMap<Ipv4Addr, Tested>,
+    at_once: Arc<Semaphore>,
     sender: mpsc::Sender<(Ipv4Addr, WayBack)>,
     answers: mpsc::Receiver<(Ipv4Addr, WayBack)>,
 }
@@ -48,7 +52,8 @@ struct Tested {
 impl Default for WaysBack {
     fn default() -> Self {
         let (sender, answers) = mpsc::channel(QUEUE);
-        Self { by_target: BTreeMap::new(), sender, answers }
+        let at_once = Arc::new(Semaphore::new(AT_ONCE));
+        Self { by_target: BTreeMap::new(), at_once, sender, answers }
     }
 }
 
@@ -57,8 +62,11 @@ impl WaysBack {
     /// just tested.
     pub(super) fn test(&mut self, duty: &EdgeDuty, follower: &Follower, config: &EdgeConfig) {
         let mut wanted = transparent(duty, follower);
-        // What isn't to be opened isn't asked, either.
-        wanted.retain(|target, _| config.cap.admits_network((*target).into()));
+        // What isn't to be opened isn't asked, either; nor anybody on the internet, or this host itself.
+        wanted.retain(|target, _| {
+            config.cap.admits_network((*target).into())
+                && LanAddress::of(*target) == LanAddress::Private
+        });
         let mesh = config.mesh_ipv4;
         self.by_target.retain(|target, _| wanted.contains_key(target));
         let now = Instant::now();
@@ -72,8 +80,9 @@ impl WaysBack {
             }
             let way = known.map_or(WayBack::Untested, |known| known.way);
             self.by_target.insert(target, Tested { way, begun: now, running: true });
-            let sender = self.sender.clone();
+            let (sender, at_once) = (self.sender.clone(), Arc::clone(&self.at_once));
             tokio::spawn(async move {
+                let Ok(_turn) = at_once.acquire_owned().await else { return };
                 let way = ask(mesh, target, &ports).await;
                 let _ = sender.send((target, way)).await;
             });

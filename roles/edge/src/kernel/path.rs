@@ -39,6 +39,8 @@ pub struct KernelPath {
     ledger: Ledger,
     in_force: Option<InForce>,
     helpers: bool,
+    /// Whether the kernel counts connections.
+    counts: bool,
     /// What the counters of earlier tables had counted.
     earlier: BTreeMap<String, Counter>,
 }
@@ -81,6 +83,7 @@ impl KernelPath {
             ledger: Ledger::load(folder),
             in_force: None,
             helpers: true,
+            counts: true,
             earlier: BTreeMap::new(),
         };
         path.take_back(&BTreeSet::new());
@@ -96,6 +99,11 @@ impl KernelPath {
     /// Whether FTP's and SIP's second connections are helped.
     pub fn helps(&self) -> bool {
         self.helpers
+    }
+
+    /// Whether each device of the mesh is held to its share of connections.
+    pub fn shares(&self) -> bool {
+        self.counts
     }
 
     /// The generation of the host's ruleset, as it was seen last with the table in force.
@@ -201,18 +209,29 @@ impl KernelPath {
                 .cloned()
                 .collect(),
             lan: lan.clone(),
-            share,
-            helpers: self.helpers,
+            share: None,
+            helpers: false,
         };
-        let Err(error) = nft(&render(opening, &surface)).await else { return Ok(()) };
-        if !self.helpers {
-            return Err(error);
+        // What an optional part of the kernel does, is left out where it lacks that.
+        let mut refused = None;
+        for (helpers, counts) in [(true, true), (false, true), (true, false), (false, false)] {
+            if (helpers && !self.helpers) || (counts && !self.counts) {
+                continue;
+            }
+            (surface.helpers, surface.share) = (helpers, counts.then_some(share));
+            match nft(&render(opening, &surface)).await {
+                Ok(()) => {
+                    if let Some(error) = refused {
+                        tracing::info!(%error, helpers, counts, "the kernel has less than wanted");
+                    }
+                    (self.helpers, self.counts) = (helpers, counts);
+                    return Ok(());
+                }
+                // The first says most: of the whole.
+                Err(error) => refused = Some(refused.unwrap_or(error)),
+            }
         }
-        surface.helpers = false;
-        nft(&render(opening, &surface)).await?;
-        tracing::info!(%error, "the kernel has no connection-tracking helpers");
-        self.helpers = false;
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// Whether another program has changed the table since [`Self::apply`].

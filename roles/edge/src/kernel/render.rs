@@ -48,8 +48,8 @@ pub struct Surface {
     pub lan: BTreeSet<String>,
     /// Those of them that didn't forward before: nothing new comes from them at all.
     pub switched_on: BTreeSet<String>,
-    /// How many connections one device of the mesh may have at a time.
-    pub share: u32,
+    /// How many connections one device of the mesh may have at a time, where the kernel can count them.
+    pub share: Option<u32>,
     /// Whether the kernel has helpers for FTP's and SIP's second connections.
     pub helpers: bool,
 }
@@ -132,7 +132,9 @@ fn objects(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
         out.open(&format!("counter {name}"));
         out.close(1);
     }
-    sources(out);
+    if surface.share.is_some() {
+        sources(out);
+    }
     if surface.helpers {
         for (name, protocol) in [("ftp", "tcp"), ("sip", "udp")] {
             out.open(&format!("ct helper {name}"));
@@ -162,18 +164,26 @@ fn sources(out: &mut Writer<'_>) {
 }
 
 fn bounded(out: &mut Writer<'_>, surface: &Surface) {
+    if let Some(share) = surface.share {
+        bounded_by(out, share);
+    }
+    out.open("chain accepted");
+    if surface.share.is_some() {
+        out.rule(FIRST);
+    }
+    out.rule(&format!("counter name \"{LET_IN}\" accept"));
+    out.close(1);
+}
+
+fn bounded_by(out: &mut Writer<'_>, share: u32) {
     out.open("chain bounded");
     for (suffix, source) in [("", "ip saddr"), ("6", "ip6 saddr")] {
         let refused = format!("counter name \"{REFUSED}\" drop");
         let rate = format!("limit rate over {PER_SECOND}/second burst {AT_ONCE} packets");
-        let held = format!("ct count over {}", surface.share);
+        let held = format!("ct count over {share}");
         out.rule(&format!("add @begun{suffix} {{ {source} {rate} }} {refused}"));
         out.rule(&format!("add @held{suffix} {{ {source} {held} }} {refused}"));
     }
-    out.close(1);
-    out.open("chain accepted");
-    out.rule(FIRST);
-    out.rule(&format!("counter name \"{LET_IN}\" accept"));
     out.close(1);
 }
 
@@ -222,7 +232,9 @@ fn input(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     if opening.gateways.iter().any(OpenGateway::is_internet) {
         out.rule(&format!("{from_mesh} ip daddr != {{ {NOT_THE_INTERNET} }} drop"));
     }
-    out.rule(&format!("{from_mesh} ct state new {FIRST}"));
+    if surface.share.is_some() {
+        out.rule(&format!("{from_mesh} ct state new {FIRST}"));
+    }
     out.close(1);
 }
 

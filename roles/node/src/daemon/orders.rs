@@ -79,6 +79,9 @@ pub(crate) enum Order {
     },
 }
 
+/// What the edge role has kept for the account that is left: its scans, what it follows.
+const OF_THE_ACCOUNT: [&str; 3] = ["edge-devices.json", "edge-places.json", "edge-rescan.json"];
+
 impl Daemon {
     pub(super) async fn obey(&mut self, order: Order) {
         // Whoever has asked and gone doesn't undo what was asked.
@@ -203,6 +206,9 @@ impl Daemon {
         self.identity.edge_when_asked = false;
         self.identity.edge_userspace = false;
         self.identity.edge_cap = Default::default();
+        for file in OF_THE_ACCOUNT {
+            let _ = std::fs::remove_file(self.folder.path().join(file));
+        }
         self.forget_exit();
         self.broker = Default::default();
         for code in [HealthCode::MustJoinAgain, HealthCode::JoinFailed, HealthCode::WrongPin] {

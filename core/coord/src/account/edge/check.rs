@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use warren_proto::{
     DeviceId, DeviceName, EndpointKind, ForwardSpec, GatewaySpec, INTERNET, LanAddress, LanTarget,
     MAX_FORWARDS, MAX_GATEWAYS, MAX_UTC_OFFSET, MAX_VIRTUAL_DEVICES, Ports, Schedule,
-    VirtualDeviceId, VirtualDeviceSpec, is_unseen, reserved_port,
+    VirtualDeviceSpec, is_unseen, reserved_port,
 };
 
 use super::Edge;
@@ -99,7 +99,6 @@ impl Account {
         }
         check_count(names.len(), MAX_VIRTUAL_DEVICES, "virtual devices")?;
         let all = self.edges.items().filter(is_other).filter_map(virtual_devices).count();
-        self.check_members_devices(id, spec.id)?;
         if all >= MAX_VIRTUAL_OF_ACCOUNT {
             return Err(Refused::Invalid(
                 "an account has at most 2,000 virtual devices: remove some, or reach whole networks by gateways",
@@ -190,10 +189,10 @@ impl Account {
         )))
     }
 
-    fn check_members_devices(&self, device: DeviceId, id: VirtualDeviceId) -> Result<(), Refused> {
+    /// Checks that a plain member may have one more.
+    pub(super) fn check_members_devices(&self, device: DeviceId) -> Result<(), Refused> {
         let Some(items) = self.of_member(device) else { return Ok(()) };
-        let own =
-            items.filter(|item| matches!(item, EdgeItem::VirtualDevice(other) if other.id != id));
+        let own = items.filter(|item| matches!(item, EdgeItem::VirtualDevice(_)));
         if own.count() < MAX_VIRTUAL_OF_MEMBER {
             return Ok(());
         }

@@ -125,6 +125,7 @@ impl Account {
         ctx: &Ctx,
     ) -> Result<Prepared<EdgeChanged>, Refused> {
         self.check_target(new.target, new.allow_public)?;
+        self.check_members_devices(edge)?;
         let is_known = |id| self.edges.items().any(|it| it.id() == EdgeItemId::VirtualDevice(id));
         let range = self.record.ipv4_range;
         let taken = self.taken_addresses();

@@ -15,8 +15,8 @@ impl Account {
     /// Has an edge call a card of its LAN. Whether the device wakes is seen by whether it answers.
     ///
     /// # Errors
-    /// [`Refused::NotFound`], [`Refused::Invalid`] for a device that is no edge, [`Refused::PeerOffline`]
-    /// for one without a session, [`Refused::RateLimited`].
+    /// [`Refused::NotFound`], [`Refused::Invalid`] for a device that is no edge or not connected,
+    /// [`Refused::RateLimited`].
     pub fn handle_wake(
         &mut self,
         edge: DeviceId,
@@ -28,12 +28,13 @@ impl Account {
         if !is_edge {
             return Err(Refused::Invalid("the device is no edge: it calls nobody in its LAN"));
         }
-        let session_id = device.session.ok_or(Refused::PeerOffline)?;
+        let offline = Refused::Invalid("the edge is offline: it can't be told to call anybody");
+        let Some(session_id) = device.session else { return Err(offline) };
         if !device.wakes.take(CALLS_AT_ONCE, CALL_INTERVAL, now) {
             return Err(Refused::RateLimited);
         }
         let session = self.sessions.get_mut(&session_id).filter(|session| !session.stalled);
-        session.ok_or(Refused::PeerOffline)?.wakes.push_back(mac);
+        session.ok_or(offline)?.wakes.push_back(mac);
         self.ready.insert(session_id);
         Ok(())
     }
