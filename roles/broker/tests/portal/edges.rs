@@ -96,8 +96,13 @@ async fn an_edge_is_shown_and_what_it_opens_is_added_changed_and_removed() {
     assert!(form.text.contains("value=\"mon@08:00-18:00+01:00\""), "{}", form.text);
     assert!(page.text.contains("It is open mon 08:00 to 18:00 (UTC+01:00)."), "{}", page.text);
     assert!(form.text.contains("value=\"8443\"") && form.text.contains("value=\"443\""));
-    let fields =
-        [("protocol", "tcp"), ("port", "9443"), ("target", "192.168.1.9"), ("target_port", "443")];
+    let fields = [
+        ("protocol", "tcp"),
+        ("port", "9443"),
+        ("target", "192.168.1.9"),
+        ("target_port", "443"),
+        ("hours", ""),
+    ];
     ada.submit(&form, &format!("{action}/{id}"), &fields).await;
     let forward = broker.admin.forwards("home", "site").await.unwrap().remove(0);
     assert_eq!((forward.port, forward.schedule), (9443, None));
