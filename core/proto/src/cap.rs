@@ -20,7 +20,11 @@ impl LanCap {
     pub fn only(networks: impl IntoIterator<Item = Ipv4Net>) -> Self {
         let (internet, mut lans): (Vec<Ipv4Net>, Vec<Ipv4Net>) =
             networks.into_iter().partition(|network| *network == INTERNET);
-        lans = Ipv4Net::aggregate(&lans);
+        let merged = Ipv4Net::aggregate(&lans);
+        // All networks together are written as the internet is, and aren't that.
+        if !merged.contains(&INTERNET) {
+            lans = merged;
+        }
         lans.sort_unstable();
         lans.extend(internet.first());
         Self(lans)
@@ -110,6 +114,8 @@ mod tests {
         assert!(cap.admits_network(INTERNET) && !cap.admits([10, 0, 0, 1].into()));
         assert!(!cap.admits([8, 8, 8, 8].into()));
         assert_eq!(cap.to_string(), "192.168.1.0/24, the internet");
+        let halves = LanCap::only(["0.0.0.0/1", "128.0.0.0/1"].map(net));
+        assert!(!halves.admits_network(INTERNET) && halves.admits([10, 0, 0, 1].into()));
         let json = serde_json::to_string(&cap).unwrap();
         assert_eq!(json, r#"["192.168.1.0/24","0.0.0.0/0"]"#);
         assert_eq!(serde_json::from_str::<LanCap>(&json).unwrap(), cap);
