@@ -253,6 +253,7 @@ impl Account {
                 Change::Edge(edge) => self.put_edge(edge, now),
                 Change::EdgeItem(item) => self.put_edge_item(item, now),
                 Change::EdgeItemRemoved { edge, id } => self.drop_edge_item(edge, id, now),
+                Change::EdgeWakes { edge, mac } => self.wake(edge, mac, now),
             }
         }
         prepared.reply

@@ -1,4 +1,4 @@
-use warren_proto::{DeviceId, JoinKeyId, RelayId, WebhookId};
+use warren_proto::{DeviceId, JoinKeyId, MacAddr, RelayId, WebhookId};
 
 use crate::{
     AccountRecord, DeviceRecord, EdgeItemId, EdgeItemRecord, EdgeRecord, JoinKeyRecord,
@@ -56,6 +56,13 @@ pub enum Change {
         edge: DeviceId,
         /// What it was.
         id: EdgeItemId,
+    },
+    /// An edge calls a card of its LAN. Nothing is kept of it but that it was asked for.
+    EdgeWakes {
+        /// The edge.
+        edge: DeviceId,
+        /// The card.
+        mac: MacAddr,
     },
 }
 

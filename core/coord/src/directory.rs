@@ -91,7 +91,8 @@ impl Directory {
                 | Change::WebhookRemoved(_)
                 | Change::Edge(_)
                 | Change::EdgeItem(_)
-                | Change::EdgeItemRemoved { .. } => {}
+                | Change::EdgeItemRemoved { .. }
+                | Change::EdgeWakes { .. } => {}
             }
         }
     }

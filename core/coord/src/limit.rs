@@ -23,6 +23,11 @@ impl Bucket {
         self.full_at = self.full_at.and_then(|at| at.checked_sub(interval));
     }
 
+    /// Whether there is a token.
+    pub fn has(&self, burst: u32, interval: Duration, now: Instant) -> bool {
+        self.clone().take(burst, interval, now)
+    }
+
     /// Takes one token, or says that there is none.
     pub fn take(&mut self, burst: u32, interval: Duration, now: Instant) -> bool {
         let full_at = self.full_at.map_or(now, |at| at.max(now));

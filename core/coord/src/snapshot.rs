@@ -298,6 +298,7 @@ impl Snapshot {
                     let key = (*edge, *id);
                     self.edge_items.retain(|other| (other.edge, other.item.id()) != key);
                 }
+                Change::EdgeWakes { .. } => {}
             }
         }
         self.devices.sort_by_key(|device| device.id);

@@ -178,6 +178,11 @@ pub enum Finding {
         /// Its name.
         interface: String,
     },
+    /// A program that binds itself to an interface can pass the exit node by.
+    ExitPassable {
+        /// What the system says.
+        reason: String,
+    },
     /// The kernel granted smaller socket buffers than asked for.
     SmallBuffers {
         /// What it granted, in bytes.
@@ -193,6 +198,7 @@ impl Finding {
             Self::NoIpv6 => "no-ipv6",
             Self::NoMark => "no-socket-mark",
             Self::StrictReversePath { .. } => "strict-reverse-path",
+            Self::ExitPassable { .. } => "exit-node-passable",
             Self::SmallBuffers { .. } => "small-socket-buffers",
         }
     }
@@ -217,6 +223,12 @@ impl fmt::Display for Finding {
                 f,
                 "{interface} filters strictly by reverse path, so that with an exit node what peers send is \
                  dropped: `sysctl net.ipv4.conf.all.rp_filter=2` helps (and in /etc/sysctl.d, to last)"
+            ),
+            Self::ExitPassable { reason } => write!(
+                f,
+                "programs that bind themselves to an interface, as systemd-resolved may, can pass the exit \
+                 node by, since nftables can't be used ({reason}): a kernel with nf_tables and \
+                 nft_reject_inet helps"
             ),
             Self::NoMark => write!(
                 f,

@@ -2,10 +2,11 @@
 
 mod common;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use common::{attempt, isolated, run, runtime};
+use socket2::{Domain, Socket, Type};
 use warren_net::{
     ExitRoutes, Finding, HostConfig, HostNetwork, InterfaceConfig, NetworkState, NetworkWatch,
     Spare, Tun, TunConfig,
@@ -247,6 +248,113 @@ fn a_crash_lets_nothing_out_beside_the_exit_node_until_the_next_start() {
     });
 }
 
+/// What the kernel says to a datagram to `there` from a socket that is bound to eth0.
+fn bound(there: &str, mark: Option<u32>) -> Result<(), std::io::ErrorKind> {
+    send(there, 0, Some("eth0"), mark)
+}
+
+fn send(
+    there: &str,
+    from_port: u16,
+    interface: Option<&str>,
+    mark: Option<u32>,
+) -> Result<(), std::io::ErrorKind> {
+    let there: SocketAddr = there.parse().expect("an address");
+    let socket = Socket::new(Domain::for_address(there), Type::DGRAM, None).expect("a socket");
+    socket.bind_device(interface.map(str::as_bytes)).expect("bound");
+    socket.set_broadcast(true).expect("set");
+    if let Some(mark) = mark {
+        socket.set_mark(mark).expect("marked");
+    }
+    if from_port != 0 {
+        let any: SocketAddr = (std::net::Ipv4Addr::UNSPECIFIED, from_port).into();
+        socket.bind(&any.into()).expect("a port");
+    }
+    socket.send_to(b"?", &there.into()).map(drop).map_err(|error| error.kind())
+}
+
+const REFUSED: Result<(), std::io::ErrorKind> = Err(std::io::ErrorKind::PermissionDenied);
+const UNREACHABLE: Result<(), std::io::ErrorKind> = Err(std::io::ErrorKind::NetworkUnreachable);
+
+#[test]
+fn a_socket_bound_to_an_interface_passes_no_exit_node_by() {
+    isolated("a_socket_bound_to_an_interface_passes_no_exit_node_by", || {
+        lan();
+        run("ip -6 addr add fd77::5/64 dev eth0 nodad");
+        runtime().block_on(async {
+            let with = |lan, names| InterfaceConfig {
+                exit: Some(ExitRoutes { lan, names }),
+                ..interface()
+            };
+            let (tun, mut host) = open("mesh0");
+            host.configure(&interface()).expect("configured");
+            assert_eq!(bound("8.8.8.8:443", None), Ok(()), "the test itself");
+            assert_eq!(host.configure(&with(true, true)).expect("configured"), []);
+            let public = ["8.8.8.8:443", "8.8.8.8:53", "[2001:db8:9::1]:443"];
+            let names = ["192.168.7.1:53", "192.168.7.1:853", "[fd77::9]:53", "[fe80::9%eth0]:53"];
+            let lan =
+                ["192.168.7.1:80", "192.168.7.9:5353", "224.0.0.251:5353", "[ff02::fb%2]:5353"];
+            let lan = lan.into_iter().chain(["255.255.255.255:9", "[fd77::9]:80"]);
+            let names = names.map(|there| there.replace("%eth0", &scope()));
+            let lan: Vec<String> = lan.map(|there| there.replace("%2", &scope())).collect();
+            for there in public.iter().copied().chain(names.iter().map(String::as_str)) {
+                // Names by IPv6 already by a rule.
+                let by_rule = there.starts_with('[') && there.ends_with(":53");
+                let expected = if by_rule { UNREACHABLE } else { REFUSED };
+                assert_eq!(bound(there, None), expected, "{there}");
+                assert_eq!(bound(there, Some(1 << 24)), expected, "{there}, another's mark");
+                assert_eq!(bound(there, Some(HostConfig::MARK)), Ok(()), "{there}, our mark");
+            }
+            for there in &lan {
+                assert_eq!(bound(there, None), Ok(()), "{there}");
+            }
+            // Who isn't bound goes by the exit node; the host's own resolver stays.
+            assert_eq!(send("8.8.8.8:53", 0, None, None), Ok(()));
+            assert_eq!(send("127.0.0.53:53", 0, None, None), Ok(()));
+
+            host.configure(&with(true, false)).expect("configured");
+            assert_eq!(bound("192.168.7.1:53", None), Ok(()), "names are off");
+            host.configure(&with(false, true)).expect("configured");
+            for there in &lan {
+                assert_eq!(bound(there, None), REFUSED, "{there}");
+            }
+            // An address is kept, and neighbours are found.
+            assert_eq!(send("192.168.7.1:67", 68, Some("eth0"), None), Ok(()));
+            assert_eq!(run("nft list tables").lines().count(), 1);
+
+            // A crash lets nothing out, nor does the next start before it is configured.
+            std::mem::forget(host);
+            drop(tun);
+            assert_eq!(bound("8.8.8.8:443", None), REFUSED);
+            HostNetwork::clean_up(Spare::Blocks).expect("cleaned");
+            let (tun, mut host) = open("mesh1");
+            assert_eq!(bound("8.8.8.8:443", None), REFUSED);
+            host.configure(&with(true, true)).expect("configured");
+            assert_eq!(bound("8.8.8.8:443", None), REFUSED);
+            assert_eq!(bound("192.168.7.1:80", None), Ok(()), "the old one has gone");
+            host.configure(&interface()).expect("configured");
+            assert_eq!(bound("8.8.8.8:443", None), Ok(()));
+            host.configure(&with(true, true)).expect("configured");
+            host.down().expect("down");
+            assert_eq!(run("nft list tables"), "");
+            host.configure(&with(true, true)).expect("configured");
+            drop((host, tun));
+            assert_eq!(run("nft list tables"), "");
+            let (tun, mut host) = open("mesh0");
+            host.configure(&with(true, true)).expect("configured");
+            std::mem::forget(host);
+            drop(tun);
+            HostNetwork::clean_up(Spare::Nothing).expect("cleaned");
+            assert_eq!(run("nft list tables"), "");
+        });
+    });
+}
+
+/// The suffix of a link-local address on eth0.
+fn scope() -> String {
+    format!("%{}", run("ip -o link show eth0 | cut -d: -f1").trim())
+}
+
 #[test]
 fn another_accounts_mesh_on_the_same_host_stays_reachable_beside_an_exit_node() {
     isolated("another_accounts_mesh_on_the_same_host_stays_reachable_beside_an_exit_node", || {
@@ -276,6 +384,7 @@ fn another_accounts_mesh_on_the_same_host_stays_reachable_beside_an_exit_node() 
                     ["mesh1", "mesh1", "mesh0"]
                 );
                 assert_eq!(way("100.73.0.9 ipproto udp dport 53"), "mesh1");
+                assert_eq!(send("100.73.0.9:53", 0, Some("mesh1"), None), Ok(()));
             }
         });
     });
@@ -450,6 +559,10 @@ fn rules_that_another_program_removes_are_missed_and_come_back() {
             until(&mut watch, |state| has(state, "192.168.8.5")).await;
             let lost = watch.state().lost_rules;
             run("ip rule del dport 853");
+            until(&mut watch, |state| state.lost_rules > lost).await;
+            // As firewalls do that are loaded anew.
+            let lost = watch.state().lost_rules;
+            run("nft flush ruleset");
             until(&mut watch, |state| state.lost_rules > lost).await;
         });
     });

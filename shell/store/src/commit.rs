@@ -172,6 +172,8 @@ async fn write(
         Change::EdgeItemRemoved { edge, id } => {
             edge::delete_item(connection, account, *edge, *id).await
         }
+        // Activity has it.
+        Change::EdgeWakes { .. } => Ok(()),
     }
 }
 

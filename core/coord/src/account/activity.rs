@@ -98,6 +98,7 @@ impl Account {
             Change::Edge(new) => self.said_of_edge(new)?,
             Change::EdgeItem(new) => self.said_of_edge_item(new),
             Change::EdgeItemRemoved { edge, id } => self.said_of_edge_item_gone(*edge, *id)?,
+            Change::EdgeWakes { edge, mac } => self.said_of_wake(*edge, *mac)?,
             Change::LastSeen { .. } | Change::Revoked { .. } | Change::RevocationOver(_) => {
                 return None;
             }

@@ -170,10 +170,12 @@ fn an_edge_is_told_to_wake_a_device_and_nobody_else_is() {
     let (attic, laptop) = (world.join(1, "attic"), world.join(2, "laptop"));
     let mac = MacAddr([2, 0, 0, 0, 0, 9]);
     let wake = |world: &mut World, device| {
-        let now = world.now;
-        let done = world.account.handle_wake(device, mac, now);
-        world.drain();
-        done
+        let ctx = world.ctx();
+        let prepared = world.account.prepare_wake(device, mac, &ctx)?;
+        let said = world.account.activity(&prepared.changes, &By::local(0), 0);
+        assert_eq!((said.len(), said[0].action.as_str()), (1, "edge.wakes"));
+        world.commit(prepared);
+        Ok(())
     };
     assert_eq!(wake(&mut world, DeviceId(9)), Err(Refused::NotFound("device")));
     assert!(matches!(wake(&mut world, attic), Err(Refused::Invalid(_))), "it is no edge");
@@ -192,6 +194,13 @@ fn an_edge_is_told_to_wake_a_device_and_nobody_else_is() {
         world.clients[&session].events.iter().filter(|event| **event == order).count()
     };
     assert_eq!((calls(session), calls(other)), (6, 0));
+    // It may have gone before the decision was written.
+    world.advance(Duration::from_secs(9));
+    let ctx = world.ctx();
+    let late = world.account.prepare_wake(attic, mac, &ctx).unwrap();
+    let now = world.now;
+    world.account.close_session(session, now);
+    world.commit(late);
 }
 
 #[test]

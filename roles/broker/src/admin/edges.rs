@@ -242,11 +242,12 @@ async fn change(
 
 async fn wake(
     State(broker): Shared,
+    Asker(by): Asker,
     Path((account, device)): Path<(String, String)>,
     Content(Wake { mac }): Content<Wake>,
 ) -> ApiResult<Json<Edge>> {
     let (account, device) = find(&broker, &account, &device)?;
-    account.soft(|account, now| account.handle_wake(device, mac, now))?;
+    account.durable(by, move |account, ctx| account.prepare_wake(device, mac, ctx)).await?;
     Ok(Json(account.read(|account| account.edge(device)).map(view)?))
 }
 

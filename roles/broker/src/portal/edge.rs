@@ -246,11 +246,13 @@ pub(super) async fn wake(
         Ok(mac) => mac,
         Err(error) => return failed(&page, Failure::invalid(sentence(&error.to_string()))),
     };
-    match member.account.soft(|account, now| account.handle_wake(id, mac, now)) {
+    let called =
+        member.account.durable(member.by(), move |account, ctx| account.prepare_wake(id, mac, ctx));
+    match called.await {
         Ok(()) => {
             done(&page, "The edge calls it. What lets itself be woken answers within a minute.")
         }
-        Err(failure) => failed(&page, failure.into()),
+        Err(failure) => failed(&page, failure),
     }
 }
 

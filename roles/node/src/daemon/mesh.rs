@@ -212,6 +212,7 @@ impl Daemon {
             HealthCode::Interface,
             HealthCode::ExitNodeAway,
             HealthCode::StrictReversePath,
+            HealthCode::ExitNodePassable,
         ] {
             self.healths.clear(code);
         }
@@ -255,6 +256,7 @@ impl Daemon {
         mesh.configured = Some(wanted);
         self.healths.clear(HealthCode::RangeClash);
         self.healths.clear(HealthCode::StrictReversePath);
+        self.healths.clear(HealthCode::ExitNodePassable);
         self.note_findings(&findings);
         Ok(())
     }
@@ -266,6 +268,7 @@ impl Daemon {
                 Finding::NoIpv6 => HealthCode::NoIpv6,
                 Finding::NoMark => HealthCode::NoSocketMark,
                 Finding::StrictReversePath { .. } => HealthCode::StrictReversePath,
+                Finding::ExitPassable { .. } => HealthCode::ExitNodePassable,
                 // Nothing fails for it, and in a namespace it can't be helped.
                 Finding::SmallBuffers { granted } => {
                     tracing::info!(granted, "the socket buffers are small: {finding}");

@@ -175,6 +175,8 @@ pub enum HealthCode {
     DuplicateIdentity,
     /// An interface would drop what peers send while an exit node is chosen.
     StrictReversePath,
+    /// Programs that bind themselves to an interface can pass the exit node by.
+    ExitNodePassable,
     /// Traffic to the internet is held back: the chosen exit node is away, or is none any more.
     ExitNodeAway,
     /// The account asks this device to be an edge, and its owner has not said anything to that.

@@ -24,15 +24,17 @@
 //! ```
 //!
 //! EXIT passes over the LANs that the host stands in, NAMES over those of its own containers and virtual
-//! machines alone: who asks a resolver in the LAN asks nobody, unless he binds himself to an interface. Both have a default route into the mesh, and below it one that leads nowhere, which
-//! stays after a crash like the rules: until the next start nothing leaves by the host's own network.
-//! IPv6, of which nothing goes there, is refused by the rules of the names themselves.
+//! machines alone: who asks a resolver in the LAN asks nobody. Both have a default route into the mesh, and
+//! below it one that leads nowhere, which stays after a crash like the rules: until the next start nothing
+//! leaves by the host's own network. IPv6, of which nothing goes there, is refused by the rules of the names
+//! themselves. What binds itself to an interface passes all that by; [`guard`] holds it.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "rtnetlink's enums have dozens of kinds of which few matter, and grow"
 )]
 
+pub(super) mod guard;
 mod reverse_path;
 mod stale;
 pub(super) mod tables;
@@ -72,6 +74,8 @@ pub struct HostNetwork {
     spared: bool,
     /// Whether what blocks is to outlive this value.
     held: bool,
+    /// Whether there is a table that judges what leaves the host.
+    guarded: bool,
 }
 
 impl HostNetwork {
@@ -88,6 +92,7 @@ impl HostNetwork {
         let mut link = LinkMessage::default();
         link.header.index = index;
         link.attributes.push(LinkAttribute::IfAlias(ALIAS.to_owned()));
+        link.attributes.push(LinkAttribute::Group(guard::GROUP));
         netlink
             .change(RouteNetlinkMessage::SetLink(link))
             .map_err(|error| Error::os("name the mesh interface", error))?;
@@ -98,6 +103,7 @@ impl HostNetwork {
             has_ipv6: true,
             spared: true,
             held: false,
+            guarded: false,
         })
     }
 
@@ -130,7 +136,7 @@ impl HostNetwork {
         self.bring_up(&mut netlink, wanted.mtu)?;
         self.set_addresses(&mut netlink, wanted, &mut findings)?;
         let clashes = self.clashes(&mut netlink, wanted)?;
-        self.set_routes(&mut netlink, wanted, !clashes.is_empty())?;
+        self.set_routes(&mut netlink, wanted, !clashes.is_empty(), &mut findings)?;
         if wanted.exit.is_some() {
             findings.extend(reverse_path::finding(&mut netlink));
         }
@@ -149,6 +155,7 @@ impl HostNetwork {
     /// The first refusal of the system; the rest is undone all the same.
     pub fn down(&mut self) -> Result<(), Error> {
         let mut netlink = open()?;
+        let guard = self.let_go();
         let rules = self.set_rules(&mut netlink, &BTreeSet::new());
         let routes = self.remove_routes(&mut netlink, |_| true);
         self.held = false;
@@ -161,7 +168,7 @@ impl HostNetwork {
                 let _ = netlink.change(RouteNetlinkMessage::DelAddress(address));
             }
         });
-        rules.and(routes)?;
+        guard.and(rules).and(routes)?;
         link.or_else(ignore_missing)
             .and(addresses)
             .map_err(|error| Error::os("take the mesh interface down", error))
@@ -248,6 +255,7 @@ impl HostNetwork {
         netlink: &mut Netlink,
         wanted: &InterfaceConfig,
         clash: bool,
+        findings: &mut BTreeSet<Finding>,
     ) -> Result<(), Error> {
         let mut surround = wanted::Surround {
             clash,
@@ -277,9 +285,29 @@ impl HostNetwork {
                 Err(error) => return Err(Error::os("add a mesh route", error)),
             }
         }
+        if wanted.exit.is_none() {
+            self.let_go()?;
+        }
         let rules = wanted::rules(wanted, routes.difference(&refused));
         self.set_rules(netlink, &rules)?;
+        if let Some(exit) = wanted.exit {
+            match guard::set(self.index, &self.config, exit, &surround) {
+                Ok(()) => self.guarded = true,
+                Err(error) => {
+                    findings.insert(Finding::ExitPassable { reason: error.to_string() });
+                }
+            }
+        }
         self.remove_routes(netlink, |route| !routes.contains(route))
+    }
+
+    /// Lets bound sockets send what they like.
+    fn let_go(&mut self) -> Result<(), Error> {
+        if self.guarded {
+            guard::remove(self.index)?;
+            self.guarded = false;
+        }
+        Ok(())
     }
 
     fn remove_routes(
@@ -367,9 +395,11 @@ impl Drop for HostNetwork {
             return;
         }
         let result = open().and_then(|mut netlink| {
+            let guard = self.let_go();
             let rules = self.set_rules(&mut netlink, &BTreeSet::new());
             // The others go with the interface.
-            rules.and(self.remove_routes(&mut netlink, |route| route.way != Way::Mesh))
+            let routes = self.remove_routes(&mut netlink, |route| route.way != Way::Mesh);
+            guard.and(rules).and(routes)
         });
         if let Err(error) = result {
             tracing::debug!(%error, "the policy rules stay until the next start");

@@ -14,14 +14,15 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use rtnetlink::{MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::host::tables::Rule;
-use super::host::{has_alias, ip_of};
+use super::host::{guard, has_alias, ip_of};
+use super::netfilter::Nftables;
 use super::netlink::Netlink;
 use crate::config::{HostConfig, LocalAddress, NetworkState};
 use crate::error::Error;
@@ -43,6 +44,9 @@ const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Ipv4Rule,
     MulticastGroup::Ipv6Rule,
 ];
+
+/// `NFNLGRP_NFTABLES`: changes of nftables.
+const NFTABLES_GROUP: u32 = 7;
 
 /// Watches the host's addresses and default routes.
 #[derive(Debug)]
@@ -68,10 +72,11 @@ impl NetworkWatch {
             socket.socket_mut().add_membership(group as u32).map_err(failed)?;
         }
         // Subscribed before the first look, so that no change falls between.
-        let mut netlink = Netlink::new().map_err(failed)?;
-        let rules = mesh_rules(&mut netlink).map_err(failed)?;
-        let (sender, state) = watch::channel(look(&mut netlink).map_err(failed)?);
-        let task = tokio::spawn(follow(socket, netlink, rules, sender));
+        let filter = Filter::open();
+        let mut eyes = Eyes { netlink: Netlink::new().map_err(failed)?, filter };
+        let rules = eyes.mesh_rules().map_err(failed)?;
+        let (sender, state) = watch::channel(look(&mut eyes.netlink).map_err(failed)?);
+        let task = tokio::spawn(follow(socket, eyes, rules, sender));
         Ok(Self { state, task })
     }
 
@@ -103,25 +108,28 @@ impl Drop for NetworkWatch {
 
 async fn follow(
     socket: TokioSocket,
-    mut netlink: Netlink,
+    mut eyes: Eyes,
     mut rules: MeshRules,
     sender: watch::Sender<NetworkState>,
 ) {
     let mut lost_rules = 0;
     loop {
         // Whatever was said, even that something was lost: look anew.
-        if let Err(error) = socket.recv_from_full().await {
+        if let Err(error) = word(&socket, eyes.filter.as_ref()).await {
             tracing::trace!(%error, "missed some network changes");
         }
         tokio::time::sleep(DEBOUNCE).await;
-        while let Ok(Ok(_)) = tokio::time::timeout(Duration::ZERO, socket.recv_from_full()).await {}
-        if let Ok(now) = mesh_rules(&mut netlink) {
+        while let Ok(Ok(())) =
+            tokio::time::timeout(Duration::ZERO, word(&socket, eyes.filter.as_ref())).await
+        {
+        }
+        if let Ok(now) = eyes.mesh_rules() {
             if rules.lost(&now) {
                 lost_rules += 1;
             }
             rules = now;
         }
-        match look(&mut netlink) {
+        match look(&mut eyes.netlink) {
             Ok(state) => {
                 let state = NetworkState { lost_rules, ..state };
                 sender.send_if_modified(|old| {
@@ -135,34 +143,79 @@ async fn follow(
     }
 }
 
-/// Mesh interfaces that are up, and the policy rules that lead to one.
+/// Waits for a change of the host's network, or of its packet filter.
+async fn word(network: &TokioSocket, filter: Option<&Filter>) -> io::Result<()> {
+    let filter = async {
+        match filter {
+            Some(filter) => filter.changes.recv_from_full().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        heard = network.recv_from_full() => heard,
+        heard = filter => heard,
+    }
+    .map(drop)
+}
+
+/// With what the host is looked at.
+struct Eyes {
+    netlink: Netlink,
+    filter: Option<Filter>,
+}
+
+/// The host's packet filter.
+struct Filter {
+    changes: TokioSocket,
+    nftables: Nftables,
+}
+
+impl Filter {
+    /// `None` where there is none, or no privilege: nothing of ours stands there then.
+    fn open() -> Option<Self> {
+        let mut changes = TokioSocket::new(NETLINK_NETFILTER).ok()?;
+        changes.socket_mut().bind(&SocketAddr::new(0, 0)).ok()?;
+        changes.socket_mut().add_membership(NFTABLES_GROUP).ok()?;
+        Some(Self { changes, nftables: Nftables::open().ok()? })
+    }
+}
+
+/// Mesh interfaces that are up, and what others' tools could remove of theirs.
 #[derive(Debug, Default)]
 struct MeshRules {
     up: BTreeSet<u32>,
-    /// The rules, each with its family and interface.
+    /// The policy rules that lead to one, each with its family and interface.
     rules: BTreeSet<(u8, Rule, u32)>,
+    /// The interfaces with an exit node whose packet filter judges what leaves the host.
+    guarded: BTreeSet<u32>,
 }
 
 impl MeshRules {
-    /// Whether a rule has gone whose interface is up as before.
+    /// Whether a rule or a table has gone whose interface is up as before.
     fn lost(&self, now: &Self) -> bool {
-        let mut gone = self.rules.difference(&now.rules);
-        gone.any(|(.., index)| self.up.contains(index) && now.up.contains(index))
+        let rules = self.rules.difference(&now.rules).map(|(.., index)| index);
+        let mut gone = rules.chain(self.guarded.difference(&now.guarded));
+        gone.any(|index| self.up.contains(index) && now.up.contains(index))
     }
 }
 
-fn mesh_rules(netlink: &mut Netlink) -> io::Result<MeshRules> {
-    let links = netlink.links()?;
-    let is_up = |link: &&LinkMessage| has_alias(link) && link.header.flags.contains(LinkFlags::Up);
-    let up = links.iter().filter(is_up).map(|link| link.header.index).collect();
-    let mut rules = BTreeSet::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        // A kernel without IPv6 has no such rules.
-        for rule in netlink.rules(family).unwrap_or_default() {
-            rules.extend(Rule::find(&rule).map(|(own, index)| (u8::from(family), own, index)));
+impl Eyes {
+    fn mesh_rules(&mut self) -> io::Result<MeshRules> {
+        let links = self.netlink.links()?;
+        let is_up =
+            |link: &&LinkMessage| has_alias(link) && link.header.flags.contains(LinkFlags::Up);
+        let up = links.iter().filter(is_up).map(|link| link.header.index).collect();
+        let mut rules = BTreeSet::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            // A kernel without IPv6 has no such rules.
+            for rule in self.netlink.rules(family).unwrap_or_default() {
+                rules.extend(Rule::find(&rule).map(|(own, index)| (u8::from(family), own, index)));
+            }
         }
+        let filter = self.filter.as_mut();
+        let guarded = filter.map(|filter| guard::indices(&mut filter.nftables)).unwrap_or_default();
+        Ok(MeshRules { up, rules, guarded: guarded.into_iter().collect() })
     }
-    Ok(MeshRules { up, rules })
 }
 
 fn look(netlink: &mut Netlink) -> io::Result<NetworkState> {

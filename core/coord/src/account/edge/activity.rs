@@ -1,6 +1,8 @@
 //! What changes of edges mean for people who read Activity.
 
-use warren_proto::{DeviceId, DeviceName, ForwardProtocol, ForwardSpec, LanSource, LanTarget};
+use warren_proto::{
+    DeviceId, DeviceName, ForwardProtocol, ForwardSpec, LanSource, LanTarget, MacAddr,
+};
 
 use crate::account::Account;
 use crate::activity::{Facts, Named};
@@ -46,6 +48,11 @@ impl Account {
         let named = Named::new(id.kind(), id, old.item.name());
         let [_, _, removed] = actions(id);
         Some((removed, named, Some(self.facts(old)), None))
+    }
+
+    pub(in crate::account) fn said_of_wake(&self, edge: DeviceId, mac: MacAddr) -> Option<Said> {
+        let named = Named::new("device", edge, self.name_of(edge)?);
+        Some(("edge.wakes", named, None, Some(Facts::default().open("card", mac))))
     }
 
     fn edge_item(&self, edge: DeviceId, id: EdgeItemId) -> Option<&EdgeItemRecord> {

@@ -8,7 +8,7 @@ use rtnetlink::packet_route::route::RouteType;
 
 use super::super::netlink::Netlink;
 use super::tables::{Rule, Table, refuses, table_of};
-use super::{Error, FAMILIES, Spare, has_alias, ignore_missing};
+use super::{Error, FAMILIES, Spare, guard, has_alias, ignore_missing};
 
 /// Removes our rules and routes whose table belongs to no living mesh interface; `fresh` was created just
 /// now, so that what there is for it is old, too.
@@ -17,6 +17,7 @@ pub(super) fn remove(
     fresh: Option<u32>,
     spare: Spare,
 ) -> Result<usize, Error> {
+    guard::remove_stale(netlink, fresh, spare);
     let mut removed = 0;
     for family in FAMILIES {
         let Ok(rules) = netlink.rules(family) else { continue };
@@ -68,7 +69,7 @@ fn remove_routes(
 }
 
 /// Whether no living mesh interface has that index.
-fn is_stale(netlink: &mut Netlink, fresh: Option<u32>, index: u32) -> bool {
+pub(super) fn is_stale(netlink: &mut Netlink, fresh: Option<u32>, index: u32) -> bool {
     let is_mesh = |link| has_alias(&link);
     fresh == Some(index) || !netlink.link(index).ok().flatten().is_some_and(is_mesh)
 }

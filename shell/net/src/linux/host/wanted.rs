@@ -12,7 +12,7 @@ use crate::config::{ExitRoutes, InterfaceConfig};
 const SSDP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
 
 /// DNS, and DNS over TLS and QUIC (RFC 1035, RFC 7858, RFC 9250).
-const NAME_PORTS: [u16; 2] = [53, 853];
+pub(super) const NAME_PORTS: [u16; 2] = [53, 853];
 
 /// What a LAN's devices have (RFC 1918, RFC 6598, RFC 3927; RFC 4193). A network of other addresses,
 /// whoever says that it is the LAN, is the internet: else a stranger's access point could draw traffic
@@ -111,7 +111,7 @@ pub(super) fn rules<'a>(
 }
 
 /// What stays reachable beside an exit node.
-fn beside(exit: ExitRoutes, surround: &Surround) -> BTreeSet<IpNet> {
+pub(super) fn beside(exit: ExitRoutes, surround: &Surround) -> BTreeSet<IpNet> {
     let mut networks = BTreeSet::from([IpNet::V6(LINK_LOCAL6)]);
     if exit.lan {
         networks.insert(MULTICAST4.into());

@@ -51,24 +51,18 @@ impl Request {
 
     /// Adds an attribute.
     pub(super) fn attribute(mut self, kind: u16, payload: &[u8]) -> Self {
-        let len = u16::try_from(payload.len() + 4).unwrap_or(u16::MAX);
-        self.bytes.extend(len.to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(payload);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        push(&mut self.bytes, kind, payload);
         self
     }
 
     /// Adds an attribute that holds others.
-    pub(super) fn nested(self, kind: u16, payload: &[u8]) -> Self {
-        self.attribute(kind | NESTED, payload)
+    pub(super) fn nested(self, kind: u16, payload: impl AsRef<[u8]>) -> Self {
+        self.attribute(kind | NESTED, payload.as_ref())
     }
 
     /// Adds a text.
     pub(super) fn text(self, kind: u16, text: &str) -> Self {
-        let mut bytes = text.as_bytes().to_vec();
-        bytes.push(0);
-        self.attribute(kind, &bytes)
+        self.attribute(kind, &terminated(text))
     }
 
     fn finish(mut self, sequence: u32) -> Vec<u8> {
@@ -77,6 +71,53 @@ impl Request {
         self.bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
         self.bytes
     }
+}
+
+/// An attribute's payload that holds attributes in turn.
+#[derive(Debug, Default)]
+pub(super) struct Holder(Vec<u8>);
+
+impl Holder {
+    /// Adds an attribute.
+    pub(super) fn attribute(mut self, kind: u16, payload: &[u8]) -> Self {
+        push(&mut self.0, kind, payload);
+        self
+    }
+
+    /// Adds a number.
+    pub(super) fn be32(self, kind: u16, number: u32) -> Self {
+        self.attribute(kind, &number.to_be_bytes())
+    }
+
+    /// Adds a text.
+    pub(super) fn text(self, kind: u16, text: &str) -> Self {
+        self.attribute(kind, &terminated(text))
+    }
+
+    /// Adds an attribute that holds others.
+    pub(super) fn nested(self, kind: u16, payload: impl AsRef<[u8]>) -> Self {
+        self.attribute(kind | NESTED, payload.as_ref())
+    }
+}
+
+impl AsRef<[u8]> for Holder {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn push(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    let len = u16::try_from(payload.len() + 4).unwrap_or(u16::MAX);
+    bytes.extend(len.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(payload);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+fn terminated(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.push(0);
+    bytes
 }
 
 /// The attributes in a payload; what is cut short ends them.
@@ -164,16 +205,16 @@ impl Nfnetlink {
     }
 
     /// Asks for several things to be done in one transaction; `acks` of them ask for an answer.
-    pub(super) fn transact<const N: usize>(
+    pub(super) fn transact(
         &mut self,
-        requests: [Request; N],
+        requests: impl IntoIterator<Item = Request>,
         acks: usize,
     ) -> io::Result<()> {
         self.send(requests)?;
         self.answers(acks, |_, _| {})
     }
 
-    fn send<const N: usize>(&mut self, requests: [Request; N]) -> io::Result<()> {
+    fn send(&mut self, requests: impl IntoIterator<Item = Request>) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let bytes: Vec<u8> =
             requests.into_iter().flat_map(|request| request.finish(self.sequence)).collect();

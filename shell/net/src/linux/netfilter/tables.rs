@@ -6,18 +6,18 @@ use super::message::{ACK, Attributes, DUMP, Nfnetlink, Request};
 use crate::error::Error;
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message's type.
-const NFTABLES: u16 = 10 << 8;
+pub(super) const NFTABLES: u16 = 10 << 8;
 const GET_TABLE: u16 = NFTABLES | 1;
 const GET_CHAIN: u16 = NFTABLES | 4;
-const DELETE_TABLE: u16 = NFTABLES | 2;
+pub(super) const DELETE_TABLE: u16 = NFTABLES | 2;
 const GET_RULE: u16 = NFTABLES | 7;
 const GET_GENERATION: u16 = NFTABLES | 16;
 const GET_OBJECT: u16 = NFTABLES | 19;
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
+pub(super) const BATCH_BEGIN: u16 = 0x10;
+pub(super) const BATCH_END: u16 = 0x11;
 
 /// `NFPROTO_INET`: a table for both versions of IP.
-const INET: u8 = 1;
+pub(super) const INET: u8 = 1;
 const FORWARD_HOOK: u32 = 2;
 const OBJECT_COUNTER: u32 = 1;
 
@@ -64,7 +64,7 @@ pub struct ForwardChain {
 /// answered at once.
 #[derive(Debug)]
 pub struct Nftables {
-    netlink: Nfnetlink,
+    pub(super) netlink: Nfnetlink,
 }
 
 impl Nftables {
@@ -115,6 +115,20 @@ impl Nftables {
             )
             .map(|rules| TableMark { table: handle, rules })
             .map_err(|error| Error::os("list the rules of a table", error))
+    }
+
+    /// The names of the tables of family `inet`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generation`].
+    pub(crate) fn tables(&mut self) -> Result<Vec<String>, Error> {
+        self.netlink
+            .list(
+                || Request::new(GET_TABLE, DUMP, INET),
+                |names: &mut Vec<String>, _, table| names.extend(table.text(1)),
+            )
+            .map_err(|error| Error::os("list the tables of nftables", error))
     }
 
     fn handle(&mut self, table: &str) -> Result<u64, Error> {
