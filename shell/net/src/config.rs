@@ -227,8 +227,8 @@ impl fmt::Display for Finding {
             Self::ExitPassable { reason } => write!(
                 f,
                 "programs that bind themselves to an interface, as systemd-resolved may, can pass the exit \
-                 node by, since nftables can't be used ({reason}): a kernel with nf_tables and \
-                 nft_reject_inet helps"
+                 node by: the table of nftables that holds them can't be written ({reason}). It is tried \
+                 again; it takes a kernel with nf_tables and nft_reject_inet"
             ),
             Self::NoMark => write!(
                 f,

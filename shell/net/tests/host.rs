@@ -290,13 +290,20 @@ fn a_socket_bound_to_an_interface_passes_no_exit_node_by() {
             host.configure(&interface()).expect("configured");
             assert_eq!(bound("8.8.8.8:443", None), Ok(()), "the test itself");
             assert_eq!(host.configure(&with(true, true)).expect("configured"), []);
-            let public = ["8.8.8.8:443", "8.8.8.8:53", "[2001:db8:9::1]:443"];
+            let public = ["8.8.8.8:443", "8.8.8.8:53", "[2001:db8:9::1]:443", "[ff0e::fb]:5353"];
             let names = ["192.168.7.1:53", "192.168.7.1:853", "[fd77::9]:53", "[fe80::9%eth0]:53"];
-            let lan =
-                ["192.168.7.1:80", "192.168.7.9:5353", "224.0.0.251:5353", "[ff02::fb%2]:5353"];
-            let lan = lan.into_iter().chain(["255.255.255.255:9", "[fd77::9]:80"]);
+            let lan = [
+                "192.168.7.1:80",
+                "192.168.7.9:5353",
+                "224.0.0.251:5353",
+                "255.255.255.255:9",
+                "[fd77::9]:80",
+                "[ff02::fb%2]:5353",
+                "[ff12::8384%2]:21027",
+            ];
             let names = names.map(|there| there.replace("%eth0", &scope()));
-            let lan: Vec<String> = lan.map(|there| there.replace("%2", &scope())).collect();
+            let lan: Vec<String> =
+                lan.into_iter().map(|there| there.replace("%2", &scope())).collect();
             for there in public.iter().copied().chain(names.iter().map(String::as_str)) {
                 // Names by IPv6 already by a rule.
                 let by_rule = there.starts_with('[') && there.ends_with(":53");
@@ -318,6 +325,16 @@ fn a_socket_bound_to_an_interface_passes_no_exit_node_by() {
             for there in &lan {
                 assert_eq!(bound(there, None), REFUSED, "{there}");
             }
+            // So many networks of containers find room.
+            let batch = (0..250).map(|n| {
+                let address = format!("address add 172.20.{n}.1/24 dev br{n}");
+                format!("link add br{n} type bridge\nlink set br{n} up\n{address}\n")
+            });
+            std::fs::write("/run/bridges", batch.collect::<String>()).expect("written");
+            run("ip -batch /run/bridges");
+            assert_eq!(host.configure(&with(false, true)).expect("configured"), []);
+            assert_eq!(send("172.20.9.9:53", 0, Some("br9"), None), Ok(()), "the host's own");
+            assert_eq!(send("172.20.9.9:80", 0, Some("br9"), None), REFUSED);
             // An address is kept, and neighbours are found.
             assert_eq!(send("192.168.7.1:67", 68, Some("eth0"), None), Ok(()));
             assert_eq!(run("nft list tables").lines().count(), 1);
@@ -346,8 +363,26 @@ fn a_socket_bound_to_an_interface_passes_no_exit_node_by() {
             drop(tun);
             HostNetwork::clean_up(Spare::Nothing).expect("cleaned");
             assert_eq!(run("nft list tables"), "");
+            // One that was saved with the host's ruleset, and loaded again at a boot.
+            let (tun, mut host) = open("mesh0");
+            host.configure(&with(true, true)).expect("configured");
+            run("nft list ruleset > /run/rules");
+            host.configure(&interface()).expect("configured");
+            drop(host);
+            run("nft -f /run/rules");
+            let mut host = HostNetwork::new(&tun, HostConfig::default()).expect("a host");
+            assert_eq!(bound("8.8.8.8:443", None), REFUSED, "the test itself");
+            host.configure(&interface()).expect("configured");
+            assert_eq!(run("nft list tables"), "");
         });
     });
+}
+
+/// The name of an exit node's table.
+fn guard() -> String {
+    let tables = run("nft list tables");
+    let found = tables.split_whitespace().find(|word| word.starts_with("warren-exit-"));
+    found.expect("one").to_owned()
 }
 
 /// The suffix of a link-local address on eth0.
@@ -554,16 +589,27 @@ fn rules_that_another_program_removes_are_missed_and_come_back() {
             assert!(quiet.is_err() || watch.state().lost_rules == lost, "{quiet:?}");
 
             let exit = Some(ExitRoutes { lan: true, names: true });
-            host.configure(&InterfaceConfig { exit, ..interface() }).expect("configured");
+            let with_exit = InterfaceConfig { exit, ..interface() };
+            host.configure(&with_exit).expect("configured");
             run("ip addr add 192.168.8.5/24 dev eth0");
             until(&mut watch, |state| has(state, "192.168.8.5")).await;
             let lost = watch.state().lost_rules;
             run("ip rule del dport 853");
             until(&mut watch, |state| state.lost_rules > lost).await;
             // As firewalls do that are loaded anew.
-            let lost = watch.state().lost_rules;
-            run("nft flush ruleset");
-            until(&mut watch, |state| state.lost_rules > lost).await;
+            for flush in ["flush ruleset", &format!("flush table inet {}", guard())] {
+                host.configure(&with_exit).expect("configured");
+                run("ip addr add 192.168.9.5/24 dev eth0");
+                until(&mut watch, |state| has(state, "192.168.9.5")).await;
+                let lost = watch.state().lost_rules;
+                run("nft add table inet others; nft delete table inet others");
+                let quiet = tokio::time::timeout(Duration::from_millis(400), watch.changed()).await;
+                assert!(quiet.is_err(), "another's table: {quiet:?}");
+                run(&format!("nft {flush}"));
+                until(&mut watch, |state| state.lost_rules > lost).await;
+                run("ip addr del 192.168.9.5/24 dev eth0");
+                until(&mut watch, |state| !has(state, "192.168.9.5")).await;
+            }
         });
     });
 }

@@ -77,7 +77,7 @@ pub(crate) struct UpExit {
     #[arg(long, value_name = "NAME")]
     pub(crate) exit_node: Option<String>,
     /// Whether the private networks that this device stands in stay reachable beside the exit node
-    #[arg(long, value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set,
+    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
           value_parser = super::values::parse_switch)]
     pub(crate) exit_node_lan: bool,
 }
@@ -103,8 +103,9 @@ pub(crate) enum ExitNode {
         /// Its name or mesh address
         name: String,
         /// Whether the private networks that this device stands in stay reachable beside it
-        #[arg(long, value_enum, default_value = "on")]
-        lan: super::OnOff,
+        #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
+              value_parser = super::values::parse_switch)]
+        lan: bool,
     },
     /// Send traffic to the internet by this device's own network again
     Off,

@@ -8,9 +8,7 @@ use crate::output::{self, say};
 pub(crate) async fn exit_node(global: &Global, args: cli::ExitNodeArgs) -> anyhow::Result<()> {
     let change = match args.command {
         None | Some(ExitNode::List) => None,
-        Some(ExitNode::Use { name, lan }) => {
-            Some(ExitNodeChange::Use { name, lan: lan == cli::OnOff::On })
-        }
+        Some(ExitNode::Use { name, lan }) => Some(ExitNodeChange::Use { name, lan }),
         Some(ExitNode::Off) => Some(ExitNodeChange::Off),
     };
     let nodes = super::client(global).exit_node(change.clone()).await?;

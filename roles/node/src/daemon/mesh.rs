@@ -253,7 +253,9 @@ impl Daemon {
         // Whatever comes of it: what was there before isn't there any more.
         mesh.configured = None;
         let findings = mesh.host.configure(&wanted)?;
-        mesh.configured = Some(wanted);
+        let is_passable = |finding: &Finding| matches!(finding, Finding::ExitPassable { .. });
+        // One that another try may mend.
+        mesh.configured = (!findings.iter().any(is_passable)).then_some(wanted);
         self.healths.clear(HealthCode::RangeClash);
         self.healths.clear(HealthCode::StrictReversePath);
         self.healths.clear(HealthCode::ExitNodePassable);

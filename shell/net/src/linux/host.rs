@@ -74,8 +74,16 @@ pub struct HostNetwork {
     spared: bool,
     /// Whether what blocks is to outlive this value.
     held: bool,
-    /// Whether there is a table that judges what leaves the host.
-    guarded: bool,
+    guarded: Guarded,
+}
+
+/// Whether there is a table that judges what leaves the host by another interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guarded {
+    /// One of an interface that had the same index.
+    Perhaps,
+    Yes,
+    No,
 }
 
 impl HostNetwork {
@@ -103,7 +111,7 @@ impl HostNetwork {
             has_ipv6: true,
             spared: true,
             held: false,
-            guarded: false,
+            guarded: Guarded::Perhaps,
         })
     }
 
@@ -267,6 +275,15 @@ impl HostNetwork {
         if wanted.exit.is_some() {
             self.look_at_lans(netlink, &mut surround)?;
         }
+        // Before the rules: what leaves meanwhile is refused for a moment, and doesn't go beside the tunnel.
+        if let Some(exit) = wanted.exit {
+            match guard::set(self.index, &self.config, exit, &surround) {
+                Ok(()) => self.guarded = Guarded::Yes,
+                Err(error) => {
+                    findings.insert(Finding::ExitPassable { reason: error.to_string() });
+                }
+            }
+        }
         let routes = wanted::routes(wanted, &surround);
         // All of them, not only the new ones: the preferred source may have changed, and taking
         // the interface down by hand has removed them.
@@ -290,24 +307,24 @@ impl HostNetwork {
         }
         let rules = wanted::rules(wanted, routes.difference(&refused));
         self.set_rules(netlink, &rules)?;
-        if let Some(exit) = wanted.exit {
-            match guard::set(self.index, &self.config, exit, &surround) {
-                Ok(()) => self.guarded = true,
-                Err(error) => {
-                    findings.insert(Finding::ExitPassable { reason: error.to_string() });
-                }
-            }
-        }
         self.remove_routes(netlink, |route| !routes.contains(route))
     }
 
     /// Lets bound sockets send what they like.
     fn let_go(&mut self) -> Result<(), Error> {
-        if self.guarded {
-            guard::remove(self.index)?;
-            self.guarded = false;
+        let removed = match self.guarded {
+            Guarded::No => Ok(()),
+            Guarded::Yes => guard::remove(self.index),
+            // Without nftables there is none.
+            Guarded::Perhaps => {
+                let _ = guard::remove(self.index);
+                Ok(())
+            }
+        };
+        if removed.is_ok() {
+            self.guarded = Guarded::No;
         }
-        Ok(())
+        removed
     }
 
     fn remove_routes(
@@ -395,7 +412,7 @@ impl Drop for HostNetwork {
             return;
         }
         let result = open().and_then(|mut netlink| {
-            let guard = self.let_go();
+            let guard = if self.guarded == Guarded::Yes { self.let_go() } else { Ok(()) };
             let rules = self.set_rules(&mut netlink, &BTreeSet::new());
             // The others go with the interface.
             let routes = self.remove_routes(&mut netlink, |route| route.way != Way::Mesh);

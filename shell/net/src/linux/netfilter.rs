@@ -8,5 +8,5 @@ mod output;
 mod tables;
 
 pub use connections::{Connection, Connections, Tuple};
-pub(super) use output::{OutputRule, Test, Verdict};
+pub(super) use output::{OutputChain, OutputRule, Test, Verdict};
 pub use tables::{ChainPolicy, Counter, ForwardChain, Nftables, TableMark};

@@ -72,9 +72,8 @@ impl NetworkWatch {
             socket.socket_mut().add_membership(group as u32).map_err(failed)?;
         }
         // Subscribed before the first look, so that no change falls between.
-        let filter = Filter::open();
-        let mut eyes = Eyes { netlink: Netlink::new().map_err(failed)?, filter };
-        let rules = eyes.mesh_rules().map_err(failed)?;
+        let mut eyes = Eyes { netlink: Netlink::new().map_err(failed)?, filter: None };
+        let rules = eyes.mesh_rules(&BTreeSet::new()).map_err(failed)?;
         let (sender, state) = watch::channel(look(&mut eyes.netlink).map_err(failed)?);
         let task = tokio::spawn(follow(socket, eyes, rules, sender));
         Ok(Self { state, task })
@@ -115,15 +114,20 @@ async fn follow(
     let mut lost_rules = 0;
     loop {
         // Whatever was said, even that something was lost: look anew.
-        if let Err(error) = word(&socket, eyes.filter.as_ref()).await {
-            tracing::trace!(%error, "missed some network changes");
-        }
+        let mut heard = vec![word(&socket, eyes.filter.as_ref()).await];
         tokio::time::sleep(DEBOUNCE).await;
-        while let Ok(Ok(())) =
+        while let Ok(more) =
             tokio::time::timeout(Duration::ZERO, word(&socket, eyes.filter.as_ref())).await
         {
+            if !heard.contains(&more) {
+                heard.push(more);
+            }
         }
-        if let Ok(now) = eyes.mesh_rules() {
+        // Firewalls change all the time.
+        if heard == [Word::Filter] && eyes.guarded(&rules.guarded) == rules.guarded {
+            continue;
+        }
+        if let Ok(now) = eyes.mesh_rules(&rules.guarded) {
             if rules.lost(&now) {
                 lost_rules += 1;
             }
@@ -143,24 +147,37 @@ async fn follow(
     }
 }
 
-/// Waits for a change of the host's network, or of its packet filter.
-async fn word(network: &TokioSocket, filter: Option<&Filter>) -> io::Result<()> {
+/// What something was heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// Interfaces, addresses, routes, rules.
+    Network,
+    /// nftables.
+    Filter,
+}
+
+/// Waits for a change.
+async fn word(network: &TokioSocket, filter: Option<&Filter>) -> Word {
     let filter = async {
         match filter {
             Some(filter) => filter.changes.recv_from_full().await,
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        heard = network.recv_from_full() => heard,
-        heard = filter => heard,
+    let (word, heard) = tokio::select! {
+        heard = network.recv_from_full() => (Word::Network, heard),
+        heard = filter => (Word::Filter, heard),
+    };
+    if let Err(error) = heard {
+        tracing::trace!(%error, "missed some network changes");
     }
-    .map(drop)
+    word
 }
 
 /// With what the host is looked at.
 struct Eyes {
     netlink: Netlink,
+    /// While something of ours stands there.
     filter: Option<Filter>,
 }
 
@@ -171,7 +188,7 @@ struct Filter {
 }
 
 impl Filter {
-    /// `None` where there is none, or no privilege: nothing of ours stands there then.
+    /// `None` where there is none, or no privilege.
     fn open() -> Option<Self> {
         let mut changes = TokioSocket::new(NETLINK_NETFILTER).ok()?;
         changes.socket_mut().bind(&SocketAddr::new(0, 0)).ok()?;
@@ -200,7 +217,7 @@ impl MeshRules {
 }
 
 impl Eyes {
-    fn mesh_rules(&mut self) -> io::Result<MeshRules> {
+    fn mesh_rules(&mut self, guarded: &BTreeSet<u32>) -> io::Result<MeshRules> {
         let links = self.netlink.links()?;
         let is_up =
             |link: &&LinkMessage| has_alias(link) && link.header.flags.contains(LinkFlags::Up);
@@ -212,9 +229,27 @@ impl Eyes {
                 rules.extend(Rule::find(&rule).map(|(own, index)| (u8::from(family), own, index)));
             }
         }
-        let filter = self.filter.as_mut();
-        let guarded = filter.map(|filter| guard::indices(&mut filter.nftables)).unwrap_or_default();
-        Ok(MeshRules { up, rules, guarded: guarded.into_iter().collect() })
+        // Without an exit node there is no such table.
+        if !rules.iter().any(|(_, rule, _)| rule.is_exits()) {
+            self.filter = None;
+            return Ok(MeshRules { up, rules, guarded: BTreeSet::new() });
+        }
+        // Subscribed before the look.
+        self.filter = self.filter.take().or_else(Filter::open);
+        let guarded = self.guarded(guarded);
+        Ok(MeshRules { up, rules, guarded })
+    }
+
+    /// The interfaces that have such a table; as before where that can't be read.
+    fn guarded(&mut self, before: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let Some(filter) = &mut self.filter else { return BTreeSet::new() };
+        match guard::indices(&mut filter.nftables) {
+            Ok(indices) => indices.into_iter().collect(),
+            Err(error) => {
+                tracing::trace!(%error, "couldn't look at nftables");
+                before.clone()
+            }
+        }
     }
 }
 

@@ -11,8 +11,12 @@
 //!         meta mark & 0xff000000 == 0x77000000 accept      # the daemons'
 //!         oiftype loopback accept
 //!         oifgroup 119 accept                              # meshes
-//!         … th dport { 53, 853 } reject                    # names, with exit.names
+//!         th dport { 53, 853 } jump names                  # with exit.names
 //!         … accept                                         # a link's upkeep, the LAN with exit.lan
+//!         reject
+//!     }
+//!     chain names {
+//!         … accept                                         # inside the host
 //!         reject
 //!     }
 //! }
@@ -20,11 +24,11 @@
 //!
 //! It stays after a crash as the routes do that lead nowhere.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 
-use super::super::netfilter::{Nftables, OutputRule, Test, Verdict};
+use super::super::netfilter::{Nftables, OutputChain, OutputRule, Test, Verdict};
 use super::wanted::{NAME_PORTS, Surround, beside};
 use super::{Error, Netlink, Spare};
 use crate::config::{ExitRoutes, HostConfig};
@@ -33,19 +37,15 @@ use crate::config::{ExitRoutes, HostConfig};
 pub(super) const GROUP: u32 = 119;
 const PREFIX: &str = "warren-exit-";
 
-/// What only a bound socket sends to a LAN: broadcast, and IPv6's multicast of the link and the site (RFC 919,
-/// RFC 4291 §2.7).
-const NEAR: [IpNet; 3] = [
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32)),
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16)),
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0), 16)),
-];
+/// Goes to everybody on a link (RFC 919).
+const BROADCAST: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32));
+const NAMES: &str = "names";
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP6: u8 = 58;
-/// Ports of DHCP's two sides, for each version (RFC 2131, RFC 8415).
-const DHCP: [[u16; 2]; 2] = [[67, 68], [546, 547]];
+/// Ports of DHCP's servers and clients, for each version (RFC 2131, RFC 8415).
+const DHCP: [[u16; 2]; 2] = [[67, 68], [547, 546]];
 
 /// Has it judge what leaves the host while this interface's exit node is chosen.
 pub(super) fn set(
@@ -54,7 +54,7 @@ pub(super) fn set(
     exit: ExitRoutes,
     surround: &Surround,
 ) -> Result<(), Error> {
-    Nftables::open()?.replace_output(&name(index), &rules(config, exit, surround))
+    Nftables::open()?.replace_output(&name(index), &chains(config, exit, surround))
 }
 
 /// Lets everything leave.
@@ -62,10 +62,25 @@ pub(super) fn remove(index: u32) -> Result<(), Error> {
     Nftables::open()?.delete_table(&name(index)).map(drop)
 }
 
-/// The interfaces that have such a table; none without nftables or privilege.
-pub(in super::super) fn indices(nftables: &mut Nftables) -> Vec<u32> {
-    let tables = nftables.tables().unwrap_or_default();
-    tables.iter().filter_map(|table| table.strip_prefix(PREFIX)?.parse().ok()).collect()
+/// The interfaces that have such a table, with rules in it.
+///
+/// # Errors
+///
+/// What the system says; that somebody changed something meanwhile is usual.
+pub(in super::super) fn indices(nftables: &mut Nftables) -> Result<Vec<u32>, Error> {
+    let mut found = Vec::new();
+    for table in nftables.tables()? {
+        if let Some(index) = index(&table)
+            && !nftables.mark(&table)?.is_empty()
+        {
+            found.push(index);
+        }
+    }
+    Ok(found)
+}
+
+fn index(table: &str) -> Option<u32> {
+    table.strip_prefix(PREFIX)?.parse().ok()
 }
 
 /// Removes the tables of interfaces that are gone, unless they are spared.
@@ -74,11 +89,12 @@ pub(super) fn remove_stale(netlink: &mut Netlink, fresh: Option<u32>, spare: Spa
         return;
     }
     let Ok(mut nftables) = Nftables::open() else { return };
-    for index in indices(&mut nftables) {
+    for index in nftables.tables().unwrap_or_default().iter().filter_map(|table| index(table)) {
         if super::stale::is_stale(netlink, fresh, index)
             && let Err(error) = nftables.delete_table(&name(index))
         {
-            tracing::debug!(%error, "an old table of the exit node's stays");
+            let table = name(index);
+            tracing::warn!(%error, "what a crashed node has left lets nothing out: `nft delete table inet {table}` ends that");
         }
     }
 }
@@ -87,36 +103,41 @@ fn name(index: u32) -> String {
     format!("{PREFIX}{index}")
 }
 
-fn rules(config: &HostConfig, exit: ExitRoutes, surround: &Surround) -> Vec<OutputRule> {
+fn chains(config: &HostConfig, exit: ExitRoutes, surround: &Surround) -> Vec<OutputChain> {
     let accept = |tests| OutputRule { tests, verdict: Verdict::Accept };
-    let reject = |tests| OutputRule { tests, verdict: Verdict::Reject };
+    let reject = || OutputRule { tests: Vec::new(), verdict: Verdict::Reject };
     let mark = Test::Mark { mark: config.mark, mask: config.mark_mask };
+    let to = |network: IpNet| accept(vec![Test::To(network)]);
     let mut rules = vec![
         accept(vec![mark]),
         accept(vec![Test::OutLoopback]),
         accept(vec![Test::OutGroup(GROUP)]),
     ];
+    let mut names = Vec::new();
     if exit.names {
-        for (protocol, port) in [TCP, UDP].into_iter().flat_map(|it| NAME_PORTS.map(|at| (it, at)))
-        {
-            let ask = [Test::Protocol(protocol), Test::ToPort(port)];
-            let inside = surround.inside.iter().map(|network| Test::To(*network));
-            rules.extend(inside.map(|to| accept([to].into_iter().chain(ask.clone()).collect())));
-            rules.push(reject(ask.to_vec()));
-        }
+        let ports = [TCP, UDP].into_iter().flat_map(|it| NAME_PORTS.map(|port| (it, port)));
+        rules.extend(ports.map(|(protocol, port)| OutputRule {
+            tests: vec![Test::Protocol(protocol), Test::ToPort(port)],
+            verdict: Verdict::Ask(NAMES),
+        }));
+        names.extend(surround.inside.iter().copied().map(to));
+        names.push(reject());
     }
     rules.extend(upkeep().map(accept));
-    let near = if exit.lan { NEAR.as_slice() } else { &[] };
-    let beside = beside(exit, surround).into_iter().chain(near.iter().copied());
-    rules.extend(beside.map(|network| accept(vec![Test::To(network)])));
-    rules.push(reject(Vec::new()));
-    rules
+    rules.extend(beside(exit, surround).into_iter().map(to));
+    if exit.lan {
+        rules.extend([to(BROADCAST), accept(vec![Test::ToSite])]);
+    }
+    rules.push(reject());
+    vec![OutputChain { name: "output", rules }, OutputChain { name: NAMES, rules: names }]
 }
 
 /// Without these a link of the host's has no addresses or no neighbours, which the tunnel itself needs:
-/// DHCP's two sides, neighbour discovery, and who listens to which multicast (RFC 4861, RFC 2710, RFC 3810).
+/// DHCP's sides and relays, neighbour discovery, and who listens to which multicast (RFC 4861, RFC 2710, RFC 3810).
 fn upkeep() -> impl Iterator<Item = Vec<Test>> {
-    let dhcp = DHCP.into_iter().flat_map(|[one, other]| [(one, other), (other, one)]);
+    let dhcp = DHCP
+        .into_iter()
+        .flat_map(|[server, client]| [(server, client), (client, server), (server, server)]);
     let dhcp =
         dhcp.map(|(from, to)| vec![Test::Protocol(UDP), Test::FromPort(from), Test::ToPort(to)]);
     let link = [130..=137, 143..=143].map(|it| vec![Test::Protocol(ICMP6), Test::Icmp(it)]);

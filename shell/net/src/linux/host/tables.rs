@@ -199,6 +199,11 @@ impl Rule {
         rule
     }
 
+    /// Whether it is there for an exit node alone.
+    pub(in super::super) fn is_exits(&self) -> bool {
+        self.table != Table::Mesh
+    }
+
     /// One of ours, and the index of its interface; `None` for others' rules.
     pub(in super::super) fn find(rule: &RuleMessage) -> Option<(Self, u32)> {
         if !rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL)) {

@@ -17,13 +17,20 @@ const NEW_RULE: u16 = NFTABLES | 6;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0xc00;
 
-const CHAIN: &str = "output";
 const OUTPUT_HOOK: u32 = 3;
 const ACCEPT: u32 = 1;
+/// `NFT_JUMP`.
+const JUMP: i32 = -3;
 /// The register in which all values are compared.
 const REGISTER: [u8; 4] = 1_u32.to_be_bytes();
 /// `ARPHRD_LOOPBACK`.
 const LOOPBACK: u16 = 772;
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+/// Where the header has the destination (RFC 791, RFC 8200).
+const DESTINATION4: u32 = 16;
+const DESTINATION6: u32 = 24;
 
 /// What a packet is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +48,8 @@ pub(crate) enum Test {
     OutLoopback,
     /// That it goes to that network.
     To(IpNet),
+    /// That it goes to a multicast group of IPv6 that no router leads out of a site (RFC 4291 §2.7, RFC 7346).
+    ToSite,
     /// Its protocol's number (`IPPROTO_…`).
     Protocol(u8),
     /// The port that it comes from; after [`Self::Protocol`].
@@ -58,6 +67,8 @@ pub(crate) enum Verdict {
     Accept,
     /// The program that sent it is told at once (ICMP 'administratively prohibited').
     Reject,
+    /// The rules of another chain are asked, and then those that follow.
+    Ask(&'static str),
 }
 
 /// What becomes of packets that pass all tests.
@@ -67,9 +78,16 @@ pub(crate) struct OutputRule {
     pub(crate) verdict: Verdict,
 }
 
+/// Rules, of which the first that holds counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutputChain {
+    pub(crate) name: &'static str,
+    pub(crate) rules: Vec<OutputRule>,
+}
+
 impl Nftables {
-    /// Makes the table one whose only chain judges what the host sends by these rules, the first that holds
-    /// counts, and lets the rest go. In one transaction: the old one counts until then.
+    /// Makes the table one whose first chain judges what the host sends, and lets go of what no rule judges;
+    /// the others are asked by it. In one transaction: the old one counts until then.
     ///
     /// # Errors
     ///
@@ -77,31 +95,37 @@ impl Nftables {
     pub(crate) fn replace_output(
         &mut self,
         table: &str,
-        rules: &[OutputRule],
+        chains: &[OutputChain],
     ) -> Result<(), Error> {
         let frame = |kind| Request::new(kind, 0, 0).resource(NFTABLES >> 8);
         let create = |flags| Request::new(NEW_TABLE, CREATE | flags, INET).text(1, table);
         let hook = Holder::default().be32(1, OUTPUT_HOOK).be32(2, 0);
-        let chain = Request::new(NEW_CHAIN, CREATE, INET)
-            .text(1, table)
-            .text(3, CHAIN)
-            .nested(4, &hook)
-            .attribute(5, &ACCEPT.to_be_bytes())
-            .text(7, "filter");
-        let rules = rules.iter().map(|rule| {
+        let is_first = |chain: &OutputChain| chains.first().is_some_and(|it| it.name == chain.name);
+        let create_chain = |chain: &OutputChain| {
+            let request = Request::new(NEW_CHAIN, CREATE, INET).text(1, table).text(3, chain.name);
+            if !is_first(chain) {
+                return request;
+            }
+            request.nested(4, &hook).attribute(5, &ACCEPT.to_be_bytes()).text(7, "filter")
+        };
+        let create_rule = |chain: &'static str, rule: &OutputRule| {
             let expressions = rule.expressions();
             Request::new(NEW_RULE, APPEND, INET)
                 .text(1, table)
-                .text(2, CHAIN)
+                .text(2, chain)
                 .nested(4, &expressions)
-        });
+        };
         // One that isn't there can't be deleted; one that is there can be made once more.
         let deletion = Request::new(DELETE_TABLE, 0, INET).text(1, table);
-        let before = [frame(BATCH_BEGIN), create(0), deletion, create(0), chain];
+        let before = [frame(BATCH_BEGIN), create(0), deletion, create(0)];
+        let rules = chains
+            .iter()
+            .flat_map(|chain| chain.rules.iter().map(|rule| create_rule(chain.name, rule)));
         // The last word is answered, when all has been done; a refusal comes before.
         let after = [create(ACK), frame(BATCH_END)];
+        let requests = before.into_iter().chain(chains.iter().map(create_chain)).chain(rules);
         self.netlink
-            .transact(before.into_iter().chain(rules).chain(after), 1)
+            .transact(requests.chain(after), 1)
             .map_err(|error| Error::os("write a table of nftables", error))
     }
 }
@@ -159,6 +183,15 @@ impl Test {
                 vec![load(Meta::OutType), compare(Compare::Equal, &LOOPBACK.to_ne_bytes())]
             }
             Self::To(network) => to(network),
+            // The second byte is flags and scope; 5 is the site.
+            Self::ToSite => vec![
+                load(Meta::Version),
+                compare(Compare::Equal, &[IPV6]),
+                field(Header::Network, DESTINATION6, 2),
+                masked(&[0xff, 0x0f]),
+                compare(Compare::AtLeast, &[0xff, 0]),
+                compare(Compare::AtMost, &[0xff, 5]),
+            ],
             Self::Protocol(number) => {
                 vec![load(Meta::Protocol), compare(Compare::Equal, &[*number])]
             }
@@ -183,10 +216,9 @@ fn to(network: &IpNet) -> Vec<Step> {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     };
-    // `NFPROTO_IPV4` and `NFPROTO_IPV6`; where the header has the destination (RFC 791, RFC 8200).
     let (version, offset, length) = match network {
-        IpNet::V4(_) => (2_u8, 16, 4),
-        IpNet::V6(_) => (10, 24, 16),
+        IpNet::V4(_) => (IPV4, DESTINATION4, 4),
+        IpNet::V6(_) => (IPV6, DESTINATION6, 16),
     };
     vec![
         load(Meta::Version),
@@ -200,15 +232,19 @@ fn to(network: &IpNet) -> Vec<Step> {
 impl Verdict {
     fn step(self) -> Step {
         match self {
-            Self::Accept => {
-                let verdict = Holder::default().be32(1, ACCEPT);
-                let value = Holder::default().nested(2, &verdict);
-                Step("immediate", Holder::default().be32(1, 0).nested(2, &value))
+            Self::Accept => immediate(Holder::default().be32(1, ACCEPT)),
+            Self::Ask(chain) => {
+                immediate(Holder::default().attribute(1, &JUMP.to_be_bytes()).text(2, chain))
             }
             // `NFT_REJECT_ICMPX_UNREACH`, `NFT_REJECT_ICMPX_ADMIN_PROHIBITED`.
             Self::Reject => Step("reject", Holder::default().be32(1, 2).attribute(2, &[3])),
         }
     }
+}
+
+fn immediate(verdict: Holder) -> Step {
+    let value = Holder::default().nested(2, verdict);
+    Step("immediate", Holder::default().be32(1, 0).nested(2, value))
 }
 
 fn load(what: Meta) -> Step {

@@ -29,6 +29,13 @@ pub struct TableMark {
     rules: Vec<(String, u64)>,
 }
 
+impl TableMark {
+    /// Whether no rule stands in it, or it isn't there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
 /// A named counter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counter {
