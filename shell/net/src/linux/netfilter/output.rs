@@ -135,7 +135,7 @@ impl OutputRule {
     fn expressions(&self) -> Holder {
         let steps = self.tests.iter().flat_map(Test::steps).chain([self.verdict.step()]);
         steps.fold(Holder::default(), |list, Step(name, data)| {
-            list.nested(1, &Holder::default().text(1, name).nested(2, &data))
+            list.nested(1, Holder::default().text(1, name).nested(2, data))
         })
     }
 }
@@ -262,7 +262,7 @@ fn masked(mask: &[u8]) -> Step {
     let data = Holder::default().attribute(1, &REGISTER).attribute(2, &REGISTER).be32(3, length);
     let value = |bytes: &[u8]| Holder::default().attribute(1, bytes);
     let nothing = vec![0; mask.len()];
-    Step("bitwise", data.nested(4, &value(mask)).nested(5, &value(&nothing)))
+    Step("bitwise", data.nested(4, value(mask)).nested(5, value(&nothing)))
 }
 
 fn compare(how: Compare, value: &[u8]) -> Step {
