@@ -78,7 +78,7 @@ pub use relay::{
 pub use schedule::{
     MAX_UTC_OFFSET, ParseScheduleError, ParseTimeOfDayError, Schedule, TimeOfDay, Weekday,
 };
-pub use text::is_unseen;
+pub use text::{is_plain_text, is_unseen};
 
 /// The version of the node-broker protocol that this build speaks.
 ///

@@ -10,13 +10,136 @@ pub fn is_unseen(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Whether a text is what people see of it, on one line: without [`is_unseen`] characters, but for one joiner
+/// (U+200C, U+200D) at a time between two that are seen, as emoji of several parts and Persian are written;
+/// and not of blanks alone that look like nothing. Spaces alone, or nothing, are.
+#[must_use]
+pub fn is_plain_text(text: &str) -> bool {
+    let (mut after_visible, mut joined, mut seen) = (false, false, false);
+    for c in text.chars() {
+        if is_joiner(c) {
+            if !after_visible {
+                return false;
+            }
+            (after_visible, joined) = (false, true);
+        } else if is_unseen(c) {
+            return false;
+        } else if is_selector(c) || is_blank(c) {
+            if joined {
+                return false;
+            }
+            after_visible &= is_selector(c);
+        } else {
+            (after_visible, joined, seen) = (true, false, true);
+        }
+    }
+    !joined && (seen || text.chars().all(char::is_whitespace))
+}
+
+/// Joins what stands before it to what follows, or keeps it apart.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+/// Chooses how the character before it looks, and is nothing by itself.
+fn is_selector(c: char) -> bool {
+    matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
+}
+
+/// Takes room, perhaps, and shows nothing: spaces, Hangul's fillers, Braille's empty cell, the grapheme joiner.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace()
+        || matches!(c, '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}')
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What turns the direction of writing.
+    const BIDI: [char; 12] = [
+        '\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}',
+        '\u{202e}', '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}',
+    ];
 
     #[test]
     fn what_turns_or_hides_text_is_unseen_and_writing_is_not() {
         assert!("\n\u{202e}\u{200b}\u{2066}\u{feff}".chars().all(is_unseen));
         assert!(!"Kamera-Tür 2 カメラ \u{1f4f7}".chars().any(is_unseen));
+    }
+
+    #[test]
+    fn emoji_of_several_parts_and_persian_are_plain_and_what_shows_nothing_is_not() {
+        let heart_on_fire = "\u{2764}\u{fe0f}\u{200d}\u{1f525}";
+        let family = "\u{1f468}\u{1f3fd}\u{200d}\u{1f469}\u{200d}\u{1f467} at home";
+        for plain in
+            ["", "  ", "Kamera-Tür 2", heart_on_fire, family, "می\u{200c}خواهم", "क्\u{200d}ष"]
+        {
+            assert!(is_plain_text(plain), "{plain:?}");
+        }
+        let hidden = [
+            "\u{200d}",
+            "\u{fe0f}",
+            "\u{3164}",
+            " \u{2800} ",
+            "a\u{200d}",
+            "\u{200d}a",
+            "a\u{200c}\u{200d}b",
+            "a\u{200d} b",
+            "a\u{200d}\u{fe0f}b",
+            "a\u{200b}b",
+            "a\nb",
+            "two\u{2028}lines",
+        ];
+        for hidden in hidden {
+            assert!(!is_plain_text(hidden), "{hidden:?}");
+        }
+    }
+
+    fn visible() -> impl Strategy<Value = char> {
+        let seen = |c: &char| !is_unseen(*c) && !is_selector(*c) && !is_blank(*c);
+        prop_oneof![
+            prop::char::range('a', 'z'),
+            prop::char::range('\u{1f300}', '\u{1f6ff}'),
+            any::<char>()
+        ]
+        .prop_filter("visible", seen)
+    }
+
+    proptest! {
+        #[test]
+        fn a_joiner_between_any_two_visible_characters_is_plain(
+            text in prop::collection::vec(visible(), 2..40),
+            joiners in prop::collection::vec((0_usize..64, prop::bool::ANY), 0..20),
+        ) {
+            let mut joined = String::new();
+            for (index, c) in text.iter().enumerate() {
+                let joiner = joiners.iter().find(|(at, _)| *at == index && index > 0);
+                joined.extend(joiner.map(|(_, apart)| if *apart { '\u{200c}' } else { '\u{200d}' }));
+                joined.push(*c);
+            }
+            prop_assert!(is_plain_text(&joined), "{joined:?}");
+            let (after, before) = (format!("{joined}\u{200d}"), format!("\u{200c}{joined}"));
+            prop_assert!(!is_plain_text(&after) && !is_plain_text(&before));
+        }
+
+        #[test]
+        fn what_turns_the_writing_is_never_plain(
+            before in ".{0,20}", bidi in prop::sample::select(&BIDI[..]), after in ".{0,20}",
+        ) {
+            let text = format!("{before}{bidi}{after}");
+            prop_assert!(!is_plain_text(&text));
+        }
+
+        #[test]
+        fn of_a_plain_text_something_is_seen_and_every_unseen_character_joins(text in "\\PC{0,12}[\u{200b}-\u{200e}\u{fe0f}\u{3164}]{0,3}\\PC{0,6}") {
+            if is_plain_text(&text) {
+                let visible = |c: &char| !is_unseen(*c) && !is_selector(*c) && !is_blank(*c);
+                prop_assert!(text.trim().is_empty() || text.chars().any(|c| visible(&c)));
+                prop_assert!(text.chars().filter(|c| is_unseen(*c)).all(is_joiner));
+            }
+        }
     }
 }

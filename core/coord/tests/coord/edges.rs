@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use warren_coord::policy::Members;
-use warren_coord::{Actor, By, DeviceEdit, Refused, Role};
+use warren_coord::{
+    Actor, By, Change, DeviceEdit, EdgeItem, EdgeItemRecord, Prepared, Refused, Role, UnixTime,
+};
 use warren_proto::{
     CheckIn, CheckInState, DeviceId, EDGE, EdgeChange, EdgeChanged, EdgeDuty, Endpoint,
     EndpointKind, ForwardEdit, ForwardProtocol, ForwardSpec, GatewaySpec, LanSource, LanTarget,
@@ -505,12 +507,43 @@ fn what_one_member_may_take_of_the_range_is_bounded() {
 fn names_and_notes_have_no_characters_that_nobody_sees() {
     let mut world = World::new("home");
     let edge = world.join(1, "attic");
-    for name in ["cam\u{202e}gpj", "cam\u{200b}", "cam\u{200d}", "a\nb"] {
+    for name in ["cam\u{202e}gpj", "cam\u{200b}", "cam\u{200d}", "\u{200d}", "\u{3164}", "a\nb"] {
         let new = NewForward { name: Some(name.into()), ..forward(ForwardProtocol::Tcp, 8080) };
         assert!(world.edge_change(edge, EdgeChange::AddForward(new)).is_err(), "{name:?}");
         let new = NewForward { note: name.into(), ..forward(ForwardProtocol::Tcp, 8080) };
         assert!(world.edge_change(edge, EdgeChange::AddForward(new)).is_err(), "{name:?}");
     }
+}
+
+#[test]
+fn names_and_notes_have_joined_emoji_and_stay_as_an_earlier_broker_took_them() {
+    let mut world = World::new("home");
+    let edge = world.join(1, "attic");
+    let joined = "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} \u{645}\u{6cc}\u{200c}\u{62e}\u{648}\u{627}\u{647}\u{645}";
+    let new = NewForward {
+        name: Some(joined.into()),
+        note: joined.into(),
+        ..forward(ForwardProtocol::Tcp, 8080)
+    };
+    let added = world.edge_change(edge, EdgeChange::AddForward(new)).unwrap();
+    let EdgeChanged::Forward(spec) = added else { panic!("{added:?}") };
+    let edit = ForwardEdit { note: Some(format!("{joined}!")), ..ForwardEdit::default() };
+    world.edge_change(edge, EdgeChange::SetForward { id: spec.id, edit }).unwrap();
+    // As it was stored before the rule.
+    let old = "cam\u{202e}gpj";
+    let item =
+        EdgeItem::Forward(ForwardSpec { name: old.into(), note: old.into(), ..spec.clone() });
+    let record = EdgeItemRecord { edge, item, created: UnixTime(1) };
+    world.commit(Prepared { changes: vec![Change::EdgeItem(record)], reply: () });
+    let edit = |note: &str, port| ForwardEdit {
+        name: Some(old.into()),
+        note: Some(note.into()),
+        port: Some(port),
+        ..ForwardEdit::default()
+    };
+    let mut set = |edit| world.edge_change(edge, EdgeChange::SetForward { id: spec.id, edit });
+    assert!(set(edit(old, 8081)).is_ok(), "its port can't be changed");
+    assert!(set(edit(&format!("{old}!"), 8082)).is_err(), "a new one is checked");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use warren_proto::{
     DeviceId, DeviceName, EndpointKind, ForwardSpec, GatewaySpec, INTERNET, LanAddress, LanTarget,
     MAX_FORWARDS, MAX_GATEWAYS, MAX_UTC_OFFSET, MAX_VIRTUAL_DEVICES, Ports, Schedule,
-    VirtualDeviceSpec, is_unseen, reserved_port,
+    VirtualDeviceSpec, is_plain_text, reserved_port,
 };
 
 use super::Edge;
@@ -42,7 +42,6 @@ impl Account {
         edge: Option<&Edge>,
         spec: &ForwardSpec,
     ) -> Result<(), Refused> {
-        check_text(&spec.name, &spec.note)?;
         check_ports(spec)?;
         check_allow(&spec.allow)?;
         check_hours(spec.schedule.as_ref())?;
@@ -78,7 +77,6 @@ impl Account {
         edge: Option<&Edge>,
         spec: &VirtualDeviceSpec,
     ) -> Result<(), Refused> {
-        check_text(spec.name.as_str(), &spec.note)?;
         if spec.ports.is_empty() || spec.ports.len() > MAX_PORTS {
             return Err(Refused::Invalid("a virtual device lets 1 to 32 kinds of ports through"));
         }
@@ -316,21 +314,18 @@ fn gateway(item: &EdgeItem) -> Option<&GatewaySpec> {
     }
 }
 
-fn is_plain(text: &str) -> bool {
-    !text.chars().any(is_unseen)
-}
-
-fn check_text(name: &str, note: &str) -> Result<(), Refused> {
-    if name.trim().is_empty() || name.len() > MAX_NAME || !is_plain(name) || name.trim() != name {
+pub(super) fn check_name(name: &str) -> Result<(), Refused> {
+    let is_plain = is_plain_text(name) && name.trim() == name;
+    if name.is_empty() || name.len() > MAX_NAME || !is_plain {
         return Err(Refused::Invalid(
             "a name has 1 to 64 bytes on one line, and no characters that nobody sees",
         ));
     }
-    check_note(note)
+    Ok(())
 }
 
 pub(super) fn check_note(note: &str) -> Result<(), Refused> {
-    if note.len() > MAX_NOTE || !is_plain(note) {
+    if note.len() > MAX_NOTE || !is_plain_text(note) {
         return Err(Refused::Invalid(
             "a note has at most 500 bytes on one line, and no characters that nobody sees",
         ));

@@ -7,6 +7,7 @@ use warren_proto::{
 };
 
 use super::Edge;
+use super::check::{check_name, check_note};
 use crate::account::Account;
 use crate::address::{TakenAddresses, allocate, ipv4};
 use crate::{
@@ -83,6 +84,8 @@ impl Account {
             schedule: new.schedule,
             note: new.note,
         };
+        check_name(&spec.name)?;
+        check_note(&spec.note)?;
         self.check_forward(edge, self.edge_of(edge), &spec)?;
         Ok(added(edge, EdgeItem::Forward(spec), ctx))
     }
@@ -106,14 +109,19 @@ impl Account {
             (spec.port, spec.last_port) = (port, port);
         }
         spec.last_port = edit.last_port.unwrap_or(spec.last_port);
-        spec.name = edit.name.unwrap_or(spec.name);
+        if let Some(name) = edit.name.filter(|name| *name != spec.name) {
+            check_name(&name)?;
+            spec.name = name;
+        }
         spec.enabled = edit.enabled.unwrap_or(spec.enabled);
         spec.protocol = edit.protocol.unwrap_or(spec.protocol);
         spec.target_port = edit.target_port.unwrap_or(spec.target_port);
         spec.allow = edit.allow.unwrap_or(spec.allow);
         spec.schedule = edit.schedule.or(spec.schedule).filter(|_| !edit.always);
         spec.source = edit.source.unwrap_or(spec.source);
-        spec.note = edit.note.unwrap_or(spec.note);
+        if let Some(note) = new_note(edit.note, &spec.note)? {
+            spec.note = note;
+        }
         self.check_forward(edge, self.edge_of(edge), &spec)?;
         Ok(changed(old, EdgeItem::Forward(spec)))
     }
@@ -142,6 +150,7 @@ impl Account {
             source: new.source,
             note: new.note,
         };
+        check_note(&spec.note)?;
         self.check_virtual_device(edge, self.edge_of(edge), &spec)?;
         let mut prepared = added(edge, EdgeItem::VirtualDevice(spec), ctx);
         let account = AccountRecord { next_host, ..self.record.clone() };
@@ -168,7 +177,9 @@ impl Account {
         spec.enabled = edit.enabled.unwrap_or(spec.enabled);
         spec.ports = edit.ports.unwrap_or(spec.ports);
         spec.source = edit.source.unwrap_or(spec.source);
-        spec.note = edit.note.unwrap_or(spec.note);
+        if let Some(note) = new_note(edit.note, &spec.note)? {
+            spec.note = note;
+        }
         self.check_virtual_device(edge, self.edge_of(edge), &spec)?;
         Ok(changed(old, EdgeItem::VirtualDevice(spec)))
     }
@@ -207,7 +218,7 @@ impl Account {
             note: new.note.clone(),
         };
         check_source(&spec)?;
-        super::check::check_note(&spec.note)?;
+        check_note(&spec.note)?;
         Ok(added(edge, EdgeItem::Gateway(spec), ctx))
     }
 
@@ -224,9 +235,10 @@ impl Account {
         let mut spec = old_spec.clone();
         spec.enabled = edit.enabled.unwrap_or(spec.enabled);
         spec.source = edit.source.unwrap_or(spec.source);
-        spec.note = edit.note.unwrap_or(spec.note);
+        if let Some(note) = new_note(edit.note, &spec.note)? {
+            spec.note = note;
+        }
         check_source(&spec)?;
-        super::check::check_note(&spec.note)?;
         Ok(changed(old, EdgeItem::Gateway(spec)))
     }
 
@@ -263,6 +275,15 @@ impl Account {
             EdgeItemId::Gateway(_) => "gateway",
         }))
     }
+}
+
+/// A note, if it is another: what an earlier broker took stays as it is.
+fn new_note(edited: Option<String>, old: &str) -> Result<Option<String>, Refused> {
+    let new = edited.filter(|note| note != old);
+    if let Some(note) = &new {
+        check_note(note)?;
+    }
+    Ok(new)
 }
 
 /// No answer from the internet would find back to a mesh address.
