@@ -48,7 +48,7 @@ pub(crate) use admin_relays::{Relays, TurnSecret};
 pub(crate) use admin_webhooks::{Switch, Webhooks};
 #[cfg(feature = "node")]
 pub(crate) use edge::{
-    Card, Edge, EdgeArgs, Every, Forwards, Gateways, LanDevices, Scan, VirtualDevices,
+    Card, Edge, EdgeArgs, Every, Forwards, Gateways, Lan, LanDevices, Scan, VirtualDevices,
 };
 #[cfg(feature = "broker")]
 pub(crate) use mail::{Mail, Smtp};

@@ -277,7 +277,9 @@ fn keeps_to_what_its_owner_lets_it(site: &Site, edges: &WaitForEdge<'_>) -> Resu
     ensure!(status.contains("nothing but 10.0.0.0/8, the internet"), "{status}");
     ensure!(status.contains("Problem: forward 'capped': 192.168.1.9 is outside"), "{status}");
     common::refused(&site.edge.cli(&["edge", "scan"])?, "owner lets it open")?;
-    site.edge.run(&["edge", "enable"])?;
+    let kept = site.add(&["enable"])?;
+    ensure!(kept["only"] == only["only"], "it is lifted without a word: {kept}");
+    site.edge.run(&["edge", "enable", "--only", "everything"])?;
     edges("the cap to be lifted", &|edge| !is_capped(edge))?;
     site.edge.run(&["edge", "forwards", "remove", "capped"])?;
     Ok(())

@@ -36,9 +36,10 @@ pub(crate) enum Edge {
         #[arg(long, conflicts_with = "userspace")]
         when_asked: bool,
         /// These networks alone, and `internet` to be an exit node: what leads elsewhere isn't opened, scanned,
-        /// checked or woken, whatever the account sets. `warren edge enable` without it lifts that
-        #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = parse_lan)]
-        only: Vec<Ipv4Net>,
+        /// checked or woken, whatever the account sets. It holds, over `disable` too, until other networks are
+        /// named; `everything` lifts it. Without `--userspace` and `--when-asked` those stay as they are
+        #[arg(long, value_name = "NETWORK|everything", value_delimiter = ',')]
+        only: Vec<Lan>,
     },
     /// Be no edge any more: nothing is open, what is set is kept
     Disable,
@@ -64,12 +65,29 @@ pub(crate) enum Edge {
     },
 }
 
-/// A network of a LAN, an address of one, or `internet`.
-fn parse_lan(text: &str) -> Result<Ipv4Net, String> {
-    let address = || text.parse::<Ipv4Addr>().ok().map(Ipv4Net::from);
-    NewGateway::parse_network(text).or_else(address).ok_or_else(|| {
-        format!("'{text}' is no network: write 192.168.1.0/24, 192.168.1.9 or internet")
-    })
+/// What a device may open as an edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lan {
+    /// All that the account sets.
+    Everything,
+    /// A network of a LAN, an address of one, or the internet.
+    Network(Ipv4Net),
+}
+
+impl std::str::FromStr for Lan {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        if s == "everything" {
+            return Ok(Self::Everything);
+        }
+        let address = || s.parse::<Ipv4Addr>().ok().map(Ipv4Net::from);
+        NewGateway::parse_network(s).or_else(address).map(Self::Network).ok_or_else(|| {
+            format!(
+                "'{s}' is no network: write 192.168.1.0/24, 192.168.1.9, internet or everything"
+            )
+        })
+    }
 }
 
 /// What is to be scanned.

@@ -1,8 +1,8 @@
 //! `warren edge`: this device as an edge, or another one.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use serde::Serialize;
-use warren_node::local::{EdgeReply, EdgeRequest, EdgeStatus};
+use warren_node::local::{EdgeKind, EdgeReply, EdgeRequest, EdgeStatus, Enabling};
 use warren_proto::{
     EdgeChange, EdgeChanged, EdgeOpen, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, INTERNET,
     LanCap, LanSource, LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports,
@@ -13,7 +13,7 @@ use warren_scan::RescanStatus;
 use super::edge_open::{bind, opened, tell, warn_of_ftp};
 use super::edge_remote::Asked;
 use super::{edge_lan, edge_open};
-use crate::cli::{Card, Edge, EdgeArgs, Forwards, Gateways, Global, VirtualDevices};
+use crate::cli::{Card, Edge, EdgeArgs, Forwards, Gateways, Global, Lan, VirtualDevices};
 use crate::edge_tables;
 use crate::output::{self, say};
 
@@ -25,12 +25,15 @@ pub(crate) async fn edge(
     let client = Asked::find(super::client(global), on.as_deref()).await?;
     match command {
         Edge::Enable { userspace, when_asked, only } => {
-            client.edge(EdgeRequest::Cap(LanCap::only(only))).await?;
-            let request = match (userspace, when_asked) {
-                (true, _) => EdgeRequest::EnableUserspace,
-                (false, true) => EdgeRequest::EnableWhenAsked,
-                (false, false) => EdgeRequest::Enable,
+            let only = cap(only)?;
+            let kind = match (userspace, when_asked, &only) {
+                (true, _, _) => Some(EdgeKind::Userspace),
+                (false, true, _) => Some(EdgeKind::WhenAsked),
+                // Who says what it may open doesn't say when.
+                (false, false, Some(_)) => None,
+                (false, false, None) => Some(EdgeKind::Plain),
             };
+            let request = EdgeRequest::Enable(Enabling { kind, only });
             status(&client, request, global.json).await
         }
         Edge::Disable => status(&client, EdgeRequest::Disable, global.json).await,
@@ -42,6 +45,20 @@ pub(crate) async fn edge(
         Edge::Devices(args) => edge_lan::devices(&client, args, global.json).await,
         Edge::Wake { device } => edge_lan::wake(&client, device, global.json).await,
     }
+}
+
+/// What `--only` says; nothing, if it isn't there.
+fn cap(only: Vec<Lan>) -> anyhow::Result<Option<LanCap>> {
+    if only.contains(&Lan::Everything) {
+        ensure!(only.len() == 1, "`--only everything` stands alone: it is every network");
+        return Ok(Some(LanCap::default()));
+    }
+    let networks = only.into_iter().filter_map(|lan| match lan {
+        Lan::Network(network) => Some(network),
+        Lan::Everything => None,
+    });
+    let networks: Vec<_> = networks.collect();
+    Ok((!networks.is_empty()).then(|| LanCap::only(networks)))
 }
 
 async fn status(client: &Asked, request: EdgeRequest, json: bool) -> anyhow::Result<()> {
@@ -107,7 +124,7 @@ fn show_status(status: &EdgeStatus, open: Option<&EdgeOpen>) {
     }
     if !status.only.is_everything() {
         say!(
-            "It opens nothing but {}: `warren edge enable` without `--only` lifts that.",
+            "It opens nothing but {}: `warren edge enable --only everything` lifts that.",
             status.only
         );
     }
@@ -368,6 +385,16 @@ pub(super) fn strange() -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_said_changes_what_an_edge_may_open() {
+        let net = |text: &str| Lan::Network(text.parse().unwrap());
+        assert_eq!(cap(Vec::new()).unwrap(), None);
+        assert_eq!(cap(vec![Lan::Everything]).unwrap(), Some(LanCap::default()));
+        let some = cap(vec![net("192.168.1.0/24"), net("0.0.0.0/0")]).unwrap().unwrap();
+        assert_eq!(some.to_string(), "192.168.1.0/24, the internet");
+        assert!(cap(vec![net("192.168.1.0/24"), Lan::Everything]).is_err());
+    }
 
     #[test]
     fn another_port_of_the_same_device_leaves_it_bound_to_its_card() {

@@ -63,11 +63,7 @@ pub(super) struct Remote {
 impl Remote {
     async fn edge(&self, request: EdgeRequest) -> anyhow::Result<EdgeReply> {
         Ok(match request {
-            EdgeRequest::Cap(_)
-            | EdgeRequest::Enable
-            | EdgeRequest::EnableWhenAsked
-            | EdgeRequest::EnableUserspace
-            | EdgeRequest::Disable => {
+            EdgeRequest::Enable(_) | EdgeRequest::Disable => {
                 bail!("whether a device is an edge is said on the device itself")
             }
             EdgeRequest::Status => EdgeReply::Status(self.status().await?),

@@ -11,7 +11,9 @@ use super::{Daemon, Wake};
 use crate::control::{Command, EdgeAsk, broker_away};
 use crate::daemon::Failure;
 use crate::edge::EdgeLink;
-use crate::local::{EdgeReply, EdgeRequest, EdgeStatus, EdgeWork, FailureCode, HealthCode};
+use crate::local::{
+    EdgeKind, EdgeReply, EdgeRequest, EdgeStatus, EdgeWork, Enabling, FailureCode, HealthCode,
+};
 use crate::{EdgeOrders, EdgeTask};
 
 /// How long the edge role may take to close what it opened.
@@ -48,18 +50,14 @@ impl Daemon {
         answer: oneshot::Sender<Result<EdgeReply, Failure>>,
     ) {
         let change = match request {
-            EdgeRequest::Enable
-            | EdgeRequest::EnableWhenAsked
-            | EdgeRequest::EnableUserspace
-            | EdgeRequest::Disable => {
-                let result = self.set_edge(&request).await;
+            EdgeRequest::Enable(enabling) => {
+                let result = self.enable_edge(enabling).await;
                 let _ = answer.send(result.map(|()| EdgeReply::Status(self.edge_status())));
                 return;
             }
-            EdgeRequest::Cap(cap) => {
-                self.identity.edge_cap = cap;
-                let saved = self.try_save_identity().map_err(unsaved);
-                let _ = answer.send(saved.map(|()| EdgeReply::Status(self.edge_status())));
+            EdgeRequest::Disable => {
+                let result = self.set_edge(None, None).await;
+                let _ = answer.send(result.map(|()| EdgeReply::Status(self.edge_status())));
                 return;
             }
             EdgeRequest::Status => {
@@ -143,16 +141,37 @@ impl Daemon {
         }
     }
 
-    async fn set_edge(&mut self, request: &EdgeRequest) -> Result<(), Failure> {
-        let enabled = *request != EdgeRequest::Disable;
-        if enabled && self.config.edge.is_none() {
+    async fn enable_edge(&mut self, Enabling { kind, only }: Enabling) -> Result<(), Failure> {
+        if self.config.edge.is_none() {
             let text = "this program can't open a LAN: it was built without the edge role";
             return Err(Failure::new(FailureCode::Other, text));
         }
-        self.identity.edge = enabled;
-        self.identity.edge_when_asked = *request == EdgeRequest::EnableWhenAsked;
-        self.identity.edge_userspace = *request == EdgeRequest::EnableUserspace;
-        self.try_save_identity().map_err(unsaved)?;
+        let before = match (self.identity.edge_when_asked, self.identity.edge_userspace) {
+            (true, _) => EdgeKind::WhenAsked,
+            (false, true) => EdgeKind::Userspace,
+            (false, false) => EdgeKind::Plain,
+        };
+        self.set_edge(Some(kind.unwrap_or(before)), only).await
+    }
+
+    /// An edge of this kind, or none. What it may open holds until it is said otherwise.
+    async fn set_edge(
+        &mut self,
+        kind: Option<EdgeKind>,
+        only: Option<LanCap>,
+    ) -> Result<(), Failure> {
+        let before = self.identity.clone();
+        let identity = &mut self.identity;
+        identity.edge = kind.is_some();
+        identity.edge_when_asked = kind == Some(EdgeKind::WhenAsked);
+        identity.edge_userspace = kind == Some(EdgeKind::Userspace);
+        if let Some(only) = only {
+            identity.edge_cap = only;
+        }
+        if let Err(error) = self.try_save_identity() {
+            self.identity = before;
+            return Err(unsaved(error));
+        }
         self.tell_mesh_edge().await;
         Ok(())
     }

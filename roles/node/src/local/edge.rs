@@ -6,14 +6,8 @@ use warren_scan::{Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus,
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EdgeRequest {
-    /// Become one: what the account sets for it is opened from now on. [`EdgeReply::Status`].
-    Enable,
-    /// Leave it to the account: be an edge while it asks for that. [`EdgeReply::Status`].
-    EnableWhenAsked,
-    /// As [`Self::Enable`], and go by the userspace proxy, whatever the kernel could do.
-    EnableUserspace,
-    /// Open these networks alone, or all again, whenever it is one. [`EdgeReply::Status`].
-    Cap(LanCap),
+    /// Become one, or be one otherwise: all of it, or nothing changes. [`EdgeReply::Status`].
+    Enable(Enabling),
     /// Be none any more: nothing is open. [`EdgeReply::Status`].
     Disable,
     /// How things are. [`EdgeReply::Status`].
@@ -24,6 +18,29 @@ pub enum EdgeRequest {
     Change(EdgeChange),
     /// Something for the edge role itself, with or without the broker. [`EdgeReply::Found`].
     Work(EdgeWork),
+}
+
+/// As what kind of edge, and what it may open.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enabling {
+    /// Absent: as it is one already; one that is none: [`EdgeKind::Plain`].
+    #[serde(default)]
+    pub kind: Option<EdgeKind>,
+    /// What it may open, as long as it isn't said otherwise. Absent: what it might before.
+    #[serde(default)]
+    pub only: Option<LanCap>,
+}
+
+/// When a device is an edge, and by what way it leads packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EdgeKind {
+    /// From now on; by the kernel, as far as it can.
+    Plain,
+    /// While the account asks for it.
+    WhenAsked,
+    /// From now on, by the userspace proxy, whatever the kernel could do.
+    Userspace,
 }
 
 /// What the edge role does when it is asked.

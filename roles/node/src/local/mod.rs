@@ -15,7 +15,7 @@ mod why;
 pub(crate) mod server;
 
 pub use client::{Client, LocalError, Replies};
-pub use edge::{EdgeFound, EdgeReply, EdgeRequest, EdgeStatus, EdgeWork};
+pub use edge::{EdgeFound, EdgeKind, EdgeReply, EdgeRequest, EdgeStatus, EdgeWork, Enabling};
 pub use exit::{ExitNode, ExitNodeChange, ExitNodeStatus, ExitNodes, ExitState};
 pub use message::{
     DebugCounters, FailureCode, ListenPort, ListenPortChange, MappingReport, NetcheckReport,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use warren_lab::{isolated, wait_for};
 use warren_node::edge_link;
-use warren_node::local::{EdgeReply, EdgeRequest, LocalError};
+use warren_node::local::{EdgeKind, EdgeReply, EdgeRequest, Enabling, LocalError};
 use warren_proto::{
-    EdgeChange, EdgeChanged, EdgeState, LanSource, LanTarget, NewVirtualDevice, Ports,
+    EdgeChange, EdgeChanged, EdgeState, LanCap, LanSource, LanTarget, NewVirtualDevice, Ports,
 };
 
 use crate::common::{Mesh, Node, runtime};
@@ -31,6 +31,29 @@ fn camera() -> EdgeRequest {
     }))
 }
 
+/// What an edge may open holds until it is said otherwise, and so does when it is one.
+fn keeps_what_its_owner_has_said(edge: &Node) -> Result<()> {
+    let lan = LanCap::only(["192.168.1.0/24".parse()?]);
+    let enable = |kind, only: Option<&LanCap>| {
+        let only = only.cloned();
+        let reply = ask(edge, EdgeRequest::Enable(Enabling { kind, only }))?;
+        let EdgeReply::Status(status) = reply else { anyhow::bail!("{reply:?}") };
+        Ok(status)
+    };
+    ensure!(enable(None, Some(&lan))?.only == lan);
+    ensure!(enable(Some(EdgeKind::Plain), None)?.only == lan, "plain `enable` lifts it");
+    let status = enable(Some(EdgeKind::WhenAsked), None)?;
+    ensure!(status.when_asked && !status.enabled && status.only == lan, "{status:?}");
+    ask(edge, EdgeRequest::Disable)?;
+    ensure!(enable(Some(EdgeKind::WhenAsked), None)?.only == lan, "`disable` lifts it");
+    let wider = LanCap::only(["192.168.0.0/16".parse()?]);
+    let status = enable(None, Some(&wider))?;
+    ensure!(status.when_asked && status.only == wider, "{status:?}");
+    let status = enable(Some(EdgeKind::Plain), Some(&LanCap::default()))?;
+    ensure!(status.enabled && status.only.is_everything(), "{status:?}");
+    Ok(())
+}
+
 #[test]
 fn a_virtual_device_is_reached_by_its_name_through_its_edge() {
     isolated(|world| {
@@ -44,7 +67,8 @@ fn a_virtual_device_is_reached_by_its_name_through_its_edge() {
         let laptop = Node::start(&mesh.laptop, mesh.join())?;
         edge.wait_connected()?;
         laptop.wait_connected()?;
-        let plain = ask(&laptop, EdgeRequest::Enable).expect_err("it has no edge role");
+        let plain = ask(&laptop, EdgeRequest::Enable(Enabling::default()))
+            .expect_err("it has no edge role");
         ensure!(plain.to_string().contains("without the edge role"), "{plain}");
 
         let added = ask(&edge, camera())?;
@@ -52,7 +76,7 @@ fn a_virtual_device_is_reached_by_its_name_through_its_edge() {
             anyhow::bail!("{added:?}")
         };
         ensure!(role.orders.borrow().is_none(), "nobody has said that it is an edge");
-        ask(&edge, EdgeRequest::Enable)?;
+        ask(&edge, EdgeRequest::Enable(Enabling::default()))?;
         let orders = wait_for("the role has its orders", PATIENCE, || {
             let orders = role.orders.borrow().clone();
             Ok(orders.filter(|orders| !orders.duty.virtual_devices.is_empty()))
@@ -78,6 +102,7 @@ fn a_virtual_device_is_reached_by_its_name_through_its_edge() {
             let edges = runtime().block_on(admin.edges("home"))?;
             Ok(edges.iter().any(|it| it.found == 7 && it.problems.len() == 1).then_some(()))
         })?;
+        keeps_what_its_owner_has_said(&edge)?;
         ask(&edge, EdgeRequest::Disable)?;
         wait_for("nothing is open", PATIENCE, || Ok(role.orders.borrow().is_none().then_some(())))?;
         let unanswered = mesh.laptop.run(&["ping", "-c", "1", "-W", "1", &ip]);
