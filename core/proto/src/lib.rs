@@ -37,7 +37,7 @@ pub use edge::{
     MAX_FORWARDS, MAX_GATEWAYS, MAX_VIRTUAL_DEVICES, MacAddr, ParseMacError, RESERVED_PORTS,
     VirtualDevice, VirtualPeer, WakeOrder, reserved_port,
 };
-pub use edge_open::EdgeOpen;
+pub use edge_open::{CardAt, EdgeOpen};
 pub use edge_spec::{
     EdgeChange, EdgeChanged, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, GatewaySpec,
     NewForward, NewGateway, NewVirtualDevice, VirtualDeviceEdit, VirtualDeviceSpec,

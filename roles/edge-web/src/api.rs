@@ -20,7 +20,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use warren_edge::{EdgeReport, Inventory, Looked, Opened, Woken};
-use warren_proto::{EdgeOpen, EdgeSpec, MacAddr};
+use warren_proto::{CardAt, EdgeOpen, EdgeSpec, MacAddr};
 
 use crate::desk::{Refusal, Why};
 use crate::journal::Entry;
@@ -117,6 +117,15 @@ fn looking() -> Vec<Operation> {
         ),
         Operation::new(get.clone(), "/open", "getOpen", "What is open at this moment", open)
             .gives::<EdgeOpen>(),
+        Operation::new(
+            get.clone(),
+            "/cards/{ip}",
+            "getCard",
+            "The card that something at an address of the LAN is to be bound to: as a scan saw it in the last \
+             hour, or as it answers now",
+            card,
+        )
+        .gives::<CardAt>(),
         Operation::new(get.clone(), "/traffic", "getTraffic", "How much each was used", traffic)
             .gives::<Vec<Used>>(),
         Operation::new(get, "/log", "getLog", "What has happened, the newest first", log)
@@ -300,6 +309,14 @@ async fn edge(State(site): Shared, visitor: Visitor) -> Json<EdgeView> {
 
 async fn devices(State(site): Shared, _: Visitor) -> Json<Inventory> {
     Json(site.tools.inventory())
+}
+
+async fn card(
+    State(site): Shared,
+    visitor: Visitor,
+    Path(ip): Path<std::net::Ipv4Addr>,
+) -> Given<CardAt> {
+    Ok(Json(site.card(&visitor.asker, ip).await?))
 }
 
 /// How much something was used.

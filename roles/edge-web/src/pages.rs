@@ -16,7 +16,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 use serde::Deserialize;
-use warren_proto::{EdgeChange, LanSource, LanTarget, MacAddr};
+use warren_proto::{CardAt, EdgeChange, LanSource, LanTarget, MacAddr};
 use warren_web::{Layout, NavItem, Theme, When};
 
 use crate::desk::Refusal;
@@ -183,6 +183,23 @@ fn target(ip: &str, mac: &str) -> Result<LanTarget, Refusal> {
         mac => Some(mac.parse().map_err(Refusal::invalid)?),
     };
     Ok(LanTarget { ip, mac })
+}
+
+/// Binds a LAN device as typed to the card that the edge has seen at its address, unless another was typed; a
+/// sentence more for people, where there is something to say.
+async fn follow(site: &Site, visitor: &Visitor, ip: &str, mac: &mut String) -> String {
+    let Some(ip) = ip.trim().parse().ok().filter(|_| mac.trim().is_empty()) else {
+        return String::new();
+    };
+    let CardAt { mac: card, why } = site.card(&visitor.asker, ip).await.unwrap_or_default();
+    match card {
+        Some(card) => *mac = card.to_string(),
+        None if !why.is_empty() => {
+            return format!(" It is bound to its address and to no card: {why}.");
+        }
+        None => {}
+    }
+    String::new()
 }
 
 fn source(transparent: Option<&str>) -> LanSource {

@@ -1,6 +1,7 @@
 //! What pages and API have in common: looking at the edge, and having it do something.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::{Instant, interval, timeout};
 use warren_edge::{
     EdgeReport, EdgeTools, Looked, Opened, Problem, Rescan, ScanError, ScanPlan, ScanStatus, Woken,
 };
-use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, ForwardId, MacAddr};
+use warren_proto::{CardAt, EdgeChange, EdgeChanged, EdgeSpec, ForwardId, MacAddr};
 use warren_web::Csrf;
 
 use crate::desk::{Asker, Desk, Place, Refusal, Why};
@@ -167,6 +168,12 @@ impl Site {
     pub(crate) async fn look(&self, asker: &Asker, id: ForwardId) -> Result<Looked, Refusal> {
         self.check(asker)?;
         self.tools.check(id).await.map_err(Refusal::invalid)
+    }
+
+    /// The card that something at an address of the LAN is to be bound to.
+    pub(crate) async fn card(&self, asker: &Asker, ip: Ipv4Addr) -> Result<CardAt, Refusal> {
+        self.check(asker)?;
+        self.tools.card(ip).await.map_err(Refusal::invalid)
     }
 
     pub(crate) fn scanning(&self) -> ScanStatus {

@@ -1,6 +1,7 @@
 //! What people have an edge do beside opening the LAN: scan it, wake devices, see whether something
 //! answers.
 
+mod card;
 mod check;
 mod wake;
 
@@ -9,7 +10,9 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use tokio::sync::{Semaphore, watch};
-use warren_proto::{EdgeDuty, EdgeOpen, Forward, ForwardId, ForwardProtocol, LanCap, MacAddr};
+use warren_proto::{
+    CardAt, EdgeDuty, EdgeOpen, Forward, ForwardId, ForwardProtocol, LanCap, MacAddr,
+};
 use warren_scan::{Begun, Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
 
 use crate::edge::sight::Sight;
@@ -207,6 +210,18 @@ impl EdgeTools {
         self.keep_to_lans(&[target.into()])?;
         let _turn = self.checks.acquire().await;
         Ok(check::look(target, protocol, port).await)
+    }
+
+    /// The card that something at an address of a LAN is to be bound to: the one that a scan has seen there in
+    /// the last hour; where it was earlier, the one that answers now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check_target`].
+    pub async fn card(&self, ip: Ipv4Addr) -> Result<CardAt, CheckError> {
+        self.keep_to_lans(&[ip.into()])?;
+        let _turn = self.checks.acquire().await;
+        Ok(card::card(&self.inventory(), ip, &self.mesh_interface).await)
     }
 
     /// Refuses what the device's owner doesn't let it open, and what an edge would see as itself, and

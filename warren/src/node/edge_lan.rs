@@ -30,7 +30,8 @@ async fn status(client: &Asked, ask: EdgeWork) -> anyhow::Result<ScanStatus> {
         | EdgeFound::Devices(_)
         | EdgeFound::Woken(_)
         | EdgeFound::Looked(_)
-        | EdgeFound::Open(_) => Err(strange()),
+        | EdgeFound::Open(_)
+        | EdgeFound::Card(_) => Err(strange()),
     }
 }
 
@@ -41,7 +42,8 @@ async fn rescan(client: &Asked, ask: EdgeWork) -> anyhow::Result<Option<RescanSt
         | EdgeFound::Devices(_)
         | EdgeFound::Woken(_)
         | EdgeFound::Looked(_)
-        | EdgeFound::Open(_) => Err(strange()),
+        | EdgeFound::Open(_)
+        | EdgeFound::Card(_) => Err(strange()),
     }
 }
 
@@ -57,7 +59,8 @@ pub(super) async fn inventory(client: &Asked) -> anyhow::Result<Inventory> {
         | EdgeFound::Rescan(_)
         | EdgeFound::Woken(_)
         | EdgeFound::Looked(_)
-        | EdgeFound::Open(_) => Err(strange()),
+        | EdgeFound::Open(_)
+        | EdgeFound::Card(_) => Err(strange()),
     }
 }
 

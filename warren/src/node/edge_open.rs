@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use warren_node::local::{EdgeFound, EdgeWork};
-use warren_proto::{EdgeChanged, EdgeOpen, ForwardSpec, MacAddr, Ports};
-use warren_scan::Inventory;
+use warren_proto::{CardAt, EdgeChanged, EdgeOpen, ForwardSpec, MacAddr, Ports};
 
 use super::edge_lan;
 use super::edge_remote::Asked;
@@ -28,27 +27,28 @@ pub(super) async fn opened(client: &Asked) -> Option<EdgeOpen> {
     }
 }
 
-/// The card that a target is to be bound to: the one that was given, or that which the scan has seen.
+/// The card that a target is to be bound to: the one that was given, or that which the edge has seen there.
 pub(super) async fn bind(client: &Asked, ip: Ipv4Addr, given: Option<Card>) -> Option<MacAddr> {
     if let Some(Card(given)) = given {
         return given;
     }
-    let inventory = edge_lan::inventory(client).await.ok()?;
-    let mac = card_at(&inventory, ip)?;
-    eprintln!(
-        "warren: note: bound to the device's card {mac}, as the scan saw it: it is followed to another address \
-         (`--mac none` binds it to {ip})"
-    );
-    Some(mac)
-}
-
-/// The card of a device that is there; none that answers for others, or that is made up and may be another
-/// tomorrow.
-fn card_at(inventory: &Inventory, ip: Ipv4Addr) -> Option<MacAddr> {
-    let present = || inventory.devices.values().filter(|device| device.present);
-    let mac = present().find(|device| device.ip == ip)?.mac?;
-    let others = present().filter(|device| device.mac == Some(mac)).count();
-    (others == 1 && !mac.is_randomised()).then_some(mac)
+    // An edge that knows nothing of it leaves it at the address, and so does one that says no to the change.
+    let Ok(EdgeFound::Card(CardAt { mac, why })) = edge_lan::work(client, EdgeWork::Card(ip)).await
+    else {
+        return None;
+    };
+    match mac {
+        Some(mac) => eprintln!(
+            "warren: note: bound to the device's card {mac}, {why}: it is followed to another address (`--mac \
+             none` binds it to {ip})"
+        ),
+        None if !why.is_empty() => eprintln!(
+            "warren: note: bound to the address {ip} and to no card: {why}; `set` with `--mac` binds it to the \
+             device's"
+        ),
+        None => {}
+    }
+    mac
 }
 
 /// Says what doesn't work of what was just set, once it is open or can't be.
@@ -128,31 +128,6 @@ pub(super) fn warn_of_ftp(changed: &EdgeChanged) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_device_is_bound_to_its_own_card_and_to_no_other() {
-        let device = |ip: [u8; 4], mac: &str, present: bool| {
-            let text = format!(
-                r#"{{"ip":"{}","mac":"{mac}","present":{present},"first_seen_unix":1,"last_seen_unix":1}}"#,
-                Ipv4Addr::from(ip)
-            );
-            let device: warren_scan::Device = serde_json::from_str(&text).unwrap();
-            (std::net::IpAddr::from(ip), device)
-        };
-        let (own, repeater, made_up) =
-            ("3c:52:82:00:00:01", "3c:52:82:00:00:02", "da:a1:19:00:00:01");
-        let devices = [
-            device([192, 168, 1, 9], own, true),
-            device([192, 168, 1, 8], own, false),
-            device([192, 168, 1, 20], repeater, true),
-            device([192, 168, 1, 21], repeater, true),
-            device([192, 168, 1, 30], made_up, true),
-        ];
-        let inventory = Inventory { devices: devices.into(), ..Inventory::default() };
-        let at = |last: u8| card_at(&inventory, [192, 168, 1, last].into());
-        assert_eq!(at(9), own.parse().ok());
-        assert_eq!([8, 20, 21, 30, 31].map(at), [None; 5]);
-    }
 
     #[test]
     fn a_problem_is_of_what_it_begins_with() {

@@ -158,6 +158,7 @@ impl Remote {
                 self.send(Method::DELETE, "/scan/schedule", None).await?;
                 EdgeFound::Rescan(None)
             }
+            EdgeWork::Card(ip) => EdgeFound::Card(self.get(&format!("/cards/{ip}")).await?),
             EdgeWork::Devices => EdgeFound::Devices(self.get("/devices").await?),
             EdgeWork::Wake(who) => {
                 let inventory: Inventory = self.get("/devices").await?;

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use serde::Deserialize;
 use warren_proto::{
-    EdgeChange, EdgeChanged, EdgeSpec, LanSource, LanTarget, NewVirtualDevice, Ports,
+    CardAt, EdgeChange, EdgeChanged, EdgeSpec, LanSource, LanTarget, NewVirtualDevice, Ports,
 };
 use warren_scan::{Device, Inventory};
 use warren_web::{Layout, When};
@@ -205,9 +205,10 @@ pub(super) async fn make_virtual(
     };
     let spec = site.known().await.spec;
     let taken: Vec<_> = spec.virtual_devices.iter().map(|it| it.name.clone()).collect();
+    let CardAt { mac, why } = site.card(&visitor.asker, ipv4).await?;
     let new = NewVirtualDevice {
         name: words::virtual_name(device, &taken),
-        target: LanTarget { ip: ipv4, mac: device.mac.filter(|_| !device.randomised) },
+        target: LanTarget { ip: ipv4, mac },
         ports: vec![Ports::All],
         source: LanSource::default(),
         enabled: true,
@@ -215,7 +216,13 @@ pub(super) async fn make_virtual(
         allow_public: false,
     };
     let made = site.change(&visitor.asker, EdgeChange::AddVirtualDevice(new)).await;
-    told(&path, made.map(|changed| opened(&site.place(), &changed)))
+    let note = match (mac, why.as_str()) {
+        (None, why) if !why.is_empty() => {
+            format!(" It is bound to its address and to no card: {why}.")
+        }
+        (None | Some(_), _) => String::new(),
+    };
+    told(&path, made.map(|changed| format!("{}{note}", opened(&site.place(), &changed))))
 }
 
 fn opened(place: &Place, changed: &EdgeChanged) -> String {

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use askama::Template;
 use axum::extract::{Path, State};
 use serde::Deserialize;
@@ -10,7 +8,9 @@ use warren_proto::{
 };
 use warren_web::{Layout, When};
 
-use super::{Frame, Section, Switch, changed, frame, list as words_of, source, target, when};
+use super::{
+    Frame, Section, Switch, changed, follow, frame, list as words_of, source, target, when,
+};
 use crate::desk::Refusal;
 use crate::site::Site;
 use crate::surround::{
@@ -236,29 +236,18 @@ pub(super) async fn add(
     Form(mut typed): Form<Typed>,
 ) -> Answer {
     site.check(&visitor.asker)?;
-    follow(&site, &mut typed);
+    let note = follow(&site, &visitor, &typed.ip, &mut typed.mac).await;
     let asked = match typed.new_forward() {
         Ok(new) => site.change(&visitor.asker, EdgeChange::AddForward(new)).await,
         Err(refusal) => Err(refusal),
     };
     match asked {
-        Ok(_) => told(PATH, Ok("The port leads there now.".to_owned())),
+        Ok(_) => told(PATH, Ok(format!("The port leads there now.{note}"))),
         Err(refusal) => {
             let error = words::sentence(&refusal.text);
             let page = forwards(&site, &visitor, typed, error).await;
             page_with(status(refusal.why), &page)
         }
-    }
-}
-
-/// A device that a scan has seen is bound to its card, unless the card's address is made up.
-fn follow(site: &Arc<Site>, typed: &mut Typed) {
-    let inventory = site.tools.inventory();
-    let device = typed.ip.trim().parse().ok().and_then(|ip| inventory.devices.get(&ip));
-    if let Some(mac) = device.filter(|it| !it.randomised).and_then(|it| it.mac)
-        && typed.mac.trim().is_empty()
-    {
-        typed.mac = mac.to_string();
     }
 }
 

@@ -8,7 +8,9 @@ use warren_proto::{
 };
 use warren_web::{Layout, When};
 
-use super::{Frame, Section, Switch, changed, frame, list as words_of, source, target, when};
+use super::{
+    Frame, Section, Switch, changed, follow, frame, list as words_of, source, target, when,
+};
 use crate::desk::Refusal;
 use crate::site::Site;
 use crate::surround::{
@@ -147,14 +149,19 @@ async fn devices(site: &Site, visitor: &Visitor, typed: Typed, error: String) ->
     VirtualDevices { layout, frame, rows, is_whole: known.is_whole, typed, error, action }
 }
 
-pub(super) async fn add(State(site): Shared, visitor: Visitor, Form(typed): Form<Typed>) -> Answer {
+pub(super) async fn add(
+    State(site): Shared,
+    visitor: Visitor,
+    Form(mut typed): Form<Typed>,
+) -> Answer {
     site.check(&visitor.asker)?;
+    let note = follow(&site, &visitor, &typed.ip, &mut typed.mac).await;
     let asked = match typed.new_device() {
         Ok(new) => site.change(&visitor.asker, EdgeChange::AddVirtualDevice(new)).await,
         Err(refusal) => Err(refusal),
     };
     match asked {
-        Ok(_) => told(PATH, Ok("It has an address in the mesh now.".to_owned())),
+        Ok(_) => told(PATH, Ok(format!("It has an address in the mesh now.{note}"))),
         Err(refusal) => {
             let error = words::sentence(&refusal.text);
             page_with(status(refusal.why), &devices(&site, &visitor, typed, error).await)

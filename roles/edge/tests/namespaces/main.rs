@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cap;
+mod cards;
 mod common;
 mod engine;
 mod following;

@@ -1,5 +1,9 @@
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
-use warren_proto::{EdgeChange, EdgeChanged, EdgeOpen, EdgeSpec, EdgeState, ForwardId, LanCap};
+use warren_proto::{
+    CardAt, EdgeChange, EdgeChanged, EdgeOpen, EdgeSpec, EdgeState, ForwardId, LanCap,
+};
 use warren_scan::{Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
 
 /// What is asked of a device as an edge.
@@ -65,6 +69,8 @@ pub enum EdgeWork {
     Check(ForwardId),
     /// What is in fact open. [`EdgeFound::Open`].
     Open,
+    /// Which card something at an address of a LAN is to be bound to. [`EdgeFound::Card`].
+    Card(Ipv4Addr),
 }
 
 /// What the edge role has found.
@@ -83,6 +89,8 @@ pub enum EdgeFound {
     Looked(Looked),
     /// What is open.
     Open(EdgeOpen),
+    /// Which card.
+    Card(CardAt),
 }
 
 /// What is answered.

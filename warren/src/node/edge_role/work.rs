@@ -36,6 +36,9 @@ async fn work_on(tools: &EdgeTools, work: EdgeWork) -> Result<EdgeFound, String>
             Ok(EdgeFound::Rescan(tools.rescan()))
         }
         EdgeWork::Open => Ok(EdgeFound::Open(tools.open())),
+        EdgeWork::Card(ip) => {
+            tools.card(ip).await.map(EdgeFound::Card).map_err(|error| error.to_string())
+        }
         EdgeWork::Devices => Ok(EdgeFound::Devices(tools.inventory())),
         EdgeWork::Wake(who) => {
             let mac = card(&tools.inventory(), &who)?;
