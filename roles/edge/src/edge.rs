@@ -5,6 +5,7 @@ mod fallback;
 mod following;
 mod hearing;
 mod listeners;
+mod looking;
 mod report;
 pub(crate) mod sight;
 mod supervise;
@@ -34,9 +35,8 @@ use crate::tools::EdgeTools;
 
 use crowd::Crowd;
 use fallback::Fallback;
-use following::kept_places;
+use following::{Places, kept_places, moves_of};
 use hearing::Hearing;
-use listeners::{listeners, shadows};
 pub use report::{EdgeReport, Use};
 use report::{add_problem, note_failure};
 use sight::Sight;
@@ -280,15 +280,6 @@ impl Engine {
         if self.fallback.trouble.as_ref() != Some(&reason) {
             tracing::warn!(reason, "the kernel opens nothing new");
         }
-        if self.config.diverter.is_none() {
-            let is_open = self.path.as_ref().is_some_and(|path| path.opening().is_some());
-            let reason = reason.clone();
-            self.resolved.insert(if is_open {
-                Problem::Unchanged { reason }
-            } else {
-                Problem::Nothing { reason }
-            });
-        }
         self.fallback.trouble = Some(reason);
     }
 
@@ -321,12 +312,6 @@ impl Engine {
         if applied.is_err() {
             self.revoke(Some(&resolved.opening)).await;
         }
-        if !helps {
-            self.resolved.insert(Problem::NoHelpers);
-        }
-        if !shares {
-            self.resolved.insert(Problem::NoShares);
-        }
         applied
     }
 
@@ -352,70 +337,9 @@ impl Engine {
         self.await_tests(duty).await;
         let mut seen = sight.with(&self.follower, self.tested_ways());
         let EdgeConfig { mesh_ipv4, cap, .. } = &self.config;
-        let mut resolved = resolve(duty, *mesh_ipv4, cap, &mut seen);
-        self.resolved = std::mem::take(&mut resolved.problems);
-        let listeners = listeners(self.config.mesh_ipv4).await;
-        self.resolved.extend(shadows(duty, &resolved.opening, &listeners));
-        if let Err(error) = listening {
-            self.resolved.insert(Problem::NotFollowing { reason: error.to_string() });
-        }
+        let resolved = resolve(duty, *mesh_ipv4, cap, &mut seen);
+        self.note(duty, &resolved, listening).await;
         Ok(resolved)
-    }
-
-    async fn look(&mut self, thoroughly: bool) {
-        match self.path.as_mut().map(KernelPath::is_touched) {
-            None | Some(Ok(false)) => {}
-            Some(Ok(true)) => {
-                tracing::info!("another program has changed the edge's table: it is made anew");
-                self.report.send_modify(|report| report.repaired += 1);
-                self.apply().await;
-            }
-            Some(Err(error)) => tracing::debug!(%error, "couldn't look at nftables"),
-        }
-        if thoroughly {
-            self.look_around().await;
-        }
-    }
-
-    /// Whether the LAN and the host look as they did when the duty was resolved.
-    async fn look_around(&mut self) {
-        let Ok(mut sight) = Sight::look(&self.config.mesh_interface) else {
-            return;
-        };
-        self.networks = sight.networks();
-        let duty = at_this_hour(self.duty.borrow().as_ref());
-        // An interface that was down has no ear any more.
-        let EdgeConfig { mesh_ipv4, cap, .. } = &self.config;
-        let listening = self.hearing.listen(sight.interfaces(), &targets(&duty, cap));
-        if let Err(error) = listening {
-            tracing::debug!(%error, "devices aren't followed");
-        }
-        if !self.config.userspace {
-            self.ways_back.test(&duty, &self.follower, &self.config);
-        }
-        let mut sight = sight.with(&self.follower, self.tested_ways());
-        let resolved = resolve(&duty, *mesh_ipv4, cap, &mut sight);
-        if self.is_in_force(&resolved) {
-            self.publish(None).await;
-        } else {
-            self.apply().await;
-        }
-    }
-
-    /// Whether that is what was put in force last, on either way.
-    fn is_in_force(&self, resolved: &Resolved) -> bool {
-        let by_userspace = self.config.userspace || self.fallback.trouble.is_some();
-        if by_userspace && self.config.diverter.is_some() {
-            return self.fallback.wanted == resolved.opening;
-        }
-        match &self.path {
-            Some(path) => match path.opening() {
-                Some(opening) => *opening == resolved.opening && path.is_fitting(&resolved.lan),
-                None => resolved.opening.is_empty(),
-            },
-            // What failed is tried again by itself.
-            None => true,
-        }
     }
 }
 

@@ -90,6 +90,7 @@ impl Engine {
     /// in force, which took so long.
     pub(super) async fn publish(&mut self, applied: Option<Duration>) {
         let mut problems = self.resolved.clone();
+        problems.extend(self.lacks());
         let drops = self.drops().await;
         let diverted = self.divert(&drops);
         problems.extend(drops);

@@ -7,5 +7,7 @@ mod common;
 mod engine;
 mod following;
 mod hardening;
+mod late;
+mod problems;
 mod scan;
 mod userspace;
