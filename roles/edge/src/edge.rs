@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use warren_net::Diverter;
 use warren_proto::{EdgeDuty, EdgeState, LanCap, LanTarget, MacAddr};
 
-use crate::follow::{Follower, Moves};
+use crate::follow::Follower;
 use crate::kernel::obstacles::Passage;
 use crate::kernel::opening::Opening;
 use crate::kernel::path::KernelPath;
@@ -137,7 +137,7 @@ struct Engine {
     path: Option<KernelPath>,
     follower: Follower,
     /// Who isn't where he was chosen, as it is on disk.
-    kept: Moves,
+    kept: Places,
     hearing: Hearing,
     ways_back: WaysBack,
     passage: Passage,
@@ -175,7 +175,7 @@ impl Engine {
             duty: duty.clone(),
             report: report.clone(),
             path: None,
-            follower: Follower::new(kept.clone()),
+            follower: Follower::new(moves_of(&kept)),
             kept,
             hearing: Hearing::default(),
             ways_back: WaysBack::default(),

@@ -78,7 +78,7 @@ pub struct Follower {
     bound: BTreeMap<Key, Bound>,
     /// Whose card has yet to be heard, and until when that is waited for.
     awaited: BTreeMap<Key, Instant>,
-    /// Where they were in an earlier life.
+    /// Where those were who aren't followed at present: in an earlier life, or out of their forward's hours.
     last: Moves,
     timers: BTreeSet<(Instant, Key)>,
     events: VecDeque<Event>,
@@ -117,7 +117,14 @@ impl Follower {
     ) {
         let wanted: BTreeSet<Key> =
             targets.filter_map(|target| Some((target.mac?, target.ip))).collect();
-        self.bound.retain(|key, _| wanted.contains(key));
+        let last = &mut self.last;
+        self.bound.retain(|key, bound| {
+            let is_wanted = wanted.contains(key);
+            if !is_wanted && bound.current != key.1 {
+                last.insert(*key, bound.current);
+            }
+            is_wanted
+        });
         self.awaited.retain(|key, _| wanted.contains(key));
         for key in wanted {
             let last = self.last.remove(&key);
@@ -137,10 +144,21 @@ impl Follower {
         self.awaited.values().any(|until| *until > now + AWAIT.saturating_sub(patience))
     }
 
-    /// Who isn't where he was chosen.
+    /// Who isn't where he was chosen, those too who aren't followed at present.
     pub fn moves(&self) -> Moves {
         let moved = self.bound.iter().filter(|(key, bound)| bound.current != key.1);
-        moved.map(|(key, bound)| (*key, bound.current)).collect()
+        let moved = moved.map(|(key, bound)| (*key, bound.current));
+        moved.chain(self.last.iter().map(|(key, at)| (*key, *at))).collect()
+    }
+
+    /// Whether a card, chosen at an address, is followed at present.
+    pub fn follows(&self, mac: MacAddr, chosen: Ipv4Addr) -> bool {
+        self.bound.contains_key(&(mac, chosen))
+    }
+
+    /// Forgets where a card was that isn't followed any more.
+    pub fn forget(&mut self, mac: MacAddr, chosen: Ipv4Addr) {
+        self.last.remove(&(mac, chosen));
     }
 
     /// Where a target is.

@@ -1,8 +1,9 @@
 //! Opening anew for what has moved, and not before what is to be opened has been heard.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -20,11 +21,30 @@ const ANSWER: Duration = Duration::from_millis(200);
 /// Where devices are that aren't where they were chosen.
 const FILE: &str = "edge-places.json";
 
+/// How long the place of a card is kept that isn't followed: out of the hours of its forward, and while that is
+/// turned off, the broker doesn't tell of it. In seconds.
+const KEPT: u64 = 30 * 86_400;
+/// The most of those.
+const MOST_KEPT: usize = 1024;
+
+/// Where devices are, by card and the address at which they were chosen.
+pub(super) type Places = BTreeMap<(MacAddr, Ipv4Addr), Kept>;
+
+/// Where a device is that isn't where it was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kept {
+    at: Ipv4Addr,
+    /// Since when it isn't followed, in seconds since the Unix epoch. Absent: it is.
+    idle_since: Option<u64>,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     mac: MacAddr,
     chosen: Ipv4Addr,
     at: Ipv4Addr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    idle_since_unix: Option<u64>,
 }
 
 impl Engine {
@@ -101,13 +121,18 @@ impl Engine {
     }
 
     /// Has the next start begin where devices are now.
-    async fn keep_places(&mut self) {
-        let moves = self.follower.moves();
-        if moves == self.kept {
+    pub(super) async fn keep_places(&mut self) {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let places = self.places(unix.as_secs());
+        if places == self.kept {
             return;
         }
-        let entries =
-            moves.iter().map(|((mac, chosen), at)| Entry { mac: *mac, chosen: *chosen, at: *at });
+        let entries = places.iter().map(|((mac, chosen), kept)| Entry {
+            mac: *mac,
+            chosen: *chosen,
+            at: kept.at,
+            idle_since_unix: kept.idle_since,
+        });
         let entries: Vec<Entry> = entries.collect();
         let file = self.config.state.join(FILE);
         let written =
@@ -115,13 +140,44 @@ impl Engine {
         if let Ok(Err(error)) = written.await {
             tracing::warn!(%error, "where devices are isn't kept");
         }
-        self.kept = moves;
+        self.kept = places;
+    }
+
+    /// Where devices are, without those that nobody has followed for too long.
+    fn places(&mut self, now: u64) -> Places {
+        let mut idle = BTreeSet::new();
+        let mut places = Places::new();
+        for ((mac, chosen), at) in self.follower.moves() {
+            let is_idle = !self.follower.follows(mac, chosen);
+            let known = self.kept.get(&(mac, chosen)).and_then(|kept| kept.idle_since);
+            let idle_since = is_idle.then(|| known.unwrap_or(now));
+            idle.extend(idle_since.map(|since| (since, mac, chosen)));
+            places.insert((mac, chosen), Kept { at, idle_since });
+        }
+        let too_many = idle.len().saturating_sub(MOST_KEPT);
+        let is_old = |since: u64| now.saturating_sub(since) > KEPT;
+        for (index, (since, mac, chosen)) in idle.into_iter().enumerate() {
+            if index < too_many || is_old(since) {
+                self.follower.forget(mac, chosen);
+                places.remove(&(mac, chosen));
+            }
+        }
+        places
     }
 }
 
 /// Where devices were when the last process ended.
-pub(super) fn kept_places(state: &Path) -> Moves {
-    let Ok(text) = std::fs::read(state.join(PathBuf::from(FILE))) else { return Moves::new() };
+pub(super) fn kept_places(state: &Path) -> Places {
+    let Ok(text) = std::fs::read(state.join(PathBuf::from(FILE))) else { return Places::new() };
     let entries: Vec<Entry> = serde_json::from_slice(&text).unwrap_or_default();
-    entries.into_iter().map(|Entry { mac, chosen, at }| ((mac, chosen), at)).collect()
+    let places = entries.into_iter().map(|entry| {
+        let Entry { mac, chosen, at, idle_since_unix } = entry;
+        ((mac, chosen), Kept { at, idle_since: idle_since_unix })
+    });
+    places.collect()
+}
+
+/// The same for the follower.
+pub(super) fn moves_of(places: &Places) -> Moves {
+    places.iter().map(|(key, kept)| (*key, kept.at)).collect()
 }
