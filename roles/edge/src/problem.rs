@@ -80,6 +80,20 @@ pub enum Problem {
         /// How many it may have.
         share: u32,
     },
+    /// An eighth of the mesh together has its part of the kernel's table of connections.
+    #[error(
+        "{by}, which has {held} connections through this device, and an eighth of the mesh's other devices have \
+         the {part} that they may have together, and are refused new ones. Find what holds them there; on a \
+         host whose net.netfilter.nf_conntrack_max is below 65536, raising that raises them"
+    )]
+    TooManyTogether {
+        /// Who of them has the most.
+        by: Ipv4Addr,
+        /// How many it has.
+        held: u32,
+        /// How many they may have.
+        part: u32,
+    },
     /// The target isn't of the LAN.
     #[error("{what}: {target} is no address of a LAN; choose one from the scan")]
     NotOfTheLan {
@@ -211,8 +225,8 @@ pub enum Problem {
     NoHelpers,
     /// Nobody is held to a share of the table of connections.
     #[error(
-        "this kernel can't count connections (module nft_connlimit): one device of the mesh can fill the \
-         host's table of them"
+        "this kernel can't count connections (module nft_connlimit): devices of the mesh can fill the host's \
+         table of them"
     )]
     NoShares,
     /// Moved devices aren't noticed.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use warren_edge::kernel::bounds::Shares;
 use warren_edge::kernel::opening::{OpenDevice, OpenForward, OpenGateway, Opening};
 use warren_edge::kernel::render::{Surface, render, table_name};
 use warren_proto::{ForwardId, ForwardProtocol, GatewayId, LanSource, Ports, VirtualDeviceId};
@@ -68,10 +69,10 @@ fn the_table_is_what_the_file_says() {
         mesh: "warren0".to_owned(),
         lan: ["eth0".to_owned(), "eth1".to_owned()].into(),
         switched_on: ["eth0".to_owned()].into(),
-        share: Some(4096),
+        shares: Some(Shares { one: 2048, part: 4096, part6: 1024 }),
         helpers: true,
     };
-    let bare = Surface { share: None, helpers: false, ..surface.clone() };
+    let bare = Surface { shares: None, helpers: false, ..surface.clone() };
     let bare = render(&opening, &bare);
     for optional in ["ct count", "bounded", "set held", "ct helper"] {
         assert!(!bare.contains(optional), "a kernel without it refuses the whole: {optional}");

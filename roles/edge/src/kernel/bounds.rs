@@ -1,8 +1,11 @@
-//! What one device of the mesh may have the kernel keep.
+//! What the mesh may have the kernel keep.
 //!
 //! Each connection takes a place in the kernel's table of connections, which the whole host shares. So
-//! each address of the mesh has a share of it: what it begins beyond that is dropped, what runs goes on.
-//! Only a connection's first packet is counted.
+//! each address of the mesh has a share of it, and all of the mesh half of it: what is begun beyond that is
+//! dropped, what runs goes on. Only a connection's first packet is counted.
+//!
+//! The kernel goes through all that it counts together whenever one more begins. So all of the mesh are
+//! counted in [`PARTS`], by the last bits of their addresses, and whoever fills one leaves the others.
 
 use std::net::Ipv4Addr;
 
@@ -10,26 +13,47 @@ use warren_net::Connections;
 
 /// How many connections the kernel tracks at most.
 const TABLE_SIZE: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
-/// The part of that table that one device of the mesh may have.
-const SHARE: u32 = 16;
+/// In how many parts the mesh is counted; a power of two.
+pub const PARTS: u8 = 8;
+/// How many devices with their whole share a part has room for.
+const SHARES_OF_PART: u32 = 2;
+/// The part of that table that one device of the mesh may have: of all together, half.
+const SHARE: u32 = 2 * SHARES_OF_PART * PARTS as u32;
 /// However small the table is, so many.
 const FEWEST: u32 = 512;
-/// However large the table is, so many: the kernel goes through them for a new one.
-const MOST: u32 = 4096;
+/// However large the table is, so many.
+const MOST: u32 = 2048;
 
 /// New connections a second, and at once, of one device: what is dropped takes room too, for a moment.
 pub const PER_SECOND: u32 = 500;
 /// As many at once.
 pub const AT_ONCE: u32 = 1000;
 
-/// How many connections one device of the mesh may have at a time.
-pub fn share() -> u32 {
-    let size = std::fs::read_to_string(TABLE_SIZE).ok();
-    share_of(size.and_then(|size| size.trim().parse().ok()).unwrap_or(0))
+/// How many connections may be open at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// Of one address of the mesh.
+    pub one: u32,
+    /// Of all in one of its [`PARTS`].
+    pub part: u32,
+    /// The same of IPv6, by which the edge itself is reached and nothing behind it.
+    pub part6: u32,
 }
 
-fn share_of(table: u32) -> u32 {
-    (table / SHARE).clamp(FEWEST, MOST)
+/// What the host's table has room for.
+pub fn shares() -> Shares {
+    let size = std::fs::read_to_string(TABLE_SIZE).ok();
+    shares_of(size.and_then(|size| size.trim().parse().ok()).unwrap_or(0))
+}
+
+fn shares_of(table: u32) -> Shares {
+    let one = (table / SHARE).clamp(FEWEST, MOST);
+    Shares { one, part: one * SHARES_OF_PART, part6: one / 2 }
+}
+
+/// In which of its [`PARTS`] an address of the mesh is counted.
+pub fn part_of(address: Ipv4Addr) -> u8 {
+    address.octets()[3] % PARTS
 }
 
 /// Who has begun how many of the connections that the kernel tracks; the most first.
@@ -49,10 +73,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_hosts_table_is_shared_in_sixteen() {
-        assert_eq!(share_of(0), 512);
-        assert_eq!(share_of(16_384), 1024);
-        assert_eq!(share_of(65_536), 4096);
-        assert_eq!(share_of(1_048_576), 4096);
+    fn a_small_hosts_table_is_shared_in_thirty_two() {
+        let of = |one, part, part6| Shares { one, part, part6 };
+        assert_eq!(shares_of(0), of(512, 1024, 256));
+        assert_eq!(shares_of(16_384), of(512, 1024, 256));
+        assert_eq!(shares_of(65_536), of(2048, 4096, 1024));
+        assert_eq!(shares_of(1_048_576), of(2048, 4096, 1024));
+    }
+
+    #[test]
+    fn all_of_the_mesh_have_half_of_an_ordinary_table_and_an_eighth_by_ipv6() {
+        for table in [16_384, 32_768, 65_536, 131_072, 262_144] {
+            let Shares { part, part6, .. } = shares_of(table);
+            assert!(part * u32::from(PARTS) <= table / 2, "{table}");
+            assert!(part6 * u32::from(PARTS) <= table / 8, "{table}");
+        }
+        assert_eq!(part_of([100, 80, 0, 9].into()), part_of([100, 80, 7, 17].into()));
     }
 }

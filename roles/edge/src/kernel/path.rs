@@ -15,10 +15,10 @@ use warren_net::{
     Connection, Connections, Counter, Nftables, TableMark, forwards_packets, set_forwards_packets,
 };
 
-use super::bounds;
+use super::bounds::{Shares, shares};
 use super::ledger::Ledger;
 use super::opening::{Opening, Translation};
-use super::render::{LET_IN, REFUSED, Surface, WENT_OUT, render, table_name};
+use super::render::{LET_IN, REFUSED, REFUSED_PART, Surface, WENT_OUT, render, table_name};
 
 /// How long `nft` may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -63,7 +63,18 @@ struct InForce {
     generation: u32,
     mark: TableMark,
     lan: BTreeSet<String>,
-    share: u32,
+    shares: Shares,
+}
+
+/// New connections that were refused.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Refused {
+    /// To devices of the mesh that have too many, or begin too many.
+    pub to_one: u64,
+    /// To a part of the mesh that has too many together.
+    pub to_part: u64,
+    /// How many may be open; absent: nothing is.
+    pub shares: Option<Shares>,
 }
 
 impl KernelPath {
@@ -148,8 +159,8 @@ impl KernelPath {
         self.ledger.table = Some(self.table.clone());
         self.save().await?;
         let counts = self.counts().ok();
-        let share = bounds::share();
-        self.replace(opening, lan, share).await?;
+        let shares = shares();
+        self.replace(opening, lan, shares).await?;
         self.earlier = counts.unwrap_or_default();
         let generation = self.nftables.generation()?;
         let mark = self.nftables.mark(&self.table)?;
@@ -189,7 +200,7 @@ impl KernelPath {
         let forward = |interface: &String| forwards_packets(interface).unwrap_or(true);
         let is_ours = !self.ledger.forwarding.is_empty();
         in_force.lan == *lan
-            && in_force.share == bounds::share()
+            && in_force.shares == shares()
             && all.into_iter().all(forward)
             && !(is_ours && forwards_packets(ALL).unwrap_or(false))
     }
@@ -198,7 +209,7 @@ impl KernelPath {
         &mut self,
         opening: &Opening,
         lan: &BTreeSet<String>,
-        share: u32,
+        shares: Shares,
     ) -> Result<()> {
         let mut surface = Surface {
             table: self.table.clone(),
@@ -209,7 +220,7 @@ impl KernelPath {
                 .cloned()
                 .collect(),
             lan: lan.clone(),
-            share: None,
+            shares: None,
             helpers: false,
         };
         // What an optional part of the kernel does, is left out where it lacks that.
@@ -218,7 +229,7 @@ impl KernelPath {
             if (helpers && !self.helpers) || (counts && !self.counts) {
                 continue;
             }
-            (surface.helpers, surface.share) = (helpers, counts.then_some(share));
+            (surface.helpers, surface.shares) = (helpers, counts.then_some(shares));
             match nft(&render(opening, &surface)).await {
                 Ok(()) => {
                     if let Some(error) = refused {
@@ -285,15 +296,18 @@ impl KernelPath {
         Ok((let_in, self.nftables.counter(&self.table, WENT_OUT)?.packets))
     }
 
-    /// How many first packets were refused to devices of the mesh that have too many connections, since
-    /// the table was made; and how many connections one may have.
+    /// How many first packets were refused since the table was made.
     ///
     /// # Errors
     ///
     /// As [`Self::open`].
-    pub fn refused(&mut self) -> Result<(u64, u32)> {
-        let Some(InForce { share, .. }) = self.in_force else { return Ok((0, 0)) };
-        Ok((self.nftables.counter(&self.table, REFUSED)?.packets, share))
+    pub fn refused(&mut self) -> Result<Refused> {
+        let Some(InForce { shares, .. }) = self.in_force else { return Ok(Refused::default()) };
+        Ok(Refused {
+            to_one: self.nftables.counter(&self.table, REFUSED)?.packets,
+            to_part: self.nftables.counter(&self.table, REFUSED_PART)?.packets,
+            shares: Some(shares),
+        })
     }
 
     /// Closes everything, and leaves the host as it was.

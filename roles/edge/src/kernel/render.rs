@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What was opened passes `accepted`, where a device of the mesh that has too many connections already
-//! is refused its new ones ([`super::bounds`]).
+//! is refused its new ones, and a part of the mesh when it has too many together ([`super::bounds`]).
 //!
 //! Translation is by maps, so that a thousand forwards cost one look-up: one map of single ports (and
 //! of ranges whose ports shift, port by port, since nftables spreads a range instead of shifting it)
@@ -23,13 +23,15 @@ use std::net::Ipv4Addr;
 
 use warren_proto::{ForwardId, GatewayId, LanSource, Ports, VirtualDeviceId};
 
-use super::bounds::{AT_ONCE, PER_SECOND};
+use super::bounds::{AT_ONCE, PARTS, PER_SECOND, Shares};
 use super::opening::{OpenDevice, OpenGateway, Opening, TCP, UDP};
 
 /// Counts what was let through from the mesh, before the host's own chains.
 pub const LET_IN: &str = "let-in";
 /// Counts what was refused to those who have too many connections.
 pub const REFUSED: &str = "refused";
+/// Counts what was refused since a part of the mesh together has too many.
+pub const REFUSED_PART: &str = "refused-part";
 /// Counts what of that has passed them.
 pub const WENT_OUT: &str = "went-out";
 
@@ -48,8 +50,8 @@ pub struct Surface {
     pub lan: BTreeSet<String>,
     /// Those of them that didn't forward before: nothing new comes from them at all.
     pub switched_on: BTreeSet<String>,
-    /// How many connections one device of the mesh may have at a time, where the kernel can count them.
-    pub share: Option<u32>,
+    /// How many connections may be open at a time, where the kernel can count them.
+    pub shares: Option<Shares>,
     /// Whether the kernel has helpers for FTP's and SIP's second connections.
     pub helpers: bool,
 }
@@ -128,11 +130,13 @@ fn objects(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     let devices = opening.devices.iter().map(|device| device_counter(device.id));
     let gateways = opening.gateways.iter().map(|gateway| gateway_counter(gateway.id));
     let names: BTreeSet<String> = forwards.chain(devices).chain(gateways).collect();
-    for name in [LET_IN, REFUSED, WENT_OUT].into_iter().map(str::to_owned).chain(names) {
+    for name in
+        [LET_IN, REFUSED, REFUSED_PART, WENT_OUT].into_iter().map(str::to_owned).chain(names)
+    {
         out.open(&format!("counter {name}"));
         out.close(1);
     }
-    if surface.share.is_some() {
+    if surface.shares.is_some() {
         sources(out);
     }
     if surface.helpers {
@@ -155,34 +159,43 @@ fn sources(out: &mut Writer<'_>) {
         out.rule("timeout 1m");
         out.close(1);
         // No time-out here: who is forgotten would have nothing, whatever he has.
-        out.open(&format!("set held{suffix}"));
-        out.rule(&format!("type {kind}"));
-        out.rule("size 65535");
-        out.rule("flags dynamic");
-        out.close(1);
+        for (name, size) in [("held", 65_535), ("part", u32::from(PARTS))] {
+            out.open(&format!("set {name}{suffix}"));
+            out.rule(&format!("type {kind}"));
+            out.rule(&format!("size {size}"));
+            out.rule("flags dynamic");
+            out.close(1);
+        }
     }
 }
 
 fn bounded(out: &mut Writer<'_>, surface: &Surface) {
-    if let Some(share) = surface.share {
-        bounded_by(out, share);
+    if let Some(shares) = surface.shares {
+        bounded_by(out, shares);
     }
     out.open("chain accepted");
-    if surface.share.is_some() {
+    if surface.shares.is_some() {
         out.rule(FIRST);
     }
     out.rule(&format!("counter name \"{LET_IN}\" accept"));
     out.close(1);
 }
 
-fn bounded_by(out: &mut Writer<'_>, share: u32) {
+fn bounded_by(out: &mut Writer<'_>, Shares { one, part, part6 }: Shares) {
     out.open("chain bounded");
-    for (suffix, source) in [("", "ip saddr"), ("6", "ip6 saddr")] {
-        let refused = format!("counter name \"{REFUSED}\" drop");
+    let mask = PARTS - 1;
+    let families = [("", "ip saddr", format!("0.0.0.{mask}"), part)];
+    for (suffix, source, mask, part) in
+        families.into_iter().chain([("6", "ip6 saddr", format!("::{mask}"), part6)])
+    {
+        let refused = |counter: &str| format!("counter name \"{counter}\" drop");
         let rate = format!("limit rate over {PER_SECOND}/second burst {AT_ONCE} packets");
-        let held = format!("ct count over {share}");
-        out.rule(&format!("add @begun{suffix} {{ {source} {rate} }} {refused}"));
-        out.rule(&format!("add @held{suffix} {{ {source} {held} }} {refused}"));
+        let (held, together) = (format!("ct count over {one}"), format!("ct count over {part}"));
+        let (one, all) = (refused(REFUSED), refused(REFUSED_PART));
+        out.rule(&format!("add @begun{suffix} {{ {source} {rate} }} {one}"));
+        out.rule(&format!("add @held{suffix} {{ {source} {held} }} {one}"));
+        // Also for those for whom there is no room in the sets.
+        out.rule(&format!("add @part{suffix} {{ {source} & {mask} {together} }} {all}"));
     }
     out.close(1);
 }
@@ -232,7 +245,7 @@ fn input(out: &mut Writer<'_>, opening: &Opening, surface: &Surface) {
     if opening.gateways.iter().any(OpenGateway::is_internet) {
         out.rule(&format!("{from_mesh} ip daddr != {{ {NOT_THE_INTERNET} }} drop"));
     }
-    if surface.share.is_some() {
+    if surface.shares.is_some() {
         out.rule(&format!("{from_mesh} ct state new {FIRST}"));
     }
     out.close(1);
