@@ -305,10 +305,9 @@ impl Engine {
             }
         };
         let before = path.generation();
-        let applied = path.apply(&resolved.opening, &resolved.lan).await;
+        let applied = path.apply(&resolved.opening, &resolved.held, &resolved.lan).await;
         self.fallback.note_applied(before, path.generation());
         self.passage = Passage::default();
-        let (helps, shares) = (path.helps(), path.shares());
         if applied.is_err() {
             self.revoke(Some(&resolved.opening)).await;
         }

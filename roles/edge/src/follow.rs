@@ -3,7 +3,8 @@
 //! A card that nobody has heard yet is awaited first: it is asked for at the address at which it was last,
 //! and nothing leads there before it has answered, since a stranger may have that address by now. When
 //! nobody at all answers for [`AWAIT`], it counts as there: many a device sleeps, and a stranger who
-//! comes later is heard.
+//! comes later is heard. It is asked several times, at 0, 0.2, 0.6, 1.4, 2.2 and 3 s: a card on Wi-Fi that saves
+//! power misses some.
 //!
 //! Whoever speaks ARP says which address his card has. A card that is heard at another address than
 //! the known one may have moved, or have both: the known address is asked for once more, and only
@@ -27,6 +28,10 @@ use warren_proto::{LanTarget, MacAddr};
 pub const SETTLE: Duration = Duration::from_millis(600);
 /// How long a card that was never heard is awaited.
 pub const AWAIT: Duration = Duration::from_secs(3);
+/// After how long it is asked for once more; from then on after twice as long each time, ...
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// ... but so long at most.
+const ASK_EACH: Duration = Duration::from_millis(800);
 /// How often a silent card is asked for.
 pub const REASSURE: Duration = Duration::from_secs(20);
 /// How often the whole network is asked for a card that is lost.
@@ -274,7 +279,8 @@ impl Follower {
         if bound.current != key.1 {
             self.events.push_back(Event::Ask(key.1));
         }
-        if until <= now + AWAIT - SETTLE * 2 && bound.swept.is_none() {
+        let asked_for = AWAIT.saturating_sub(until.saturating_duration_since(now));
+        if asked_for >= SETTLE * 2 && bound.swept.is_none() {
             bound.swept = Some(now);
             self.events.push_back(Event::Sweep(bound.current));
         }
@@ -284,7 +290,7 @@ impl Follower {
             self.events.push_back(Event::Moved);
             return REASSURE - spread(key.0);
         }
-        SETTLE
+        (asked_for + ASK_AGAIN).min(ASK_EACH)
     }
 
     /// When [`Self::handle_timeout`] is to be called, and why.
@@ -409,6 +415,37 @@ mod tests {
         assert_eq!(follower.place(&TARGET), Place::Awaited(NEW), "a stranger where it was chosen");
         heard(&mut follower, CAMERA, NEW, now);
         assert_eq!(follower.place(&TARGET), Place::At(NEW));
+    }
+
+    #[test]
+    fn a_card_that_answers_late_is_asked_several_times() {
+        let (mut follower, now) = awaited(Moves::new());
+        let mut asked = vec![0];
+        while let Some((due, _)) = follower.poll_timeout().filter(|(due, _)| *due <= now + AWAIT) {
+            follower.handle_timeout(due);
+            if events(&mut follower).contains(&Event::Ask(OLD)) {
+                asked.push((due - now).as_millis());
+            }
+        }
+        assert_eq!(asked, [0, 200, 600, 1400, 2200, 3000]);
+    }
+
+    #[test]
+    fn who_is_not_followed_for_a_while_is_awaited_where_he_was_last() {
+        let (mut follower, now) = followed();
+        heard(&mut follower, CAMERA, NEW, now);
+        follower.handle_timeout(now + SETTLE);
+        let moves = Moves::from([((CAMERA, OLD), NEW)]);
+        assert_eq!(follower.moves(), moves);
+        // Its forward is out of its hours.
+        follower.watch([].iter(), |_| true, now + SETTLE);
+        assert!(!follower.follows(CAMERA, OLD));
+        assert_eq!(follower.moves(), moves);
+        follower.watch([TARGET].iter(), |_| true, now + AWAIT);
+        assert_eq!(follower.place(&TARGET), Place::Awaited(NEW));
+        follower.watch([].iter(), |_| true, now + AWAIT);
+        follower.forget(CAMERA, OLD);
+        assert_eq!(follower.moves(), Moves::new());
     }
 
     #[test]

@@ -100,6 +100,26 @@ impl Opening {
             && other.gateways.iter().all(|it| self.gateways.contains(it))
     }
 
+    /// This one, and what is in another beside it.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        both.forwards.extend(other.forwards.iter().cloned());
+        both.devices.extend(other.devices.iter().cloned());
+        both.gateways.extend(&other.gateways);
+        both
+    }
+
+    /// What of it is open in another, too, to the same places.
+    #[must_use]
+    pub fn also_in(&self, other: &Self) -> Self {
+        let mut common = self.clone();
+        common.forwards.retain(|it| other.forwards.contains(it));
+        common.devices.retain(|it| other.devices.contains(it));
+        common.gateways.retain(|it| other.gateways.contains(it));
+        common
+    }
+
     /// What of it the userspace proxy can open, without what is so in `kept`: no gateways, nor anything
     /// that shows the LAN who asks.
     pub fn for_userspace(&self, kept: Option<&Self>) -> Self {

@@ -60,6 +60,7 @@ pub fn clean_up(folder: &Path) -> Result<()> {
 /// What tells whether somebody has touched the table.
 #[derive(Debug)]
 struct InForce {
+    opening: Opening,
     generation: u32,
     mark: TableMark,
     lan: BTreeSet<String>,
@@ -129,24 +130,32 @@ impl KernelPath {
 
     /// What is open.
     pub fn opening(&self) -> Option<&Opening> {
-        self.ledger.opening.as_ref().filter(|_| self.in_force.is_some())
+        self.in_force.as_ref().map(|in_force| &in_force.opening)
     }
 
     /// Puts `opening` in the place of what was open: all of it, or nothing changes. Connections that
-    /// lead where they led go on; the others are forgotten.
+    /// lead where they led go on, those too that lead where `held` says, which opens nothing new; the others
+    /// are forgotten.
     ///
     /// # Errors
     ///
     /// There is no `nft`, it refuses, or no privilege.
-    pub async fn apply(&mut self, opening: &Opening, lan: &BTreeSet<String>) -> Result<()> {
-        if opening.is_empty() {
+    pub async fn apply(
+        &mut self,
+        opening: &Opening,
+        held: &Opening,
+        lan: &BTreeSet<String>,
+    ) -> Result<()> {
+        let held = self.ledger.opening.as_ref().map(|before| held.also_in(before));
+        let kept = held.map_or_else(|| opening.clone(), |held| opening.with(&held));
+        if kept.is_empty() {
             return self.close().await;
         }
         if forwards_packets(ALL).unwrap_or(false) {
             // The host forwards by itself now: that is another's to keep and to end.
             self.ledger.forwarding.clear();
         }
-        let was_in_force = self.in_force.is_some();
+        let is_reopened = self.opening() != Some(opening);
         let mut forwarding: BTreeSet<String> = lan.clone();
         forwarding.insert(self.mesh.clone());
         for interface in &forwarding {
@@ -164,10 +173,11 @@ impl KernelPath {
         self.earlier = counts.unwrap_or_default();
         let generation = self.nftables.generation()?;
         let mark = self.nftables.mark(&self.table)?;
-        self.in_force = Some(InForce { generation, mark, lan: lan.clone(), share });
-        let before = self.ledger.opening.replace(opening.clone());
-        if !was_in_force || before.as_ref() != Some(opening) {
-            forget(before, Some(opening.clone())).await?;
+        let (opening, lan) = (opening.clone(), lan.clone());
+        self.in_force = Some(InForce { opening, generation, mark, lan, shares });
+        let before = self.ledger.opening.replace(kept.clone());
+        if is_reopened || before.as_ref() != Some(&kept) {
+            forget(before, Some(kept)).await?;
         }
         let saved = self.save().await;
         // What is closed is closed by now, whatever becomes of an interface that was just unplugged.

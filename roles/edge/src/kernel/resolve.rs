@@ -62,6 +62,9 @@ pub trait Surroundings {
 pub struct Resolved {
     /// What can be opened.
     pub opening: Opening,
+    /// What can be as soon as its target is heard where it was, or answers the test of its way back: what is
+    /// connected by it may go on meanwhile.
+    pub held: Opening,
     /// By which interfaces it is reached.
     pub lan: BTreeSet<String>,
     /// What can't be opened, and why.
@@ -78,6 +81,7 @@ pub fn resolve(
     let mut work = Work {
         resolved: Resolved {
             opening: Opening::nothing(mesh),
+            held: Opening::nothing(mesh),
             lan: BTreeSet::new(),
             problems: BTreeSet::new(),
         },
@@ -130,36 +134,43 @@ impl<S: Surroundings> Work<'_, S> {
         if let Some(other) = other {
             return Err(Problem::Clash { what: what(), other });
         }
-        let target = self.locate(&forward.target, &what)?;
-        self.check_way_back(forward.source, target, &what)?;
+        let (target, waits) = self.locate(&forward.target, &what)?;
+        let untested = self.check_way_back(forward.source, target, &what)?;
+        let waits = waits.or(untested);
         let ports =
             open.protocols().iter().map(|protocol| ((*protocol, port), (last_port, what())));
         self.taken.extend(ports);
-        self.resolved.opening.forwards.push(OpenForward { target, ..open });
-        Ok(())
+        self.part(waits.is_some()).forwards.push(OpenForward { target, ..open });
+        waits.map_or(Ok(()), Err)
+    }
+
+    /// What can be opened, or what has yet to wait.
+    fn part(&mut self, waits: bool) -> &mut Opening {
+        if waits { &mut self.resolved.held } else { &mut self.resolved.opening }
     }
 
     fn device(&mut self, device: &VirtualDevice) -> Result<(), Problem> {
         let what = || format!("virtual device '{}'", device.name);
-        let opening = &self.resolved.opening;
+        let Resolved { opening, held, .. } = &self.resolved;
         let ipv4 = device.ipv4;
         if ipv4 == opening.mesh {
             return Err(Problem::Clash { what: what(), other: "the edge itself".to_owned() });
         }
-        if opening.devices.iter().any(|other| other.ipv4 == ipv4) {
+        if opening.devices.iter().chain(&held.devices).any(|other| other.ipv4 == ipv4) {
             let other = format!("another virtual device at {ipv4}");
             return Err(Problem::Clash { what: what(), other });
         }
-        let target = self.locate(&device.target, &what)?;
-        self.check_way_back(device.source, target, &what)?;
-        self.resolved.opening.devices.push(OpenDevice {
+        let (target, waits) = self.locate(&device.target, &what)?;
+        let untested = self.check_way_back(device.source, target, &what)?;
+        let waits = waits.or(untested);
+        self.part(waits.is_some()).devices.push(OpenDevice {
             id: device.id,
             ipv4,
             target,
             ports: device.ports.clone(),
             source: device.source,
         });
-        Ok(())
+        waits.map_or(Ok(()), Err)
     }
 
     fn gateway(&mut self, gateway: &Gateway) -> Result<(), Problem> {
@@ -215,35 +226,38 @@ impl<S: Surroundings> Work<'_, S> {
         }
     }
 
-    /// Nothing is shown to the LAN as it is before its answers are known to come back.
+    /// Nothing is shown to the LAN as it is before its answers are known to come back. What is to be waited
+    /// for, if there is something.
     fn check_way_back(
         &self,
         source: LanSource,
         target: Ipv4Addr,
         what: &impl Fn() -> String,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<Problem>, Problem> {
         if source == LanSource::Masquerade {
-            return Ok(());
+            return Ok(None);
         }
         match self.surroundings.way_back(target) {
-            WayBack::Here => Ok(()),
-            WayBack::Untested => Err(Problem::WayBackUntested { what: what(), target }),
+            WayBack::Here => Ok(None),
+            WayBack::Untested => Ok(Some(Problem::WayBackUntested { what: what(), target })),
             WayBack::Elsewhere => Err(Problem::NoWayBack { what: what(), target }),
-            WayBack::Silent => Err(Problem::NoAnswer { what: what(), target }),
+            // What is connected shows that there is one.
+            WayBack::Silent => Ok(Some(Problem::NoAnswer { what: what(), target })),
         }
     }
 
-    /// The target's address, once it is certain that it is one of a LAN.
+    /// The target's address, once it is certain that it is one of a LAN; and what is to be waited for, if
+    /// there is something.
     fn locate(
         &mut self,
         target: &LanTarget,
         what: &impl Fn() -> String,
-    ) -> Result<Ipv4Addr, Problem> {
+    ) -> Result<(Ipv4Addr, Option<Problem>), Problem> {
         // Who isn't let there isn't looked for either.
         self.admit(target.ip.into(), what)?;
-        let ip = match self.surroundings.place(target) {
-            Place::At(ip) => ip,
-            Place::Awaited(ip) => return Err(Problem::Awaited { what: what(), target: ip }),
+        let (ip, waits) = match self.surroundings.place(target) {
+            Place::At(ip) => (ip, None),
+            Place::Awaited(ip) => (ip, Some(Problem::Awaited { what: what(), target: ip })),
             Place::Taken { ip, by } => {
                 return Err(Problem::Vanished { what: what(), target: ip, by });
             }
@@ -260,7 +274,7 @@ impl<S: Surroundings> Work<'_, S> {
         match self.surroundings.way(ip) {
             Way::Lan { interface, adjacent } if adjacent || ip.is_private() => {
                 self.resolved.lan.insert(interface);
-                Ok(ip)
+                Ok((ip, waits))
             }
             Way::Lan { .. } => Err(Problem::NotOfTheLan { what: what(), target: ip }),
             Way::Host => {

@@ -327,7 +327,11 @@ fn what_a_killed_engine_left_behind_goes_at_the_next_start() {
         site.edge.enter(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let mut path = KernelPath::open(&state, "w0")?;
-            runtime.block_on(path.apply(&opening, &["eth0".to_owned()].into()))?;
+            runtime.block_on(path.apply(
+                &opening,
+                &Opening::nothing(MESH),
+                &["eth0".to_owned()].into(),
+            ))?;
             std::mem::forget(path);
             anyhow::Ok(())
         })??;

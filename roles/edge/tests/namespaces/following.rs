@@ -12,10 +12,10 @@ use warren_proto::{Forward, ForwardId, ForwardProtocol, LanSource, LanTarget, Ma
 use crate::common::{EDGE_LAN, MESH, Running, Site, TECHNICIAN, ask_tcp, mac_of, serve};
 use crate::engine::{CAMERA, forward, forwards};
 
-const NEXT: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 77);
+pub(crate) const NEXT: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 77);
 const ONE: Opened = Opened::Forward(ForwardId(1));
 
-fn bound(id: u64, mac: MacAddr) -> Forward {
+pub(crate) fn bound(id: u64, mac: MacAddr) -> Forward {
     let forward =
         forward(id, ForwardProtocol::Tcp, 8079 + u16::try_from(id).unwrap_or(0), CAMERA, 80);
     Forward { target: LanTarget { ip: CAMERA, mac: Some(mac) }, ..forward }
@@ -30,14 +30,14 @@ fn camera(site: &Site, world: &World, ip: Ipv4Addr) -> Result<(Host, MacAddr)> {
 }
 
 /// Gives a host another address, which it tells the LAN.
-fn move_to(host: &Host, ip: Ipv4Addr) -> Result<()> {
+pub(crate) fn move_to(host: &Host, ip: Ipv4Addr) -> Result<()> {
     host.ip(&["addr flush dev eth0".to_owned(), format!("addr add {ip}/24 dev eth0")])?;
     let _ = host.run(&["ping", "-c1", "-W1", "192.168.1.1"]);
     Ok(())
 }
 
 /// Waits until the camera's forward leads to `ip`; how long that took.
-fn until_at(running: &Running, ip: Ipv4Addr) -> Result<Duration> {
+pub(crate) fn until_at(running: &Running, ip: Ipv4Addr) -> Result<Duration> {
     let begun = Instant::now();
     running.until("the camera's place", |report| report.open.get(&ONE) == Some(&ip))?;
     Ok(begun.elapsed())

@@ -311,7 +311,7 @@ fn what_is_taken_away_ends_although_an_interface_was_unplugged_meanwhile() {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
         let mut path = site.edge.enter(|| -> Result<KernelPath> {
             let mut path = KernelPath::open(&state, "w0")?;
-            runtime()?.block_on(path.apply(&opening(&[8080, 8081]), &lan))?;
+            runtime()?.block_on(path.apply(&opening(&[8080, 8081]), &opening(&[]), &lan))?;
             Ok(path)
         })??;
         let mut kept = connect(&site.technician, MESH, 8080)?;
@@ -319,7 +319,7 @@ fn what_is_taken_away_ends_although_an_interface_was_unplugged_meanwhile() {
         ensure!(ask(&mut kept).is_ok() && ask(&mut removed).is_ok());
         site.edge.ip(&["link del d0"])?;
         site.edge.enter(|| -> Result<()> {
-            let applied = runtime()?.block_on(path.apply(&opening(&[8080]), &lan));
+            let applied = runtime()?.block_on(path.apply(&opening(&[8080]), &opening(&[]), &lan));
             ensure!(applied.is_err(), "the interface is gone");
             ensure!(path.opening() == Some(&opening(&[8080])), "it says what is open");
             Ok(())
