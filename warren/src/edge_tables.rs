@@ -40,7 +40,7 @@ pub(crate) fn virtual_devices(all: &[VirtualDeviceSpec], open: Option<&EdgeOpen>
             target(it.target),
             ports.join(", "),
             state(it.enabled, open.map(|open| open.virtual_devices.contains_key(&it.id))),
-            words([source(it.source), it.note.clone()]),
+            words([source(it.source, it.untested), it.note.clone()]),
             it.id.to_string(),
         ]);
     }
@@ -54,7 +54,7 @@ pub(crate) fn gateways(all: &[GatewaySpec], open: Option<&EdgeOpen>) {
             if it.is_internet() { "as an exit node".to_owned() } else { it.mesh.to_string() };
         let lan = it.network();
         let state = state(it.enabled, open.map(|open| open.gateways.contains_key(&it.id)));
-        let more = words([source(it.source), it.note.clone()]);
+        let more = words([source(it.source, false), it.note.clone()]);
         table.add_row([lan, mesh, state, more, it.id.to_string()]);
     }
     output::print_table(&table);
@@ -129,7 +129,7 @@ fn more(it: &ForwardSpec) -> String {
     let allow =
         if it.allow.is_empty() { String::new() } else { format!("for {}", it.allow.join(", ")) };
     let hours = it.schedule.as_ref().map(hours).unwrap_or_default();
-    words([allow, hours, source(it.source), it.note.clone()])
+    words([allow, hours, source(it.source, it.untested), it.note.clone()])
 }
 
 /// As `--hours` takes them.
@@ -143,10 +143,11 @@ fn hours(it: &Schedule) -> String {
     format!("{}{at}{}-{}{offset}", days.join(","), it.from, it.to)
 }
 
-fn source(source: LanSource) -> String {
-    match source {
-        LanSource::Masquerade => "",
-        LanSource::Transparent => "transparent",
+fn source(source: LanSource, untested: bool) -> String {
+    match (source, untested) {
+        (LanSource::Masquerade, _) => "",
+        (LanSource::Transparent, false) => "transparent",
+        (LanSource::Transparent, true) => "transparent, untested",
     }
     .to_owned()
 }

@@ -40,6 +40,7 @@ fn duty() -> EdgeDuty {
             target,
             ports: vec![Ports::All],
             source: LanSource::Masquerade,
+            untested: false,
         }],
         gateways: vec![Gateway {
             id: GatewayId(1),

@@ -130,6 +130,10 @@ pub struct Forward {
     /// What the LAN device sees as the source.
     #[serde(default)]
     pub source: LanSource,
+    /// Whether [`LanSource::Transparent`] is opened without a look whether answers come back: somebody knows
+    /// that they do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untested: bool,
     /// The hours that it is open in; the edge keeps them also while its broker is away. Absent: always.
     #[serde(
         default,
@@ -208,6 +212,10 @@ pub struct VirtualDevice {
     /// What the LAN device sees as the source.
     #[serde(default)]
     pub source: LanSource,
+    /// Whether [`LanSource::Transparent`] is opened without a look whether answers come back: somebody knows
+    /// that they do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untested: bool,
 }
 
 /// A network behind an edge.
@@ -422,6 +430,7 @@ mod tests {
             target: LanTarget { ip: Ipv4Addr::new(192, 168, 1, 9), mac: None },
             target_port: port,
             source: LanSource::Masquerade,
+            untested: false,
             schedule: None,
         };
         let good = gateway("100.80.240.0/24", "192.168.1.0/24");
@@ -469,6 +478,7 @@ mod tests {
             target: LanTarget { ip: Ipv4Addr::new(192, 168, 1, 9), mac: None },
             target_port: 80,
             source: LanSource::Masquerade,
+            untested: false,
             schedule,
         };
         let forwards = vec![forward(1, None), forward(2, Some(schedule))];
@@ -488,6 +498,7 @@ mod tests {
             target: LanTarget { ip: Ipv4Addr::new(192, 168, 1, 9), mac: None },
             ports: vec![Ports::All],
             source: LanSource::Masquerade,
+            untested: false,
         };
         let json = serde_json::to_value(&device).unwrap();
         assert_eq!(json["target"], serde_json::json!({ "ip": "192.168.1.9" }));

@@ -34,6 +34,10 @@ pub struct ForwardSpec {
     /// What the LAN device sees as the source.
     #[serde(default)]
     pub source: LanSource,
+    /// Opens a `transparent` one without a look whether answers come back by the edge: whoever sets it knows
+    /// that they do, though the device answers no test.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untested: bool,
     /// Who may use it, of those whom the policy lets reach that port: people, groups, tags, devices,
     /// roles, as a policy writes them. Empty: all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -69,6 +73,10 @@ pub struct NewForward {
     /// What the LAN device sees as the source. Absent: the edge.
     #[serde(default)]
     pub source: LanSource,
+    /// Opens a `transparent` one without a look whether answers come back by the edge: whoever sets it knows
+    /// that they do, though the device answers no test.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untested: bool,
     /// Whether it is in force. Absent: it is.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -116,6 +124,9 @@ pub struct ForwardEdit {
     /// What the LAN device sees as the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<LanSource>,
+    /// Whether a `transparent` one is opened without a look whether answers come back by the edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untested: Option<bool>,
     /// Who may use it; an empty list: whoever the policy lets reach that port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<String>>,
@@ -153,6 +164,10 @@ pub struct VirtualDeviceSpec {
     /// What the LAN device sees as the source.
     #[serde(default)]
     pub source: LanSource,
+    /// Opens a `transparent` one without a look whether answers come back by the edge: whoever sets it knows
+    /// that they do, though the device answers no test.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untested: bool,
     /// What people want to remember of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -174,6 +189,10 @@ pub struct NewVirtualDevice {
     /// What the LAN device sees as the source. Absent: the edge.
     #[serde(default)]
     pub source: LanSource,
+    /// Opens a `transparent` one without a look whether answers come back by the edge: whoever sets it knows
+    /// that they do, though the device answers no test.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untested: bool,
     /// Whether it is in force. Absent: it is.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -206,6 +225,9 @@ pub struct VirtualDeviceEdit {
     /// What the LAN device sees as the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<LanSource>,
+    /// Whether a `transparent` one is opened without a look whether answers come back by the edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untested: Option<bool>,
     /// What people want to remember of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -389,6 +411,7 @@ impl From<&ForwardSpec> for Forward {
             target: spec.target,
             target_port: spec.target_port,
             source: spec.source,
+            untested: spec.untested,
             schedule: spec.schedule.clone(),
         }
     }
@@ -403,6 +426,7 @@ impl From<&VirtualDeviceSpec> for VirtualDevice {
             target: spec.target,
             ports: spec.ports.clone(),
             source: spec.source,
+            untested: spec.untested,
         }
     }
 }

@@ -98,6 +98,7 @@ pub use text::{is_plain_text, is_unseen};
 /// | 4 | 2026-11-29 | edges: `managers` in the duty, `asked_from` in `POST /v1/node/edge` |
 /// | 4 | 2026-11-30 | exit nodes: `internet` in an edge's offer and in a filter's targets, gateways to
 ///   `0.0.0.0/0`; an older edge opens none, an older node uses none |
+/// | 4 | 2026-11-30 | edges: `untested` of forwards and virtual devices; an older edge tests them |
 pub const PROTOCOL: u32 = 4;
 
 /// The oldest protocol version that this build's broker still serves.

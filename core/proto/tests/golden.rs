@@ -410,6 +410,7 @@ fn edges_are_written_and_read_as_ever() {
         target,
         target_port: 80,
         source: LanSource::Masquerade,
+        untested: false,
         schedule: None,
     };
     let device = VirtualDevice {
@@ -419,8 +420,20 @@ fn edges_are_written_and_read_as_ever() {
         target: beyond_a_router,
         ports: vec![Ports::Tcp(80, 80), Ports::Icmp],
         source: LanSource::Transparent,
+        untested: false,
     };
     let everything = VirtualDevice { ports: vec![Ports::All], ..device.clone() };
+    let untested = EdgeDuty {
+        forwards: vec![Forward {
+            source: LanSource::Transparent,
+            untested: true,
+            ..forward.clone()
+        }],
+        virtual_devices: vec![VirtualDevice { untested: true, ..device.clone() }],
+        ..EdgeDuty::default()
+    };
+    let changes = vec![Change::Edge { duty: Some(untested), asked: false }];
+    assert_golden("delta-edge-untested", &Delta { changes, ..delta() });
     let gateway = Gateway {
         id: GatewayId(0x61),
         mesh: "100.71.240.0/24".parse().unwrap(),
@@ -489,6 +502,7 @@ fn what_edges_ask_for_is_written_and_read_as_ever() {
         target,
         target_port: Some(80),
         source: LanSource::Masquerade,
+        untested: false,
         enabled: true,
         allow: Vec::new(),
         schedule: None,
@@ -521,6 +535,9 @@ fn what_edges_ask_for_is_written_and_read_as_ever() {
     };
     let edit = ForwardEdit { schedule: Some(hours), ..ForwardEdit::default() };
     assert_written("edge-change-schedule", &EdgeChange::SetForward { id: ForwardId(0xf1), edit });
+    let source = Some(LanSource::Transparent);
+    let edit = ForwardEdit { source, untested: Some(true), ..ForwardEdit::default() };
+    assert_written("edge-change-untested", &EdgeChange::SetForward { id: ForwardId(0xf1), edit });
     // What isn't understood of a wish is not done by halves.
     let newer = r#"{"change":"add-gateway","lan":"192.168.1.0/24","from_the_future":1}"#;
     assert!(serde_json::from_str::<EdgeChange>(newer).is_err());

@@ -78,6 +78,7 @@ impl Place {
             target: it.target,
             target_port: it.target_port,
             source: it.source,
+            untested: it.untested,
             allow: Vec::new(),
             schedule: it.schedule.clone(),
             note: String::new(),
@@ -90,6 +91,7 @@ impl Place {
             target: it.target,
             ports: it.ports.clone(),
             source: it.source,
+            untested: it.untested,
             note: String::new(),
         });
         let gateways = duty.gateways.iter().map(|it| GatewaySpec {

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use warren_proto::{DeviceName, EdgeChange, EdgeChanged, ForwardProtocol, ForwardSpec, LanTarget};
+use warren_proto::{
+    DeviceName, EdgeChange, EdgeChanged, ForwardProtocol, ForwardSpec, LanSource, LanTarget,
+};
 use warren_scan::{Change, Device, Inventory, Kind, ScanPlan};
 
 use crate::desk::Place;
@@ -73,6 +75,7 @@ pub(crate) fn forward(spec: &ForwardSpec, inventory: &Inventory) -> String {
         ports(spec.target_port, spec.target_port.saturating_add(more)),
         target(inventory, &spec.target),
     );
+    text.push_str(shown(spec.source, spec.untested));
     if !spec.allow.is_empty() {
         text.push_str(&format!(", for {}", spec.allow.join(", ")));
     }
@@ -81,6 +84,15 @@ pub(crate) fn forward(spec: &ForwardSpec, inventory: &Inventory) -> String {
     }
     text.push('.');
     text
+}
+
+/// Whom the device sees.
+pub(crate) fn shown(source: LanSource, untested: bool) -> &'static str {
+    match (source, untested) {
+        (LanSource::Masquerade, _) => "",
+        (LanSource::Transparent, false) => ", which sees who asks",
+        (LanSource::Transparent, true) => ", which sees who asks, without a test of the way back",
+    }
 }
 
 /// Where it is opened: a URL that a browser takes, or host and port.
@@ -191,7 +203,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use warren_proto::{ForwardId, LanSource};
+    use warren_proto::ForwardId;
 
     fn spec() -> ForwardSpec {
         ForwardSpec {
@@ -204,6 +216,7 @@ mod tests {
             target: LanTarget { ip: Ipv4Addr::new(192, 168, 1, 9), mac: None },
             target_port: 80,
             source: LanSource::Masquerade,
+            untested: false,
             allow: Vec::new(),
             schedule: None,
             note: String::new(),
@@ -220,6 +233,11 @@ mod tests {
             allow: vec!["tag:tools".to_owned()],
             ..spec()
         };
+        let shown = ForwardSpec { source: LanSource::Transparent, untested: true, ..spec.clone() };
+        assert!(
+            forward(&shown, &inventory)
+                .contains("192.168.1.9, which sees who asks, without a test of the way back, for"),
+        );
         assert_eq!(
             forward(&spec, &inventory),
             "TCP and UDP ports 8080 to 8082 lead to ports 80 to 82 of 192.168.1.9, for tag:tools."

@@ -154,7 +154,8 @@ pub enum Problem {
     /// Whether the target's answers come back can't be told.
     #[error(
         "{what} isn't open: {target} answers no test, so whether it would find back to the mesh isn't known; \
-         it is tried again. With `--source masquerade` no test is needed"
+         it is tried again. If its router is known to have a route to the mesh by this device, `--source \
+         transparent-untested` opens it; with `--source masquerade` none is needed"
     )]
     NoAnswer {
         /// Whose target.

@@ -23,6 +23,7 @@ fn add_camera(world: &mut World, site: NodeId) -> (VirtualDeviceId, IpAddr) {
         target: LanTarget { ip: [192, 168, 1, 9].into(), mac: None },
         ports: vec![Ports::All],
         source: LanSource::Masquerade,
+        untested: false,
         enabled: true,
         note: String::new(),
         allow_public: false,

@@ -250,15 +250,18 @@ impl From<Protocol> for ForwardProtocol {
 pub(crate) enum Source {
     /// This device's LAN address: answers find back by themselves
     Masquerade,
-    /// The mesh address of who asks: the LAN needs a route to the mesh by this device
+    /// The mesh address of who asks: the LAN needs a route to the mesh by this device. A forward or virtual
+    /// device is opened once an answer of its device has come back by it
     Transparent,
+    /// The same, opened without that test: for a device that answers none, where the route is known to be there
+    TransparentUntested,
 }
 
 impl From<Source> for LanSource {
     fn from(source: Source) -> Self {
         match source {
             Source::Masquerade => Self::Masquerade,
-            Source::Transparent => Self::Transparent,
+            Source::Transparent | Source::TransparentUntested => Self::Transparent,
         }
     }
 }
@@ -288,6 +291,16 @@ pub(crate) struct Common {
 impl Common {
     pub(crate) fn enabled(&self) -> Option<bool> {
         self.switch.map(|switch| switch == OnOff::On)
+    }
+
+    /// What the LAN device sees as the source.
+    pub(crate) fn source(&self) -> Option<LanSource> {
+        self.source.map(Into::into)
+    }
+
+    /// Whether nobody looks whether answers come back, if something is said of the source.
+    pub(crate) fn untested(&self) -> Option<bool> {
+        self.source.map(|source| source == Source::TransparentUntested)
     }
 }
 

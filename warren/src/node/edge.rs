@@ -5,8 +5,8 @@ use serde::Serialize;
 use warren_node::local::{EdgeKind, EdgeReply, EdgeRequest, EdgeStatus, Enabling};
 use warren_proto::{
     EdgeChange, EdgeChanged, EdgeOpen, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, INTERNET,
-    LanCap, LanSource, LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports,
-    VirtualDeviceEdit, VirtualDeviceSpec,
+    LanCap, LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
+    VirtualDeviceSpec,
 };
 use warren_scan::RescanStatus;
 
@@ -175,7 +175,8 @@ async fn forwards(client: &Asked, command: Forwards, json: bool) -> anyhow::Resu
                 last_port: Some(port.last),
                 target: LanTarget { ip: target.ip, mac: bind(client, target.ip, mac).await },
                 target_port: target.port,
-                source: common.source.map(LanSource::from).unwrap_or_default(),
+                source: common.source().unwrap_or_default(),
+                untested: common.untested().unwrap_or_default(),
                 enabled: common.enabled().unwrap_or(true),
                 allow,
                 schedule: hours.and_then(|hours| hours.0),
@@ -223,7 +224,8 @@ async fn set_forward(client: &Asked, command: Forwards) -> anyhow::Result<EdgeCh
         last_port: port.map(|port| port.last),
         target,
         target_port,
-        source: common.source.map(Into::into),
+        source: common.source(),
+        untested: common.untested(),
         allow: allow.map(|allow| if allow == ["anybody"] { Vec::new() } else { allow }),
         always: hours.as_ref().is_some_and(|hours| hours.0.is_none()),
         schedule: hours.and_then(|hours| hours.0),
@@ -284,7 +286,8 @@ async fn virtual_devices(
                 name,
                 target: LanTarget { ip, mac: bind(client, ip, mac).await },
                 ports: if ports.is_empty() { vec![Ports::All] } else { ports },
-                source: common.source.map(LanSource::from).unwrap_or_default(),
+                source: common.source().unwrap_or_default(),
+                untested: common.untested().unwrap_or_default(),
                 enabled: common.enabled().unwrap_or(true),
                 note: common.note.unwrap_or_default(),
                 allow_public,
@@ -297,7 +300,8 @@ async fn virtual_devices(
                 name,
                 target: new_target(client, known.target, ip, mac).await,
                 ports,
-                source: common.source.map(Into::into),
+                source: common.source(),
+                untested: common.untested(),
                 note: common.note,
                 allow_public,
             };
@@ -331,7 +335,7 @@ async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Resu
             EdgeChange::AddGateway(NewGateway {
                 lan: lan.unwrap_or(INTERNET),
                 standby_for,
-                source: common.source.map(LanSource::from).unwrap_or_default(),
+                source: common.source().unwrap_or_default(),
                 enabled: common.enabled().unwrap_or(true),
                 note: common.note.unwrap_or_default(),
             })
@@ -339,7 +343,7 @@ async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Resu
         Gateways::Set { gateway: text, common } => {
             let edit = GatewayEdit {
                 enabled: common.enabled(),
-                source: common.source.map(Into::into),
+                source: common.source(),
                 note: common.note,
             };
             EdgeChange::SetGateway { id: gateway_id(client, &text).await?, edit }

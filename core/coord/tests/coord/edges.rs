@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use warren_coord::policy::Members;
 use warren_coord::{
-    Actor, By, Change, DeviceEdit, EdgeItem, EdgeItemRecord, Prepared, Refused, Role, UnixTime,
+    Actor, By, Change, DeviceEdit, EdgeItem, EdgeItemRecord, Refused, Role, UnixTime,
 };
 use warren_proto::{
     CheckIn, CheckInState, DeviceId, EDGE, EdgeChange, EdgeChanged, EdgeDuty, Endpoint,
@@ -30,6 +30,7 @@ pub(crate) fn forward(protocol: ForwardProtocol, port: u16) -> NewForward {
         target: target(LAN),
         target_port: None,
         source: LanSource::Masquerade,
+        untested: false,
         enabled: true,
         allow: Vec::new(),
         schedule: None,
@@ -44,6 +45,7 @@ pub(crate) fn virtual_device(name: &str) -> NewVirtualDevice {
         target: target(LAN),
         ports: vec![Ports::All],
         source: LanSource::Masquerade,
+        untested: false,
         enabled: true,
         note: String::new(),
         allow_public: false,
@@ -534,7 +536,9 @@ fn names_and_notes_have_joined_emoji_and_stay_as_an_earlier_broker_took_them() {
     let item =
         EdgeItem::Forward(ForwardSpec { name: old.into(), note: old.into(), ..spec.clone() });
     let record = EdgeItemRecord { edge, item, created: UnixTime(1) };
-    world.commit(Prepared { changes: vec![Change::EdgeItem(record)], reply: () });
+    let mut prepared = world.account.prepare_edge_ask(edge, true).unwrap();
+    prepared.changes = vec![Change::EdgeItem(record)];
+    world.commit(prepared);
     let edit = |note: &str, port| ForwardEdit {
         name: Some(old.into()),
         note: Some(note.into()),
@@ -544,6 +548,31 @@ fn names_and_notes_have_joined_emoji_and_stay_as_an_earlier_broker_took_them() {
     let mut set = |edit| world.edge_change(edge, EdgeChange::SetForward { id: spec.id, edit });
     assert!(set(edit(old, 8081)).is_ok(), "its port can't be changed");
     assert!(set(edit(&format!("{old}!"), 8082)).is_err(), "a new one is checked");
+}
+
+#[test]
+fn a_source_that_is_shown_untested_is_so_as_long_as_it_is_shown() {
+    let mut world = World::new("home");
+    let edge = world.join(1, "attic");
+    world.open(edge);
+    world.consent(edge, true);
+    let source = LanSource::Transparent;
+    let new = NewForward { source, untested: true, ..forward(ForwardProtocol::Udp, 5000) };
+    let id = world.added_forward(edge, new).id;
+    let is_untested = |world: &World| world.duty(edge).is_some_and(|it| it.forwards[0].untested);
+    assert!(is_untested(&world), "the edge isn't told");
+    let set = |world: &mut World, edit| {
+        let changed = world.edge_change(edge, EdgeChange::SetForward { id, edit }).unwrap();
+        let EdgeChanged::Forward(spec) = changed else { panic!("{changed:?}") };
+        spec.untested
+    };
+    let renamed = ForwardEdit { name: Some("x".to_owned()), ..ForwardEdit::default() };
+    assert!(set(&mut world, renamed));
+    let masked = ForwardEdit { source: Some(LanSource::Masquerade), ..ForwardEdit::default() };
+    assert!(!set(&mut world, masked));
+    let shown = ForwardEdit { source: Some(source), ..ForwardEdit::default() };
+    assert!(!set(&mut world, shown), "a test is left out by nobody's word");
+    assert!(!is_untested(&world));
 }
 
 #[test]

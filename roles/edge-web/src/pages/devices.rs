@@ -211,6 +211,7 @@ pub(super) async fn make_virtual(
         target: LanTarget { ip: ipv4, mac },
         ports: vec![Ports::All],
         source: LanSource::default(),
+        untested: false,
         enabled: true,
         note: String::new(),
         allow_public: false,

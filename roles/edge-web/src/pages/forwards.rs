@@ -39,6 +39,7 @@ pub(super) struct Typed {
     note: String,
     enabled: Option<String>,
     transparent: Option<String>,
+    untested: Option<String>,
 }
 
 /// What is typed, understood.
@@ -76,6 +77,7 @@ impl Typed {
             note: spec.note.clone(),
             enabled: on(spec.enabled),
             transparent: on(spec.source == warren_proto::LanSource::Transparent),
+            untested: on(spec.untested),
         }
     }
 
@@ -120,6 +122,7 @@ impl Typed {
             target,
             target_port,
             source: source(self.transparent.as_deref()),
+            untested: self.untested.is_some(),
             enabled: self.enabled.is_some(),
             allow,
             schedule,
@@ -139,6 +142,7 @@ impl Typed {
             target: Some(target),
             target_port: Some(target_port.unwrap_or(ports.0)),
             source: Some(source(self.transparent.as_deref())),
+            untested: Some(self.untested.is_some()),
             allow: Some(allow),
             // A form without hours leaves them alone.
             always: schedule.is_none() && self.hours.is_some(),

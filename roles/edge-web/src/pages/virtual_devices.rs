@@ -33,6 +33,7 @@ pub(super) struct Typed {
     note: String,
     enabled: Option<String>,
     transparent: Option<String>,
+    untested: Option<String>,
 }
 
 impl Typed {
@@ -47,6 +48,7 @@ impl Typed {
             note: spec.note.clone(),
             enabled: on(spec.enabled),
             transparent: on(spec.source == LanSource::Transparent),
+            untested: on(spec.untested),
         }
     }
 
@@ -69,6 +71,7 @@ impl Typed {
             target: target(&self.ip, &self.mac)?,
             ports: self.ports()?,
             source: source(self.transparent.as_deref()),
+            untested: self.untested.is_some(),
             enabled: self.enabled.is_some(),
             note: self.note.clone(),
             allow_public: false,
@@ -82,6 +85,7 @@ impl Typed {
             target: Some(target(&self.ip, &self.mac)?),
             ports: Some(self.ports()?),
             source: Some(source(self.transparent.as_deref())),
+            untested: Some(self.untested.is_some()),
             note: Some(self.note.clone()),
             allow_public: false,
         })
@@ -115,7 +119,11 @@ impl Row {
             ipv4: spec.ipv4.to_string(),
             enabled: spec.enabled,
             is_open: report.open.contains_key(&opened),
-            target: words::target(&site.tools.inventory(), &spec.target),
+            target: format!(
+                "{}{}",
+                words::target(&site.tools.inventory(), &spec.target),
+                words::shown(spec.source, spec.untested)
+            ),
             ports: if ports.is_empty() { "every port".to_owned() } else { ports },
             bytes: words::bytes(used.bytes),
             last: used.last_unix.map(when),

@@ -45,6 +45,7 @@ impl Account {
                     target: new.target,
                     target_port: new.target_port.unwrap_or(new.port),
                     source: new.source,
+                    untested: new.untested,
                     allow: new.allow,
                     schedule: new.schedule,
                     note: new.note,
@@ -75,6 +76,7 @@ impl Account {
                     target: new.target,
                     ports: new.ports,
                     source: new.source,
+                    untested: new.untested,
                     note: new.note,
                 };
                 spec.virtual_devices.push(made.clone());

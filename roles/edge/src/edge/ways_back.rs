@@ -3,7 +3,7 @@
 //! Where the LAN is shown who asks (`transparent`), its answers must be routed here; otherwise every
 //! connection hangs. So the device is asked first, from the edge's own mesh address: by a ping and by
 //! connections to what is to be opened, without a word. If only the same questions from the edge's LAN
-//! address are answered, the way back leads elsewhere.
+//! address are answered, the way back leads elsewhere. Of what is said to need no test nobody is asked.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -111,8 +111,9 @@ impl WaysBack {
 /// Where what is opened transparently leads, as far as that is known, and to which ports of TCP.
 fn transparent(duty: &EdgeDuty, follower: &Follower) -> BTreeMap<Ipv4Addr, Vec<u16>> {
     let mut wanted: BTreeMap<Ipv4Addr, Vec<u16>> = BTreeMap::new();
-    let mut add = |source, target: &LanTarget, port: Option<u16>| {
+    let mut add = |source, untested: bool, target: &LanTarget, port: Option<u16>| {
         if source == LanSource::Transparent
+            && !untested
             && let Place::At(ip) = follower.place(target)
         {
             let ports = wanted.entry(ip).or_default();
@@ -120,14 +121,14 @@ fn transparent(duty: &EdgeDuty, follower: &Follower) -> BTreeMap<Ipv4Addr, Vec<u
         }
     };
     for forward in &duty.forwards {
-        add(forward.source, &forward.target, Some(forward.target_port));
+        add(forward.source, forward.untested, &forward.target, Some(forward.target_port));
     }
     for device in &duty.virtual_devices {
         let first = device.ports.iter().find_map(|ports| match ports {
             Ports::Tcp(first, _) => Some(*first),
             Ports::All | Ports::Udp(..) | Ports::Icmp | Ports::Protocol(_) | Ports::Unknown => None,
         });
-        add(device.source, &device.target, first);
+        add(device.source, device.untested, &device.target, first);
     }
     wanted
 }

@@ -135,7 +135,7 @@ impl<S: Surroundings> Work<'_, S> {
             return Err(Problem::Clash { what: what(), other });
         }
         let (target, waits) = self.locate(&forward.target, &what)?;
-        let untested = self.check_way_back(forward.source, target, &what)?;
+        let untested = self.check_way_back(forward.source, forward.untested, target, &what)?;
         let waits = waits.or(untested);
         let ports =
             open.protocols().iter().map(|protocol| ((*protocol, port), (last_port, what())));
@@ -161,7 +161,7 @@ impl<S: Surroundings> Work<'_, S> {
             return Err(Problem::Clash { what: what(), other });
         }
         let (target, waits) = self.locate(&device.target, &what)?;
-        let untested = self.check_way_back(device.source, target, &what)?;
+        let untested = self.check_way_back(device.source, device.untested, target, &what)?;
         let waits = waits.or(untested);
         self.part(waits.is_some()).devices.push(OpenDevice {
             id: device.id,
@@ -226,15 +226,16 @@ impl<S: Surroundings> Work<'_, S> {
         }
     }
 
-    /// Nothing is shown to the LAN as it is before its answers are known to come back. What is to be waited
-    /// for, if there is something.
+    /// Nothing is shown to the LAN as it is before its answers are known to come back, or somebody says that
+    /// they do. What is to be waited for, if there is something.
     fn check_way_back(
         &self,
         source: LanSource,
+        untested: bool,
         target: Ipv4Addr,
         what: &impl Fn() -> String,
     ) -> Result<Option<Problem>, Problem> {
-        if source == LanSource::Masquerade {
+        if source == LanSource::Masquerade || untested {
             return Ok(None);
         }
         match self.surroundings.way_back(target) {

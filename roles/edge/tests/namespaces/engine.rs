@@ -35,6 +35,7 @@ pub(crate) fn forward(
         target: target(to),
         target_port: there,
         source: LanSource::Masquerade,
+        untested: false,
         schedule: None,
     }
 }
@@ -56,6 +57,7 @@ pub(crate) fn device(id: u64, ipv4: [u8; 4], to: Ipv4Addr, ports: Vec<Ports>) ->
         target: target(to),
         ports,
         source: LanSource::Masquerade,
+        untested: false,
     }
 }
 

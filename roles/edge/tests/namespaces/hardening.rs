@@ -33,6 +33,7 @@ fn everything() -> EdgeDuty {
         target: target(CAMERA),
         target_port: if port == last_port { 80 } else { port },
         source: LanSource::Masquerade,
+        untested: false,
         schedule: None,
     };
     EdgeDuty {
@@ -44,6 +45,7 @@ fn everything() -> EdgeDuty {
             target: target(CAMERA),
             ports: vec![Ports::All],
             source: LanSource::Masquerade,
+            untested: false,
         }],
         gateways: vec![Gateway {
             id: GatewayId(1),

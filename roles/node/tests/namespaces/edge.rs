@@ -25,6 +25,7 @@ fn camera() -> EdgeRequest {
         target: LanTarget { ip: [192, 168, 1, 9].into(), mac: None },
         ports: vec![Ports::All],
         source: LanSource::Masquerade,
+        untested: false,
         enabled: true,
         note: String::new(),
         allow_public: false,

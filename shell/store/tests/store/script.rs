@@ -156,6 +156,7 @@ fn edge_item(edge: DeviceId, n: u32) -> EdgeItemRecord {
             target,
             target_port: 80,
             source: LanSource::Masquerade,
+            untested: false,
             allow: vec!["tag:server".to_owned()],
             schedule: None,
             note: "größer".to_owned(),
@@ -168,6 +169,7 @@ fn edge_item(edge: DeviceId, n: u32) -> EdgeItemRecord {
             target,
             ports: vec![Ports::Tcp(80, 90), Ports::Icmp],
             source: LanSource::Transparent,
+            untested: false,
             note: String::new(),
         }),
         _ => EdgeItem::Gateway(GatewaySpec {

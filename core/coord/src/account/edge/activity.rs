@@ -73,7 +73,7 @@ impl Account {
                 .open("port", port(it))
                 .open("target", target(it.target))
                 .open("target_port", it.target_port)
-                .open("source", source(it.source))
+                .open("source", source(it.source, it.untested))
                 .list("allow", &it.allow)
                 .maybe("hours", it.schedule.as_ref())
                 .open("note", &it.note),
@@ -83,19 +83,19 @@ impl Account {
                 .open("enabled", it.enabled)
                 .open("target", target(it.target))
                 .list("ports", &it.ports)
-                .open("source", source(it.source))
+                .open("source", source(it.source, it.untested))
                 .open("note", &it.note),
             EdgeItem::Gateway(it) if it.is_internet() => facts
                 .open("lan", "the internet")
                 .open("enabled", it.enabled)
                 .maybe("standby_for", it.standby_for.and_then(|edge| self.name_of(edge)))
-                .open("source", source(it.source))
+                .open("source", source(it.source, false))
                 .open("note", &it.note),
             EdgeItem::Gateway(it) => facts
                 .open("lan", it.lan)
                 .open("mesh", it.mesh)
                 .open("enabled", it.enabled)
-                .open("source", source(it.source))
+                .open("source", source(it.source, false))
                 .open("note", &it.note),
         }
     }
@@ -128,9 +128,10 @@ fn target(target: LanTarget) -> String {
     target.mac.map_or_else(|| target.ip.to_string(), |mac| format!("{} ({mac})", target.ip))
 }
 
-fn source(source: LanSource) -> &'static str {
-    match source {
-        LanSource::Masquerade => "the edge",
-        LanSource::Transparent => "who asks",
+fn source(source: LanSource, untested: bool) -> &'static str {
+    match (source, untested) {
+        (LanSource::Masquerade, _) => "the edge",
+        (LanSource::Transparent, false) => "who asks",
+        (LanSource::Transparent, true) => "who asks, without a test of the way back",
     }
 }

@@ -80,6 +80,7 @@ impl Account {
             target: new.target,
             target_port: new.target_port.unwrap_or(new.port),
             source: new.source,
+            untested: new.untested && new.source == LanSource::Transparent,
             allow: new.allow,
             schedule: new.schedule,
             note: new.note,
@@ -119,6 +120,8 @@ impl Account {
         spec.allow = edit.allow.unwrap_or(spec.allow);
         spec.schedule = edit.schedule.or(spec.schedule).filter(|_| !edit.always);
         spec.source = edit.source.unwrap_or(spec.source);
+        spec.untested =
+            edit.untested.unwrap_or(spec.untested) && spec.source == LanSource::Transparent;
         if let Some(note) = new_note(edit.note, &spec.note)? {
             spec.note = note;
         }
@@ -148,6 +151,7 @@ impl Account {
             target: new.target,
             ports: new.ports,
             source: new.source,
+            untested: new.untested && new.source == LanSource::Transparent,
             note: new.note,
         };
         check_note(&spec.note)?;
@@ -177,6 +181,8 @@ impl Account {
         spec.enabled = edit.enabled.unwrap_or(spec.enabled);
         spec.ports = edit.ports.unwrap_or(spec.ports);
         spec.source = edit.source.unwrap_or(spec.source);
+        spec.untested =
+            edit.untested.unwrap_or(spec.untested) && spec.source == LanSource::Transparent;
         if let Some(note) = new_note(edit.note, &spec.note)? {
             spec.note = note;
         }

@@ -101,6 +101,8 @@ pub(in crate::portal) struct Fields {
     pub(super) note: String,
     /// Whether the LAN sees who asks: `on` or nothing.
     pub(super) transparent: String,
+    /// Whether nobody looks whether answers come back then: `on` or nothing.
+    pub(super) untested: String,
 }
 
 /// What is wrong with it.
@@ -125,10 +127,8 @@ impl Wrong {
 impl Fields {
     /// What is set, as it would be typed.
     pub(super) fn of(kind: Kind, id: &str, spec: &EdgeSpec) -> Option<Self> {
-        let transparent = |source: LanSource| match source {
-            LanSource::Transparent => "on".to_owned(),
-            LanSource::Masquerade => String::new(),
-        };
+        let on = |is_on: bool| if is_on { "on".to_owned() } else { String::new() };
+        let transparent = |source| on(source == LanSource::Transparent);
         match kind {
             Kind::Forward => {
                 let it = spec.forwards.iter().find(|it| it.id.to_string() == id)?;
@@ -141,6 +141,7 @@ impl Fields {
                     hours: it.schedule.as_ref().map(ToString::to_string),
                     note: it.note.clone(),
                     transparent: transparent(it.source),
+                    untested: on(it.untested),
                     ..Self::targeted(it.target)
                 })
             }
@@ -152,6 +153,7 @@ impl Fields {
                     ports: ports.join(", "),
                     note: it.note.clone(),
                     transparent: transparent(it.source),
+                    untested: on(it.untested),
                     ..Self::targeted(it.target)
                 })
             }
@@ -189,6 +191,7 @@ impl Fields {
                     target_port: self.target_port()?,
                     name: Some(self.name.trim().to_owned()).filter(|name| !name.is_empty()),
                     source,
+                    untested: !self.untested.is_empty(),
                     enabled: true,
                     allow: words(&self.allow),
                     schedule: self.hours()?,
@@ -201,6 +204,7 @@ impl Fields {
                 target: self.target()?,
                 ports: self.ports()?,
                 source,
+                untested: !self.untested.is_empty(),
                 enabled: true,
                 note: self.note,
                 allow_public: false,
@@ -224,6 +228,7 @@ impl Fields {
     pub(super) fn changed(self, kind: Kind, id: &str) -> Result<EdgeChange, Wrong> {
         let unknown = || Wrong::new("", "It is gone meanwhile.");
         let source = Some(self.source());
+        let untested = Some(!self.untested.is_empty());
         Ok(match kind {
             Kind::Forward => {
                 let id = id.parse().map_err(|_| unknown())?;
@@ -237,6 +242,7 @@ impl Fields {
                     target_port: Some(self.target_port()?.unwrap_or(port)),
                     name: Some(self.name.trim().to_owned()).filter(|name| !name.is_empty()),
                     source,
+                    untested,
                     allow: Some(words(&self.allow)),
                     // A form without hours leaves them alone.
                     always: schedule.is_none() && self.hours.is_some(),
@@ -253,6 +259,7 @@ impl Fields {
                     target: Some(self.target()?),
                     ports: Some(self.ports()?),
                     source,
+                    untested,
                     note: Some(self.note),
                     ..VirtualDeviceEdit::default()
                 };
@@ -405,6 +412,15 @@ mod tests {
         assert_eq!((new.port, new.last_port, new.target_port), (8000, Some(8010), Some(80)));
         assert_eq!(new.allow, ["role:admin", "tag:ops"]);
         assert_eq!(new.schedule.map(|it| it.to_string()).as_deref(), Some("mon@08:00-18:00"));
+        assert!(new.source == LanSource::Masquerade && !new.untested);
+        let on = || "on".to_owned();
+        let shown = Fields { transparent: on(), untested: on(), ..typed.clone() };
+        let Ok(EdgeChange::SetForward { edit, .. }) =
+            shown.changed(Kind::Forward, "00000000000000f1")
+        else {
+            panic!("a forward")
+        };
+        assert_eq!((edit.source, edit.untested), (Some(LanSource::Transparent), Some(true)));
         let wrong = |change: fn(&mut Fields), kind| {
             let mut fields = typed.clone();
             change(&mut fields);

@@ -69,7 +69,7 @@ fn forward(it: &ForwardSpec, edge: &EdgeView) -> Line {
     if let Some(hours) = &it.schedule {
         sentence.push_str(&format!(" It is open {}.", hours.in_words()));
     }
-    push_source(&mut sentence, it.source);
+    push_source(&mut sentence, it.source, it.untested);
     let place = format!("{}:{ports}", edge.dns_name);
     let is_tcp = it.protocol != ForwardProtocol::Udp && it.port == it.last_port;
     let url =
@@ -91,7 +91,7 @@ fn virtual_device(it: &VirtualDeviceSpec, edge: &str) -> Line {
         let ports: Vec<String> = it.ports.iter().map(ToString::to_string).collect();
         sentence.push_str(&format!(" Only {} is let through.", ports.join(", ")));
     }
-    push_source(&mut sentence, it.source);
+    push_source(&mut sentence, it.source, it.untested);
     let place = format!("{}.{edge}", it.name);
     Line {
         id: it.id.to_string(),
@@ -127,7 +127,7 @@ fn gateway(it: &GatewaySpec) -> Line {
         example(it.lan),
         example(it.mesh)
     );
-    push_source(&mut sentence, it.source);
+    push_source(&mut sentence, it.source, false);
     Line {
         id: it.id.to_string(),
         name: it.lan.to_string(),
@@ -146,13 +146,16 @@ fn named(target: LanTarget) -> String {
     }
 }
 
-fn push_source(sentence: &mut String, source: LanSource) {
-    match source {
-        LanSource::Masquerade => {}
-        LanSource::Transparent => {
-            sentence.push_str(" The LAN sees who asks, and needs a route back by the edge.");
+fn push_source(sentence: &mut String, source: LanSource, untested: bool) {
+    sentence.push_str(match (source, untested) {
+        (LanSource::Masquerade, _) => "",
+        (LanSource::Transparent, false) => {
+            " The LAN sees who asks, and needs a route back by the edge."
         }
-    }
+        (LanSource::Transparent, true) => {
+            " The LAN sees who asks, and needs a route back by the edge; whether it has one isn't tested."
+        }
+    });
 }
 
 /// What browsers and systems open a well-known port with.
