@@ -67,14 +67,14 @@ pub(crate) fn devices(found: &Inventory) {
     let (present, gone): (Vec<&Device>, Vec<&Device>) =
         found.devices.values().partition(|device| device.present);
     for device in present.into_iter().chain(gone) {
-        let made_up = if device.randomised { " (made up)" } else { "" };
-        let services: Vec<&str> = device.services.keys().map(String::as_str).collect();
+        let made_up = if device.is_randomised() { " (made up)" } else { "" };
+        let services: Vec<String> = device.services.keys().map(ToString::to_string).collect();
         table.add_row([
             device.ip.to_string(),
             ipv6(device),
             device.mac.map(|mac| format!("{mac}{made_up}")).unwrap_or_default(),
-            device.vendor.clone().unwrap_or_default(),
-            device.names.values().next().cloned().unwrap_or_default(),
+            device.vendor().unwrap_or_default(),
+            device.names.values().next().map(ToString::to_string).unwrap_or_default(),
             format!("{:?}", device.kind).to_lowercase(),
             services.join(" "),
             if device.present { "there" } else { "gone" }.to_owned(),

@@ -1,11 +1,17 @@
 //! What is known of a LAN, and what a scan changes in it.
 
+mod device;
+mod few;
 mod guess;
+mod known;
+mod listing;
 mod merge;
+mod port;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -13,116 +19,13 @@ use warren_proto::MacAddr;
 
 use crate::scan::{Finding, Ipv6Neighbour, ScanEvent};
 
-use guess::{guess, vendor};
+pub use device::{Device, Kind, NameSource, Service};
+pub use few::Few;
+use guess::guess;
+pub use known::Known;
+pub use listing::Listing;
 pub use merge::Scope;
-
-/// Who says a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NameSource {
-    /// A lease of a DHCP server on the edge itself.
-    Dhcp,
-    /// The DNS server's reverse zone.
-    Ptr,
-    /// The device, by multicast DNS (RFC 6762).
-    Mdns,
-    /// The device, by LLMNR (RFC 4795).
-    Llmnr,
-    /// The device, by NetBIOS (RFC 1002).
-    NetBios,
-    /// The device, by UPnP's SSDP.
-    Ssdp,
-}
-
-impl NameSource {
-    /// Those that are asked for one address.
-    pub const ASKED: [Self; 5] = [Self::Ptr, Self::Mdns, Self::Llmnr, Self::NetBios, Self::Ssdp];
-}
-
-/// Over what a service is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-/// What serves a port.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Service {
-    /// What it says first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub banner: Option<String>,
-    /// The title of its page.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
-}
-
-/// What a device seems to be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// Nothing tells.
-    #[default]
-    Unknown,
-    /// It serves video.
-    Camera,
-    /// It prints.
-    Printer,
-    /// It routes.
-    Router,
-    /// It stores files.
-    Storage,
-    /// An industrial controller.
-    Controller,
-    /// A telephone or tablet.
-    Phone,
-    /// A computer.
-    Computer,
-}
-
-/// A device of a LAN.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
-    /// Its address: an IPv4 one if it has any.
-    pub ip: IpAddr,
-    /// Its IPv6 addresses; not all, if it has many. Of a device without IPv4, its address is one of them.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub ipv6: BTreeSet<Ipv6Addr>,
-    /// On which link a device without IPv4 is: that of this IPv4 network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<Ipv4Net>,
-    /// Its card's address; absent across a router.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<MacAddr>,
-    /// Who made the card, by the IEEE's registers of address blocks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vendor: Option<String>,
-    /// Whether the card's address is made up.
-    #[serde(default)]
-    pub randomised: bool,
-    /// Its names, each by who says so.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub names: BTreeMap<NameSource, String>,
-    /// What it seems to be.
-    #[serde(default)]
-    pub kind: Kind,
-    /// Its open ports, as `tcp:80`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub services: BTreeMap<String, Service>,
-    /// How long it took to answer, in microseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rtt_us: Option<u64>,
-    /// Whether the last scan of its network found it.
-    #[serde(default)]
-    pub present: bool,
-    /// When it was first seen, in seconds since the Unix epoch.
-    pub first_seen_unix: u64,
-    /// When it was last seen.
-    pub last_seen_unix: u64,
-}
+pub use port::{NoPort, Port, Transport};
 
 /// What a scan has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,15 +52,15 @@ pub enum Change {
     Opened {
         /// Whose.
         ip: IpAddr,
-        /// Which, as `tcp:80`.
-        port: String,
+        /// Which.
+        port: Port,
     },
     /// A port that was open.
     Closed {
         /// Whose.
         ip: IpAddr,
         /// Which.
-        port: String,
+        port: Port,
     },
 }
 
@@ -177,32 +80,43 @@ pub struct Inventory {
 
 impl Inventory {
     /// Takes what a scan tells, as of `unix` seconds since the epoch.
-    pub fn take(&mut self, event: &ScanEvent, unix: u64) {
-        match event {
+    pub fn take(&mut self, event: ScanEvent, unix: u64) {
+        let device = match event {
             ScanEvent::Device { ip, mac, rtt } => {
-                let device = self.seen((*ip).into(), unix);
-                device.note_card(*mac);
+                let device = self.seen(ip.into(), unix);
+                device.mac = mac.or(device.mac);
                 device.rtt_us =
-                    rtt.map_or(device.rtt_us, |rtt| u64::try_from(rtt.as_micros()).ok());
+                    rtt.map_or(device.rtt_us, |rtt| u32::try_from(rtt.as_micros()).ok());
+                device
             }
-            ScanEvent::Service { ip, transport, port, finding } => {
-                let Finding { banner, title, .. } = finding.clone();
-                let device = self.seen((*ip).into(), unix);
-                device.services.insert(port_name(*transport, *port), Service { banner, title });
+            ScanEvent::Service { ip, transport, port: number, finding } => {
+                let Finding { banner, title, .. } = finding;
+                let text = |text: Option<String>| text.map(String::into_boxed_str);
+                let service = Service { banner: text(banner), title: text(title) };
+                let device = self.seen(ip.into(), unix);
+                device.services.insert(Port { transport, number }, service);
+                device
             }
             ScanEvent::Name { ip, source, name } => {
-                self.seen((*ip).into(), unix).names.insert(*source, name.clone());
+                let device = self.seen(ip.into(), unix);
+                device.names.insert(source, name.into_boxed_str());
+                device
             }
-            ScanEvent::Ipv6(neighbours) => self.take_ipv6(neighbours, unix),
-            ScanEvent::Ended { .. } => {}
-        }
-        if let ScanEvent::Device { ip, .. }
-        | ScanEvent::Service { ip, .. }
-        | ScanEvent::Name { ip, .. } = event
-            && let Some(device) = self.devices.get_mut(&IpAddr::from(*ip))
-        {
-            device.kind = guess(device);
-        }
+            ScanEvent::Ipv6(neighbours) => return self.take_ipv6(neighbours, unix),
+            ScanEvent::Ended { .. } => return,
+        };
+        device.kind = guess(device);
+    }
+
+    /// At most so many devices, those after this one, and whether there are more; with the last, what has
+    /// changed.
+    pub fn part(&self, after: Option<IpAddr>, most: usize) -> (Self, bool) {
+        let from = after.map_or(Unbounded, Excluded);
+        let mut rest = self.devices.range((from, Unbounded)).map(|(ip, it)| (*ip, it.clone()));
+        let devices = rest.by_ref().take(most).collect();
+        let more = rest.next().is_some();
+        let changes = if more { Vec::new() } else { self.changes.clone() };
+        (Self { scanned_unix: self.scanned_unix, devices, changes }, more)
     }
 
     /// The device with this card, seen last if it was seen at several addresses.
@@ -237,35 +151,35 @@ impl Inventory {
         if let Ok(mac) = text.parse() {
             return self.by_mac(mac).into_iter().collect();
         }
-        let means = |name: &String| {
+        let means = |name: &str| {
             let first = name.split('.').next().unwrap_or_default();
             name.eq_ignore_ascii_case(text) || first.eq_ignore_ascii_case(text)
         };
-        self.devices.values().filter(|device| device.names.values().any(means)).collect()
+        self.devices.values().filter(|device| device.names.values().any(|it| means(it))).collect()
     }
 
     /// Joins what was heard by IPv6 with what has the same card. A card with several IPv4 addresses answers
     /// for others, perhaps: which of them has the IPv6 ones isn't known, so it is a device of its own.
-    fn take_ipv6(&mut self, neighbours: &[Ipv6Neighbour], unix: u64) {
+    fn take_ipv6(&mut self, neighbours: Vec<Ipv6Neighbour>, unix: u64) {
         let cards = self.cards(|device| device.present);
         for Ipv6Neighbour { link, mac, addresses } in neighbours {
-            if let Some(Some(ip)) = cards.get(mac) {
+            if let Some(Some(ip)) = cards.get(&mac) {
                 if let Some(device) = self.devices.get_mut(&IpAddr::V4(*ip)) {
-                    device.ipv6.clone_from(addresses);
+                    device.ipv6 = addresses.into_iter().collect();
                 }
                 continue;
             }
             let is_free = |ip: &&Ipv6Addr| {
                 let device = self.devices.get(&IpAddr::V6(**ip));
-                device.is_none_or(|device| device.mac == Some(*mac))
+                device.is_none_or(|device| device.mac == Some(mac))
             };
             // The link-local one is what it keeps longest.
             let local = addresses.iter().filter(|ip| ip.is_unicast_link_local());
-            let Some(ip) = local.chain(addresses).find(is_free).copied() else { continue };
+            let Some(ip) = local.chain(&addresses).find(is_free).copied() else { continue };
             let device = self.seen(ip.into(), unix);
-            device.note_card(Some(*mac));
-            device.ipv6.clone_from(addresses);
-            device.link = Some(*link);
+            device.mac = Some(mac);
+            device.ipv6 = addresses.into_iter().collect();
+            device.link = Some(link);
             device.kind = guess(device);
         }
     }
@@ -282,48 +196,10 @@ impl Inventory {
     }
 
     fn seen(&mut self, ip: IpAddr, unix: u64) -> &mut Device {
-        let device = self.devices.entry(ip).or_insert_with(|| Device {
-            ip,
-            ipv6: BTreeSet::new(),
-            link: None,
-            mac: None,
-            vendor: None,
-            randomised: false,
-            names: BTreeMap::new(),
-            kind: Kind::Unknown,
-            services: BTreeMap::new(),
-            rtt_us: None,
-            present: true,
-            first_seen_unix: unix,
-            last_seen_unix: unix,
-        });
+        let device = self.devices.entry(ip).or_insert_with(|| Device::new(ip, unix));
         device.last_seen_unix = unix;
         device.present = true;
         device
-    }
-}
-
-impl Device {
-    /// Its IPv4 address, if it has one: what forwards, virtual devices and checks lead to.
-    pub fn ipv4(&self) -> Option<Ipv4Addr> {
-        match self.ip {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(_) => None,
-        }
-    }
-
-    fn note_card(&mut self, mac: Option<MacAddr>) {
-        self.mac = mac.or(self.mac);
-        self.randomised = self.mac.is_some_and(MacAddr::is_randomised);
-        self.vendor = self.mac.and_then(vendor);
-    }
-}
-
-/// A port as people write it.
-fn port_name(transport: Transport, port: u16) -> String {
-    match transport {
-        Transport::Tcp => format!("tcp:{port}"),
-        Transport::Udp => format!("udp:{port}"),
     }
 }
 
@@ -348,11 +224,11 @@ mod tests {
 
     fn found(last: u8, mac: Option<MacAddr>, ports: &[u16], unix: u64) -> Inventory {
         let mut fresh = Inventory::default();
-        fresh.take(&ScanEvent::Device { ip: v4(last), mac, rtt: None }, unix);
+        fresh.take(ScanEvent::Device { ip: v4(last), mac, rtt: None }, unix);
         for port in ports {
             let finding = Finding::default();
             let (ip, transport) = (v4(last), Transport::Tcp);
-            fresh.take(&ScanEvent::Service { ip, transport, port: *port, finding }, unix);
+            fresh.take(ScanEvent::Service { ip, transport, port: *port, finding }, unix);
         }
         fresh
     }
@@ -364,11 +240,11 @@ mod tests {
             found.devices.remove(&ip(9)).unwrap()
         };
         let camera = device("54:8c:81:01:02:03");
-        let maker = camera.vendor.as_deref().unwrap_or_default();
+        let maker = camera.vendor().unwrap_or_default();
         assert!(maker.contains("Hikvision"), "{maker}");
         assert_eq!(camera.kind, Kind::Camera, "its maker makes cameras");
         let made_up = device("56:8c:81:01:02:03");
-        assert_eq!((made_up.vendor, made_up.randomised), (None, true));
+        assert_eq!((made_up.vendor(), made_up.is_randomised()), (None, true));
         let mut known = Inventory::default();
         known.devices.insert(ip(9), camera);
         assert!(known.to_csv().contains("Hikvision"));
@@ -381,7 +257,7 @@ mod tests {
         known.merge(found(9, Some(MAC), &[80], 100), &scope, 110);
         assert_eq!(known.changes, [Change::New { ip: ip(9) }]);
         known.merge(found(77, Some(MAC), &[80, 554], 200), &scope, 210);
-        let port = "tcp:554".to_owned();
+        let port = Port::tcp(554);
         let moved = Change::Moved { from: ip(9), ip: ip(77) };
         assert_eq!(known.changes, [moved, Change::Opened { ip: ip(77), port }]);
         let device = &known.devices[&ip(77)];
@@ -398,9 +274,9 @@ mod tests {
         let scope = network();
         let both = |unix| {
             let mut both = found(5, Some(MAC), &[9100], unix);
-            both.take(&ScanEvent::Device { ip: v4(9), mac: Some(MAC), rtt: None }, unix);
+            both.take(ScanEvent::Device { ip: v4(9), mac: Some(MAC), rtt: None }, unix);
             let name = "camera".to_owned();
-            both.take(&ScanEvent::Name { ip: v4(9), source: NameSource::Mdns, name }, unix);
+            both.take(ScanEvent::Name { ip: v4(9), source: NameSource::Mdns, name }, unix);
             both
         };
         let mut known = Inventory::default();
@@ -408,14 +284,15 @@ mod tests {
         known.merge(both(200), &scope, 210);
         assert_eq!(known.changes, []);
         assert!(known.devices[&ip(5)].names.is_empty(), "{:?}", known.devices);
-        assert_eq!(known.devices[&ip(9)].names[&NameSource::Mdns], "camera");
+        let name = known.devices[&ip(9)].names.get(&NameSource::Mdns);
+        assert_eq!(name.map(|it| &**it), Some("camera"));
         assert_eq!(known.devices[&ip(9)].first_seen_unix, 100);
     }
 
     fn hears(found: &mut Inventory, mac: MacAddr, addresses: &[&str]) {
         let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
         let link = network().links[0];
-        found.take(&ScanEvent::Ipv6(vec![Ipv6Neighbour { link, mac, addresses }]), 500);
+        found.take(ScanEvent::Ipv6(vec![Ipv6Neighbour { link, mac, addresses }]), 500);
     }
 
     #[test]
@@ -467,7 +344,7 @@ mod tests {
         assert_eq!(known.devices[&ip(9)].ipv6.len(), 1);
 
         let mut fresh = found(9, Some(MAC), &[], 520);
-        fresh.take(&ScanEvent::Device { ip: v4(5), mac: Some(MAC), rtt: None }, 520);
+        fresh.take(ScanEvent::Device { ip: v4(5), mac: Some(MAC), rtt: None }, 520);
         hears(&mut fresh, MAC, &["fe80::1"]);
         assert!(fresh.devices[&ip(9)].ipv6.is_empty() && fresh.devices[&ip(5)].ipv6.is_empty());
         assert!(fresh.devices.contains_key(&"fe80::1".parse::<IpAddr>().unwrap()));
@@ -476,7 +353,7 @@ mod tests {
     #[test]
     fn a_card_with_two_addresses_that_leaves_one_is_gone_from_there() {
         let mut both = found(9, Some(MAC), &[], 100);
-        both.take(&ScanEvent::Device { ip: v4(5), mac: Some(MAC), rtt: None }, 100);
+        both.take(ScanEvent::Device { ip: v4(5), mac: Some(MAC), rtt: None }, 100);
         let mut known = Inventory::default();
         known.merge(both, &network(), 100);
         known.merge(found(9, Some(MAC), &[], 200), &network(), 200);
@@ -484,7 +361,7 @@ mod tests {
         let other = Scope { networks: vec!["10.0.0.0/24".parse().unwrap()], links: Vec::new() };
         let mut router = Inventory::default();
         let ip: Ipv4Addr = [10, 0, 0, 1].into();
-        router.take(&ScanEvent::Device { ip, mac: Some(MAC), rtt: None }, 300);
+        router.take(ScanEvent::Device { ip, mac: Some(MAC), rtt: None }, 300);
         known.merge(router, &other, 300);
         assert_eq!(known.changes, [Change::New { ip: ip.into() }], "a router is in both networks");
     }
@@ -492,10 +369,10 @@ mod tests {
     #[test]
     fn a_device_is_found_by_whatever_it_is_called() {
         let mut known = found(9, Some(MAC), &[], 1);
-        known.take(&ScanEvent::Device { ip: v4(10), mac: Some(MAC), rtt: None }, 5);
+        known.take(ScanEvent::Device { ip: v4(10), mac: Some(MAC), rtt: None }, 5);
         for (last, name) in [(9, "Front-Door.local"), (20, "front-door"), (21, "nas")] {
             let name = name.to_owned();
-            known.take(&ScanEvent::Name { ip: v4(last), source: NameSource::Mdns, name }, 2);
+            known.take(ScanEvent::Name { ip: v4(last), source: NameSource::Mdns, name }, 2);
         }
         let found = |text: &str| -> Vec<IpAddr> {
             known.find(text).into_iter().map(|device| device.ip).collect()
@@ -508,10 +385,32 @@ mod tests {
     }
 
     #[test]
+    fn all_parts_together_are_the_inventory() {
+        let mut known = Inventory::default();
+        for last in 1..=9 {
+            known.take(ScanEvent::Device { ip: v4(last), mac: None, rtt: None }, 1);
+        }
+        known.merge(known.clone(), &network(), 5);
+        known.changes = vec![Change::Gone { ip: ip(77) }];
+        for most in [1, 3, 4, 9, 99] {
+            let (mut all, mut more, mut asked) = (Inventory::default(), true, 0);
+            while more {
+                let last = all.devices.keys().next_back().copied();
+                let (part, goes_on) = known.part(last, most);
+                assert!(part.devices.len() <= most && part.changes.is_empty() == goes_on);
+                all.devices.extend(part.devices);
+                (all.scanned_unix, all.changes) = (part.scanned_unix, part.changes);
+                (more, asked) = (goes_on, asked + 1);
+            }
+            assert_eq!((all, asked), (known.clone(), 9_usize.div_ceil(most)));
+        }
+    }
+
+    #[test]
     fn a_table_is_no_place_for_formulas() {
         let mut known = found(9, Some(MAC), &[], 1);
         let (ip, source) = (v4(9), NameSource::Ptr);
-        known.take(&ScanEvent::Name { ip, source, name: "=cmd(\"x\")".to_owned() }, 1);
+        known.take(ScanEvent::Name { ip, source, name: "=cmd(\"x\")".to_owned() }, 1);
         let csv = known.to_csv();
         assert!(csv.contains("\"'=cmd(\"\"x\"\")\""), "{csv}");
         let json = serde_json::to_string(&known).unwrap();

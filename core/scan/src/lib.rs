@@ -11,7 +11,10 @@ mod rescan;
 mod scan;
 mod text;
 
-pub use inventory::{Change, Device, Inventory, Kind, NameSource, Scope, Service, Transport};
+pub use inventory::{
+    Change, Device, Few, Inventory, Kind, Known, Listing, NameSource, NoPort, Port, Scope, Service,
+    Transport,
+};
 pub use plan::{COMMON_PORTS, MAX_ADDRESSES, MAX_RATE, Refused, ScanPlan, UdpService};
 pub use report::{Looked, PortAnswer, ScanStatus, Woken};
 pub use rescan::{Begun, KeptRescan, MAX_EVERY, MIN_EVERY, Rescan, RescanStatus, Rescans};

@@ -8,6 +8,9 @@ use warren_proto::LanAddress;
 /// The most addresses of one scan: a /16.
 pub const MAX_ADDRESSES: u64 = 65_536;
 
+/// The prefix of a network with so many.
+const LARGEST: u8 = 16;
+
 /// The most probes in a second.
 pub const MAX_RATE: u32 = 1000;
 
@@ -136,6 +139,12 @@ impl ScanPlan {
         Ok(())
     }
 
+    /// What to type for a scan of this network; of one that is too large for a scan, of its first part.
+    pub fn command(network: Ipv4Net) -> String {
+        let part = Ipv4Net::new(network.network(), network.prefix_len().max(LARGEST));
+        format!("warren edge scan {}", part.unwrap_or(network))
+    }
+
     /// How many addresses it has.
     pub fn addresses(&self) -> u64 {
         self.networks.iter().map(|network| 1 << (32 - network.prefix_len())).sum()
@@ -145,6 +154,14 @@ impl ScanPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_to_type_for_a_network_is_a_scan_that_is_allowed() {
+        let command = |net: &str| ScanPlan::command(net.parse().unwrap());
+        assert_eq!(command("10.5.0.0/16"), "warren edge scan 10.5.0.0/16");
+        assert_eq!(command("10.5.0.0/20"), "warren edge scan 10.5.0.0/20");
+        assert_eq!(command("10.5.0.0/8"), "warren edge scan 10.0.0.0/16", "the first part of it");
+    }
 
     fn check(network: &str) -> Result<(), Refused> {
         ScanPlan::of(vec![network.parse().unwrap()]).check()

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use warren_proto::MacAddr;
 
 use crate::Progress;
 
 /// How scanning goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanStatus {
     /// Whether a scan is under way.
     pub running: bool,
@@ -18,6 +19,10 @@ pub struct ScanStatus {
     /// When the last whole scan ended, in seconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scanned_unix: Option<u64>,
+    /// The networks in which the edge stands that the scan leaves out, or has left out, as nobody has named
+    /// them: they are large.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Ipv4Net>,
 }
 
 /// A device was called to wake.

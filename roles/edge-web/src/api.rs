@@ -19,14 +19,14 @@ use http::{HeaderMap, Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use warren_edge::{EdgeReport, Inventory, Looked, Opened, Woken};
+use warren_edge::{Adjacent, EdgeReport, Listing, Looked, Opened, Woken};
 use warren_proto::{CardAt, EdgeOpen, EdgeSpec, MacAddr};
 
 use crate::desk::{Refusal, Why};
 use crate::journal::Entry;
 use crate::openapi;
 use crate::site::Site;
-use crate::surround::{Shared, Visitor, status};
+use crate::surround::{Shared, Visitor, pieces, status};
 
 /// Where the API begins.
 pub(crate) const PREFIX: &str = "/api/v1";
@@ -253,8 +253,10 @@ struct EdgeView {
     ipv4: std::net::Ipv4Addr,
     /// Its IPv6 mesh address.
     ipv6: std::net::Ipv6Addr,
-    /// The networks that it stands in.
+    /// The networks that it stands in, and scans unless others are named.
     networks: Vec<String>,
+    /// Those that it stands in, too, and scans only if they are named: they are large.
+    large_networks: Vec<String>,
     /// The networks that the device's owner lets it open; none: all.
     only: Vec<String>,
     /// Whether the broker is connected: without it, what is open can't be changed.
@@ -279,13 +281,14 @@ struct EdgeView {
 
 async fn edge(State(site): Shared, visitor: Visitor) -> Json<EdgeView> {
     let (place, may_change) = (site.place(), visitor.asker.manages);
-    let (mut inventory, mut report) = (Inventory::default(), EdgeReport::default());
-    let (mut spec, mut networks) = (EdgeSpec::default(), Vec::new());
+    let (mut devices, mut scanned_unix) = (0, None);
+    let (mut spec, mut report) = (EdgeSpec::default(), EdgeReport::default());
+    let mut adjacent = Adjacent::default();
     let mut only: &[ipnet::Ipv4Net] = &[];
     if may_change {
-        (inventory, report) = (site.tools.inventory(), site.report());
-        spec = site.known().await.spec;
-        networks = site.tools.adjacent().unwrap_or_default();
+        (devices, scanned_unix) = site.tools.known(|it| (it.devices.len(), it.scanned_unix));
+        (spec, report) = (site.known().await.spec, site.report());
+        adjacent = site.tools.adjacent().unwrap_or_default();
         only = site.tools.cap().networks();
     }
     Json(EdgeView {
@@ -293,22 +296,24 @@ async fn edge(State(site): Shared, visitor: Visitor) -> Json<EdgeView> {
         dns_name: place.dns_name(),
         ipv4: place.ipv4,
         ipv6: place.ipv6,
-        networks: networks.iter().map(ToString::to_string).collect(),
+        networks: adjacent.networks.iter().map(ToString::to_string).collect(),
+        large_networks: adjacent.too_large.iter().map(ToString::to_string).collect(),
         only: only.iter().map(ToString::to_string).collect(),
         broker_connected: place.is_connected,
         forwards: spec.forwards.len(),
         virtual_devices: spec.virtual_devices.len(),
         gateways: spec.gateways.len(),
-        devices: inventory.devices.len(),
-        scanned_unix: inventory.scanned_unix,
+        devices,
+        scanned_unix,
         problems: report.problems.iter().map(ToString::to_string).collect(),
         you: visitor.asker.name.to_string(),
         may_change,
     })
 }
 
-async fn devices(State(site): Shared, _: Visitor) -> Json<Inventory> {
-    Json(site.tools.inventory())
+async fn devices(State(site): Shared, _: Visitor) -> Response {
+    let kind = [(CONTENT_TYPE, "application/json")];
+    (kind, pieces(&site.tools, Listing::json())).into_response()
 }
 
 async fn card(

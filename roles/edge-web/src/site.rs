@@ -128,25 +128,38 @@ impl Site {
         Ok(changed)
     }
 
-    pub(crate) fn scan(&self, asker: &Asker, plan: ScanPlan) -> Result<(), Refusal> {
+    /// Begins a scan, and has it repeated each so many seconds, if that is said; refused, it does neither.
+    pub(crate) async fn scan(
+        &self,
+        asker: &Asker,
+        plan: ScanPlan,
+        every_secs: Option<u64>,
+    ) -> Result<(), Refusal> {
         self.check(asker)?;
-        let what = words::scanned(&plan);
-        self.tools.scan(plan).map_err(not_scanned)?;
-        self.note(format!("A scan of {what} was begun."), asker);
+        let begun = format!("A scan of {} was begun.", words::scanned(&plan));
+        match every_secs {
+            None => self.tools.scan(plan).map_err(not_scanned)?,
+            Some(every_secs) => {
+                let rescan = Rescan { every_secs, plan };
+                let repeated = repeats(&rescan);
+                self.tools.scan_and_repeat(rescan).await.map_err(not_scanned)?;
+                self.note(repeated, asker);
+            }
+        }
+        self.note(begun, asker);
         Ok(())
     }
 
     /// Has a scan repeated, or none any more.
-    pub(crate) fn set_rescan(&self, asker: &Asker, rescan: Option<Rescan>) -> Result<(), Refusal> {
+    pub(crate) async fn set_rescan(
+        &self,
+        asker: &Asker,
+        rescan: Option<Rescan>,
+    ) -> Result<(), Refusal> {
         self.check(asker)?;
-        let text = match &rescan {
-            Some(Rescan { every_secs, plan }) => {
-                let every = words::every(*every_secs);
-                format!("A scan of {} is repeated each {every}.", words::scanned(plan))
-            }
-            None => "No scan is repeated any more.".to_owned(),
-        };
-        self.tools.set_rescan(rescan).map_err(not_scanned)?;
+        let none = || "No scan is repeated any more.".to_owned();
+        let text = rescan.as_ref().map_or_else(none, repeats);
+        self.tools.set_rescan(rescan).await.map_err(not_scanned)?;
         self.note(text, asker);
         Ok(())
     }
@@ -177,7 +190,7 @@ impl Site {
     }
 
     pub(crate) fn scanning(&self) -> ScanStatus {
-        *self.tools.scanning().borrow()
+        self.tools.scanning().borrow().clone()
     }
 
     fn note(&self, text: impl Into<String>, asker: &Asker) {
@@ -216,16 +229,24 @@ impl Site {
             }
             seen.compare(&self.journal, &place.borrow_and_update().clone());
             seen.report(&self.journal, &report.borrow_and_update().clone());
-            seen.scan(&self.journal, *scanning.borrow_and_update());
+            seen.scan(&self.journal, &scanning.borrow_and_update());
             seen.rescan(&self.journal, self.tools.rescan().and_then(|it| it.problem));
             self.stir();
         }
     }
 }
 
+fn repeats(Rescan { every_secs, plan }: &Rescan) -> String {
+    let (what, every) = (words::scanned(plan), words::every(*every_secs));
+    format!("A scan of {what} is repeated each {every}.")
+}
+
 fn not_scanned(error: ScanError) -> Refusal {
     let why = match error {
-        ScanError::Refused(_) | ScanError::Own(_) | ScanError::Capped(..) => Why::Invalid,
+        ScanError::Refused(_)
+        | ScanError::Own(_)
+        | ScanError::Capped(..)
+        | ScanError::TooLarge(_) => Why::Invalid,
         ScanError::UnderWay => Why::Busy,
         ScanError::NotKept(_) | ScanError::System(_) => Why::Failed,
     };
@@ -280,7 +301,7 @@ impl Seen {
         (self.open, self.problems) = (open, report.problems.clone());
     }
 
-    fn scan(&mut self, journal: &Journal, status: ScanStatus) {
+    fn scan(&mut self, journal: &Journal, status: &ScanStatus) {
         if std::mem::replace(&mut self.scanning, status.running) && !status.running {
             let found = status.progress.devices;
             journal.note(format!("The scan has ended: {found} devices answered."), None, false);

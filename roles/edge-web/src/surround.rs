@@ -1,6 +1,7 @@
 //! What stands around every request: who asks, whether a page of ours made him, and what his browser is
 //! told beside the answer.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::stream::unfold;
 use http::header::{CONTENT_TYPE, HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
+use warren_edge::{EdgeTools, Listing};
 use warren_web::cookie::{Jar, Life};
 use warren_web::{
     Csrf, Fields, FormError, Html, Layout, Shield, Theme, Toast, Tone, assets, finish,
@@ -105,6 +108,16 @@ async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
 
 async fn unknown() -> Oops {
     Oops::told(StatusCode::NOT_FOUND, "Not found", "There is no such page on this edge.")
+}
+
+/// A list of all devices as the body of an answer, which is made as fast as it is taken: nobody who is slow
+/// keeps the devices from others.
+pub(crate) fn pieces(tools: &EdgeTools, listing: Listing) -> Body {
+    let stream = unfold((tools.clone(), listing), |(tools, mut listing)| async move {
+        let piece = tools.known(|inventory| listing.next(inventory))?;
+        Some((Ok::<_, Infallible>(piece), (tools, listing)))
+    });
+    Body::from_stream(stream)
 }
 
 /// Who asks, and what his browser says by itself.

@@ -34,7 +34,7 @@ pub(crate) fn sentence(text: &str) -> String {
 
 /// What a device is called best: the name that counts most, or nothing.
 pub(crate) fn name_of(device: &Device) -> Option<&str> {
-    device.names.values().map(String::as_str).find(|name| !name.is_empty())
+    device.names.values().map(|name| &**name).find(|name| !name.is_empty())
 }
 
 /// The device that a target means, where a scan has seen it.

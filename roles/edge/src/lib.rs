@@ -26,9 +26,9 @@ pub use edge::{Edge, EdgeConfig, EdgeReport, Use};
 pub use kernel::opening::Opened;
 pub use kernel::path::clean_up;
 pub use problem::Problem;
-pub use scan::{ScanError, Scanner};
+pub use scan::{Adjacent, ScanError, Scanner};
 pub use tools::{CheckError, EdgeTools, WakeError};
 pub use warren_scan::{
-    Change, Device, Inventory, Looked, PortAnswer, Rescan, RescanStatus, ScanPlan, ScanStatus,
-    Woken,
+    Change, Device, Inventory, Listing, Looked, PortAnswer, Rescan, RescanStatus, ScanPlan,
+    ScanStatus, Woken,
 };

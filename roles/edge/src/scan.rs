@@ -11,6 +11,8 @@ mod udp;
 
 pub(crate) use probes::ping;
 
+use std::fs::File;
+use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,15 +26,17 @@ use tokio::time::{Instant, sleep_until};
 use warren_net::{Heard, HeardIpv6, Lan};
 use warren_proto::{LanCap, MacAddr};
 use warren_scan::{
-    Ended, Inventory, NameSource, Probe, Refused, Scan, ScanEvent, ScanPlan, ScanStatus, Scope,
+    Ended, Inventory, Known, Listing, Probe, Refused, Scan, ScanEvent, ScanPlan, ScanStatus, Scope,
 };
 
-use crate::kernel::ledger::replace;
+use crate::kernel::ledger::replace_with;
 use ears::{Ears, Word, networks_of};
 
 const FILE: &str = "edge-devices.json";
 /// The largest network that is scanned unless it is named, by its prefix.
 const LARGEST: u8 = 22;
+/// How much of the file is read at once.
+const READ: usize = 64 << 10;
 
 /// Why there is no scan.
 #[derive(Debug, Error)]
@@ -51,12 +55,18 @@ pub enum ScanError {
          on the device says otherwise"
     )]
     Capped(Ipv4Net, LanCap),
+    /// It stands in these networks alone, and is asked for none by name.
+    #[error(
+        "this device stands in networks alone that are too large to be scanned unless they are named: {}",
+        by_name(.0)
+    )]
+    TooLarge(Vec<Ipv4Net>),
     /// There is one already.
     #[error("a scan is under way: wait for its end, or cancel it")]
     UnderWay,
     /// It is repeated, but not for long.
     #[error("until this edge ends the scan is repeated so, but that can't be kept: {0}")]
-    NotKept(std::io::Error),
+    NotKept(io::Error),
     /// The system says no.
     #[error(transparent)]
     System(#[from] warren_net::Error),
@@ -69,7 +79,7 @@ pub struct Scanner(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     file: PathBuf,
-    known: Mutex<Inventory>,
+    known: Mutex<Known>,
     /// How many devices were known when no scan was under way.
     counted: AtomicUsize,
     status: watch::Sender<ScanStatus>,
@@ -84,11 +94,11 @@ impl Scanner {
         let status = ScanStatus { scanned_unix: known.scanned_unix, ..ScanStatus::default() };
         let (status, cancel) = (watch::Sender::new(status), watch::Sender::new(0));
         let counted = AtomicUsize::new(known.devices.len());
-        Self(Arc::new(Inner { file, known: Mutex::new(known), counted, status, cancel }))
+        let known = Mutex::new(Known::new(known));
+        Self(Arc::new(Inner { file, known, counted, status, cancel }))
     }
 
-    /// Begins a scan. Its progress is in [`Self::status`]; what it finds shows in
-    /// [`Self::inventory`] as it comes.
+    /// Begins a scan. Its progress is in [`Self::status`]; what it finds is [`Self::known`] as it comes.
     ///
     /// Must be called within a tokio runtime, on a thread in the host's network namespace.
     ///
@@ -96,6 +106,15 @@ impl Scanner {
     ///
     /// The plan is refused, there is a scan already, or there is no privilege.
     pub fn start(&self, plan: ScanPlan) -> Result<(), ScanError> {
+        self.start_without(plan, Vec::new())
+    }
+
+    /// As [`Self::start`], and says of these networks that they are left out, as nobody has named them.
+    pub(crate) fn start_without(
+        &self,
+        plan: ScanPlan,
+        left_out: Vec<Ipv4Net>,
+    ) -> Result<(), ScanError> {
         let mut lan = Lan::open()?;
         let interfaces = lan.interfaces()?;
         let ears = Ears::open(&interfaces, &plan.networks)?;
@@ -105,25 +124,20 @@ impl Scanner {
         let neighbours = lan.neighbours()?;
         for (networks, known) in ears.ipv6_links(&neighbours) {
             scope.links.extend(networks.first());
-            let seen = self.0.known().ipv6_in(&networks);
+            let seen = self.known(|inventory| inventory.ipv6_in(&networks));
             scan.look_for_ipv6(networks, known.into_iter().chain(seen));
         }
         let mut is_running = false;
         self.0.status.send_modify(|status| {
             is_running = status.running;
-            status.running = true;
+            if !is_running {
+                (status.running, status.left_out) = (true, left_out);
+            }
         });
         if is_running {
             return Err(ScanError::UnderWay);
         }
-        let run = Run {
-            inner: Arc::clone(&self.0),
-            scan,
-            scope,
-            ears,
-            probes: JoinSet::new(),
-            fresh: Inventory::default(),
-        };
+        let run = Run { inner: Arc::clone(&self.0), scan, scope, ears, probes: JoinSet::new() };
         tokio::spawn(run.drive(self.0.cancel.subscribe()));
         Ok(())
     }
@@ -143,56 +157,80 @@ impl Scanner {
         self.0.status.send_modify(|_| {});
     }
 
-    /// The devices that are known.
-    pub fn inventory(&self) -> Inventory {
-        self.0.known().clone()
+    /// Looks at the devices that are known. There may be many thousands, and a scan waits meanwhile: what is
+    /// to be kept of them is taken out, and nothing waited for.
+    pub fn known<T>(&self, look: impl FnOnce(&Inventory) -> T) -> T {
+        look(self.0.known().inventory())
     }
 
     /// When the last whole scan ended, and how many devices were known when the last one did, whole or
     /// not: what is told far away doesn't change with each device that a scan comes across.
     pub fn summary(&self) -> (Option<u64>, usize) {
-        (self.0.known().scanned_unix, self.0.counted.load(Ordering::Relaxed))
+        let scanned_unix = self.known(|inventory| inventory.scanned_unix);
+        (scanned_unix, self.0.counted.load(Ordering::Relaxed))
     }
 
-    /// The networks that this host stands in, as they would be scanned; those with more than 1,024
-    /// addresses (containers' usually) somebody has to name.
+    /// The networks that this host stands in.
     ///
     /// # Errors
     ///
     /// What the system says; none is usual.
-    pub fn adjacent(&self) -> Result<Vec<Ipv4Net>, warren_net::Error> {
+    pub fn adjacent(&self) -> Result<Adjacent, warren_net::Error> {
         let interfaces = Lan::open()?.interfaces()?;
         let nets = interfaces.iter().filter(|i| i.mac.is_some()).flat_map(networks_of);
-        Ok(nets
-            .map(|net| net.trunc())
-            .filter(|net| LARGEST <= net.prefix_len() && net.prefix_len() < 31)
-            .collect())
+        Ok(nets.map(|net| net.trunc()).filter(|net| net.prefix_len() < 31).collect())
     }
 }
 
+/// The networks that a host stands in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Adjacent {
+    /// Those that are scanned unless others are named.
+    pub networks: Vec<Ipv4Net>,
+    /// Those with more than 1,024 addresses, containers' usually: somebody has to name them.
+    pub too_large: Vec<Ipv4Net>,
+}
+
+impl FromIterator<Ipv4Net> for Adjacent {
+    fn from_iter<I: IntoIterator<Item = Ipv4Net>>(networks: I) -> Self {
+        let is_small = |net: &Ipv4Net| LARGEST <= net.prefix_len();
+        let (networks, too_large) = networks.into_iter().partition(is_small);
+        Self { networks, too_large }
+    }
+}
+
+/// Networks, each with how it is scanned.
+fn by_name(networks: &[Ipv4Net]) -> String {
+    let names = networks.iter().map(|net| format!("{net} (`{}`)", ScanPlan::command(*net)));
+    names.collect::<Vec<_>>().join(", ")
+}
+
 impl Inner {
-    /// Keeps what is known, with what a whole scan has found.
-    fn keep(&self, found: Option<(Inventory, &Scope)>, unix: u64) -> std::io::Result<()> {
-        let bytes = {
-            let mut known = self.known();
-            if let Some((fresh, scope)) = found {
-                // What was told as it came is merged from what was known before.
-                *known = load(&self.file);
-                known.merge(fresh, scope, unix);
+    /// Takes in what the scan has found, if it is a whole one, and writes down what is known.
+    fn keep(&self, found: Option<(Scope, Vec<(MacAddr, String)>)>, unix: u64) -> io::Result<()> {
+        match found {
+            Some((scope, leases)) => self.known().end(&scope, leases, unix),
+            None => self.known().cancel(),
+        }
+        let mut listing = Listing::json();
+        replace_with(&self.file, |file| {
+            loop {
+                // Nobody waits for the disk to look at what is known.
+                let piece = listing.next(self.known().inventory());
+                let Some(piece) = piece else { return Ok(()) };
+                file.write_all(&piece)?;
             }
-            serde_json::to_vec(&*known)?
-        };
-        replace(&self.file, &bytes)
+        })
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Inventory> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn load(file: &Path) -> Inventory {
-    let Ok(bytes) = std::fs::read(file) else { return Inventory::default() };
-    serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+fn load(path: &Path) -> Inventory {
+    let Ok(file) = File::open(path) else { return Inventory::default() };
+    serde_json::from_reader(BufReader::with_capacity(READ, file)).unwrap_or_else(|error| {
         tracing::warn!(%error, "what earlier scans found is damaged: scan again");
         Inventory::default()
     })
@@ -205,7 +243,6 @@ struct Run {
     scope: Scope,
     ears: Ears,
     probes: JoinSet<(Probe, Ended)>,
-    fresh: Inventory,
 }
 
 enum Wake {
@@ -272,16 +309,10 @@ impl Run {
         let mut ended = None;
         let progress = self.scan.progress();
         while let Some(event) = self.scan.poll_event() {
-            self.fresh.take(&event, unix);
-            match event {
-                ScanEvent::Ended { cancelled } => ended = Some(cancelled),
-                ScanEvent::Device { .. }
-                | ScanEvent::Service { .. }
-                | ScanEvent::Name { .. }
-                | ScanEvent::Ipv6(_) => {
-                    self.inner.known().take(&event, unix);
-                }
+            if let ScanEvent::Ended { cancelled } = event {
+                ended = Some(cancelled);
             }
+            self.inner.known().take(event, unix);
         }
         self.inner.status.send_if_modified(|status| {
             let is_new = status.progress.devices != progress.devices
@@ -293,29 +324,22 @@ impl Run {
     }
 
     async fn finish(mut self, cancelled: bool) {
-        self.probes.abort_all();
+        // What is still asked has its answers in memory.
+        self.probes.shutdown().await;
         let unix = unix_now();
-        let leases = tokio::task::spawn_blocking(names::leases).await.unwrap_or_default();
-        for (mac, name) in leases {
-            let mut devices = self.fresh.devices.values();
-            let device = devices.find(|it| it.mac == Some(mac) && it.ipv4().is_some());
-            if let Some(ip) = device.and_then(|device| device.ipv4()) {
-                let source = NameSource::Dhcp;
-                self.fresh.take(&ScanEvent::Name { ip, source, name }, unix);
-            }
-        }
-        let (inner, fresh) = (Arc::clone(&self.inner), std::mem::take(&mut self.fresh));
-        let scope = std::mem::take(&mut self.scope);
+        let (inner, scope) = (Arc::clone(&self.inner), std::mem::take(&mut self.scope));
         let kept = tokio::task::spawn_blocking(move || {
-            inner.keep((!cancelled).then_some((fresh, &scope)), unix)
+            let kept = inner.keep((!cancelled).then(|| (scope, names::leases())), unix);
+            warren_net::release_freed_memory();
+            kept
         });
         if let Ok(Err(error)) = kept.await {
             tracing::warn!(%error, "what the scan found can't be written");
         }
         let scanned_unix = {
             let known = self.inner.known();
-            self.inner.counted.store(known.devices.len(), Ordering::Relaxed);
-            known.scanned_unix
+            self.inner.counted.store(known.inventory().devices.len(), Ordering::Relaxed);
+            known.inventory().scanned_unix
         };
         self.inner.status.send_modify(|status| {
             status.running = false;

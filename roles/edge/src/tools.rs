@@ -13,14 +13,16 @@ use tokio::sync::{Semaphore, watch};
 use warren_proto::{
     CardAt, EdgeDuty, EdgeOpen, Forward, ForwardId, ForwardProtocol, LanCap, MacAddr,
 };
-use warren_scan::{Begun, Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken};
+use warren_scan::{
+    Begun, Device, Inventory, Looked, Rescan, RescanStatus, ScanPlan, ScanStatus, Woken,
+};
 
 use crate::edge::sight::Sight;
 use crate::edge::{EdgeConfig, EdgeReport};
 use crate::kernel::opening::Opened;
 use crate::kernel::resolve::Way;
 use crate::scan::rescan::Rescanner;
-use crate::scan::{ScanError, Scanner};
+use crate::scan::{Adjacent, ScanError, Scanner};
 
 pub use check::CheckError;
 pub use wake::WakeError;
@@ -63,21 +65,39 @@ impl EdgeTools {
     ///
     /// The plan is refused, reaches into the mesh, there is a scan already, or there is no privilege.
     pub fn scan(&self, plan: ScanPlan) -> Result<(), ScanError> {
-        let networks = match plan.networks.is_empty() {
+        let (networks, left_out) = match plan.networks.is_empty() {
             true => self.adjacent_as_let()?,
-            false => plan.networks,
+            false => (plan.networks, Vec::new()),
         };
         self.keep_to_lans(&networks)?;
-        self.scanner.start(ScanPlan { networks, ..plan })
+        self.scanner.start_without(ScanPlan { networks, ..plan }, left_out)
     }
 
-    /// The networks that this host stands in, or the parts of them that its owner lets it open.
-    fn adjacent_as_let(&self) -> Result<Vec<Ipv4Net>, ScanError> {
-        let adjacent = self.adjacent()?;
-        let parts: Vec<_> = adjacent.iter().flat_map(|net| self.cap.within(*net)).collect();
-        match adjacent.first().filter(|_| parts.is_empty()) {
-            Some(network) => Err(ScanError::Capped(*network, self.cap.clone())),
-            None => Ok(parts),
+    /// As [`Self::scan`], and has it repeated from now on, as [`Self::set_rescan`]: a scan that is refused
+    /// isn't repeated either.
+    ///
+    /// # Errors
+    ///
+    /// Those of both.
+    pub async fn scan_and_repeat(&self, rescan: Rescan) -> Result<(), ScanError> {
+        rescan.check()?;
+        self.scan(rescan.plan.clone())?;
+        self.set_rescan(Some(rescan)).await
+    }
+
+    /// The networks that this host stands in, or the parts of them that its owner lets it open; and which of
+    /// those are too large to be scanned unasked.
+    fn adjacent_as_let(&self) -> Result<(Vec<Ipv4Net>, Vec<Ipv4Net>), ScanError> {
+        let Adjacent { mut networks, too_large } = self.adjacent()?;
+        networks.extend(too_large);
+        let parts = networks.iter().flat_map(|net| self.cap.within(*net));
+        let Adjacent { networks: parts, too_large } = parts.collect();
+        match networks.first().filter(|_| parts.is_empty()) {
+            Some(network) if too_large.is_empty() => {
+                Err(ScanError::Capped(*network, self.cap.clone()))
+            }
+            Some(_) => Err(ScanError::TooLarge(too_large)),
+            None => Ok((parts, too_large)),
         }
     }
 
@@ -106,14 +126,14 @@ impl EdgeTools {
     /// # Errors
     ///
     /// The plan is refused or reaches into the mesh, or it can't be kept.
-    pub fn set_rescan(&self, rescan: Option<Rescan>) -> Result<(), ScanError> {
+    pub async fn set_rescan(&self, rescan: Option<Rescan>) -> Result<(), ScanError> {
         if let Some(rescan) = &rescan {
             rescan.check()?;
             if !rescan.plan.networks.is_empty() {
                 self.keep_to_lans(&rescan.plan.networks)?;
             }
         }
-        let kept = self.rescanner.set(rescan).map_err(ScanError::NotKept);
+        let kept = self.rescanner.set(rescan).await.map_err(ScanError::NotKept);
         self.scanner.stir();
         kept
     }
@@ -134,17 +154,19 @@ impl EdgeTools {
         self.scanner.status()
     }
 
-    /// The devices that are known; while a scan is under way, with those that it has found so far.
-    pub fn inventory(&self) -> Inventory {
-        self.scanner.inventory()
+    /// Looks at the devices that are known; while a scan is under way, with those that it has found so far.
+    /// There may be many thousands, and a scan waits meanwhile: what is to be kept of them is taken out, and
+    /// nothing waited for.
+    pub fn known<T>(&self, look: impl FnOnce(&Inventory) -> T) -> T {
+        self.scanner.known(look)
     }
 
-    /// The networks that this host stands in, as they would be scanned.
+    /// The networks that this host stands in.
     ///
     /// # Errors
     ///
     /// What the system says; none is usual.
-    pub fn adjacent(&self) -> Result<Vec<Ipv4Net>, warren_net::Error> {
+    pub fn adjacent(&self) -> Result<Adjacent, warren_net::Error> {
         self.scanner.adjacent()
     }
 
@@ -156,11 +178,9 @@ impl EdgeTools {
     ///
     /// There is no LAN by which it could be reached, or the system says no.
     pub async fn wake(&self, mac: MacAddr) -> Result<Woken, WakeError> {
-        let inventory = self.inventory();
         // Of a device without IPv4, the network of its link.
-        let seen = inventory
-            .by_mac(mac)
-            .and_then(|device| device.ipv4().or_else(|| device.link.map(|link| link.network())));
+        let at = |device: &Device| device.ipv4().or_else(|| device.link.map(|it| it.network()));
+        let seen = self.known(|inventory| inventory.by_mac(mac).and_then(at));
         wake::wake(mac, seen, &self.mesh_interface, &self.cap).await
     }
 
@@ -221,7 +241,7 @@ impl EdgeTools {
     pub async fn card(&self, ip: Ipv4Addr) -> Result<CardAt, CheckError> {
         self.keep_to_lans(&[ip.into()])?;
         let _turn = self.checks.acquire().await;
-        Ok(card::card(&self.inventory(), ip, &self.mesh_interface).await)
+        Ok(card::card(&self.scanner, ip, &self.mesh_interface).await)
     }
 
     /// Refuses what the device's owner doesn't let it open, and what an edge would see as itself, and

@@ -89,8 +89,8 @@ pub use linux::{
     ArpSocket, ChainPolicy, Connection, Connections, Counter, Destination, DiscoverySocket,
     ForwardChain, Heard, HeardIpv6, HostNetwork, Lan, LanInterface, LanRoute, Neighbour,
     NetworkWatch, Nftables, Poller, Received, Run, Runs, ServerSocket, TableMark, Tun, TunReader,
-    Tuple, UdpReceiver, UdpSockets, forwards_packets, raise_open_file_limit, release_idle_code,
-    set_forwards_packets,
+    Tuple, UdpReceiver, UdpSockets, forwards_packets, raise_open_file_limit, release_freed_memory,
+    release_idle_code, set_forwards_packets,
 };
 pub use mapping::{Mapping, MappingProtocol, PortMapper, PortMapperConfig};
 #[cfg(unix)]

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, SystemTime};
 
+use ipnet::Ipv4Net;
 use warren_node::local::{EdgeFound, EdgeReply, EdgeRequest, EdgeWork};
 use warren_proto::{ForwardId, MacAddr};
 use warren_scan::{Change, Inventory, Rescan, RescanStatus, ScanPlan, ScanStatus};
@@ -27,7 +28,7 @@ async fn status(client: &Asked, ask: EdgeWork) -> anyhow::Result<ScanStatus> {
     match work(client, ask).await? {
         EdgeFound::Scanning(status) => Ok(status),
         EdgeFound::Rescan(_)
-        | EdgeFound::Devices(_)
+        | EdgeFound::Devices { .. }
         | EdgeFound::Woken(_)
         | EdgeFound::Looked(_)
         | EdgeFound::Open(_)
@@ -39,7 +40,7 @@ async fn rescan(client: &Asked, ask: EdgeWork) -> anyhow::Result<Option<RescanSt
     match work(client, ask).await? {
         EdgeFound::Rescan(rescan) => Ok(rescan),
         EdgeFound::Scanning(_)
-        | EdgeFound::Devices(_)
+        | EdgeFound::Devices { .. }
         | EdgeFound::Woken(_)
         | EdgeFound::Looked(_)
         | EdgeFound::Open(_)
@@ -52,15 +53,18 @@ pub(super) async fn repeated(client: &Asked) -> Option<RescanStatus> {
     rescan(client, EdgeWork::Rescan).await.ok().flatten()
 }
 
+/// All devices that are known; many are told bit by bit.
 pub(super) async fn inventory(client: &Asked) -> anyhow::Result<Inventory> {
-    match work(client, EdgeWork::Devices).await? {
-        EdgeFound::Devices(inventory) => Ok(inventory),
-        EdgeFound::Scanning(_)
-        | EdgeFound::Rescan(_)
-        | EdgeFound::Woken(_)
-        | EdgeFound::Looked(_)
-        | EdgeFound::Open(_)
-        | EdgeFound::Card(_) => Err(strange()),
+    let mut all = Inventory::default();
+    loop {
+        let last = all.devices.keys().next_back().copied();
+        let EdgeFound::Devices { part, more } = work(client, EdgeWork::Devices(last)).await? else {
+            return Err(strange());
+        };
+        all.devices.extend(part.devices);
+        if !more {
+            return Ok(Inventory { devices: all.devices, ..part });
+        }
     }
 }
 
@@ -70,24 +74,27 @@ pub(super) async fn scan(client: &Asked, args: Scan, json: bool) -> anyhow::Resu
     let ports = if args.ports.is_empty() { plan.ports } else { args.ports };
     let rate = args.rate.unwrap_or(plan.rate);
     let plan = ScanPlan { ports, rate, public_confirmed: args.yes, ..plan };
-    match args.every {
+    let ask = match args.every {
         Some(Every::Off) => {
-            let none = rescan(client, EdgeWork::SetRescan(None)).await?;
+            let none = rescan(client, EdgeWork::EndRescan).await?;
             return match json {
                 true => output::json(&none),
                 false => output::done(false, "Nothing is scanned by itself any more."),
             };
         }
-        Some(Every::Seconds(every_secs)) => {
-            let wanted = Rescan { every_secs, plan: plan.clone() };
-            let set = rescan(client, EdgeWork::SetRescan(Some(wanted))).await?;
-            if let Some(set) = set.filter(|_| !json) {
-                say!("{}", sentence(&set));
-            }
-        }
-        None => {}
+        Some(Every::Seconds(every_secs)) => EdgeWork::ScanAndRepeat(Rescan { every_secs, plan }),
+        None => EdgeWork::Scan(plan),
+    };
+    let begun = status(client, ask).await?;
+    for network in &begun.left_out {
+        eprintln!("warren: note: {}", left_out(*network, client.elsewhere()));
     }
-    status(client, EdgeWork::Scan(plan)).await?;
+    if args.every.is_some()
+        && !json
+        && let Some(set) = rescan(client, EdgeWork::Rescan).await?
+    {
+        say!("{}", sentence(&set));
+    }
     let cancelled = follow(client).await?;
     let found = inventory(client).await?;
     if json {
@@ -100,6 +107,17 @@ pub(super) async fn scan(client: &Asked, args: Scan, json: bool) -> anyhow::Resu
         show_changes(&found.changes);
     }
     Ok(())
+}
+
+/// A large network in which the edge stands; `on`: the edge's name, of another device.
+fn left_out(network: Ipv4Net, on: Option<&str>) -> String {
+    let command = ScanPlan::command(network);
+    let command = match on {
+        Some(name) => command.replacen("edge", &format!("edge --on {name}"), 1),
+        None => command,
+    };
+    let what = if network.prefix_len() < 16 { "the first part of it" } else { "it" };
+    format!("{network} is left out, as it is large: `{command}` scans {what}")
 }
 
 /// What is repeated, and when.
@@ -223,6 +241,14 @@ pub(super) async fn check(client: &Asked, forward: ForwardId, json: bool) -> any
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_out_is_said_with_what_to_type() {
+        let left_out = |on| left_out("10.0.0.0/16".parse().unwrap(), on);
+        let said = left_out(None);
+        assert!(said.ends_with("`warren edge scan 10.0.0.0/16` scans it"), "{said}");
+        assert!(left_out(Some("site-7")).contains("`warren edge --on site-7 scan 10.0.0.0/16`"));
+    }
 
     #[test]
     fn what_is_repeated_is_said_with_its_interval_as_it_was_set() {

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use warren_node::local::{Client, EdgeFound, EdgeReply, EdgeRequest, EdgeStatus, EdgeWork};
 use warren_proto::{EdgeChange, EdgeChanged, EdgeSpec, EdgeState};
-use warren_scan::{Inventory, Rescan, ScanPlan};
+use warren_scan::{Inventory, Rescan};
 
 use super::edge_lan::card;
 
@@ -44,6 +44,14 @@ impl Asked {
             bail!("this device sees no other one that is called '{name}'; see `warren status`")
         };
         Ok(Self::There(Remote { name: name.to_owned(), ipv4 }))
+    }
+
+    /// Its name, of another one.
+    pub(super) fn elsewhere(&self) -> Option<&str> {
+        match self {
+            Self::Here(_) => None,
+            Self::There(remote) => Some(&remote.name),
+        }
     }
 
     pub(super) async fn edge(&self, request: EdgeRequest) -> anyhow::Result<EdgeReply> {
@@ -136,9 +144,13 @@ impl Remote {
 
     async fn work(&self, work: EdgeWork) -> anyhow::Result<EdgeFound> {
         Ok(match work {
-            EdgeWork::Scan(ScanPlan { networks, ports, rate, public_confirmed }) => {
-                let wanted = json!({ "networks": networks, "ports": ports, "rate": rate,
-                    "public_confirmed": public_confirmed });
+            EdgeWork::Scan(plan) => {
+                EdgeFound::Scanning(self.tell(Method::POST, "/scan", &plan).await?)
+            }
+            // A plan and an interval, as the API takes them.
+            EdgeWork::ScanAndRepeat(Rescan { every_secs, plan }) => {
+                let mut wanted = serde_json::to_value(plan)?;
+                wanted["every_secs"] = every_secs.into();
                 EdgeFound::Scanning(self.tell(Method::POST, "/scan", &wanted).await?)
             }
             EdgeWork::CancelScan => {
@@ -148,18 +160,14 @@ impl Remote {
             EdgeWork::Open => EdgeFound::Open(self.get("/open").await?),
             EdgeWork::Scanning => EdgeFound::Scanning(self.get("/scan").await?),
             EdgeWork::Rescan => EdgeFound::Rescan(self.get("/scan/schedule").await?),
-            EdgeWork::SetRescan(Some(Rescan { every_secs, plan })) => {
-                let ScanPlan { networks, ports, rate, public_confirmed } = plan;
-                let wanted = json!({ "every_secs": every_secs, "networks": networks,
-                    "ports": ports, "rate": rate, "public_confirmed": public_confirmed });
-                EdgeFound::Rescan(self.tell(Method::PUT, "/scan/schedule", &wanted).await?)
-            }
-            EdgeWork::SetRescan(None) => {
+            EdgeWork::EndRescan => {
                 self.send(Method::DELETE, "/scan/schedule", None).await?;
                 EdgeFound::Rescan(None)
             }
             EdgeWork::Card(ip) => EdgeFound::Card(self.get(&format!("/cards/{ip}")).await?),
-            EdgeWork::Devices => EdgeFound::Devices(self.get("/devices").await?),
+            EdgeWork::Devices(_) => {
+                EdgeFound::Devices { part: self.get("/devices").await?, more: false }
+            }
             EdgeWork::Wake(who) => {
                 let inventory: Inventory = self.get("/devices").await?;
                 let mac = card(&inventory, &who).map_err(anyhow::Error::msg)?;

@@ -3,20 +3,18 @@
 use macaddr_ouidb::OUI_DB_BUNDLED;
 use warren_proto::MacAddr;
 
-use super::{Device, Kind, Transport, port_name};
+use super::{Device, Kind, Port};
 use crate::plan::UdpService;
 
 /// What its ports and names tell; the most telling first.
 pub(super) fn guess(device: &Device) -> Kind {
-    let serves = |port: u16| device.services.contains_key(&port_name(Transport::Tcp, port));
-    let answers = |service: UdpService| {
-        device.services.contains_key(&port_name(Transport::Udp, service.port()))
-    };
-    let texts = || {
-        let services = device.services.values().flat_map(|s| s.banner.iter().chain(&s.title));
-        device.names.values().chain(&device.vendor).chain(services).map(|text| text.to_lowercase())
-    };
-    let says = |words: &[&str]| texts().any(|text| words.iter().any(|word| text.contains(word)));
+    let serves = |port: u16| device.services.contains_key(&Port::tcp(port));
+    let answers = |service: UdpService| device.services.contains_key(&Port::udp(service.port()));
+    let services = device.services.values().flat_map(|s| s.banner.iter().chain(&s.title));
+    let said = device.names.values().chain(services).map(|text| text.to_lowercase());
+    let maker = device.vendor().map(|name| name.to_lowercase());
+    let texts: Vec<String> = said.chain(maker).collect();
+    let says = |words: &[&str]| texts.iter().any(|text| words.iter().any(|it| text.contains(it)));
     if serves(554) || says(&["camera", "ipcam", "hikvision", "dahua", "axis", "nvr"]) {
         Kind::Camera
     } else if serves(9100) || serves(631) || serves(515) || says(&["printer", "laserjet"]) {

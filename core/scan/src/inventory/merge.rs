@@ -125,11 +125,13 @@ fn compare(earlier: &Device, device: &mut Device, scope: &Scope, changes: &mut V
     if device.ipv6.is_empty() && !scope.covers_ipv6(device) {
         device.ipv6.clone_from(&earlier.ipv6);
     }
-    for (source, name) in &earlier.names {
-        device.names.entry(*source).or_insert_with(|| name.clone());
+    for (source, name) in earlier.names.iter() {
+        if !device.names.contains_key(source) {
+            device.names.insert(*source, name.clone());
+        }
     }
     let opened = device.services.keys().filter(|port| !earlier.services.contains_key(*port));
-    changes.extend(opened.map(|port| Change::Opened { ip, port: port.clone() }));
+    changes.extend(opened.map(|port| Change::Opened { ip, port: *port }));
     let closed = earlier.services.keys().filter(|port| !device.services.contains_key(*port));
-    changes.extend(closed.map(|port| Change::Closed { ip, port: port.clone() }));
+    changes.extend(closed.map(|port| Change::Closed { ip, port: *port }));
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use warren_edge::{Rescan, RescanStatus, ScanPlan, ScanStatus};
 
 use super::{Content, Failure, Given, Operation};
+use crate::desk::Refusal;
 use crate::surround::{Shared, Visitor};
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -18,10 +19,11 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::POST,
             "/scan",
             "beginScan",
-            "Begins a scan; without networks, of those that this edge stands in",
+            "Begins a scan; without networks, of those that this edge stands in, but for large ones, which \
+             the answer names (`left_out`)",
             scan,
         )
-        .takes::<WantedScan>(),
+        .takes::<Wanted>(),
         Operation::new(delete.clone(), "/scan", "cancelScan", "Ends the scan under way", cancel),
         Operation::new(
             get,
@@ -38,7 +40,7 @@ pub(super) fn operations() -> Vec<Operation> {
             "Has a scan repeated, for the first time after one interval",
             set_rescan,
         )
-        .takes::<WantedRescan>(),
+        .takes::<Wanted>(),
         Operation::new(
             delete,
             "/scan/schedule",
@@ -53,11 +55,17 @@ async fn scanning(State(site): Shared, _: Visitor) -> Json<ScanStatus> {
     Json(site.scanning())
 }
 
-/// What to scan; all of it may be left out.
+/// What to scan, and how often.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct WantedScan {
-    /// Networks, as `192.168.1.0/24`. Absent: those that this edge stands in.
+struct Wanted {
+    /// From one beginning to the next, in seconds: 900 (15 minutes) to 2592000 (30 days). Chance adds up
+    /// to a tenth, at most half an hour. A schedule needs it; with a scan it has it repeated from now on, in
+    /// the place of what is repeated so far, unless the scan is refused.
+    #[serde(default)]
+    every_secs: Option<u64>,
+    /// Networks, as `192.168.1.0/24`. Absent: those that this edge stands in at that time, but for large
+    /// ones.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     networks: Vec<ipnet::Ipv4Net>,
@@ -72,36 +80,14 @@ struct WantedScan {
     public_confirmed: bool,
 }
 
-impl WantedScan {
+impl Wanted {
     fn plan(self) -> ScanPlan {
-        let Self { networks, ports, rate, public_confirmed } = self;
+        let Self { networks, ports, rate, public_confirmed, every_secs: _ } = self;
         let plan = ScanPlan::of(networks);
         let ports = ports.filter(|ports| !ports.is_empty()).unwrap_or(plan.ports);
         let rate = rate.unwrap_or(plan.rate);
         ScanPlan { networks: plan.networks, ports, rate, public_confirmed }
     }
-}
-
-/// What to scan again and again.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WantedRescan {
-    /// From one beginning to the next, in seconds: 900 (15 minutes) to 2592000 (30 days). Chance adds up
-    /// to a tenth, at most half an hour.
-    every_secs: u64,
-    /// Networks, as `192.168.1.0/24`. Absent: those that this edge stands in at that time.
-    #[serde(default)]
-    #[schemars(with = "Vec<String>")]
-    networks: Vec<ipnet::Ipv4Net>,
-    /// TCP ports. Absent: 20 common ones.
-    #[serde(default)]
-    ports: Option<Vec<u16>>,
-    /// Probes in a second.
-    #[serde(default)]
-    rate: Option<u32>,
-    /// Confirms that addresses of the internet may be scanned.
-    #[serde(default)]
-    public_confirmed: bool,
 }
 
 async fn rescan(State(site): Shared, _: Visitor) -> Json<Option<RescanStatus>> {
@@ -111,25 +97,26 @@ async fn rescan(State(site): Shared, _: Visitor) -> Json<Option<RescanStatus>> {
 async fn set_rescan(
     State(site): Shared,
     visitor: Visitor,
-    Content(wanted): Content<WantedRescan>,
+    Content(wanted): Content<Wanted>,
 ) -> Given<Option<RescanStatus>> {
-    let WantedRescan { every_secs, networks, ports, rate, public_confirmed } = wanted;
-    let plan = WantedScan { networks, ports, rate, public_confirmed }.plan();
-    site.set_rescan(&visitor.asker, Some(Rescan { every_secs, plan }))?;
+    let every_secs = wanted.every_secs.ok_or_else(|| Refusal::invalid("every_secs is missing"))?;
+    let rescan = Rescan { every_secs, plan: wanted.plan() };
+    site.set_rescan(&visitor.asker, Some(rescan)).await?;
     Ok(Json(site.tools.rescan()))
 }
 
 async fn delete_rescan(State(site): Shared, visitor: Visitor) -> Result<StatusCode, Failure> {
-    site.set_rescan(&visitor.asker, None)?;
+    site.set_rescan(&visitor.asker, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn scan(
     State(site): Shared,
     visitor: Visitor,
-    Content(wanted): Content<WantedScan>,
+    Content(wanted): Content<Wanted>,
 ) -> Given<ScanStatus> {
-    site.scan(&visitor.asker, wanted.plan())?;
+    let every_secs = wanted.every_secs;
+    site.scan(&visitor.asker, wanted.plan(), every_secs).await?;
     Ok(Json(site.scanning()))
 }
 

@@ -8,12 +8,13 @@ use serde::Deserialize;
 use warren_proto::{
     CardAt, EdgeChange, EdgeChanged, EdgeSpec, LanSource, LanTarget, NewVirtualDevice, Ports,
 };
-use warren_scan::{Device, Inventory};
+use warren_scan::{Device, Listing, Port};
 use warren_web::{Layout, When};
 
 use super::{Frame, Section, frame, when};
 use crate::desk::{Place, Refusal};
-use crate::surround::{Answer, Form, Nothing, Oops, Shared, Visitor, page, told};
+use crate::site::Site;
+use crate::surround::{Answer, Form, Nothing, Oops, Shared, Visitor, page, pieces, told};
 use crate::words;
 
 /// The most rows of one page.
@@ -89,15 +90,15 @@ impl Row {
             ip: device.ip,
             ipv6: device.ipv6.iter().map(ToString::to_string).collect(),
             name: words::name_of(device).unwrap_or_default().to_owned(),
-            names: device.names.iter().map(|(source, name)| (name.clone(), by(source))).collect(),
+            names: device.names.iter().map(|(by_whom, it)| (it.to_string(), by(by_whom))).collect(),
             mac: device.mac.map(|mac| mac.to_string()).unwrap_or_default(),
-            vendor: device.vendor.clone().unwrap_or_default(),
-            randomised: device.randomised,
+            vendor: device.vendor().unwrap_or_default(),
+            randomised: device.is_randomised(),
             kind: words::kind(device.kind).to_owned(),
             services: device
                 .services
                 .iter()
-                .map(|(port, service)| Service { port: port.clone(), says: said(service) })
+                .map(|(port, service)| Service { port: port.to_string(), says: said(service) })
                 .collect(),
             present: device.present,
             first_seen: when(device.first_seen_unix),
@@ -139,19 +140,29 @@ pub(super) async fn list(
     Query(search): Query<Search>,
 ) -> Answer {
     let (layout, frame) = frame(&site, &visitor, "Devices", Section::Devices);
-    let (inventory, spec, place) = (site.tools.inventory(), site.known().await.spec, site.place());
+    let (spec, place) = (site.known().await.spec, site.place());
     let q = search.q.trim().to_lowercase();
-    let all = inventory.devices.values().map(|device| Row::of(device, &spec, &place));
-    let mut rows: Vec<Row> = all.filter(|row| q.is_empty() || row.matches(&q)).collect();
-    let found = rows.len();
-    rows.truncate(ROWS);
+    let (mut rows, mut found) = (Vec::new(), 0);
+    let (total, scanned_unix) = site.tools.known(|inventory| {
+        for device in inventory.devices.values() {
+            let is_shown = rows.len() < ROWS;
+            // What isn't shown is looked into only as far as it takes to count it.
+            let row = (is_shown || !q.is_empty()).then(|| Row::of(device, &spec, &place));
+            if row.as_ref().is_some_and(|row| !row.matches(&q)) {
+                continue;
+            }
+            found += 1;
+            rows.extend(row.filter(|_| is_shown));
+        }
+        (inventory.devices.len(), inventory.scanned_unix)
+    });
     page(&Devices {
         layout,
         frame,
         q: search.q,
-        total: inventory.devices.len(),
+        total,
         found,
-        scanned: inventory.scanned_unix.map(when),
+        scanned: scanned_unix.map(when),
         scanning: site.scanning().running,
         rows,
     })
@@ -169,23 +180,21 @@ struct DevicePage {
 }
 
 pub(super) async fn show(State(site): Shared, visitor: Visitor, Path(ip): Path<String>) -> Answer {
-    let inventory = site.tools.inventory();
-    let device = find(&inventory, &ip)?;
+    let device = find(&site, &ip)?;
     let (spec, place) = (site.known().await.spec, site.place());
-    let row = Row::of(device, &spec, &place);
+    let row = Row::of(&device, &spec, &place);
     let (layout, frame) = frame(&site, &visitor, &row.called(), Section::Devices);
     let taken: Vec<_> = spec.virtual_devices.iter().map(|it| it.name.clone()).collect();
     let free = |port: &u16| !spec.forwards.iter().any(|it| (it.port..=it.last_port).contains(port));
-    let web = ["tcp:80", "tcp:8080", "tcp:443", "tcp:554"];
-    let served = web.into_iter().find(|port| device.services.contains_key(*port));
-    let served = served.or_else(|| device.services.keys().next().map(String::as_str));
-    let target_port = served.and_then(|it| it.split_once(':')).map_or("80", |(_, port)| port);
+    let web = [80, 8080, 443, 554].map(Port::tcp);
+    let served = web.into_iter().find(|port| device.services.contains_key(port));
+    let served = served.or_else(|| device.services.keys().next().copied());
     page(&DevicePage {
         layout,
         frame,
-        suggested: words::virtual_name(device, &taken).to_string(),
+        suggested: words::virtual_name(&device, &taken).to_string(),
         free_port: (8080..u16::MAX).find(free).unwrap_or(8080),
-        target_port: target_port.to_owned(),
+        target_port: served.map_or(80, |port| port.number).to_string(),
         row,
     })
 }
@@ -196,8 +205,7 @@ pub(super) async fn make_virtual(
     Path(ip): Path<String>,
     Form(Nothing {}): Form<Nothing>,
 ) -> Answer {
-    let inventory = site.tools.inventory();
-    let device = find(&inventory, &ip)?;
+    let device = find(&site, &ip)?;
     let path = format!("/devices/{}", device.ip);
     let Some(ipv4) = device.ipv4() else {
         let text = "it has no IPv4 address, and what is opened leads to one";
@@ -207,7 +215,7 @@ pub(super) async fn make_virtual(
     let taken: Vec<_> = spec.virtual_devices.iter().map(|it| it.name.clone()).collect();
     let CardAt { mac, why } = site.card(&visitor.asker, ipv4).await?;
     let new = NewVirtualDevice {
-        name: words::virtual_name(device, &taken),
+        name: words::virtual_name(&device, &taken),
         target: LanTarget { ip: ipv4, mac },
         ports: vec![Ports::All],
         source: LanSource::default(),
@@ -243,8 +251,7 @@ pub(super) async fn wake(
     Path(ip): Path<String>,
     Form(Nothing {}): Form<Nothing>,
 ) -> Answer {
-    let inventory = site.tools.inventory();
-    let device = find(&inventory, &ip)?;
+    let device = find(&site, &ip)?;
     let path = format!("/devices/{}", device.ip);
     let Some(mac) = device.mac else {
         let text = "its card's address isn't known: a router is in between";
@@ -258,23 +265,21 @@ pub(super) async fn wake(
 }
 
 pub(super) async fn csv(State(site): Shared, _: Visitor) -> Response {
-    let text = site.tools.inventory().to_csv();
-    download("text/csv; charset=utf-8", "devices.csv", text)
+    download(&site, "text/csv; charset=utf-8", "devices.csv", Listing::csv())
 }
 
 pub(super) async fn json(State(site): Shared, _: Visitor) -> Response {
-    let inventory = site.tools.inventory();
-    let text = serde_json::to_string_pretty(&inventory).unwrap_or_default();
-    download("application/json", "devices.json", text)
+    download(&site, "application/json", "devices.json", Listing::json())
 }
 
-fn download(kind: &'static str, name: &str, text: String) -> Response {
+fn download(site: &Site, kind: &'static str, name: &str, listing: Listing) -> Response {
     let file = format!("attachment; filename=\"{name}\"");
-    ([(CONTENT_TYPE, kind.to_owned()), (CONTENT_DISPOSITION, file)], text).into_response()
+    let headers = [(CONTENT_TYPE, kind.to_owned()), (CONTENT_DISPOSITION, file)];
+    (headers, pieces(&site.tools, listing)).into_response()
 }
 
-fn find<'a>(inventory: &'a Inventory, ip: &str) -> Result<&'a Device, Oops> {
+fn find(site: &Site, ip: &str) -> Result<Device, Oops> {
     let ip: Option<IpAddr> = ip.parse().ok();
-    let device = ip.and_then(|ip| inventory.by_ip(ip));
+    let device = ip.and_then(|ip| site.tools.known(|inventory| inventory.by_ip(ip).cloned()));
     device.ok_or_else(|| Refusal::not_found("device").into())
 }

@@ -6,6 +6,7 @@ use warren_proto::{
     EdgeChange, ForwardEdit, ForwardId, ForwardProtocol, ForwardSpec, NewForward,
     ParseScheduleError, Schedule,
 };
+use warren_scan::Device;
 use warren_web::{Layout, When};
 
 use super::{
@@ -178,7 +179,7 @@ impl Row {
             name: spec.name.clone(),
             enabled: spec.enabled,
             is_open: report.open.contains_key(&opened),
-            sentence: words::forward(spec, &site.tools.inventory()),
+            sentence: site.tools.known(|inventory| words::forward(spec, inventory)),
             is_page: url.starts_with("http"),
             url,
             bytes: words::bytes(used.bytes),
@@ -225,13 +226,10 @@ async fn forwards(site: &Site, visitor: &Visitor, typed: Typed, error: String) -
 
 /// Devices to choose from: address, and what it is called.
 fn devices(site: &Site) -> Vec<(String, String)> {
-    let inventory = site.tools.inventory();
-    let devices = inventory.devices.values();
-    devices
-        .filter_map(|it| Some((it.ipv4()?, it)))
-        .take(1000)
-        .map(|(ip, it)| (ip.to_string(), words::name_of(it).unwrap_or_default().to_owned()))
-        .collect()
+    let shown = |it: &Device| {
+        Some((it.ipv4()?.to_string(), words::name_of(it).unwrap_or_default().to_owned()))
+    };
+    site.tools.known(|it| it.devices.values().filter_map(shown).take(1000).collect())
 }
 
 pub(super) async fn add(

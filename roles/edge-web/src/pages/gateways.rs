@@ -83,7 +83,7 @@ async fn gateways(site: &Site, visitor: &Visitor, typed: Typed, error: String) -
         frame,
         rows: known.spec.gateways.iter().map(|spec| Row::of(site, spec)).collect(),
         is_whole: known.is_whole,
-        adjacent: adjacent.iter().map(ToString::to_string).collect(),
+        adjacent: adjacent.networks.iter().map(ToString::to_string).collect(),
         typed,
         error,
     }

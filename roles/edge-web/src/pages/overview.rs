@@ -31,11 +31,17 @@ struct Overview {
 
 pub(super) async fn show(State(site): Shared, visitor: Visitor) -> Answer {
     let (layout, frame) = frame(&site, &visitor, "Overview", Section::Overview);
-    let (place, report, inventory) = (site.place(), site.report(), site.tools.inventory());
+    let (place, report) = (site.place(), site.report());
+    let (devices, present, scanned_unix) = site.tools.known(|inventory| {
+        let present = inventory.devices.values().filter(|it| it.present).count();
+        (inventory.devices.len(), present, inventory.scanned_unix)
+    });
     // Whoever doesn't manage it is shown nothing that stands behind it.
-    let (mut networks, mut problems, mut spec) = (Vec::new(), Vec::new(), EdgeSpec::default());
+    let (mut problems, mut spec) = (Vec::new(), EdgeSpec::default());
+    let mut networks: Vec<ipnet::Ipv4Net> = Vec::new();
     if frame.manages {
-        networks = site.tools.adjacent().unwrap_or_default();
+        let adjacent = site.tools.adjacent().unwrap_or_default();
+        networks = adjacent.networks.into_iter().chain(adjacent.too_large).collect();
         problems = report.problems.iter().map(|it| words::sentence(&it.to_string())).collect();
         spec = site.known().await.spec;
     }
@@ -52,9 +58,9 @@ pub(super) async fn show(State(site): Shared, visitor: Visitor) -> Answer {
         },
         networks: networks.iter().map(ToString::to_string).collect(),
         problems,
-        devices: inventory.devices.len(),
-        present: inventory.devices.values().filter(|it| it.present).count(),
-        scanned: inventory.scanned_unix.map(when),
+        devices,
+        present,
+        scanned: scanned_unix.map(when),
         scanning: site.scanning().running,
         forwards: spec.forwards.len(),
         virtual_devices: spec.virtual_devices.len(),

@@ -1,7 +1,7 @@
 use askama::Template;
 use axum::extract::State;
 use serde::Deserialize;
-use warren_edge::{Rescan, ScanPlan, ScanStatus};
+use warren_edge::{ScanPlan, ScanStatus};
 use warren_web::{Layout, When};
 
 use super::{Frame, Section, frame, list, when};
@@ -22,6 +22,9 @@ pub(super) struct Wanted {
     every: String,
 }
 
+/// The most changes that are shown.
+const CHANGES: usize = 500;
+
 /// The intervals to choose from, in seconds.
 const EVERY: [u64; 5] = [3_600, 6 * 3_600, 12 * 3_600, 24 * 3_600, 7 * 24 * 3_600];
 
@@ -40,11 +43,15 @@ struct ScanPage {
     frame: Frame,
     typed: Wanted,
     adjacent: Vec<String>,
+    /// Networks that it stands in, too, and scans only if they are named.
+    large: Vec<String>,
     error: String,
     status: ScanStatus,
     percent: u64,
     scanned: Option<When>,
     changes: Vec<(std::net::IpAddr, String)>,
+    /// How many changes aren't shown.
+    more: usize,
     known: usize,
     repeated: Option<Repeated>,
     intervals: Vec<(u64, String)>,
@@ -61,21 +68,28 @@ fn scan_page(
     error: String,
 ) -> ScanPage {
     let (layout, frame) = frame(site, visitor, "Scan", Section::Scan);
-    let (status, inventory) = (site.scanning(), site.tools.inventory());
+    let status = site.scanning();
     let adjacent = site.tools.adjacent().unwrap_or_default();
-    let changes = inventory.changes.iter().map(|change| words::change(change, &inventory));
+    let (scanned_unix, known, changes, more) = site.tools.known(|inventory| {
+        let changes = inventory.changes.iter().take(CHANGES);
+        let changes: Vec<_> = changes.map(|it| words::change(it, inventory)).collect();
+        let more = inventory.changes.len() - changes.len();
+        (inventory.scanned_unix, inventory.devices.len(), changes, more)
+    });
     let progress = status.progress;
     ScanPage {
         layout,
         frame,
         typed,
-        adjacent: adjacent.iter().map(ToString::to_string).collect(),
+        adjacent: adjacent.networks.iter().map(ToString::to_string).collect(),
+        large: adjacent.too_large.iter().map(ToString::to_string).collect(),
         error,
         status,
         percent: (progress.walked * 100).checked_div(progress.total).unwrap_or(0).min(100),
-        scanned: inventory.scanned_unix.map(when),
-        changes: changes.collect(),
-        known: inventory.devices.len(),
+        scanned: scanned_unix.map(when),
+        changes,
+        more,
+        known,
         repeated: site.tools.rescan().map(|it| Repeated {
             what: words::scanned(&it.rescan.plan),
             every: words::every(it.rescan.every_secs),
@@ -92,20 +106,29 @@ pub(super) async fn begin(
     Form(wanted): Form<Wanted>,
 ) -> Answer {
     site.check(&visitor.asker)?;
-    let begun = plan(&wanted).and_then(|plan| {
-        if let Some(every_secs) = every(&wanted)? {
-            let plan = plan.clone();
-            site.set_rescan(&visitor.asker, Some(Rescan { every_secs, plan }))?;
-        }
-        site.scan(&visitor.asker, plan)
-    });
+    let asked = plan(&wanted).and_then(|plan| Ok((plan, every(&wanted)?)));
+    let begun = match asked {
+        Ok((plan, every_secs)) => site.scan(&visitor.asker, plan, every_secs).await,
+        Err(refusal) => Err(refusal),
+    };
     match begun {
-        Ok(()) => told("/scan", Ok("The scan has begun.".to_owned())),
+        Ok(()) => told("/scan", Ok(begun_text(&site.scanning().left_out))),
         Err(refusal) => {
             let error = words::sentence(&refusal.text);
             let page = scan_page(&site, &visitor, wanted, error);
             page_with(status(refusal.why), &page)
         }
+    }
+}
+
+fn begun_text(left_out: &[ipnet::Ipv4Net]) -> String {
+    let large: Vec<String> = left_out.iter().map(ToString::to_string).collect();
+    match large.is_empty() {
+        true => "The scan has begun.".to_owned(),
+        false => format!(
+            "The scan has begun, but for {}: large networks are scanned if they are named.",
+            large.join(", ")
+        ),
     }
 }
 
@@ -140,7 +163,7 @@ pub(super) async fn end_repeating(
     visitor: Visitor,
     Form(Nothing {}): Form<Nothing>,
 ) -> Answer {
-    let ended = site.set_rescan(&visitor.asker, None);
+    let ended = site.set_rescan(&visitor.asker, None).await;
     told("/scan", ended.map(|()| "No scan is repeated any more.".to_owned()))
 }
 

@@ -121,7 +121,7 @@ impl Row {
             is_open: report.open.contains_key(&opened),
             target: format!(
                 "{}{}",
-                words::target(&site.tools.inventory(), &spec.target),
+                site.tools.known(|inventory| words::target(inventory, &spec.target)),
                 words::shown(spec.source, spec.untested)
             ),
             ports: if ports.is_empty() { "every port".to_owned() } else { ports },

@@ -31,6 +31,8 @@ async fn a_program_does_by_the_api_what_the_pages_do() {
     assert_eq!(world.ask("POST /api/v1/forwards", JSON, newer).await.0, 422, "not by halves");
     let (status, devices) = world.ask("GET /api/v1/devices", "", "").await;
     assert!(status == 200 && devices.contains("192.168.1.66"));
+    let (_, edge) = world.ask("GET /api/v1/edge", "", "").await;
+    assert!(edge.contains("\"large_networks\":[") && edge.contains("\"devices\":4"), "{edge}");
     let public = r#"{"networks":["8.8.8.0/24"]}"#;
     let (status, refused) = world.ask("POST /api/v1/scan", JSON, public).await;
     assert!(matches!(status, 422 | 500) && !refused.contains("\"running\":true"), "{refused}");
@@ -71,6 +73,12 @@ async fn a_scan_is_repeated_until_somebody_ends_it() {
     assert_eq!(world.ask(&format!("DELETE {schedule}"), "", "").await.0, 204);
     let (_, page) = world.ask("GET /scan", "", "").await;
     assert!(!page.contains("Repeated scan"), "{page}");
+
+    let begun_and_repeated = r#"{"every_secs":86400,"networks":["8.8.8.0/24"]}"#;
+    let (status, refused) = world.ask("POST /api/v1/scan", JSON, begun_and_repeated).await;
+    assert!(status == 422 && refused.contains("confirm that you may"), "{refused}");
+    let (_, none) = world.ask(&format!("GET {schedule}"), "", "").await;
+    assert!(none.ends_with("null"), "a scan that is refused isn't repeated: {none}");
 
     let looker = World::new(false, true);
     assert_eq!(looker.ask(&put, JSON, wanted).await.0, 403);

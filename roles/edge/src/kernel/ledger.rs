@@ -67,10 +67,22 @@ fn path(folder: &Path) -> PathBuf {
 ///
 /// What the system says; the old contents are there then.
 pub fn replace(target: &Path, contents: &[u8]) -> io::Result<()> {
+    replace_with(target, |file| file.write_all(contents))
+}
+
+/// As [`replace`], of contents that `write` writes.
+///
+/// # Errors
+///
+/// What the system or `write` says; the old contents are there then.
+pub fn replace_with(
+    target: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = target.with_extension("new");
     let written = (|| {
         let mut file = File::create(&temporary)?;
-        file.write_all(contents)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, target)?;
         target.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())

@@ -22,6 +22,8 @@ struct Inner {
     file: PathBuf,
     rescans: Mutex<Rescans>,
     changed: Notify,
+    /// Held by who writes; nobody waits for the disk to read or change the schedule.
+    writing: Mutex<()>,
 }
 
 impl Rescanner {
@@ -38,7 +40,8 @@ impl Rescanner {
         };
         let now = Instant::now().into_std();
         let rescans = Mutex::new(Rescans::new(kept, now, unix_now(), rand::random()));
-        Self(Arc::new(Inner { file, rescans, changed: Notify::new() }))
+        let (changed, writing) = (Notify::new(), Mutex::default());
+        Self(Arc::new(Inner { file, rescans, changed, writing }))
     }
 
     /// How it stands; `None`: nothing is repeated.
@@ -46,17 +49,19 @@ impl Rescanner {
         self.0.lock().status(Instant::now().into_std(), unix_now())
     }
 
-    /// Has this repeated from now on.
+    /// Has this repeated from now on: at once, though the answer waits until it is written.
     ///
     /// # Errors
     ///
     /// It can't be written, and is in force until the edge ends.
-    pub(crate) fn set(&self, rescan: Option<Rescan>) -> io::Result<()> {
+    pub(crate) fn set(
+        &self,
+        rescan: Option<Rescan>,
+    ) -> impl Future<Output = io::Result<()>> + use<> {
         let now = Instant::now().into_std();
-        let mut rescans = self.0.lock();
-        rescans.set(rescan, now, unix_now(), rand::random());
+        self.0.lock().set(rescan, now, unix_now(), rand::random());
         self.0.changed.notify_one();
-        self.0.keep(&rescans)
+        self.keep()
     }
 
     /// Begins what is to be scanned when it is time, for as long as it is polled; `told` is called after
@@ -67,7 +72,7 @@ impl Rescanner {
             let plan = self.0.lock().poll_scan(now);
             if let Some(plan) = plan {
                 let begun = begin(plan);
-                self.note(begun, now);
+                self.note(begun, now).await;
                 told();
                 continue;
             }
@@ -81,27 +86,35 @@ impl Rescanner {
 }
 
 impl Rescanner {
-    fn note(&self, begun: Begun, now: std::time::Instant) {
+    async fn note(&self, begun: Begun, now: std::time::Instant) {
         if let Begun::Failed(reason) = &begun {
             tracing::warn!(reason, "the repeated scan can't be begun");
         }
-        let mut rescans = self.0.lock();
-        rescans.handle_begun(begun, now, unix_now(), rand::random());
-        if let Err(error) = self.0.keep(&rescans) {
+        self.0.lock().handle_begun(begun, now, unix_now(), rand::random());
+        if let Err(error) = self.keep().await {
             tracing::warn!(%error, "when the scan was repeated can't be written");
         }
+    }
+
+    /// Writes down what is to be kept, also if nobody waits for that.
+    fn keep(&self) -> impl Future<Output = io::Result<()>> + use<> {
+        let inner = Arc::clone(&self.0);
+        let written = tokio::task::spawn_blocking(move || inner.write());
+        async { written.await.unwrap_or_else(|error| Err(io::Error::other(error))) }
     }
 }
 
 impl Inner {
-    /// Held while it is written: a later word isn't overtaken by an earlier one.
     fn lock(&self) -> MutexGuard<'_, Rescans> {
         self.rescans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, rescans: &Rescans) -> io::Result<()> {
-        match rescans.kept() {
-            Some(kept) => replace(&self.file, &serde_json::to_vec(kept)?),
+    /// Whoever's turn it is writes what holds then: a later word isn't overtaken by an earlier one.
+    fn write(&self) -> io::Result<()> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.lock().kept().cloned();
+        match kept {
+            Some(kept) => replace(&self.file, &serde_json::to_vec(&kept)?),
             None => match std::fs::remove_file(&self.file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 Ok(()) | Err(_) => Ok(()),
@@ -131,7 +144,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let rescanner = Rescanner::open(folder.path());
         assert!(rescanner.status().is_none());
-        rescanner.set(Some(hourly())).unwrap();
+        rescanner.set(Some(hourly())).await.unwrap();
         let (begun, times) = (Instant::now(), RefCell::new(Vec::new()));
         let outcome = Cell::new(Begun::Yes);
         let begin = |plan: ScanPlan| {
@@ -146,8 +159,8 @@ mod tests {
 
         let again = Rescanner::open(folder.path()).status().unwrap();
         assert_eq!((again.rescan, again.problem.as_deref()), (hourly(), Some("no LAN")));
-        rescanner.set(None).unwrap();
-        rescanner.set(None).unwrap();
+        rescanner.set(None).await.unwrap();
+        rescanner.set(None).await.unwrap();
         assert!(Rescanner::open(folder.path()).status().is_none());
     }
 
@@ -163,10 +176,10 @@ mod tests {
         let drive = rescanner.clone().drive(begin, || {});
         let change = async {
             tokio::time::sleep(HOUR).await;
-            rescanner.set(Some(hourly())).unwrap();
+            rescanner.set(Some(hourly())).await.unwrap();
             tokio::time::sleep(HOUR * 3 / 2).await;
             assert_eq!(count.get(), 1);
-            rescanner.set(None).unwrap();
+            rescanner.set(None).await.unwrap();
             tokio::time::sleep(HOUR * 10).await;
         };
         let ended = tokio::select! {
@@ -174,6 +187,22 @@ mod tests {
             () = change => true,
         };
         assert!(ended && count.get() == 1);
+    }
+
+    #[tokio::test]
+    async fn a_slow_disk_keeps_nobody_waiting_and_the_last_word_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let rescanner = Rescanner::open(folder.path());
+        let disk = rescanner.0.writing.lock().unwrap();
+        let daily = Rescan { every_secs: 86_400, ..hourly() };
+        let first = rescanner.set(Some(hourly()));
+        // Nobody waits for it, and it is written all the same.
+        drop(rescanner.set(Some(daily.clone())));
+        assert_eq!(rescanner.status().unwrap().rescan, daily, "it holds before it is written");
+        assert!(!folder.path().join(FILE).exists());
+        drop(disk);
+        first.await.unwrap();
+        assert_eq!(Rescanner::open(folder.path()).status().unwrap().rescan, daily);
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ use warren_net::{ArpSocket, Lan, LanInterface};
 use warren_proto::{CardAt, MacAddr};
 use warren_scan::Inventory;
 
+use crate::scan::Scanner;
+
 /// A scan's word is good for so long, in seconds: the shortest lease that is usual.
 const GOOD_FOR: u64 = 3600;
 /// How long after one another it is asked for by ARP.
@@ -30,9 +32,9 @@ enum Known {
 
 /// The card that something at `ip` is to be bound to: the one that a scan has seen there lately; where the last
 /// is old, the one that answers now.
-pub(super) async fn card(inventory: &Inventory, ip: Ipv4Addr, mesh: &str) -> CardAt {
+pub(super) async fn card(scanner: &Scanner, ip: Ipv4Addr, mesh: &str) -> CardAt {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (mac, why) = match known(inventory, ip, now.as_secs()) {
+    let (mac, why) = match scanner.known(|inventory| known(inventory, ip, now.as_secs())) {
         Known::Nothing => return CardAt::default(),
         Known::Seen(mac) => (Some(mac), "as the scan saw it".to_owned()),
         Known::Once(ago) => match heard(ip, mesh).await {
@@ -47,7 +49,7 @@ pub(super) async fn card(inventory: &Inventory, ip: Ipv4Addr, mesh: &str) -> Car
             ),
         },
     };
-    match mac.filter(|mac| is_its_own(inventory, ip, *mac)) {
+    match mac.filter(|mac| scanner.known(|inventory| is_its_own(inventory, ip, *mac))) {
         None if mac.is_some() => CardAt::default(),
         mac => CardAt { mac, why },
     }

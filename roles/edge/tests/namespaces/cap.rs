@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ipnet::Ipv4Net;
 use tokio::sync::watch;
-use warren_edge::{CheckError, Edge, EdgeReport, Problem, Rescan, ScanError, ScanPlan, WakeError};
+use warren_edge::{
+    CheckError, Edge, EdgeReport, EdgeTools, Problem, Rescan, ScanError, ScanPlan, WakeError,
+};
 use warren_lab::isolated;
 use warren_proto::{
     EdgeDuty, ForwardProtocol, Gateway, GatewayId, INTERNET, LanCap, LanSource, Ports,
@@ -97,7 +99,7 @@ fn nothing_is_scanned_checked_or_called_that_the_owner_does_not_let() {
                 let refused = tools.scan(whole.clone());
                 ensure!(matches!(refused, Err(ScanError::Capped(..))), "{refused:?}");
                 let rescan = Rescan { every_secs: 3600, plan: whole };
-                let refused = tools.set_rescan(Some(rescan));
+                let refused = tools.set_rescan(Some(rescan)).await;
                 ensure!(matches!(refused, Err(ScanError::Capped(..))), "{refused:?}");
                 ensure!(tools.rescan().is_none());
                 let refused = tools.check_target(PRINTER, ForwardProtocol::Tcp, 80).await;
@@ -110,7 +112,7 @@ fn nothing_is_scanned_checked_or_called_that_the_owner_does_not_let() {
                 let mut scanning = tools.scanning();
                 let ended = scanning.wait_for(|status| !status.running);
                 tokio::time::timeout(Duration::from_secs(20), ended).await??;
-                let found: Vec<_> = tools.inventory().devices.into_keys().collect();
+                let found: Vec<_> = tools.known(|it| it.devices.keys().copied().collect());
                 ensure!(found == [std::net::IpAddr::V4(CAMERA)], "{found:?}");
                 tools.wake(unseen).await?;
                 edge.stop().await;
@@ -124,7 +126,7 @@ fn nothing_is_scanned_checked_or_called_that_the_owner_does_not_let() {
                 let tools = edge.tools();
                 let refused = tools.scan(ScanPlan::of(Vec::new()));
                 ensure!(matches!(refused, Err(ScanError::Capped(..))), "{refused:?}");
-                let camera = tools.inventory().devices.into_values().next().and_then(|it| it.mac);
+                let camera = tools.known(|it| it.devices.values().next().and_then(|it| it.mac));
                 let refused = tools.wake(camera.unwrap_or(unseen)).await;
                 ensure!(matches!(refused, Err(WakeError::Capped(..))), "{refused:?}");
                 let refused = tools.wake(unseen).await;
@@ -133,5 +135,81 @@ fn nothing_is_scanned_checked_or_called_that_the_owner_does_not_let() {
                 Ok(())
             })
         })?
+    });
+}
+
+/// A scan of what an edge stands in, one port.
+fn unnamed() -> ScanPlan {
+    ScanPlan { ports: vec![80], ..ScanPlan::of(Vec::new()) }
+}
+
+/// What an edge's tools do on the site's edge.
+fn with_tools(
+    site: &Site,
+    cap: LanCap,
+    work: impl AsyncFnOnce(EdgeTools) -> Result<()> + Send,
+) -> Result<()> {
+    site.edge.enter(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let (_duty, receiver) = watch::channel(None);
+            let config = warren_edge::EdgeConfig { cap, ..config(&site.state) };
+            let edge = Edge::start(config, receiver);
+            work(edge.tools()).await?;
+            edge.stop().await;
+            Ok(())
+        })
+    })?
+}
+
+async fn cancel(tools: &EdgeTools) -> Result<()> {
+    let mut scanning = tools.scanning();
+    tools.cancel();
+    scanning.wait_for(|status| !status.running).await?;
+    Ok(())
+}
+
+#[test]
+fn a_large_network_is_scanned_if_it_is_named_and_otherwise_said_to_be_left_out() {
+    isolated(|world| {
+        let site = Site::build(world)?;
+        let large: Ipv4Net = "172.17.0.0/16".parse()?;
+        site.edge.ip(&[
+            "link add c0 type veth peer name c1",
+            "link set c0 up",
+            "link set c1 up",
+            "addr add 172.17.0.1/16 dev c0",
+        ])?;
+        let rescan = Rescan { every_secs: 3600, plan: unnamed() };
+        with_tools(&site, LanCap::default(), async |tools| {
+            let status = || tools.scanning().borrow().clone();
+            tools.scan(unnamed())?;
+            ensure!(status().running && status().left_out == [large], "{:?}", status());
+            let refused = tools.scan_and_repeat(rescan.clone()).await;
+            ensure!(matches!(refused, Err(ScanError::UnderWay)), "{refused:?}");
+            ensure!(tools.rescan().is_none(), "what is refused isn't repeated either");
+            ensure!(status().left_out == [large], "it is the other scan's: {:?}", status());
+            cancel(&tools).await?;
+            tools.scan(ScanPlan { networks: vec!["172.17.0.0/30".parse()?], ..unnamed() })?;
+            ensure!(status().running && status().left_out.is_empty(), "{:?}", status());
+            cancel(&tools).await?;
+            tools.scan_and_repeat(rescan.clone()).await?;
+            ensure!(tools.rescan().is_some_and(|it| it.rescan == rescan));
+            tools.set_rescan(None).await?;
+            cancel(&tools).await
+        })?;
+
+        site.edge.ip(&["addr flush dev eth0"])?;
+        with_tools(&site, LanCap::default(), async |tools| {
+            let refused = tools.scan_and_repeat(rescan.clone()).await;
+            let text = refused.as_ref().map_err(ToString::to_string).err().unwrap_or_default();
+            ensure!(text.contains("`warren edge scan 172.17.0.0/16`"), "{refused:?}");
+            ensure!(tools.rescan().is_none());
+            Ok(())
+        })?;
+
+        // The part of it that the device's owner lets it is small, and as good as named.
+        let part = LanCap::only(["172.17.0.0/30".parse()?]);
+        with_tools(&site, part, async |tools| Ok(tools.scan(unnamed())?))
     });
 }

@@ -38,7 +38,7 @@ fn what_a_scan_saw_days_ago_is_asked_for_and_whoever_answers_is_bound() {
                 let (_duty, receiver) = watch::channel(None);
                 let edge = Edge::start(config(&site.state), receiver);
                 let tools = edge.tools();
-                ensure!(tools.inventory().devices.len() == 3, "{:?}", tools.inventory());
+                ensure!(tools.known(|it| it.devices.len()) == 3);
                 let at = tools.card(CAMERA).await?;
                 ensure!(at.mac == "3c:52:82:00:00:09".parse().ok(), "somebody else's now: {at:?}");
                 let nobody = tools.card(NEXT).await?;

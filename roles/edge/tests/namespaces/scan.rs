@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use warren_edge::{Change, Inventory, ScanError, ScanPlan, Scanner};
 use warren_lab::{Host, isolated, wait_until};
 use warren_net::{DiscoverySocket, Lan};
+use warren_scan::{Device, Port};
 
 use crate::common::{Site, ip, mac_of};
 
@@ -22,7 +23,15 @@ fn scan(host: &Host, scanner: &Scanner, plan: ScanPlan) -> Result<(Inventory, Du
             anyhow::Ok(())
         })
     })??;
-    Ok((scanner.inventory(), begun.elapsed()))
+    Ok((scanner.known(Inventory::clone), begun.elapsed()))
+}
+
+fn banner(device: &Device, port: Port) -> Option<&str> {
+    device.services.get(&port)?.banner.as_deref()
+}
+
+fn title(device: &Device, port: Port) -> Option<&str> {
+    device.services.get(&port)?.title.as_deref()
 }
 
 /// Answers each connection with `answer`, after what it was asked if it `waits`.
@@ -102,12 +111,12 @@ fn an_adjacent_network_is_scanned_in_time_and_changes_are_told() {
         let device = |ip: Ipv4Addr| found.devices.get(&IpAddr::V4(ip)).context("found");
         let device_at = device(camera_ip)?;
         assert_eq!(device_at.mac, Some(mac_of(&camera, "eth0")?.parse()?));
-        assert_eq!(device_at.services["tcp:80"].title.as_deref(), Some("Front door"));
-        assert_eq!(device_at.services["tcp:80"].banner.as_deref(), Some("[31mcam"));
-        assert_eq!(device_at.services["udp:161"].banner.as_deref(), Some("UPS 1500"));
+        assert_eq!(title(device_at, Port::tcp(80)), Some("Front door"));
+        assert_eq!(banner(device_at, Port::tcp(80)), Some("[31mcam"));
+        assert_eq!(banner(device_at, Port::udp(161)), Some("UPS 1500"));
         let device_at = device([192, 168, 1, 20].into())?;
-        assert_eq!(device_at.services["tcp:22"].banner.as_deref(), Some("SSH-2.0-OpenSSH_9.2"));
-        ensure!(device_at.names.values().any(|name| name == "FRONT-DESK"), "{device_at:?}");
+        assert_eq!(banner(device_at, Port::tcp(22)), Some("SSH-2.0-OpenSSH_9.2"));
+        ensure!(device_at.names.values().any(|name| **name == *"FRONT-DESK"), "{device_at:?}");
         device(silent_ip)?;
         ensure!(found.devices.len() == 3, "{found:?}");
 
@@ -157,10 +166,10 @@ fn a_network_behind_a_router_is_scanned_in_time() {
         println!("{} devices behind a router in {took:?}", found.devices.len());
         ensure!(took < Duration::from_secs(40));
         let device = found.devices.get(&IpAddr::from([10, 50, 0, 7])).context("found")?;
-        assert_eq!(device.services["tcp:8080"].title.as_deref(), Some("DMZ"));
+        assert_eq!(title(device, Port::tcp(8080)), Some("DMZ"));
         ensure!(device.rtt_us.is_some() && device.mac.is_none(), "{device:?}");
         let quiet = found.devices.get(&IpAddr::from([10, 50, 0, 8])).context("found by UDP")?;
-        assert_eq!(quiet.services["udp:161"].banner.as_deref(), Some("UPS 1500"));
+        assert_eq!(banner(quiet, Port::udp(161)), Some("UPS 1500"));
         Ok(())
     });
 }

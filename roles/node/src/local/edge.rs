@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use warren_proto::{
@@ -53,16 +53,20 @@ pub enum EdgeKind {
 pub enum EdgeWork {
     /// Begin a scan; without networks, of those that this device stands in. [`EdgeFound::Scanning`].
     Scan(ScanPlan),
+    /// The same, and repeat it from now on; what is refused isn't repeated either.
+    /// [`EdgeFound::Scanning`].
+    ScanAndRepeat(Rescan),
     /// End the scan that is under way. [`EdgeFound::Scanning`].
     CancelScan,
     /// How far a scan is. [`EdgeFound::Scanning`].
     Scanning,
     /// The scan that is repeated. [`EdgeFound::Rescan`].
     Rescan,
-    /// Repeat a scan, or none any more. [`EdgeFound::Rescan`].
-    SetRescan(Option<Rescan>),
-    /// The devices that are known. [`EdgeFound::Devices`].
-    Devices,
+    /// Repeat no scan any more. [`EdgeFound::Rescan`].
+    EndRescan,
+    /// The devices that are known, those after this one: as many as are told at once.
+    /// [`EdgeFound::Devices`].
+    Devices(Option<IpAddr>),
     /// Wake a device: a name, an address, or a card's address. [`EdgeFound::Woken`].
     Wake(String),
     /// Whether what a port forward leads to answers. [`EdgeFound::Looked`].
@@ -81,8 +85,13 @@ pub enum EdgeFound {
     Scanning(ScanStatus),
     /// The scan that is repeated, if one is.
     Rescan(Option<RescanStatus>),
-    /// The devices that are known.
-    Devices(Inventory),
+    /// Devices that are known, by address; with the last of them, what has changed.
+    Devices {
+        /// They.
+        part: Inventory,
+        /// Whether there are more after them.
+        more: bool,
+    },
     /// A device was called to wake.
     Woken(Woken),
     /// Whether something answers.

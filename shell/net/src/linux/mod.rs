@@ -20,7 +20,7 @@ pub use forwarding::{forwards_packets, set_forwards_packets};
 pub use host::HostNetwork;
 pub use lan::{Lan, LanInterface, LanRoute, Neighbour};
 pub use limits::raise_open_file_limit;
-pub use memory::release_idle_code;
+pub use memory::{release_freed_memory, release_idle_code};
 pub use netfilter::{
     ChainPolicy, Connection, Connections, Counter, ForwardChain, Nftables, TableMark, Tuple,
 };
