@@ -46,9 +46,11 @@ pub(crate) use admin_policy::{Policy, Why};
 pub(crate) use admin_relays::{Relays, TurnSecret};
 #[cfg(feature = "broker")]
 pub(crate) use admin_webhooks::{Switch, Webhooks};
+#[cfg(all(feature = "node", test))]
+pub(crate) use edge::Source;
 #[cfg(feature = "node")]
 pub(crate) use edge::{
-    Card, Edge, EdgeArgs, Every, Forwards, Gateways, Lan, LanDevices, Scan, VirtualDevices,
+    Card, Common, Edge, EdgeArgs, Every, Forwards, Gateways, Lan, LanDevices, Scan, VirtualDevices,
 };
 #[cfg(feature = "broker")]
 pub(crate) use mail::{Mail, Smtp};

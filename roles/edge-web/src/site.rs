@@ -142,8 +142,12 @@ impl Site {
             Some(every_secs) => {
                 let rescan = Rescan { every_secs, plan };
                 let repeated = repeats(&rescan);
-                self.tools.scan_and_repeat(rescan).await.map_err(not_scanned)?;
-                self.note(repeated, asker);
+                let done = self.tools.scan_and_repeat(rescan).await;
+                if in_force(&done) {
+                    self.note(repeated, asker);
+                    self.note(begun, asker);
+                }
+                return done.map_err(not_scanned);
             }
         }
         self.note(begun, asker);
@@ -159,9 +163,11 @@ impl Site {
         self.check(asker)?;
         let none = || "No scan is repeated any more.".to_owned();
         let text = rescan.as_ref().map_or_else(none, repeats);
-        self.tools.set_rescan(rescan).await.map_err(not_scanned)?;
-        self.note(text, asker);
-        Ok(())
+        let done = self.tools.set_rescan(rescan).await;
+        if in_force(&done) {
+            self.note(text, asker);
+        }
+        done.map_err(not_scanned)
     }
 
     pub(crate) fn cancel_scan(&self, asker: &Asker) -> Result<(), Refusal> {
@@ -239,6 +245,11 @@ impl Site {
 fn repeats(Rescan { every_secs, plan }: &Rescan) -> String {
     let (what, every) = (words::scanned(plan), words::every(*every_secs));
     format!("A scan of {what} is repeated each {every}.")
+}
+
+/// Whether it was done, be it that it can't be kept.
+fn in_force(done: &Result<(), ScanError>) -> bool {
+    matches!(done, Ok(()) | Err(ScanError::NotKept(_)))
 }
 
 fn not_scanned(error: ScanError) -> Refusal {

@@ -325,7 +325,7 @@ pub(crate) enum Forwards {
         #[arg(long)]
         name: Option<String>,
         /// The device's MAC address: the forward follows it to another IP address; `none`: it stays [default:
-        /// as the last scan saw it]
+        /// as a scan saw it within the hour, or as it answers now]
         #[arg(long)]
         mac: Option<Card>,
         /// Who may use it, of those whom the policy lets: user:anna@example.org, group:NAME, tag:NAME,
@@ -358,8 +358,8 @@ pub(crate) enum Forwards {
         /// Another device
         #[arg(long)]
         target: Option<LanAddress>,
-        /// The device's MAC address, or `none` [default: as before, if the address is the same; else as the
-        /// last scan saw it]
+        /// The device's MAC address, or `none` [default: as before, if the address is the same; else as a
+        /// scan saw it within the hour, or as it answers now]
         #[arg(long, requires = "target")]
         mac: Option<Card>,
         /// What it takes
@@ -399,8 +399,8 @@ pub(crate) enum VirtualDevices {
         name: DeviceName,
         /// The device's LAN address
         ip: Ipv4Addr,
-        /// The device's MAC address: it is followed to another IP address; `none`: it stays [default: as the
-        /// last scan saw it]
+        /// The device's MAC address: it is followed to another IP address; `none`: it stays [default: as a
+        /// scan saw it within the hour, or as it answers now]
         #[arg(long)]
         mac: Option<Card>,
         /// What is let through: tcp:80, tcp:8000-8100, udp:53, icmp [default: everything]
@@ -422,8 +422,8 @@ pub(crate) enum VirtualDevices {
         /// Another LAN address
         #[arg(long)]
         ip: Option<Ipv4Addr>,
-        /// The device's MAC address, or `none` [default: as before, if the address is the same; else as the
-        /// last scan saw it]
+        /// The device's MAC address, or `none` [default: as before, if the address is the same; else as a
+        /// scan saw it within the hour, or as it answers now]
         #[arg(long, requires = "ip")]
         mac: Option<Card>,
         /// What is let through, instead of what was

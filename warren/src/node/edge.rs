@@ -5,15 +5,15 @@ use serde::Serialize;
 use warren_node::local::{EdgeKind, EdgeReply, EdgeRequest, EdgeStatus, Enabling};
 use warren_proto::{
     EdgeChange, EdgeChanged, EdgeOpen, EdgeSpec, ForwardEdit, ForwardSpec, GatewayEdit, INTERNET,
-    LanCap, LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports, VirtualDeviceEdit,
-    VirtualDeviceSpec,
+    LanCap, LanSource, LanTarget, NewForward, NewGateway, NewVirtualDevice, Ports,
+    VirtualDeviceEdit, VirtualDeviceSpec,
 };
 use warren_scan::RescanStatus;
 
 use super::edge_open::{bind, opened, tell, warn_of_ftp};
 use super::edge_remote::Asked;
 use super::{edge_lan, edge_open};
-use crate::cli::{Card, Edge, EdgeArgs, Forwards, Gateways, Global, Lan, VirtualDevices};
+use crate::cli::{Card, Common, Edge, EdgeArgs, Forwards, Gateways, Global, Lan, VirtualDevices};
 use crate::edge_tables;
 use crate::output::{self, say};
 
@@ -335,7 +335,7 @@ async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Resu
             EdgeChange::AddGateway(NewGateway {
                 lan: lan.unwrap_or(INTERNET),
                 standby_for,
-                source: common.source().unwrap_or_default(),
+                source: gateway_source(&common)?.unwrap_or_default(),
                 enabled: common.enabled().unwrap_or(true),
                 note: common.note.unwrap_or_default(),
             })
@@ -343,7 +343,7 @@ async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Resu
         Gateways::Set { gateway: text, common } => {
             let edit = GatewayEdit {
                 enabled: common.enabled(),
-                source: common.source(),
+                source: gateway_source(&common)?,
                 note: common.note,
             };
             EdgeChange::SetGateway { id: gateway_id(client, &text).await?, edit }
@@ -353,6 +353,14 @@ async fn gateways(client: &Asked, command: Gateways, json: bool) -> anyhow::Resu
         }
     };
     change(client, wanted, json).await
+}
+
+/// What a gateway's LAN sees as the source: whether answers come back isn't tested there.
+fn gateway_source(common: &Common) -> anyhow::Result<Option<LanSource>> {
+    if common.untested() == Some(true) {
+        bail!("a gateway isn't tested before it opens: `--source transparent` is the same for it");
+    }
+    Ok(common.source())
 }
 
 async fn gateway_id(client: &Asked, text: &str) -> anyhow::Result<warren_proto::GatewayId> {
@@ -389,6 +397,7 @@ pub(super) fn strange() -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Source;
 
     #[test]
     fn only_what_is_said_changes_what_an_edge_may_open() {
@@ -398,6 +407,14 @@ mod tests {
         let some = cap(vec![net("192.168.1.0/24"), net("0.0.0.0/0")]).unwrap().unwrap();
         assert_eq!(some.to_string(), "192.168.1.0/24, the internet");
         assert!(cap(vec![net("192.168.1.0/24"), Lan::Everything]).is_err());
+    }
+
+    #[test]
+    fn a_gateway_is_not_said_to_be_untested() {
+        let source = |source| gateway_source(&Common { switch: None, source, note: None });
+        assert!(source(Some(Source::TransparentUntested)).is_err());
+        let transparent = source(Some(Source::Transparent)).unwrap();
+        assert_eq!((source(None).unwrap(), transparent), (None, Some(LanSource::Transparent)));
     }
 
     #[test]
