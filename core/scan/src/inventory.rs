@@ -29,6 +29,7 @@ pub use port::{NoPort, Port, Transport};
 
 /// What a scan has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Change {
     /// A device that wasn't there.
@@ -66,6 +67,7 @@ pub enum Change {
 
 /// The devices that are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Inventory {
     /// When the last scan ended, in seconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -60,8 +60,10 @@ impl UdpService {
 
 /// What to scan, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ScanPlan {
     /// The networks.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub networks: Vec<Ipv4Net>,
     /// TCP ports that are tried at each device.
     pub ports: Vec<u16>,

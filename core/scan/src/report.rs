@@ -11,6 +11,7 @@ use crate::Progress;
 
 /// How scanning goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ScanStatus {
     /// Whether a scan is under way.
     pub running: bool,
@@ -22,11 +23,13 @@ pub struct ScanStatus {
     /// The networks in which the edge stands that the scan leaves out, or has left out, as nobody has named
     /// them: they are large.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub left_out: Vec<Ipv4Net>,
 }
 
 /// A device was called to wake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Woken {
     /// Its card's address.
     pub mac: MacAddr,
@@ -36,6 +39,7 @@ pub struct Woken {
 
 /// Whether a port answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "answer", rename_all = "kebab-case")]
 pub enum PortAnswer {
     /// It does.
@@ -51,6 +55,7 @@ pub enum PortAnswer {
 
 /// What a look at an address and port has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Looked {
     /// The address.
     pub target: Ipv4Addr,

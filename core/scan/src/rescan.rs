@@ -27,6 +27,7 @@ const AGAIN: Duration = Duration::from_secs(15 * 60);
 
 /// A scan that is repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rescan {
     /// From one beginning to the next, in seconds: [`MIN_EVERY`] to [`MAX_EVERY`].
     pub every_secs: u64,
@@ -76,6 +77,7 @@ pub struct KeptRescan {
 
 /// A repeated scan, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RescanStatus {
     /// What is repeated.
     #[serde(flatten)]

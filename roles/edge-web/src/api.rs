@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use warren_edge::{Adjacent, EdgeReport, Listing, Looked, Opened, Woken};
 use warren_proto::{CardAt, EdgeOpen, EdgeSpec, MacAddr};
+use warren_scan::Inventory;
 
 use crate::desk::{Refusal, Why};
 use crate::journal::Entry;
@@ -114,7 +115,8 @@ fn looking() -> Vec<Operation> {
             "listDevices",
             "The devices that scans have found, and what the last one changed",
             devices,
-        ),
+        )
+        .gives::<Inventory>(),
         Operation::new(get.clone(), "/open", "getOpen", "What is open at this moment", open)
             .gives::<EdgeOpen>(),
         Operation::new(
@@ -141,14 +143,16 @@ fn doing() -> Vec<Operation> {
             "wakeDevice",
             "Calls a device to wake (Wake-on-LAN)",
             wake,
-        ),
+        )
+        .gives::<Woken>(),
         Operation::new(
             Method::POST,
             "/forwards/{id}/check",
             "checkForward",
             "Sees whether what a port forward leads to answers",
             check,
-        ),
+        )
+        .gives::<Looked>(),
     ]
 }
 

@@ -102,6 +102,16 @@ mod tests {
         let paths = document["paths"].as_object().unwrap();
         let count: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
         assert_eq!(count, operations().len());
+        for operation in operations().iter().filter(|it| it.method != http::Method::DELETE) {
+            assert!(operation.gives.is_some(), "{} says what it answers", operation.id);
+        }
+        let device = &document["components"]["schemas"]["Device"];
+        for named in device["required"].as_array().unwrap().iter().filter_map(Value::as_str) {
+            assert!(["ip", "first_seen_unix", "last_seen_unix"].contains(&named), "{named}");
+        }
+        for told in ["vendor", "randomised", "services", "ipv6", "link"] {
+            assert!(device["properties"][told].is_object(), "{told}");
+        }
         let mut ids: Vec<_> = operations().iter().map(|it| it.id).collect();
         ids.sort_unstable();
         ids.dedup();

@@ -13,6 +13,7 @@ use super::port::Port;
 
 /// Who says a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NameSource {
     /// A lease of a DHCP server on the edge itself.
@@ -36,6 +37,7 @@ impl NameSource {
 
 /// What serves a port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Service {
     /// What it says first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,6 +49,7 @@ pub struct Service {
 
 /// What a device seems to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Nothing tells.
@@ -70,6 +73,8 @@ pub enum Kind {
 
 /// A device of a LAN.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = with_its_card))]
 pub struct Device {
     /// Its address: an IPv4 one if it has any.
     pub ip: IpAddr,
@@ -79,6 +84,7 @@ pub struct Device {
     pub ipv6: Box<[Ipv6Addr]>,
     /// On which link a device without IPv4 is: that of this IPv4 network.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub link: Option<Ipv4Net>,
     /// Its card's address; absent across a router.
     #[serde(default)]
@@ -138,6 +144,23 @@ impl Device {
     /// Whether the card's address is made up.
     pub fn is_randomised(&self) -> bool {
         self.mac.is_some_and(MacAddr::is_randomised)
+    }
+}
+
+/// Adds what is told of the card, and looked up for that.
+#[cfg(feature = "schema")]
+fn with_its_card(schema: &mut schemars::Schema) {
+    let vendor = serde_json::json!({
+        "type": "string",
+        "description": "Who made the card, by the IEEE's registers of address blocks.",
+    });
+    let randomised = serde_json::json!({
+        "type": "boolean",
+        "description": "Whether the card's address is made up.",
+    });
+    if let Some(properties) = schema.get_mut("properties").and_then(|it| it.as_object_mut()) {
+        properties.insert("vendor".to_owned(), vendor);
+        properties.insert("randomised".to_owned(), randomised);
     }
 }
 

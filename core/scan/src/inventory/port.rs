@@ -26,6 +26,21 @@ pub struct Port {
     pub number: u16,
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Port {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Port".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^(tcp|udp):[0-9]{1,5}$" })
+    }
+}
+
 impl Port {
     /// A port of TCP.
     pub const fn tcp(number: u16) -> Self {

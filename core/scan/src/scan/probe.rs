@@ -127,6 +127,7 @@ pub struct Ipv6Neighbour {
 
 /// How far a scan is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Progress {
     /// Probes sent.
     pub sent: u64,

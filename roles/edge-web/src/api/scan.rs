@@ -14,7 +14,8 @@ use crate::surround::{Shared, Visitor};
 pub(super) fn operations() -> Vec<Operation> {
     let (get, delete) = (Method::GET, Method::DELETE);
     vec![
-        Operation::new(get.clone(), "/scan", "getScan", "How scanning goes", scanning),
+        Operation::new(get.clone(), "/scan", "getScan", "How scanning goes", scanning)
+            .gives::<ScanStatus>(),
         Operation::new(
             Method::POST,
             "/scan",
@@ -23,7 +24,8 @@ pub(super) fn operations() -> Vec<Operation> {
              the answer names (`left_out`)",
             scan,
         )
-        .takes::<Wanted>(),
+        .takes::<Wanted>()
+        .gives::<ScanStatus>(),
         Operation::new(delete.clone(), "/scan", "cancelScan", "Ends the scan under way", cancel),
         Operation::new(
             get,
@@ -32,7 +34,8 @@ pub(super) fn operations() -> Vec<Operation> {
             "The scan that is repeated, when the next one is (`next_unix`) and why the last couldn't be \
              begun (`problem`); `null`: none is repeated",
             rescan,
-        ),
+        )
+        .gives::<Option<RescanStatus>>(),
         Operation::new(
             Method::PUT,
             "/scan/schedule",
@@ -40,7 +43,8 @@ pub(super) fn operations() -> Vec<Operation> {
             "Has a scan repeated, for the first time after one interval",
             set_rescan,
         )
-        .takes::<Wanted>(),
+        .takes::<Wanted>()
+        .gives::<Option<RescanStatus>>(),
         Operation::new(
             delete,
             "/scan/schedule",
