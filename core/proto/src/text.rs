@@ -12,25 +12,31 @@ pub fn is_unseen(c: char) -> bool {
 
 /// Whether a text is what people see of it, on one line: without [`is_unseen`] characters, but for one joiner
 /// (U+200C, U+200D) at a time between two of a script that is written with them, as emoji of several parts and
-/// Persian are; and not of blanks alone that look like nothing. Spaces alone, or nothing, are.
+/// Persian are, and for one selector (U+FE0F and others) behind a symbol or an ideograph; and without blanks but
+/// spaces. Spaces alone, or nothing, are.
 #[must_use]
 pub fn is_plain_text(text: &str) -> bool {
-    let (mut joinable, mut joined, mut seen) = (false, false, false);
-    for c in text.chars() {
+    let (mut joinable, mut selectable, mut joined) = (false, false, false);
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
         if is_joiner(c) {
             if !joinable {
                 return false;
             }
-            (joinable, joined) = (false, true);
-        } else if is_unseen(c) || joined && !takes_joiners(c) {
+            (joinable, selectable, joined) = (false, false, true);
+        } else if is_selector(c) {
+            // On a key: `1`, the selector, the key.
+            if !selectable && characters.peek() != Some(&'\u{20e3}') {
+                return false;
+            }
+            selectable = false;
+        } else if is_unseen(c) || is_blank(c) || joined && !takes_joiners(c) {
             return false;
-        } else if is_selector(c) || is_blank(c) {
-            joinable &= is_selector(c);
         } else {
-            (joinable, joined, seen) = (takes_joiners(c), false, true);
+            (joinable, selectable, joined) = (takes_joiners(c), takes_selectors(c), false);
         }
     }
-    !joined && (seen || text.chars().all(char::is_whitespace))
+    !joined
 }
 
 /// Joins what stands before it to what follows, or keeps it apart.
@@ -52,10 +58,16 @@ fn is_selector(c: char) -> bool {
     matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
 }
 
-/// Takes room, perhaps, and shows nothing: spaces, Hangul's fillers, Braille's empty cell, the grapheme joiner.
+/// Whether a selector behind it is seen: symbols and ideographs.
+fn takes_selectors(c: char) -> bool {
+    matches!(c,
+        '\u{a9}' | '\u{ae}' | '\u{203c}'..='\u{32ff}' | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}'
+            | '\u{1f000}'..='\u{1faff}' | '\u{20000}'..='\u{3ffff}')
+}
+
+/// Takes room, perhaps, and shows nothing: Hangul's fillers, Braille's empty cell, the grapheme joiner.
 fn is_blank(c: char) -> bool {
-    c.is_whitespace()
-        || matches!(c, '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}')
+    matches!(c, '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}')
 }
 
 #[cfg(test)]
@@ -80,9 +92,16 @@ mod tests {
     fn emoji_of_several_parts_and_persian_are_plain_and_what_shows_nothing_is_not() {
         let heart_on_fire = "\u{2764}\u{fe0f}\u{200d}\u{1f525}";
         let family = "\u{1f468}\u{1f3fd}\u{200d}\u{1f469}\u{200d}\u{1f467} at home";
-        for plain in
-            ["", "  ", "Kamera-Tür 2", heart_on_fire, family, "می\u{200c}خواهم", "क्\u{200d}ष"]
-        {
+        for plain in [
+            "",
+            "  ",
+            "Kamera-Tür 2",
+            "1\u{fe0f}\u{20e3}",
+            heart_on_fire,
+            family,
+            "می\u{200c}خواهم",
+            "क्\u{200d}ष",
+        ] {
             assert!(is_plain_text(plain), "{plain:?}");
         }
         let hidden = [
@@ -94,6 +113,9 @@ mod tests {
             "\u{200d}a",
             "م\u{200c}\u{200d}خ",
             "cam\u{200d}era",
+            "cam\u{fe0f}era",
+            "cam\u{34f}era",
+            "\u{2764}\u{fe0f}\u{fe0f}",
             "m\u{200c}خ",
             "می\u{200c}x",
             "می\u{200c} خ",

@@ -89,7 +89,6 @@ fn plainly(known: &mut Inventory, told: &Told, unix: u64) {
         known.take(event.clone(), at);
     }
     if told.is_cancelled {
-        known.take(told.ipv6.clone(), unix + 99);
         return;
     }
     fresh.take(told.ipv6.clone(), unix + 99);
@@ -120,15 +119,14 @@ proptest! {
             for (number, event) in told.events.iter().enumerate() {
                 known.take(event.clone(), unix + number as u64);
             }
-            let nobody = ScanEvent::Ipv6(Vec::new());
-            let meanwhile = Told { is_cancelled: true, ipv6: nobody, ..told.clone() };
+            let meanwhile = Told { is_cancelled: true, ..told.clone() };
             let mut overlaid = plain.clone();
             plainly(&mut overlaid, &meanwhile, unix);
             prop_assert_eq!(known.inventory(), &overlaid, "while it goes on");
-            known.take(told.ipv6.clone(), unix + 99);
             if told.is_cancelled {
-                known.cancel(unix + 99);
+                known.cancel();
             } else {
+                known.take(told.ipv6.clone(), unix + 99);
                 known.end(&scope(told), told.leases.clone(), unix + 99);
             }
             plainly(&mut plain, told, unix);

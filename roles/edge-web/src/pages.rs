@@ -11,6 +11,7 @@ mod scan;
 mod traffic;
 mod virtual_devices;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -192,14 +193,34 @@ async fn follow(site: &Site, visitor: &Visitor, ip: &str, mac: &mut String) -> S
         return String::new();
     };
     let CardAt { mac: card, why } = site.card(&visitor.asker, ip).await.unwrap_or_default();
-    match card {
-        Some(card) => *mac = card.to_string(),
-        None if !why.is_empty() => {
-            return format!(" It is bound to its address and to no card: {why}.");
-        }
-        None => {}
+    if let Some(card) = card {
+        *mac = card.to_string();
+    }
+    unbound(card, &why)
+}
+
+/// The same for a form that was filled in with what is set: another address is bound to its own card.
+async fn follow_to(
+    site: &Site,
+    visitor: &Visitor,
+    ip: &str,
+    mac: &mut String,
+    before: LanTarget,
+) -> String {
+    let is_elsewhere = ip.trim().parse::<Ipv4Addr>().is_ok_and(|ip| ip != before.ip);
+    if is_elsewhere && before.mac.is_some() && mac.trim().parse().ok() == before.mac {
+        mac.clear();
+        return follow(site, visitor, ip, mac).await;
     }
     String::new()
+}
+
+/// That something is bound to no card, and why, if there is something to say.
+fn unbound(card: Option<MacAddr>, why: &str) -> String {
+    match card {
+        None if !why.is_empty() => format!(" It is bound to its address and to no card: {why}."),
+        None | Some(_) => String::new(),
+    }
 }
 
 fn source(transparent: Option<&str>) -> LanSource {

@@ -210,7 +210,7 @@ impl Inner {
     fn keep(&self, found: Option<(Scope, Vec<(MacAddr, String)>)>, unix: u64) -> io::Result<()> {
         match found {
             Some((scope, leases)) => self.known().end(&scope, leases, unix),
-            None => self.known().cancel(unix),
+            None => self.known().cancel(),
         }
         let mut listing = Listing::json();
         replace_with(&self.file, |file| {

@@ -69,7 +69,7 @@ fn the_table_is_what_the_file_says() {
         mesh: "warren0".to_owned(),
         lan: ["eth0".to_owned(), "eth1".to_owned()].into(),
         switched_on: ["eth0".to_owned()].into(),
-        shares: Some(Shares { one: 2048, part: 4096, part6: 1024 }),
+        shares: Some(Shares { one: 2048, part: 4096, one6: 512, part6: 1024 }),
         helpers: true,
     };
     let bare = Surface { shares: None, helpers: false, ..surface.clone() };

@@ -322,7 +322,7 @@ fn a_socket_bound_to_an_interface_passes_no_exit_node_by() {
             host.configure(&with(true, false)).expect("configured");
             assert_eq!(bound("192.168.7.1:53", None), Ok(()), "names are off");
             host.configure(&with(false, true)).expect("configured");
-            for there in &lan {
+            for there in lan.iter().chain([&format!("[fe80::9{}]:80", scope())]) {
                 assert_eq!(bound(there, None), REFUSED, "{there}");
             }
             // So many networks of containers find room.
@@ -332,6 +332,8 @@ fn a_socket_bound_to_an_interface_passes_no_exit_node_by() {
             });
             std::fs::write("/run/bridges", batch.collect::<String>()).expect("written");
             run("ip -batch /run/bridges");
+            assert_eq!(host.configure(&with(true, true)).expect("configured"), []);
+            assert_eq!(send("172.20.9.9:53", 0, Some("br9"), None), Ok(()), "the host's own");
             assert_eq!(host.configure(&with(false, true)).expect("configured"), []);
             assert_eq!(send("172.20.9.9:53", 0, Some("br9"), None), Ok(()), "the host's own");
             assert_eq!(send("172.20.9.9:80", 0, Some("br9"), None), REFUSED);
@@ -597,7 +599,8 @@ fn rules_that_another_program_removes_are_missed_and_come_back() {
             run("ip rule del dport 853");
             until(&mut watch, |state| state.lost_rules > lost).await;
             // As firewalls do that are loaded anew.
-            for flush in ["flush ruleset", &format!("flush table inet {}", guard())] {
+            let chain = format!("flush chain inet {} output", guard());
+            for flush in ["flush ruleset", &chain] {
                 host.configure(&with_exit).expect("configured");
                 run("ip addr add 192.168.9.5/24 dev eth0");
                 until(&mut watch, |state| has(state, "192.168.9.5")).await;

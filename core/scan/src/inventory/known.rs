@@ -74,10 +74,8 @@ impl Known {
     }
 
     /// The scan was cancelled: what it found is added, and nobody is gone.
-    pub fn cancel(&mut self, unix: u64) {
-        let mut inventory = std::mem::take(&mut self.inventory);
-        inventory.take(ScanEvent::Ipv6(std::mem::take(&mut self.neighbours)), unix);
-        *self = Self::new(inventory);
+    pub fn cancel(&mut self) {
+        *self = Self::new(std::mem::take(&mut self.inventory));
     }
 
     /// The scan has ended, after all that is in its scope: what it found replaces what was known, and what

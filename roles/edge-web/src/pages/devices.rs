@@ -11,7 +11,7 @@ use warren_proto::{
 use warren_scan::{Device, Listing, Port};
 use warren_web::{Layout, When};
 
-use super::{Frame, Section, frame, when};
+use super::{Frame, Section, frame, unbound, when};
 use crate::desk::{Place, Refusal};
 use crate::site::Site;
 use crate::surround::{Answer, Form, Nothing, Oops, Shared, Visitor, page, pieces, told};
@@ -225,12 +225,7 @@ pub(super) async fn make_virtual(
         allow_public: false,
     };
     let made = site.change(&visitor.asker, EdgeChange::AddVirtualDevice(new)).await;
-    let note = match (mac, why.as_str()) {
-        (None, why) if !why.is_empty() => {
-            format!(" It is bound to its address and to no card: {why}.")
-        }
-        (None | Some(_), _) => String::new(),
-    };
+    let note = unbound(mac, &why);
     told(&path, made.map(|changed| format!("{}{note}", opened(&site.place(), &changed))))
 }
 

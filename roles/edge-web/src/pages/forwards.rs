@@ -10,7 +10,8 @@ use warren_scan::Device;
 use warren_web::{Layout, When};
 
 use super::{
-    Frame, Section, Switch, changed, follow, frame, list as words_of, source, target, when,
+    Frame, Section, Switch, changed, follow, follow_to, frame, list as words_of, source, target,
+    when,
 };
 use crate::desk::Refusal;
 use crate::site::Site;
@@ -293,16 +294,17 @@ pub(super) async fn change(
     State(site): Shared,
     visitor: Visitor,
     Path(id): Path<String>,
-    Form(typed): Form<Typed>,
+    Form(mut typed): Form<Typed>,
 ) -> Answer {
     site.check(&visitor.asker)?;
     let spec = find(&site, &id).await?;
+    let note = follow_to(&site, &visitor, &typed.ip, &mut typed.mac, spec.target).await;
     let asked = match typed.edit() {
         Ok(edit) => site.change(&visitor.asker, EdgeChange::SetForward { id: spec.id, edit }).await,
         Err(refusal) => Err(refusal),
     };
     match asked {
-        Ok(_) => told(PATH, Ok("Saved.".to_owned())),
+        Ok(_) => told(PATH, Ok(format!("Saved.{note}"))),
         Err(refusal) => {
             let error = words::sentence(&refusal.text);
             page_with(status(refusal.why), &one(&site, &visitor, &spec, typed, error))

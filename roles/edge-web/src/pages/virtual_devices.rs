@@ -9,7 +9,8 @@ use warren_proto::{
 use warren_web::{Layout, When};
 
 use super::{
-    Frame, Section, Switch, changed, follow, frame, list as words_of, source, target, when,
+    Frame, Section, Switch, changed, follow, follow_to, frame, list as words_of, source, target,
+    when,
 };
 use crate::desk::Refusal;
 use crate::site::Site;
@@ -215,10 +216,11 @@ pub(super) async fn change(
     State(site): Shared,
     visitor: Visitor,
     Path(id): Path<String>,
-    Form(typed): Form<Typed>,
+    Form(mut typed): Form<Typed>,
 ) -> Answer {
     site.check(&visitor.asker)?;
     let spec = find(&site, &id).await?;
+    let note = follow_to(&site, &visitor, &typed.ip, &mut typed.mac, spec.target).await;
     let asked = match typed.edit() {
         Ok(edit) => {
             let change = EdgeChange::SetVirtualDevice { id: spec.id, edit };
@@ -227,7 +229,7 @@ pub(super) async fn change(
         Err(refusal) => Err(refusal),
     };
     match asked {
-        Ok(_) => told(PATH, Ok("Saved.".to_owned())),
+        Ok(_) => told(PATH, Ok(format!("Saved.{note}"))),
         Err(refusal) => {
             let error = words::sentence(&refusal.text);
             page_with(status(refusal.why), &one(&site, &visitor, &spec, typed, error))

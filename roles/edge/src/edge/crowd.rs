@@ -48,7 +48,8 @@ impl Engine {
         let mut sight = Sight::look(&self.config.mesh_interface).ok()?;
         let mut of_mesh = counts.into_iter().filter(|(by, _)| sight.way(*by) == Way::Mesh);
         if !of_part {
-            let (by, held) = of_mesh.next()?;
+            // By IPv6 others may have been refused, and nobody is to be blamed for them.
+            let (by, held) = of_mesh.next().filter(|(_, held)| *held >= shares.one / 2)?;
             return Some(Problem::TooMany { by, held, share: shares.one });
         }
         let of_mesh: Vec<(Ipv4Addr, u32)> = of_mesh.take(ENOUGH).collect();
@@ -56,7 +57,9 @@ impl Engine {
         for (by, held) in &of_mesh {
             sums[usize::from(part_of(*by))] += held;
         }
-        let fullest = (0..PARTS).max_by_key(|part| sums[usize::from(*part)])?;
+        let fullest = (0..PARTS)
+            .max_by_key(|part| sums[usize::from(*part)])
+            .filter(|part| sums[usize::from(*part)] >= shares.part / 2)?;
         let (by, held) = of_mesh.into_iter().find(|(by, _)| part_of(*by) == fullest)?;
         Some(Problem::TooManyTogether { by, held, part: shares.part })
     }

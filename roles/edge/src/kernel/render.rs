@@ -181,13 +181,13 @@ fn bounded(out: &mut Writer<'_>, surface: &Surface) {
     out.close(1);
 }
 
-fn bounded_by(out: &mut Writer<'_>, Shares { one, part, part6 }: Shares) {
+fn bounded_by(out: &mut Writer<'_>, Shares { one, part, one6, part6 }: Shares) {
     out.open("chain bounded");
     let mask = PARTS - 1;
-    let families = [("", "ip saddr", format!("0.0.0.{mask}"), part)];
-    for (suffix, source, mask, part) in
-        families.into_iter().chain([("6", "ip6 saddr", format!("::{mask}"), part6)])
-    {
+    for (suffix, source, mask, one, part) in [
+        ("", "ip saddr", format!("0.0.0.{mask}"), one, part),
+        ("6", "ip6 saddr", format!("::{mask}"), one6, part6),
+    ] {
         let refused = |counter: &str| format!("counter name \"{counter}\" drop");
         let rate = format!("limit rate over {PER_SECOND}/second burst {AT_ONCE} packets");
         let (held, together) = (format!("ct count over {one}"), format!("ct count over {part}"));

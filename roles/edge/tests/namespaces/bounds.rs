@@ -185,7 +185,7 @@ fn table(shares: Option<Shares>, helpers: bool) -> String {
 fn a_table_without_what_a_kernel_may_lack_loads_too() {
     isolated(|world| {
         let site = Site::build(world)?;
-        for shares in [None, Some(Shares { one: 512, part: 1024, part6: 256 })] {
+        for shares in [None, Some(Shares { one: 512, part: 1024, one6: 128, part6: 256 })] {
             for helpers in [false, true] {
                 site.edge.nft(&table(shares, helpers))?;
                 let loaded = site.ruleset()?;

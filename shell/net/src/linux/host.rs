@@ -302,12 +302,10 @@ impl HostNetwork {
                 Err(error) => return Err(Error::os("add a mesh route", error)),
             }
         }
-        if wanted.exit.is_none() {
-            self.let_go()?;
-        }
+        let let_go = if wanted.exit.is_none() { self.let_go() } else { Ok(()) };
         let rules = wanted::rules(wanted, routes.difference(&refused));
         self.set_rules(netlink, &rules)?;
-        self.remove_routes(netlink, |route| !routes.contains(route))
+        self.remove_routes(netlink, |route| !routes.contains(route)).and(let_go)
     }
 
     /// Lets bound sockets send what they like.

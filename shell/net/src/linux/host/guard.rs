@@ -29,7 +29,7 @@ use std::net::Ipv4Addr;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::super::netfilter::{Nftables, OutputChain, OutputRule, Test, Verdict};
-use super::wanted::{NAME_PORTS, Surround, beside};
+use super::wanted::{LINK_LOCAL6, NAME_PORTS, Surround, beside, is_lan};
 use super::{Error, Netlink, Spare};
 use crate::config::{ExitRoutes, HostConfig};
 
@@ -39,6 +39,7 @@ const PREFIX: &str = "warren-exit-";
 
 /// Goes to everybody on a link (RFC 919).
 const BROADCAST: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32));
+const OUTPUT: &str = "output";
 const NAMES: &str = "names";
 
 const TCP: u8 = 6;
@@ -71,7 +72,7 @@ pub(in super::super) fn indices(nftables: &mut Nftables) -> Result<Vec<u32>, Err
     let mut found = Vec::new();
     for table in nftables.tables()? {
         if let Some(index) = index(&table)
-            && !nftables.mark(&table)?.is_empty()
+            && nftables.mark(&table)?.has_rules(OUTPUT)
         {
             found.push(index);
         }
@@ -113,6 +114,12 @@ fn chains(config: &HostConfig, exit: ExitRoutes, surround: &Surround) -> Vec<Out
         accept(vec![Test::OutLoopback]),
         accept(vec![Test::OutGroup(GROUP)]),
     ];
+    // A link's own addresses are the LAN's, too; what a link can't do without comes below.
+    let mut beside = beside(exit, surround);
+    beside.retain(|network| exit.lan || *network != LINK_LOCAL6);
+    let (inside, outside): (Vec<IpNet>, Vec<IpNet>) =
+        beside.into_iter().partition(|network| surround.inside.contains(network));
+    rules.extend(inside.into_iter().map(to));
     let mut names = Vec::new();
     if exit.names {
         let ports = [TCP, UDP].into_iter().flat_map(|it| NAME_PORTS.map(|port| (it, port)));
@@ -120,16 +127,18 @@ fn chains(config: &HostConfig, exit: ExitRoutes, surround: &Surround) -> Vec<Out
             tests: vec![Test::Protocol(protocol), Test::ToPort(port)],
             verdict: Verdict::Ask(NAMES),
         }));
-        names.extend(surround.inside.iter().copied().map(to));
+        // With the LAN they are let go above, but for public ones.
+        let others = surround.inside.iter().filter(|network| !exit.lan || !is_lan(network));
+        names.extend(others.copied().map(to));
         names.push(reject());
     }
     rules.extend(upkeep().map(accept));
-    rules.extend(beside(exit, surround).into_iter().map(to));
+    rules.extend(outside.into_iter().map(to));
     if exit.lan {
         rules.extend([to(BROADCAST), accept(vec![Test::ToSite])]);
     }
     rules.push(reject());
-    vec![OutputChain { name: "output", rules }, OutputChain { name: NAMES, rules: names }]
+    vec![OutputChain { name: OUTPUT, rules }, OutputChain { name: NAMES, rules: names }]
 }
 
 /// Without these a link of the host's has no addresses or no neighbours, which the tunnel itself needs:

@@ -27,7 +27,8 @@ const LANS4: [Ipv4Net; 5] = [
 const LANS6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7);
 
 /// Speaks on one link alone: neighbours, routers, DHCPv6 (RFC 4291 §2.5.6).
-const LINK_LOCAL6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+pub(super) const LINK_LOCAL6: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 
 /// Multicast (RFC 5771): a LAN's devices are found by it.
 const MULTICAST4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4);
@@ -127,7 +128,7 @@ fn single(ip: Ipv4Addr) -> IpNet {
     IpNet::from(IpAddr::V4(ip))
 }
 
-fn is_lan(network: &IpNet) -> bool {
+pub(super) fn is_lan(network: &IpNet) -> bool {
     match network {
         IpNet::V4(network) => LANS4.iter().any(|lan| lan.contains(network)),
         IpNet::V6(network) => LANS6.contains(network),

@@ -30,9 +30,9 @@ pub struct TableMark {
 }
 
 impl TableMark {
-    /// Whether no rule stands in it, or it isn't there.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+    /// Whether rules stand in that chain of it.
+    pub(crate) fn has_rules(&self, chain: &str) -> bool {
+        self.rules.iter().any(|(of, _)| of == chain)
     }
 }
 
