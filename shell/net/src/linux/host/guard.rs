@@ -116,7 +116,7 @@ fn chains(config: &HostConfig, exit: ExitRoutes, surround: &Surround) -> Vec<Out
     ];
     // A link's own addresses are the LAN's, too; what a link can't do without comes below.
     let mut beside = beside(exit, surround);
-    beside.retain(|network| exit.lan || *network != LINK_LOCAL6);
+    beside.retain(|network| exit.lan || *network != IpNet::V6(LINK_LOCAL6));
     let (inside, outside): (Vec<IpNet>, Vec<IpNet>) =
         beside.into_iter().partition(|network| surround.inside.contains(network));
     rules.extend(inside.into_iter().map(to));
