@@ -45,6 +45,33 @@ async fn a_program_does_by_the_api_what_the_pages_do() {
 }
 
 #[tokio::test]
+async fn a_forward_to_another_address_is_bound_to_the_card_that_is_there() {
+    let world = World::new(true, true);
+    let bound = json!({ "protocol": "tcp", "port": 8080,
+        "target": { "ip": "192.168.1.20", "mac": "3c:52:82:01:02:20" } });
+    let (status, made) = world.ask("POST /api/v1/forwards", JSON, &bound.to_string()).await;
+    assert_eq!(status, 201, "{made}");
+    let id = world.account.spec.lock().unwrap().forwards[0].id;
+    let (_, page) = world.ask(&format!("GET /forwards/{id}"), "", "").await;
+    let form = page.split(&format!("action=\"/forwards/{id}\"")).nth(1).unwrap();
+    let token = form.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let headers =
+        format!("Content-Type: application/x-www-form-urlencoded\r\nOrigin: {}\r\n", world.url());
+    for (ip, mac) in [("192.168.1.20", "3c:52:82:01:02:20"), ("192.168.1.9", "3c:52:82:01:02:03")] {
+        let typed = format!(
+            "csrf={token}&protocol=tcp&port=8080&ip={ip}&mac=3c%3A52%3A82%3A01%3A02%3A20&enabled=on"
+        );
+        let (status, page) = world.ask(&format!("POST /forwards/{id}"), &headers, &typed).await;
+        assert_eq!(status, 303, "{page}");
+        let target = world.account.spec.lock().unwrap().forwards[0].target;
+        assert_eq!(
+            (target.ip.to_string(), target.mac.unwrap().to_string()),
+            (ip.into(), mac.into())
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_scan_is_repeated_until_somebody_ends_it() {
     let world = World::new(true, true);
     let schedule = "/api/v1/scan/schedule";

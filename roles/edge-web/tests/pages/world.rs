@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -144,7 +145,9 @@ fn peer(ip: Ipv4Addr) -> Peer {
 }
 
 fn inventory() -> serde_json::Value {
-    let seen = json!({ "present": true, "first_seen_unix": 1_790_000_000, "last_seen_unix": 1_795_000_000 });
+    // What was seen lately is bound to its card.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let seen = json!({ "present": true, "first_seen_unix": 1_790_000_000, "last_seen_unix": now });
     let device = |ip: &str, more: serde_json::Value| {
         let mut device = seen.clone();
         let fields = device.as_object_mut().unwrap();
