@@ -62,6 +62,7 @@ impl Account {
                 })?;
                 found.enabled = edit.enabled.unwrap_or(found.enabled);
                 found.name = edit.name.unwrap_or_else(|| found.name.clone());
+                found.target = edit.target.unwrap_or(found.target);
                 EdgeChanged::Forward(found.clone())
             }
             EdgeChange::RemoveForward { id } => {
