@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 fn demo(args: &[OsString]) -> Result<(), String> {
     setup("demo")?;
-    // Built in a third of the time that an optimised one takes, and nobody waits for its speed.
+    // Built in half the time that an optimised one takes, and nobody waits for its speed.
     run(cargo().args(["build", "--package", "warren"]))?;
     run(Command::new(target_folder().join("debug/warren")).arg("demo").args(args))
 }
