@@ -30,6 +30,8 @@ pub(super) struct MeshUp {
     events: mpsc::UnboundedReceiver<DataEvent>,
     host: HostNetwork,
     configured: Option<InterfaceConfig>,
+    /// Whether the exit node can be passed by: another try may mend that.
+    passable: bool,
     pub(super) interface: String,
     pub(super) index: u32,
     pub(super) port: u16,
@@ -144,6 +146,7 @@ impl Daemon {
             events,
             host: opened.host,
             configured: None,
+            passable: false,
             interface: opened.interface,
             index: opened.index,
             port: opened.port,
@@ -229,7 +232,7 @@ impl Daemon {
 
     /// Tries again what went wrong.
     pub(super) fn retry_host(&mut self) {
-        if self.mesh.as_ref().is_some_and(|mesh| mesh.configured.is_none()) {
+        if self.mesh.as_ref().is_some_and(|mesh| mesh.configured.is_none() || mesh.passable) {
             self.configure_host();
         }
     }
@@ -247,15 +250,14 @@ impl Daemon {
             peers4: addresses(netmap),
             exit,
         };
-        if mesh.configured.as_ref() == Some(&wanted) {
+        if mesh.configured.as_ref() == Some(&wanted) && !mesh.passable {
             return Ok(());
         }
         // Whatever comes of it: what was there before isn't there any more.
         mesh.configured = None;
         let findings = mesh.host.configure(&wanted)?;
-        let is_passable = |finding: &Finding| matches!(finding, Finding::ExitPassable { .. });
-        // One that another try may mend.
-        mesh.configured = (!findings.iter().any(is_passable)).then_some(wanted);
+        mesh.configured = Some(wanted);
+        mesh.passable = findings.iter().any(|it| matches!(it, Finding::ExitPassable { .. }));
         self.healths.clear(HealthCode::RangeClash);
         self.healths.clear(HealthCode::StrictReversePath);
         self.healths.clear(HealthCode::ExitNodePassable);

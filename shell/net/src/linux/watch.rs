@@ -114,17 +114,18 @@ async fn follow(
     let mut lost_rules = 0;
     loop {
         // Whatever was said, even that something was lost: look anew.
-        let mut heard = vec![word(&socket, eyes.filter.as_ref()).await];
+        let (mut heard, said) = word(&socket, eyes.filter.as_ref()).await;
+        if let Err(error) = said {
+            tracing::trace!(%error, "missed some network changes");
+        }
         tokio::time::sleep(DEBOUNCE).await;
-        while let Ok(more) =
+        while let Ok((more, Ok(()))) =
             tokio::time::timeout(Duration::ZERO, word(&socket, eyes.filter.as_ref())).await
         {
-            if !heard.contains(&more) {
-                heard.push(more);
-            }
+            heard = heard.max(more);
         }
         // Firewalls change all the time.
-        if heard == [Word::Filter] && eyes.guarded(&rules.guarded) == rules.guarded {
+        if heard == Word::Filter && eyes.guarded(&rules.guarded) == rules.guarded {
             continue;
         }
         if let Ok(now) = eyes.mesh_rules(&rules.guarded) {
@@ -147,17 +148,17 @@ async fn follow(
     }
 }
 
-/// What something was heard of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What something was heard of; the last asks for more to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Word {
-    /// Interfaces, addresses, routes, rules.
-    Network,
     /// nftables.
     Filter,
+    /// Interfaces, addresses, routes, rules.
+    Network,
 }
 
 /// Waits for a change.
-async fn word(network: &TokioSocket, filter: Option<&Filter>) -> Word {
+async fn word(network: &TokioSocket, filter: Option<&Filter>) -> (Word, io::Result<()>) {
     let filter = async {
         match filter {
             Some(filter) => filter.changes.recv_from_full().await,
@@ -168,10 +169,7 @@ async fn word(network: &TokioSocket, filter: Option<&Filter>) -> Word {
         heard = network.recv_from_full() => (Word::Network, heard),
         heard = filter => (Word::Filter, heard),
     };
-    if let Err(error) = heard {
-        tracing::trace!(%error, "missed some network changes");
-    }
-    word
+    (word, heard.map(drop))
 }
 
 /// With what the host is looked at.
